@@ -1,0 +1,43 @@
+"""Every error that latentopt raises on purpose, each with the exit code that the command line returns for it."""
+
+from __future__ import annotations
+
+
+class LatentoptError(Exception):
+    """Fatal: the work cannot go on. The message names the file or option and the remedy."""
+
+    exit_code = 1
+
+
+class UsageError(LatentoptError):
+    """A command line, recipe or option that cannot be carried out; found before any weight is read."""
+
+    exit_code = 2
+
+
+class CheckpointError(LatentoptError):
+    """A model file that is damaged, of another kind, or does not fit."""
+
+
+class UntrustedFileError(LatentoptError):
+    """A file that asks for code to be run, or names a global outside the allow-list. Nothing was run."""
+
+    exit_code = 4
+
+
+class ImageError(LatentoptError):
+    """A picture that cannot be read, or is not usable as a target."""
+
+
+class StatisticsError(LatentoptError):
+    """P-norm statistics that are damaged or belong to another generator."""
+
+
+class MissingWeightsError(LatentoptError):
+    """Weights that would have to be downloaded, and are not there."""
+
+
+class InversionFailed(LatentoptError):
+    """Some images finished, others failed; the summary names them."""
+
+    exit_code = 3
