@@ -86,9 +86,12 @@ def upfirdn(
         x = x.reshape(x.shape[0], channels, height * up_y, width * up_x)
     kernel = (f if flip_filter else f.flip(0, 1)) * gain
     kernel = kernel.to(x.dtype)[None, None].expand(channels, 1, *f.shape)
-    if x0 == x1 >= 0 and y0 == y1 >= 0:
-        return F.conv2d(x, kernel, stride=(down_y, down_x), padding=(y0, x0), groups=channels)
-    return F.conv2d(F.pad(x, (x0, x1, y0, y1)), kernel, stride=(down_y, down_x), groups=channels)
+    padding = (y0, x0)
+    if not x0 == x1 >= 0 or not y0 == y1 >= 0:
+        x, padding = F.pad(x, (x0, x1, y0, y1)), (0, 0)
+    if x.device.type == "cpu":  # the gradient of a strided depthwise convolution is ten times slower there
+        return F.conv2d(x, kernel, padding=padding, groups=channels)[:, :, ::down_y, ::down_x]
+    return F.conv2d(x, kernel, stride=(down_y, down_x), padding=padding, groups=channels)
 
 
 def _resample_padding(f: Tensor, low: int, high: int) -> tuple[int, int, int, int]:

@@ -1,0 +1,240 @@
+"""A pickle machine that can run nothing: the opcodes and the limits, without any knowledge of checkpoints.
+
+Built on the pure-Python `pickle._Unpickler`: within a tenth or two of the C one on snapshots (few opcodes, large byte
+strings), its opcodes can be replaced by refusals, and its memo is a dict, where the C memo is an array that a nine-byte file
+can grow to gigabytes. A global never becomes an object of this process: it stays the inert token `Global`, and REDUCE looks
+the token up in the reader's own table, so that there is nothing on the stack that could be called.
+"""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import struct
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import BinaryIO, ClassVar, NoReturn
+
+from latentopt.errors import CheckpointError, UntrustedFileError
+
+MAX_OPCODES = 2_000_000  # a 1024x1024 snapshot with all four networks has about 60 000
+MAX_STRING_BYTES = 64 << 20  # protocol 2 writes a weight as text, at most twice its size
+MAX_KEY = 2**32
+
+_REMEDY = (
+    "Nothing was run. If you trust its source, load it with the code that wrote it, save the state dict "
+    "as .safetensors, and open that"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    """The name of a global that a stream asked for and the reader allows. Not callable."""
+
+    module: str
+    name: str
+
+
+@dataclass(slots=True)
+class Budget:
+    """Work and memory that one file may cause, nested streams included. Bytes are limited to the size of the file."""
+
+    source: str
+    file_bytes: int
+    opcodes: int = 0
+    spent: dict[str, int] = field(default_factory=dict)
+
+    def step(self) -> None:
+        self.opcodes += 1
+        if self.opcodes > MAX_OPCODES:
+            raise CheckpointError(
+                f"{self.source}: over {MAX_OPCODES} pickle opcodes: not a StyleGAN checkpoint"
+            )
+
+    def charge(self, kind: str, amount: int) -> None:
+        """Raises CheckpointError when objects of this kind would take more bytes than the file has."""
+        self.spent[kind] = self.spent.get(kind, 0) + amount
+        if self.spent[kind] > self.file_bytes:
+            raise CheckpointError(
+                f"{self.source}: its {kind} would take more memory than the file has bytes: refused"
+            )
+
+
+def untrusted(source: str, asked_for: str) -> UntrustedFileError:
+    """The error for a file that asks for something outside the allow-list; names it."""
+    return UntrustedFileError(
+        f"{source}: refused, it asks for {asked_for}, no part of a StyleGAN checkpoint. {_REMEDY}"
+    )
+
+
+def printable(text: str) -> str:
+    """`text` made fit for a terminal: escaped and shortened."""
+    shown = text[:200]
+    return shown if shown.isascii() and shown.isprintable() else ascii(shown)
+
+
+class RestrictedUnpickler(pickle._Unpickler):  # type: ignore[misc, name-defined]
+    """Reads one stream. Subclasses give `globals`: an allowed global -> the method that REDUCE calls, or None."""
+
+    globals: ClassVar[dict[Global, str | None]] = {}
+    newobj: ClassVar[dict[Global, Callable[[], object]]] = {}
+
+    def __init__(self, file: BinaryIO, budget: Budget) -> None:
+        super().__init__(file)
+        self.budget = budget
+
+    def refuse(self, asked_for: str) -> NoReturn:
+        raise untrusted(self.budget.source, asked_for)
+
+    def damaged(self, reason: str) -> NoReturn:
+        raise CheckpointError(f"{self.budget.source}: damaged checkpoint ({reason})")
+
+    def find_class(self, module: str, name: str) -> Global:
+        """The token of an allowed global; never imports. Raises UntrustedFileError for any other."""
+        token = Global(module, name)
+        if token not in self.globals:
+            self.refuse(f"the global {printable(module)}.{printable(name)}")
+        return token
+
+    def persistent_load(self, pid: object) -> object:
+        self.refuse("a persistent id")
+
+    def build(self, instance: object, state: object) -> None:
+        """BUILD: refused, so that no attribute of anything can be shadowed. Subclasses let single types pass."""
+        self.refuse(f"opcode BUILD on a {type(instance).__name__}")
+
+    def _reduce(self) -> None:
+        arguments = self.stack.pop()
+        function = self.stack[-1]
+        if type(function) is not Global or type(arguments) is not tuple:
+            self.damaged("REDUCE without a global and its arguments")
+        method = self.globals[function]
+        if method is None:
+            self.refuse(f"a call of {function.module}.{function.name}")
+        self.stack[-1] = getattr(self, method)(*arguments)
+
+    def _newobj(self) -> None:
+        arguments = self.stack.pop()
+        cls = self.stack.pop()
+        if type(cls) is not Global or arguments != ():
+            self.damaged("NEWOBJ without a class")
+        if cls not in self.newobj:
+            self.refuse(f"a new object of {cls.module}.{cls.name}")
+        self.append(self.newobj[cls]())
+
+    def _build(self) -> None:
+        state = self.stack.pop()
+        self.build(self.stack[-1], state)
+
+    def _inst(self) -> None:
+        module = self.readline()[:-1].decode("utf-8", "replace")
+        name = self.readline()[:-1].decode("utf-8", "replace")
+        self.refuse(f"the global {printable(module)}.{printable(name)} (opcode INST)")
+
+    def _text(self, width: str) -> None:
+        (length,) = struct.unpack(width, self.read(struct.calcsize(width)))
+        if length > MAX_STRING_BYTES:
+            self.damaged(f"a text of {length} bytes")
+        self.append(str(self.read(length), "utf-8", "surrogatepass"))
+
+    def _bytearray8(self) -> None:
+        (length,) = struct.unpack("<Q", self.read(8))
+        if length > sys.maxsize:
+            self.damaged(f"a byte array of {length} bytes")
+        self.append(self.read(length))  # the standard opcode allocates the claimed length before it reads
+
+    def _append(self) -> None:
+        self._extend_top(list, [self.stack.pop()])
+
+    def _appends(self) -> None:
+        items = self.pop_mark()
+        self._extend_top(list, items)
+
+    def _additems(self) -> None:
+        items = self.pop_mark()
+        self._check_keys(items)
+        self._extend_top(set, items)
+
+    def _extend_top(self, kind: type, items: list) -> None:
+        top = self.stack[-1]
+        if type(top) is not kind:
+            self.damaged(f"items for a {type(top).__name__}")
+        top.extend(items) if kind is list else top.update(items)
+
+    def _setitem(self) -> None:
+        value = self.stack.pop()
+        self._set_items([self.stack.pop(), value])
+
+    def _setitems(self) -> None:
+        items = self.pop_mark()
+        self._set_items(items)
+
+    def _set_items(self, items: list) -> None:
+        top = self.stack[-1]
+        if type(top) is not dict or len(items) % 2:
+            self.damaged(f"keys for a {type(top).__name__}")
+        self._check_keys(items[::2])
+        top.update(zip(items[::2], items[1::2], strict=True))
+
+    def _check_keys(self, keys: list) -> None:
+        # Hashing deeply nested tuples overflows the interpreter's own stack; large integers can be made to collide.
+        for key in keys:
+            if not (type(key) is str or (type(key) in (int, bool) and abs(key) < MAX_KEY)):
+                self.damaged(f"a {type(key).__name__} as a key")
+
+
+# What the pickler writes in protocols 2 to 5; everything older, and everything that makes objects, is left out.
+_KEPT = frozenset(
+    name
+    for line in (
+        "PROTO STOP FRAME MARK POP POP_MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT",
+        "BINBYTES SHORT_BINBYTES BINBYTES8 EMPTY_LIST EMPTY_DICT EMPTY_SET EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3",
+        "BINGET LONG_BINGET BINPUT LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL BINPERSID",
+    )
+    for name in line.split()
+)
+
+_REPLACED: dict[str, Callable[[RestrictedUnpickler], None]] = {
+    "REDUCE": RestrictedUnpickler._reduce,
+    "NEWOBJ": RestrictedUnpickler._newobj,
+    "BUILD": RestrictedUnpickler._build,
+    "INST": RestrictedUnpickler._inst,
+    "SHORT_BINUNICODE": lambda reader: reader._text("<B"),
+    "BINUNICODE": lambda reader: reader._text("<I"),
+    "BINUNICODE8": lambda reader: reader._text("<Q"),
+    "BYTEARRAY8": RestrictedUnpickler._bytearray8,
+    "APPEND": RestrictedUnpickler._append,
+    "APPENDS": RestrictedUnpickler._appends,
+    "SETITEM": RestrictedUnpickler._setitem,
+    "SETITEMS": RestrictedUnpickler._setitems,
+    "ADDITEMS": RestrictedUnpickler._additems,
+}
+
+
+def _counted(run: Callable[[RestrictedUnpickler], None]) -> Callable[[RestrictedUnpickler], None]:
+    def step(reader: RestrictedUnpickler) -> None:
+        reader.budget.step()
+        run(reader)
+
+    return step
+
+
+def _refused(name: str) -> Callable[[RestrictedUnpickler], None]:
+    return lambda reader: reader.refuse(f"pickle opcode {name}")
+
+
+def _dispatch_table() -> dict[int, Callable[[RestrictedUnpickler], None]]:
+    table = {}
+    for opcode in pickletools.opcodes:
+        code = ord(opcode.code)
+        if opcode.name in _REPLACED:
+            table[code] = _counted(_REPLACED[opcode.name])
+        elif opcode.name in _KEPT:
+            table[code] = _counted(pickle._Unpickler.dispatch[code])  # type: ignore[attr-defined]
+        else:
+            table[code] = _refused(opcode.name)
+    return table
+
+
+RestrictedUnpickler.dispatch = _dispatch_table()

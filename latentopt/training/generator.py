@@ -1,0 +1,198 @@
+"""Adversarial training of a StyleGAN2 generator, resumable at any snapshot.
+
+Source: Karras et al. 2020 (losses, lazy regularisation, exponential moving average of the weights). Difference from the
+paper: the discriminator's and the generator's update of one step look at the same generated images, which saves one
+synthesis pass a step.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from latentopt.errors import CheckpointError
+from latentopt.generators.discriminator import Discriminator, DiscriminatorConfig
+from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from latentopt.storage import write_atomically
+from latentopt.training.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
+from latentopt.types import GeneratorInputs
+
+
+class ImageStream(Protocol):
+    """Training images: `batch(step, size)` is [size,3,H,W] in [-1,1], the same for the same step after a resume."""
+
+    def batch(self, step: int, size: int) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class GeneratorTraining:
+    """Settings of one training. `images` is the number of real images shown in all; gains and rates as in the paper."""
+
+    resolution: int = 64
+    channel_base: int = 2048
+    channel_max: int = 96
+    w_dim: int = 128
+    mapping_layers: int = 4
+    images: int = 200_000
+    batch: int = 16
+    lr: float = 2.5e-3
+    r1_gamma: float = 0.4
+    r1_interval: int = 16
+    path_weight: float = 0.0
+    path_interval: int = 4
+    mixing: float = 0.9
+    ema_images: float = 5_000
+    ema_rampup: float = 0.05
+    w_avg_beta: float = 0.998
+    precision: str = "bfloat16"
+    seed: int = 0
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Widths from 4x4 to the resolution: `min(channel_base / r, channel_max)`."""
+        blocks = int(math.log2(self.resolution)) - 1
+        return tuple(min(self.channel_base // (4 << i), self.channel_max) for i in range(blocks))
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """One record a step: losses are batch means; `r1` and `path` are NaN on steps without them."""
+
+    step: int
+    images: int
+    d_loss: float
+    g_loss: float
+    r1: float
+    path: float
+    seconds: float
+
+
+class GeneratorTrainer:
+    """Generator, its moving average, discriminator and both optimisers; `train()` yields a record for each step."""
+
+    def __init__(self, settings: GeneratorTraining, stream: ImageStream, device: torch.device | str = "cpu") -> None:
+        self.settings, self.stream, self.device, self.step = settings, stream, torch.device(device), 0
+        torch.manual_seed(settings.seed)
+        s = settings
+        config = StyleGAN2Config(s.w_dim, s.w_dim, s.channels, mapping_layers=s.mapping_layers)
+        self.generator = StyleGAN2(config).to(self.device)
+        self.discriminator = Discriminator(DiscriminatorConfig(s.channels)).to(self.device)
+        self.ema = copy.deepcopy(self.generator).requires_grad_(False)
+        precision = getattr(torch, s.precision)
+        if precision != torch.float32:
+            self.generator.set_precision(precision)
+            self.discriminator.low_precision = precision
+        self.generator.set_memory_format(torch.channels_last)
+        self.discriminator.to(memory_format=torch.channels_last)
+        self.g_optimizer = self._adam(self.generator, s.path_interval if s.path_weight else None)
+        self.d_optimizer = self._adam(self.discriminator, s.r1_interval)
+        self.path_mean = torch.zeros([], device=self.device)
+
+    def _adam(self, network: torch.nn.Module, lazy_interval: int | None) -> torch.optim.Adam:
+        """Adam whose rate and betas are corrected for lazy regularisation (appendix B)."""
+        ratio = 1.0 if lazy_interval is None else lazy_interval / (lazy_interval + 1)
+        betas = (0.0, 0.99**ratio)
+        return torch.optim.Adam(network.parameters(), lr=self.settings.lr * ratio, betas=betas, eps=1e-8)
+
+    @property
+    def images_seen(self) -> int:
+        return self.step * self.settings.batch
+
+    def train(self) -> Iterator[TrainingStep]:
+        """Train until `settings.images` were shown; stop iterating to stop early."""
+        while self.images_seen < self.settings.images:
+            started = time.perf_counter()
+            torch.manual_seed(self.settings.seed * 1_000_003 + self.step)
+            real = self.stream.batch(self.step, self.settings.batch).to(self.device)
+            real = real.contiguous(memory_format=torch.channels_last)
+            ws = self._ws(self.settings.batch)
+            fake = self.generator.synthesis(GeneratorInputs(ws), "random")
+            d_loss, r1 = self._update_discriminator(real, fake.detach())
+            g_loss, path = self._update_generator(fake)
+            self._update_ema()
+            self.step += 1
+            losses = (float(x) for x in (d_loss, g_loss, r1, path))
+            yield TrainingStep(self.step, self.images_seen, *losses, time.perf_counter() - started)
+
+    def _ws(self, batch: int) -> Tensor:
+        """Random style vectors [B,L,C], two a picture with probability `mixing`, crossing at a random layer."""
+        generator, s = self.generator, self.settings
+        w, other = (generator.mapping(torch.randn(batch, s.w_dim, device=self.device)) for _ in range(2))
+        with torch.no_grad():
+            generator.w_avg.lerp_(w.detach().mean(dim=0), 1 - s.w_avg_beta)
+        layers = torch.arange(generator.num_ws, device=self.device)
+        cutoff = torch.randint(1, generator.num_ws, (batch, 1), device=self.device)
+        cutoff = torch.where(torch.rand(batch, 1, device=self.device) < s.mixing, cutoff, generator.num_ws)
+        return torch.where((layers < cutoff)[:, :, None], w[:, None], other[:, None])
+
+    def _update_discriminator(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        s, r1 = self.settings, torch.tensor(math.nan)
+        self.discriminator.requires_grad_(True)
+        self.d_optimizer.zero_grad(set_to_none=True)
+        if self.step % s.r1_interval == 0:
+            logits, r1 = r1_penalty(self.discriminator, real)
+            loss = discriminator_loss(logits, self.discriminator(fake))
+            (loss + r1 * (s.r1_gamma / 2 * s.r1_interval)).backward()
+        else:
+            loss = discriminator_loss(self.discriminator(real), self.discriminator(fake))
+            loss.backward()
+        self.d_optimizer.step()
+        return loss.detach(), r1.detach()
+
+    def _update_generator(self, fake: Tensor) -> tuple[Tensor, Tensor]:
+        s, length = self.settings, torch.tensor(math.nan)
+        self.discriminator.requires_grad_(False)
+        self.g_optimizer.zero_grad(set_to_none=True)
+        loss = generator_loss(self.discriminator(fake))
+        loss.backward()
+        if s.path_weight and self.step % s.path_interval == 0:
+            ws = self._ws(max(s.batch // 2, 1))
+            lengths = path_lengths(self.generator.synthesis(GeneratorInputs(ws), "random"), ws)
+            self.path_mean.lerp_(lengths.detach().mean(), 0.01)
+            ((lengths - self.path_mean).square().mean() * (s.path_weight * s.path_interval)).backward()
+            length = lengths.mean()
+        self.g_optimizer.step()
+        return loss.detach(), length.detach()
+
+    @torch.no_grad()
+    def _update_ema(self) -> None:
+        s = self.settings
+        half_life = min(s.ema_images, max(self.images_seen * s.ema_rampup, 1.0))
+        beta = 0.5 ** (s.batch / half_life)
+        for average, current in zip(self.ema.parameters(), self.generator.parameters(), strict=True):
+            average.lerp_(current, 1 - beta)
+        for average, current in zip(self.ema.buffers(), self.generator.buffers(), strict=True):
+            average.copy_(current)
+
+    def save(self, path: Path) -> None:
+        """Write a snapshot from which `load` continues exactly."""
+        state = {name: getattr(self, name).state_dict() for name in PARTS}
+        state |= {"step": self.step, "path_mean": self.path_mean, "settings": json.dumps(asdict(self.settings))}
+        write_atomically(path, lambda temporary: torch.save(state, temporary))
+
+    def load(self, path: Path) -> None:
+        """Continue from a snapshot; the number of images may differ from the one it was made with, nothing else.
+
+        Raises CheckpointError when the settings do not agree.
+        """
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        saved, mine = json.loads(state["settings"]), json.loads(json.dumps(asdict(self.settings)))
+        differing = [key for key in mine if key != "images" and saved.get(key) != mine[key]]
+        if differing:
+            raise CheckpointError(f"{path}: made with other settings ({', '.join(differing)}); use another folder")
+        for name in PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        self.step = state["step"]
+        self.path_mean.copy_(state["path_mean"])
+
+
+PARTS = ("generator", "discriminator", "ema", "g_optimizer", "d_optimizer")

@@ -1,0 +1,35 @@
+"""The losses of adversarial training. Source: Karras et al. 2020, sections 3.1 (lazy regularisation) and 3.2."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Logistic loss of logits [B,1]: `-log D(real) - log(1 - D(fake))`, the batch mean."""
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def generator_loss(fake: Tensor) -> Tensor:
+    """Non-saturating logistic loss of logits [B,1]: `-log D(fake)`, the batch mean."""
+    return F.softplus(-fake).mean()
+
+
+def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits of `real` [B,3,H,W] and `|d logits / d real|^2`, the batch mean (Mescheder et al. 2018)."""
+    real = real.detach().requires_grad_(True)
+    logits = discriminator(real)
+    (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
+    return logits, gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+def path_lengths(image: Tensor, ws: Tensor) -> Tensor:
+    """`|J_w^T y|` of each image for one random y: [B,3,H,W], [B,L,C] -> [B] (equation 4, averaged over layers)."""
+    y = torch.randn_like(image) / math.sqrt(image.shape[2] * image.shape[3])
+    (gradient,) = torch.autograd.grad((image * y).sum(), ws, create_graph=True)  # [B,L,C]
+    return gradient.square().sum(dim=2).mean(dim=1).sqrt()
