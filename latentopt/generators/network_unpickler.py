@@ -92,6 +92,15 @@ class NumpyType:
         return np.dtype(self.order + self.kind)
 
 
+def is_counts(values: object) -> bool:
+    """Whether `values` is a short tuple of non-negative integers, as sizes and strides are."""
+    return (
+        type(values) is tuple
+        and len(values) <= MAX_DIMENSIONS
+        and all(type(n) is int and 0 <= n < 2**63 for n in values)
+    )
+
+
 class NetworkUnpickler(RestrictedUnpickler):
     """The outer level: persistence records, tensors, numpy scalars and arrays. Answers every global by a method below."""
 
@@ -140,6 +149,7 @@ class NetworkUnpickler(RestrictedUnpickler):
     def make_set(self, items: list | None = None) -> set:
         if items is not None and type(items) is not list:
             self.damaged("a set made from something else than a list")
+        self.budget.step(len(items or []))
         self._check_keys(items or [])
         return set(items or [])
 
@@ -165,10 +175,11 @@ class NetworkUnpickler(RestrictedUnpickler):
         metadata=None,
     ) -> Tensor:
         """A contiguous tensor; honours size and stride (channels_last), stays inside the storage."""
-        counts = (offset, *size, *stride)
-        if type(storage) is not Storage or not all(type(n) is int and n >= 0 for n in counts):
+        if type(storage) is not Storage or not (
+            is_counts(size) and is_counts(stride) and is_counts((offset,))
+        ):
             self.damaged("a tensor without a storage, or of negative size")
-        if len(size) != len(stride) or len(size) > MAX_DIMENSIONS:
+        if len(size) != len(stride):
             self.damaged("a tensor whose size and stride differ in length")
         numel, available = math.prod(size), storage.flat.numel()
         if numel == 0:
@@ -221,10 +232,8 @@ class NetworkUnpickler(RestrictedUnpickler):
         return record
 
     def _array(self, dtype: object, data: object, shape: object, fortran: bool) -> np.ndarray:
-        if type(dtype) is not NumpyType or type(data) is not bytes or type(shape) is not tuple:
+        if type(dtype) is not NumpyType or type(data) is not bytes or not is_counts(shape):
             self.damaged("a numpy value without type, shape or data")
-        if len(shape) > MAX_DIMENSIONS or not all(type(n) is int and n >= 0 for n in shape):
-            self.damaged("a numpy value of negative size")
         if math.prod(shape) * dtype.numpy().itemsize != len(data):
             self.damaged("a numpy value whose data do not fill its shape")
         self.budget.charge("arrays", len(data))

@@ -17,6 +17,9 @@ from latentopt.errors import CheckpointError
 
 MAX_DEPTH = 32
 MAX_MODULES = 10_000
+MAX_ENTRIES = 1_000  # of one table of one module; a dozen in practice
+MAX_NAME = 200
+MAX_TENSORS = 100_000
 MAX_ATTRIBUTE_VALUES = 200_000
 
 
@@ -99,6 +102,8 @@ def module_state(record: Record) -> dict[str, Tensor]:
                 if key in state:
                     raise CheckpointError(f"{key} occurs twice: damaged checkpoint")
                 state[key] = value
+                if len(state) > MAX_TENSORS:
+                    raise CheckpointError(f"over {MAX_TENSORS} tensors: not a StyleGAN checkpoint")
     return state
 
 
@@ -149,9 +154,11 @@ def _plain(value: object, budget: list[int], depth: int) -> object:
 
 def _table(module: Record, kind: str, path: str) -> dict:
     table = module.state.get(kind)
-    if type(table) is not dict or not all(isinstance(name, str) for name in table):
+    if type(table) is not dict or max(len(table), len(module.state)) > MAX_ENTRIES:
+        raise CheckpointError(f"{path or '(root)'}: no {kind} table, so this record is not a network module")
+    if not all(isinstance(name, str) and len(name) <= MAX_NAME for name in table):
         raise CheckpointError(
-            f"{path or module.class_name}: no {kind} table; this record is not a network module"
+            f"{path or '(root)'}: {kind} has names that no module can have: damaged checkpoint"
         )
     return table
 

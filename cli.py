@@ -1,0 +1,6 @@
+"""Run latentopt from a checkout: `python cli.py invert photos/`."""
+
+from latentopt.commands import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""The command line. One module per command; each is imported only when it is used, and torch only when it works."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from latentopt.errors import LatentoptError
+
+COMMANDS = {  # name: (module, one line of help)
+    "invert": ("invert", "Find the latents of images by optimisation."),
+    "fit-pnorm": ("fit_pnorm", "Measure a generator's latent distribution (P-norm statistics)."),
+    "sample": ("sample", "Draw images from a generator."),
+    "info": ("info", "Say what a model file is."),
+    "convert": ("convert", "Write a generator as safetensors or rosinality .pt."),
+    "train": ("train", "Train the bundled kinds of models."),
+}
+
+
+def package_version() -> str:
+    try:
+        return version("latentopt")
+    except PackageNotFoundError:
+        return "0.1.0 (not installed)"
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are modules of `latentopt.commands`, each holding a click command named `command`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return importlib.import_module(f"latentopt.commands.{COMMANDS[name][0]}").command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        from latentopt.registry import nearest
+
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"no such command {args[0]!r}{nearest(args[0], list(COMMANDS))}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_version(), prog_name="latentopt")
+def cli() -> None:
+    """Invert real images into a StyleGAN's latent space by optimisation.
+
+    \b
+    Example, on the bundled model and sample pictures:
+      latentopt fit-pnorm --samples 1e6
+      latentopt invert --space pnorm+ --clip 2
+    """
+
+
+def main() -> None:
+    """Run the command line; errors end in one line on stderr and the exit code of their kind."""
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except LatentoptError as error:
+        click.echo(f"latentopt: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
