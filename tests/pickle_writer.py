@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,9 +51,7 @@ class EasyDict(dict):
 EasyDict.__module__ = "dnnlib.util"
 
 
-def network(
-    state: dict[str, Any], class_name: str = "Generator", version: int = 6, source: str = "raise"
-) -> Call:
+def network(state: dict[str, Any], class_name: str = "Generator", version: int = 6, source: str = "raise") -> Call:
     """A persistence record; the tables that `state` does not give are empty."""
     tables = {"_parameters": {}, "_buffers": {}, "_modules": {}, "_non_persistent_buffers_set": set()}
     meta = {"type": "class", "version": version, "module_src": source, "class_name": class_name}
@@ -60,7 +59,7 @@ def network(
 
 
 class Writer(pickle._Pickler):
-    """Protocols 2 to 5. `core` is how numpy's private package is spelled: `core` (numpy 1) or `_core` (numpy 2)."""
+    """Protocols 2 to 5. `core` is how numpy's private package is spelled: core (numpy 1) or _core (numpy 2)."""
 
     def __init__(self, file: io.BytesIO, protocol: int, core: str) -> None:
         super().__init__(file, protocol)
@@ -113,7 +112,12 @@ def dumps(obj: Any, protocol: int = 3, core: str = "core") -> bytes:
 
 
 def storage_blob(
-    data: bytes, numel: int, *, kind: Name = Name("torch", "FloatStorage"), stated: int | None = None
+    data: bytes,
+    numel: int,
+    *,
+    kind: Name = Name("torch", "FloatStorage"),
+    stated: int | None = None,
+    keys: Sequence[str] = ("0",),
 ) -> bytes:
     """A legacy torch file with one storage. `stated` is the length in front of the data."""
     system = {
@@ -122,7 +126,7 @@ def storage_blob(
         "type_sizes": {"short": 2, "int": 4, "long": 4},
     }
     reference = PersistentId(("storage", kind, "0", "cuda:0", numel, None))
-    parts = [dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, system, reference, ["0"])]
+    parts = [dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, system, reference, list(keys))]
     return b"".join(parts) + (numel if stated is None else stated).to_bytes(8, "little") + data
 
 

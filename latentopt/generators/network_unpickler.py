@@ -1,7 +1,7 @@
 """The networks inside foreign pickles: what each allowed global of a checkpoint is answered with.
 
-No function of torch, numpy or a StyleGAN repository is called by name from the file: tensors, numpy values and persistence
-records are rebuilt here, with every size checked against the data that is there.
+No function of torch, numpy or a StyleGAN repository is called by name from the file: tensors, numpy values and
+persistence records are rebuilt here, with every size checked against the data that is there.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def is_counts(values: object) -> bool:
 
 
 class NetworkUnpickler(RestrictedUnpickler):
-    """The outer level: persistence records, tensors, numpy scalars and arrays. Answers every global by a method below."""
+    """The outer level: persistence records, tensors, numpy scalars and arrays."""
 
     globals = NETWORK_GLOBALS
     newobj: ClassVar[dict[Global, Callable[[], object]]] = {_EASY_DICT: dict}
@@ -127,10 +127,7 @@ class NetworkUnpickler(RestrictedUnpickler):
             super().build(instance, state)
 
     def persistent_object(self, meta: object) -> Record:
-        if (
-            type(meta) is not dict
-            or not {"type", "version", "module_src", "class_name", "state"} <= meta.keys()
-        ):
+        if type(meta) is not dict or not {"type", "version", "module_src", "class_name", "state"} <= meta.keys():
             self.damaged("a persistence record without its five keys")
         if meta["type"] != "class" or type(meta["class_name"]) is not str or type(meta["state"]) is not dict:
             self.damaged("a persistence record that describes no class")
@@ -172,12 +169,10 @@ class NetworkUnpickler(RestrictedUnpickler):
         stride: tuple,
         requires_grad: object,
         hooks: object,
-        metadata=None,
+        metadata: object = None,
     ) -> Tensor:
         """A contiguous tensor; honours size and stride (channels_last), stays inside the storage."""
-        if type(storage) is not Storage or not (
-            is_counts(size) and is_counts(stride) and is_counts((offset,))
-        ):
+        if type(storage) is not Storage or not (is_counts(size) and is_counts(stride) and is_counts((offset,))):
             self.damaged("a tensor without a storage, or of negative size")
         if len(size) != len(stride):
             self.damaged("a tensor whose size and stride differ in length")
@@ -190,9 +185,7 @@ class NetworkUnpickler(RestrictedUnpickler):
         self.budget.charge("tensors", numel * storage.flat.itemsize)
         view = storage.flat.as_strided(size, stride, offset)
         return (
-            view
-            if view.is_contiguous() and numel == available
-            else view.clone(memory_format=torch.contiguous_format)
+            view if view.is_contiguous() and numel == available else view.clone(memory_format=torch.contiguous_format)
         )
 
     def dtype(self, kind: object, align: object = False, copy: object = True) -> NumpyType:
@@ -262,11 +255,9 @@ def storage_reference(reader: RestrictedUnpickler, pid: object) -> StorageRefere
 
 
 def make_storage(data: bytes | memoryview, reference: StorageReference, budget: Budget) -> Storage:
-    """Copies raw little-endian numbers into a flat tensor. Raises CheckpointError when their length is not the stated one."""
+    """Copies raw little-endian numbers into a flat tensor. Raises CheckpointError when their length is another."""
     if sys.byteorder != "little":
-        raise CheckpointError(
-            f"{budget.source}: checkpoints of this kind can only be read on little-endian machines"
-        )
+        raise CheckpointError(f"{budget.source}: checkpoints of this kind can only be read on little-endian machines")
     if len(data) != reference.numel * reference.dtype.itemsize:
         raise CheckpointError(
             f"{budget.source}: damaged checkpoint (storage {printable(reference.key)} has the wrong length)"

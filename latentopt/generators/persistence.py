@@ -1,8 +1,8 @@
 """Persistence records of StyleGAN2-ADA and StyleGAN3 as inert data, and the walks that read weights and settings out.
 
-In an NVIDIA snapshot every network and sub-module is `torch_utils.persistence._reconstruct_persistent_obj(meta)`, where
-`meta["state"]` is the module's `__dict__`. The original code rebuilds the class by executing the source text that travels
-with it; here only the state is kept.
+In an NVIDIA snapshot every network and sub-module is `torch_utils.persistence._reconstruct_persistent_obj(meta)`,
+where `meta["state"]` is the module's `__dict__`. The original code rebuilds the class by executing the source text that
+travels with it; here only the state is kept.
 """
 
 from __future__ import annotations
@@ -55,9 +55,7 @@ def walk_modules(record: Record) -> Iterator[tuple[str, Record]]:
     while todo:
         path, module, depth = todo.pop()
         if id(module) in seen:
-            raise CheckpointError(
-                f"module {path or '(root)'} occurs twice in the checkpoint: damaged or made up"
-            )
+            raise CheckpointError(f"module {path or '(root)'} occurs twice in the checkpoint: damaged or made up")
         seen.add(id(module))
         if len(seen) > MAX_MODULES or depth > MAX_DEPTH:
             raise CheckpointError(
@@ -70,9 +68,7 @@ def walk_modules(record: Record) -> Iterator[tuple[str, Record]]:
                 continue
             child_path = _join(path, name)
             if not isinstance(child, Record):
-                raise CheckpointError(
-                    f"module {child_path} is a {type(child).__name__}, not a persistence record"
-                )
+                raise CheckpointError(f"module {child_path} is a {type(child).__name__}, not a persistence record")
             children.append((child_path, child, depth + 1))
         if len(todo) + len(children) > MAX_MODULES:
             raise CheckpointError(f"module {path}: over {MAX_MODULES} modules: not a StyleGAN file")
@@ -96,9 +92,7 @@ def module_state(record: Record) -> dict[str, Tensor]:
                     continue
                 key = _join(path, name)
                 if not isinstance(value, Tensor):
-                    raise CheckpointError(
-                        f"{key} is a {type(value).__name__}, not a tensor: damaged checkpoint"
-                    )
+                    raise CheckpointError(f"{key} is a {type(value).__name__}, not a tensor: damaged checkpoint")
                 if key in state:
                     raise CheckpointError(f"{key} occurs twice: damaged checkpoint")
                 state[key] = value
@@ -110,18 +104,17 @@ def module_state(record: Record) -> dict[str, Tensor]:
 def module_attributes(record: Record) -> dict[str, dict]:
     """Module path ("" for the root) -> the plain attributes that its constructor had set.
 
-    Kept are int, float, bool, str, None, and lists, tuples and dicts of them (EasyDict comes back as dict, a numpy array
-    as nested list), `_init_args` and `_init_kwargs` included. torch's own underscored bookkeeping and values of any other
-    type are left out. Raises CheckpointError like `walk_modules`, or when values nest too deeply or are too many.
+    Kept are int, float, bool, str, None, and lists, tuples and dicts of them (EasyDict comes back as dict, a numpy
+    array as nested list), `_init_args` and `_init_kwargs` included. torch's own underscored bookkeeping and values of
+    any other type are left out. Raises CheckpointError like `walk_modules`, or when values nest too deeply or are
+    too many.
     """
     budget = [MAX_ATTRIBUTE_VALUES]
     attributes: dict[str, dict] = {}
     for path, module in walk_modules(record):
         plain: dict = {}
         for name, value in module.state.items():
-            if not isinstance(name, str) or (
-                name.startswith("_") and name not in ("_init_args", "_init_kwargs")
-            ):
+            if not isinstance(name, str) or (name.startswith("_") and name not in ("_init_args", "_init_kwargs")):
                 continue
             try:
                 plain[name] = _plain(value, budget, depth=0)
@@ -137,9 +130,7 @@ class _NotPlain(Exception):
 
 def _plain(value: object, budget: list[int], depth: int) -> object:
     budget[0] -= value.array.size if isinstance(value, ArrayRecord) and value.array is not None else 1
-    if (
-        depth > MAX_DEPTH or budget[0] < 0
-    ):  # memo references can make a list hold itself, or double at every level
+    if depth > MAX_DEPTH or budget[0] < 0:  # memo references can make a list hold itself, or double at every level
         raise CheckpointError("attributes nest too deeply or are too many: not a StyleGAN checkpoint")
     if value is None or type(value) in (int, float, bool, str):
         return value
@@ -157,9 +148,7 @@ def _table(module: Record, kind: str, path: str) -> dict:
     if type(table) is not dict or max(len(table), len(module.state)) > MAX_ENTRIES:
         raise CheckpointError(f"{path or '(root)'}: no {kind} table, so this record is not a network module")
     if not all(isinstance(name, str) and len(name) <= MAX_NAME for name in table):
-        raise CheckpointError(
-            f"{path or '(root)'}: {kind} has names that no module can have: damaged checkpoint"
-        )
+        raise CheckpointError(f"{path or '(root)'}: {kind} has names that no module can have: damaged checkpoint")
     return table
 
 

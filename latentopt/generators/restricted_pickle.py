@@ -4,9 +4,10 @@
 - `read_torch_module`: a whole network saved by `torch.save(G)`, as PTI does: the same records in a torch zip.
 - `read_torch_file`: dicts of tensors (rosinality, pSp, e4e, ReStyle) through `torch.load(weights_only=True)`.
 
-The standard loaders execute the source text inside such files. Here every global is looked up in an exact list and answered
-by the functions below; no source text is compiled, nothing is imported, and no more memory is used than a few times the
-file's size. Every failure is a CheckpointError (damaged, another kind) or an UntrustedFileError (asks for something else).
+The standard loaders execute the source text inside such files. Here every global is looked up in an exact list and
+answered by functions of this package; no source text is compiled, nothing is imported, and no more memory is used than
+a few times the file's size. Every failure is a CheckpointError (damaged, another kind) or an UntrustedFileError (asks
+for something else).
 """
 
 from __future__ import annotations
@@ -127,8 +128,8 @@ def check_file_size(path: str | os.PathLike[str]) -> int:
 def read_pickle(data: bytes, name: str) -> object:
     """Reads a plain `.pkl` snapshot of stylegan2-ada-pytorch or stylegan3 without running anything.
 
-    Returns what was pickled, usually a dict with the keys G, D, G_ema, training_set_kwargs and augment_pipe: networks are
-    `Record`s, tensors are contiguous CPU tensors, EasyDict and OrderedDict are dicts, numpy scalars are Python numbers.
+    Returns what was pickled, usually a dict with the keys G, D, G_ema, training_set_kwargs and augment_pipe: networks
+    are `Record`s, tensors are contiguous CPU tensors, EasyDict and OrderedDict are dicts, numpy scalars are numbers.
     The source text inside (`module_src`) is dropped. `name` is used in messages.
 
     Raises UntrustedFileError for a global or opcode outside the allow-list (named in the message; nothing was run), and
@@ -147,12 +148,10 @@ def is_torch_module(path: str | os.PathLike[str]) -> bool:
 
     Raises CheckpointError for a zip that is damaged or not torch's.
     """
-    with checkpoint_errors(str(path)), open(path, "rb") as file:
+    with checkpoint_errors(str(path)), Path(path).open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
             return False
-        return b"_reconstruct_persistent_obj" in TorchZip(file, str(path), check_file_size(path)).read(
-            "data.pkl"
-        )
+        return b"_reconstruct_persistent_obj" in TorchZip(file, str(path), check_file_size(path)).read("data.pkl")
 
 
 def read_torch_module(path: str | os.PathLike[str]) -> Record:
@@ -161,7 +160,7 @@ def read_torch_module(path: str | os.PathLike[str]) -> Record:
     Returns its root `Record`; tensors are contiguous CPU tensors wherever they were saved from. Raises
     UntrustedFileError for a global or opcode outside the allow-list, CheckpointError for anything else that is wrong.
     """
-    with checkpoint_errors(str(path)), open(path, "rb") as file:
+    with checkpoint_errors(str(path)), Path(path).open("rb") as file:
         size = check_file_size(path)
         network = TorchModuleUnpickler(TorchZip(file, str(path), size), Budget(str(path), size)).load()
     if not isinstance(network, Record):
@@ -170,18 +169,18 @@ def read_torch_module(path: str | os.PathLike[str]) -> Record:
 
 
 def read_torch_file(path: str | os.PathLike[str]) -> dict:
-    """Reads a dict saved by `torch.save` (rosinality, pSp, e4e, ReStyle; zip or legacy) by weights-only loading, to the CPU.
+    """Reads a dict saved by `torch.save` (rosinality, pSp, e4e, ReStyle; zip or legacy) by weights-only loading.
 
-    argparse.Namespace is let through, as inert data: training checkpoints keep their arguments in one. Raises
-    UntrustedFileError naming a global that weights-only loading refuses; CheckpointError for anything else that is wrong,
-    and for torch before 2.10, whose weights-only loading has known holes.
+    Tensors come to the CPU. argparse.Namespace is let through, as inert data: training checkpoints keep their arguments
+    in one. Raises UntrustedFileError naming a global that weights-only loading refuses; CheckpointError for anything
+    else that is wrong, and for torch before 2.10, whose weights-only loading has known holes.
     """
     installed = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if installed < MIN_TORCH:
         raise CheckpointError(
             f"{path}: torch {torch.__version__} cannot read foreign files safely; install torch 2.10 or newer"
         )
-    with checkpoint_errors(str(path)), open(path, "rb") as file:
+    with checkpoint_errors(str(path)), Path(path).open("rb") as file:
         size = check_file_size(path)
         if file.read(4) == b"PK\x03\x04":
             TorchZip(file, str(path), size)
