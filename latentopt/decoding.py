@@ -1,0 +1,195 @@
+"""A picture file of any allowed kind as upright channels, levels 0..255. Nothing is changed in silence."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from latentopt.errors import ImageError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # others (EPS, FITS ...) are never handed to a decoder
+MAX_PIXELS = 89_478_485  # Pillow's own warning level: 256 MiB of RGB
+MIN_SIDE = 8  # pixels
+MAX_ASPECT = 10
+
+
+@dataclass
+class Picture:
+    """`channels`: red, green, blue, modes L or F, levels 0..255, composited; `alpha`: mode L, or None when opaque."""
+
+    channels: tuple[Image.Image, Image.Image, Image.Image]
+    alpha: Image.Image | None
+    size: tuple[int, int]  # H, W
+    sha256: str
+    notes: list[str] = field(default_factory=list)
+
+
+def decode(path: Path, background: tuple[int, int, int], max_pixels: int) -> Picture:
+    """Read `path`. Raises ImageError, naming it and the remedy."""
+    data = _read_bytes(path)
+    notes: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's size warning comes before our own, stricter check
+        image = _open(path, data)
+        _check_size(path, image, max_pixels)
+        try:
+            image = _upright_frame(image, notes)
+            channels, alpha = _channels(image, background, notes)
+        except ImageError as error:
+            raise ImageError(f"{path}: {error}") from error
+        except Exception as error:  # a decoder fed a hostile file may raise anything; one picture must not end a batch
+            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            raise ImageError(f"{path}: damaged or incomplete ({reason}); get the file again") from error
+    return Picture(channels, alpha, image.size[::-1], hashlib.sha256(data).hexdigest(), notes)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            raise ImageError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
+    if not data:
+        raise ImageError(f"{path}: an empty file (0 bytes); get it again")
+    return data
+
+
+def _open(path: Path, data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        kind = "a web page" if b"<html" in data[:1024].lower() or b"<!doctype" in data[:1024].lower() else "no picture"
+        raise ImageError(f"{path}: its content is {kind} that can be read; convert it to PNG or JPEG") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"{path}: claims more pixels than Pillow decodes; refused unread. Make it smaller") from None
+    except Exception as error:  # as above: headers are hostile too
+        raise ImageError(f"{path}: damaged header ({error}); get the file again") from error
+
+
+def _check_size(path: Path, image: Image.Image, max_pixels: int) -> None:
+    w, h = image.size
+    if w * h > max_pixels:
+        raise ImageError(f"{path}: {w}x{h} pixels, over the limit of {max_pixels}; refused unread. Make it smaller")
+    if min(w, h) < MIN_SIDE:
+        raise ImageError(f"{path}: {w}x{h} pixels; a target needs {MIN_SIDE} on each side. Use a larger picture")
+    if max(w, h) > MAX_ASPECT * min(w, h):
+        raise ImageError(f"{path}: {w}x{h} pixels is longer than {MAX_ASPECT}:1; crop it to what matters first")
+
+
+def _upright_frame(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Frame 0, decoded and turned as its EXIF says."""
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # a phone's MPO is a photo and its preview
+        notes.append("several frames or pages: the first is used")
+        image.seek(0)
+    if _cuts_to_high_byte(image):
+        notes.append("16 bits a channel: only the high byte of each can be read")
+    image.load()
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # the pixels are good: a broken EXIF block is no reason to refuse them
+        notes.append("EXIF data unreadable: not rotated")
+        return image
+    if orientation in range(2, 9):
+        notes.append("turned upright as its EXIF says")
+        return ImageOps.exif_transpose(image)
+    return image
+
+
+def _cuts_to_high_byte(image: Image.Image) -> bool:
+    return not image.mode.startswith(("I", "F")) and any(";16" in str(tile[3]) for tile in image.tile)
+
+
+Channels = tuple[Image.Image, Image.Image, Image.Image]
+
+
+def _channels(
+    image: Image.Image, background: tuple[int, int, int], notes: list[str]
+) -> tuple[Channels, Image.Image | None]:
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = _grey_levels(image, notes)
+        return (grey, grey, grey), None
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        alpha = rgba.getchannel("A")
+        rgb = _to_srgb(Image.merge("RGB", rgba.split()[:3]), image.info.get("icc_profile"), notes)
+        if alpha.getextrema() == (255, 255):
+            return rgb.split(), None
+        notes.append(f"transparency composited on {background}")
+        canvas = Image.new("RGB", rgb.size, background)
+        canvas.paste(rgb, mask=alpha)
+        return canvas.split(), alpha
+    profile = image.info.get("icc_profile")
+    if image.mode == "CMYK":
+        return _cmyk_to_srgb(image, profile, notes).split(), None
+    rgb = image.convert("RGB")
+    return (_to_srgb(rgb, profile, notes) if image.mode in ("RGB", "P") else rgb).split(), None
+
+
+def _grey_levels(image: Image.Image, notes: list[str]) -> Image.Image:
+    """16-bit, 32-bit and float grey as mode F, levels 0..255 (Pillow's own conversion clips instead of scaling)."""
+    x = np.asarray(image).astype(np.float64)
+    if not np.isfinite(x).all():
+        raise ImageError("holds values that are not finite; repair it first")
+    low, high = float(x.min()), float(x.max())
+    if image.mode.startswith("I;16"):
+        scale, what = 257.0, "16-bit grey scaled by 1/257"
+    elif low >= 0 and high <= 1 and image.mode == "F":
+        scale, what = 1 / 255, "float grey: [0,1] taken as black to white"
+    elif low >= 0 and high <= 255:
+        scale, what = 1.0, f"{_kind(image)}: [0,255] taken as black to white"
+    elif low >= 0 and high <= 65535:
+        scale, what = 257.0, f"{_kind(image)}: [0,65535] taken as black to white"
+    else:
+        x, scale, what = (
+            x - low,
+            (high - low or 1) / 255,
+            f"{_kind(image)}: [{low:g},{high:g}] stretched, black to white",
+        )
+    notes.append(what)
+    return Image.fromarray((x / scale).astype(np.float32))
+
+
+def _kind(image: Image.Image) -> str:
+    return "float grey" if image.mode == "F" else "32-bit grey"
+
+
+def _cmyk_to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
+    if profile:
+        try:
+            converted = _convert_profile(image, profile)
+        except (ImageCms.PyCMSError, OSError):
+            notes.append("CMYK: its ICC profile is unusable, converted without one")
+            return image.convert("RGB")
+        notes.append("CMYK converted through its ICC profile")
+        return converted
+    notes.append("CMYK without an ICC profile: converted by the plain formula, colours are approximate")
+    return image.convert("RGB")
+
+
+def _to_srgb(rgb: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
+    """Colours of another RGB space (a phone's Display P3, Adobe RGB) in sRGB."""
+    if not profile:
+        return rgb
+    try:
+        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        name = ImageCms.getProfileDescription(opened).strip()
+        if "srgb" in name.lower() or opened.profile.xcolor_space.strip() != "RGB":
+            return rgb
+        converted = _convert_profile(rgb, profile)
+    except (ImageCms.PyCMSError, OSError):
+        notes.append("its ICC profile is unusable: colours taken as sRGB")
+        return rgb
+    notes.append(f"converted from {name} to sRGB")
+    return converted
+
+
+def _convert_profile(image: Image.Image, profile: bytes) -> Image.Image:
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")

@@ -1,0 +1,81 @@
+"""The output folder: checked before any work, swept of what a killed run left, and write errors that name the file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from latentopt.errors import LatentoptError, UsageError
+
+# storage.write_atomically names its temporary files `.<stem>-<8 characters><suffix>`; these are the ones of a run.
+TEMPORARY_STEMS = (
+    "target", "proj", "projected_w", "inputs", "recipe", "history", "run",
+    "summary", "index", "grid", "video", "writable",
+)  # fmt: skip
+MKSTEMP_CHARACTERS = "[a-z0-9_]" * 8
+
+
+@contextmanager
+def clear_write_errors(path: Path) -> Iterator[None]:
+    """Turn a failed write (disk full, permission, read-only) into a LatentoptError that names `path` and the remedy."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise LatentoptError(f"{path}: could not be written: {_reason(error)}. Finished results are intact") from error
+
+
+def _reason(error: Exception) -> str:
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+        return "the disk is full; free some space and run the same command again"
+    return getattr(error, "strerror", None) or str(error)
+
+
+def check_outdir(outdir: Path) -> None:
+    """Make `outdir` and prove that files can be made in it.
+
+    Raises UsageError when it is a file, or cannot be made or written to: at once, before any model is read.
+    """
+    outdir = Path(outdir)
+    if outdir.exists() and not outdir.is_dir():
+        raise UsageError(f"{outdir}: the output folder is a file; name another with --outdir")
+    try:
+        outdir.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".writable-", dir=outdir)
+        os.close(handle)
+        Path(name).unlink()
+    except OSError as error:
+        raise UsageError(f"{outdir}: cannot write to the output folder: {_reason(error)}; choose another") from error
+
+
+def sweep(outdir: Path, older_than: float = 600.0) -> list[Path]:
+    """Remove the temporary files that a killed run left under `outdir`, and return their paths.
+
+    Only names that storage.write_atomically makes for a run's files, and only those not touched for `older_than`
+    seconds: a younger one may belong to a run that is going on in the same folder.
+    """
+    outdir = Path(outdir)
+    if not outdir.is_dir():
+        return []
+    newest = _clock(outdir) - older_than
+    removed = []
+    for stem in TEMPORARY_STEMS:
+        for path in sorted(outdir.rglob(f".{stem}-{MKSTEMP_CHARACTERS}*")):
+            try:
+                if path.is_file() and path.stat().st_mtime <= newest:
+                    path.unlink()
+                    removed.append(path)
+            except FileNotFoundError:
+                continue  # its own run has just renamed it
+    return removed
+
+
+def _clock(folder: Path) -> float:
+    """The time now as the file system that holds `folder` tells it: a network disk's clock may differ from ours."""
+    with tempfile.TemporaryFile(dir=folder) as stream:
+        return os.fstat(stream.fileno()).st_mtime
