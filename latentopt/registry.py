@@ -97,26 +97,70 @@ def _constructor_options(target: str) -> dict[str, Option]:
     module, _, attribute = target.partition(":")
     spec = importlib.util.find_spec(module)
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    return _read_options(classes, attribute)
+    return _read_options({node.name: node for node in tree.body if hasattr(node, "name")}, attribute)
 
 
-def _read_options(classes: Mapping[str, ast.ClassDef], name: str) -> dict[str, Option]:
-    if name not in classes:
+def _read_options(definitions: Mapping[str, ast.AST], name: str) -> dict[str, Option]:
+    """The keyword-only arguments of a function, or of a class's constructor, its own or inherited in the same module."""
+    definition = definitions.get(name)
+    if isinstance(definition, ast.ClassDef):
+        constructors = [n for n in definition.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
+        bases = [base.id for base in definition.bases if isinstance(base, ast.Name)]
+        if not constructors:
+            return _read_options(definitions, bases[0]) if bases else {}
+        definition = constructors[0]
+    if definition is None:
         return {}
-    for node in classes[name].body:
-        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
-            pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-            return {
-                arg.arg: Option(
-                    ast.unparse(arg.annotation), None if default is None else ast.literal_eval(default), default is None
-                )
-                for arg, default in pairs
-            }
-    bases = [base.id for base in classes[name].bases if isinstance(base, ast.Name)]
-    return _read_options(classes, bases[0]) if bases else {}
+    pairs = zip(definition.args.kwonlyargs, definition.args.kw_defaults, strict=True)
+    return {arg.arg: _option(arg, default) for arg, default in pairs}
 
 
-PARAMETERIZATIONS = Registry("space")
-TERMS = Registry("term")
-INITIALIZERS = Registry("initialiser")
+def _option(argument: ast.arg, default: ast.expr | None) -> Option:
+    value = None if default is None else ast.literal_eval(default)
+    return Option(ast.unparse(argument.annotation), value, default is None)
+
+
+PARAMETERIZATIONS = Registry(
+    "space",
+    {
+        "w": "latentopt.parameterizations.latent:W",
+        "w+": "latentopt.parameterizations.latent:WPlus",
+        "z": "latentopt.parameterizations.latent:Z",
+        "p-norm": "latentopt.parameterizations.pnorm:PNormSpace",
+        "p-norm+": "latentopt.parameterizations.pnorm:PNormPlus",
+        "noise": "latentopt.parameterizations.noise:NoiseMaps",
+    },
+    {"wplus": "w+", "pnorm": "p-norm", "pnorm+": "p-norm+", "p-norm-plus": "p-norm+"},
+)
+TERMS = Registry(
+    "term",
+    {
+        "l2": "latentopt.terms.pixel:L2",
+        "l1": "latentopt.terms.pixel:L1",
+        "perceptual": "latentopt.terms.perceptual:Perceptual",
+        "p-norm": "latentopt.terms.priors:PNormPenalty",
+        "noise": "latentopt.terms.priors:NoiseAutocorrelation",
+    },
+    {"mse": "l2", "lpips": "perceptual", "pnorm": "p-norm"},
+)
+INITIALIZERS = Registry(
+    "initialiser",
+    {
+        "mean": "latentopt.initializers.simple:Mean",
+        "p-mean": "latentopt.initializers.simple:PMean",
+        "sample": "latentopt.initializers.simple:Sample",
+        "best-of": "latentopt.initializers.simple:BestOf",
+        "file": "latentopt.initializers.simple:File",
+    },
+    {"pmean": "p-mean", "w_avg": "mean"},
+)
+OPTIMIZERS = Registry(
+    "optimizer",
+    {
+        "adam": "latentopt.optimizers:adam",
+        "adamw": "latentopt.optimizers:adamw",
+        "nadam": "latentopt.optimizers:nadam",
+        "radam": "latentopt.optimizers:radam",
+        "sgd": "latentopt.optimizers:sgd",
+    },
+)

@@ -110,7 +110,8 @@ def _rows(x: Tensor, batch: int) -> Tensor:
 class View:
     """What a term may look at: one step of one batch.
 
-    image, target [B,3,H,W] in [-1,1]; t in [0,1], the fraction of the stage that is done.
+    image, target [B,3,H,W] in [-1,1]; mask [B,1,H,W] in [0,1] or None: outside it the image equals the target already;
+    t in [0,1], the fraction of the stage that is done.
     """
 
     image: Tensor
@@ -118,3 +119,4 @@ class View:
     inputs: GeneratorInputs
     variables: Variables
     t: float
+    mask: Tensor | None = None

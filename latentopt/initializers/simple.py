@@ -1,0 +1,117 @@
+"""Starts that need no encoder: the mean, the centre of P-norm space, random samples, a saved result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from latentopt.errors import CheckpointError, UsageError
+from latentopt.pnorm import PNorm, find_stats
+from latentopt.protocols import Generator, Initializer
+from latentopt.types import GeneratorInputs
+
+
+def sample_w(generator: Generator, seed: int, n: int, label: int = 0) -> Tensor:
+    """`n` mapped samples [n,C] of one seed, the same on every device."""
+    z = torch.randn(n, generator.z_dim, generator=torch.Generator().manual_seed(seed)).to(generator.device)
+    c = None
+    if generator.c_dim:
+        c = F.one_hot(torch.full((n,), label), generator.c_dim).float().to(generator.device)
+    with torch.no_grad():
+        return generator.mapping(z, c)
+
+
+class Mean(Initializer):
+    """`w_avg` in every layer. It is not the origin of P-norm space: clipped methods start from `p-mean`."""
+
+    def __init__(self, generator: Generator) -> None:
+        self.generator = generator
+
+    def __call__(self, target: Tensor, seeds: Sequence[int]) -> GeneratorInputs:
+        w = self.generator.w_avg.detach().expand(len(target), -1)
+        return GeneratorInputs(self.generator.broadcast(w).clone())
+
+
+class PMean(Initializer):
+    """The origin of P-norm space in every layer."""
+
+    def __init__(self, generator: Generator, *, stats: str | None = None) -> None:
+        self.generator = generator
+        self.pnorm = PNorm.load(Path(stats), generator) if stats else find_stats(generator)[0]
+
+    def __call__(self, target: Tensor, seeds: Sequence[int]) -> GeneratorInputs:
+        w = self.pnorm.w_origin.to(target).expand(len(target), -1)
+        return GeneratorInputs(self.generator.broadcast(w).clone())
+
+
+class Sample(Initializer):
+    """One random sample an image, from its seed."""
+
+    def __init__(self, generator: Generator, *, label: int = 0) -> None:
+        self.generator, self.label = generator, label
+
+    def __call__(self, target: Tensor, seeds: Sequence[int]) -> GeneratorInputs:
+        w = torch.cat([sample_w(self.generator, seed, 1, self.label) for seed in seeds])
+        return GeneratorInputs(self.generator.broadcast(w).clone())
+
+
+class BestOf(Initializer):
+    """The nearest of `n` random samples, compared at `size` pixels (PULSE's downscaling loss, Menon et al. 2020)."""
+
+    def __init__(self, generator: Generator, *, n: int = 64, size: int = 32, label: int = 0, batch: int = 32) -> None:
+        self.generator, self.n, self.size, self.label, self.batch = generator, n, size, label, batch
+
+    def __call__(self, target: Tensor, seeds: Sequence[int]) -> GeneratorInputs:
+        best = [self._nearest(image, seed) for image, seed in zip(target, seeds, strict=True)]
+        return GeneratorInputs(self.generator.broadcast(torch.stack(best)).clone())
+
+    @torch.no_grad()
+    def _nearest(self, image: Tensor, seed: int) -> Tensor:
+        w = sample_w(self.generator, seed, self.n, self.label)  # [n,C]
+        small = self._shrink(image[None])
+        distances = []
+        for part in w.split(self.batch):
+            drawn = self.generator.synthesis(GeneratorInputs(self.generator.broadcast(part)))
+            distances.append((self._shrink(drawn) - small).square().mean(dim=(1, 2, 3)))
+        return w[torch.cat(distances).argmin()]
+
+    def _shrink(self, image: Tensor) -> Tensor:
+        height, width = image.shape[2:]
+        scale = min(1.0, self.size / height)
+        return F.interpolate(image, (max(1, round(height * scale)), max(1, round(width * scale))), mode="area")
+
+
+class File(Initializer):
+    """Saved inputs (`inputs.safetensors`), a projector's `projected_w.npz`, or a run folder; one image's serves them all."""
+
+    def __init__(self, generator: Generator, *, path: str) -> None:
+        self.generator, self.path = generator, Path(path)
+
+    def __call__(self, target: Tensor, seeds: Sequence[int]) -> GeneratorInputs:
+        inputs = self._read().to(target.device)
+        expected = (self.generator.num_ws, self.generator.w_dim)
+        if tuple(inputs.ws.shape[1:]) != expected:
+            raise CheckpointError(
+                f"{self.path}: holds latents {list(inputs.ws.shape[1:])}, this generator takes {list(expected)}"
+            )
+        if len(inputs) not in (1, len(target)):
+            raise UsageError(f"{self.path}: holds {len(inputs)} images' latents for {len(target)} images")
+        return inputs if len(inputs) == len(target) else inputs.index([0] * len(target))
+
+    def _read(self) -> GeneratorInputs:
+        path = self.path / "inputs.safetensors" if self.path.is_dir() else self.path
+        if path.suffix not in (".npz", ".npy"):
+            return GeneratorInputs.load(path)
+        try:
+            loaded = np.load(path, allow_pickle=False)
+            w = loaded["w"] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(f"{path}: holds no readable array 'w' ({error})") from error
+        if w.ndim != 3:
+            raise CheckpointError(f"{path}: array 'w' has shape {list(w.shape)}, not [B,L,C]")
+        return GeneratorInputs(torch.from_numpy(np.ascontiguousarray(w)).float())

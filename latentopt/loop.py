@@ -1,0 +1,283 @@
+"""The one optimiser loop: everything fixed is in Problem, everything that changes in State, one Step record per step.
+
+Images of a batch do not know of each other: losses are [B], the optimisers are elementwise, each image has its seed, its
+best point, its learning rate and its end. An image that is finished leaves the batch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from latentopt.errors import LatentoptError
+from latentopt.problem import Problem
+from latentopt.registry import OPTIMIZERS
+from latentopt.schedules import SCHEDULES
+from latentopt.types import Variables
+
+MAX_RETRIES = 3
+RUNNING = "running"
+
+
+@dataclass
+class State:
+    """All that changes. `rows` [b] are the images still in the batch; `variables` and `moments` hold theirs, in order.
+
+    `best` holds every image's best measured point; `status` is `running`, or how the image ended.
+    """
+
+    step: int
+    rows: Tensor
+    variables: Variables
+    moments: dict[str, dict[str, Tensor]]
+    rate: Tensor  # [b] factor on the learning rate, halved after a step to a non-finite loss
+    retries: Tensor  # [b]
+    anchor: Tensor  # [b] loss that patience measures against
+    anchor_step: Tensor  # [b]
+    best: Variables
+    best_loss: Tensor  # [B]
+    best_step: Tensor  # [B]
+    status: list[str]
+    chunk: int
+
+    @staticmethod
+    def initial(problem: Problem) -> State:
+        """The start, expressed in the lens's variables and pulled into what the space allows."""
+        variables = {name: v.detach().clone() for name, v in problem.lens.encode(problem.start).items()}
+        with torch.no_grad():
+            problem.lens.project_(variables)
+        b, like = len(problem.target), problem.target
+        rows = torch.arange(b, device=like.device)
+        return State(
+            step=0,
+            rows=rows,
+            variables=variables,
+            moments={},
+            rate=like.new_ones(b),
+            retries=torch.zeros_like(rows),
+            anchor=like.new_full((b,), math.inf),
+            anchor_step=torch.zeros_like(rows),
+            best={name: v.clone() for name, v in variables.items()},
+            best_loss=like.new_full((b,), math.inf),
+            best_step=torch.zeros_like(rows),
+            status=[RUNNING] * b,
+            chunk=b,
+        )
+
+    def keep(self, kept: Tensor) -> None:
+        """Drop the rows of the live tensors where `kept` [b] is false."""
+        picked = kept.nonzero()[:, 0]
+        size = len(self.rows)
+        for name in ("rows", "rate", "retries", "anchor", "anchor_step"):
+            setattr(self, name, getattr(self, name)[picked])
+        self.variables = {name: v[picked] for name, v in self.variables.items()}
+        self.moments = {
+            name: {key: v[picked] if v.ndim and len(v) == size else v for key, v in moments.items()}
+            for name, moments in self.moments.items()
+        }
+
+
+@dataclass(frozen=True)
+class Step:
+    """One measurement, taken before the update. Vectors are over `rows`, the images that were in the batch."""
+
+    step: int
+    t: float
+    rows: list[int]
+    loss: list[float]
+    parts: dict[str, list[float]]
+    best_loss: list[float]
+    status: list[str]
+    lr: float
+    seconds: float
+    encoding_cost: list[float] | None = None  # first step: how far the start moved to fit the space (rms of ws)
+
+
+def minimise(problem: Problem, state: State) -> Iterator[Step]:
+    """Run a stage from `state` to its end, changing `state` in place between the records.
+
+    The state is complete whenever a record is yielded: saving it then and going on later gives the same result. Every
+    stage ends with one measurement more than updates, so the last update is judged too.
+    """
+    live, current = None, None
+    while len(state.rows):
+        if live is None or len(live) != len(state.rows):
+            live, current = state.rows, problem.index(state.rows)
+        yield _advance(current, state)
+
+
+def _advance(problem: Problem, state: State) -> Step:
+    started = time.perf_counter()
+    rows, stage = state.rows, problem.stage
+    clean = problem.jitter_std(state.step) == 0
+    cost = _encoding_cost(problem, state) if state.step == 0 else None
+    loss, parts, gradients = _measure(problem, state)
+    finite = loss.isfinite() & _all_finite(gradients, len(rows))
+    _record_best(problem, state, loss, finite, clean)
+    status = _judge(problem, state, loss, parts, finite, clean)
+    lr = SCHEDULES.create(stage.schedule["name"], **_options(stage.schedule))(problem.t(state.step))
+    if state.step < stage.steps:
+        _roll_back(state, ~finite)
+        _update(problem, state, gradients, lr)
+    for row, text in zip(rows.tolist(), status, strict=True):
+        state.status[row] = text
+    state.keep(torch.tensor([text == RUNNING for text in status], device=rows.device))
+    step, state.step = state.step, state.step + 1
+    return Step(
+        step=step,
+        t=problem.t(step),
+        rows=rows.tolist(),
+        loss=loss.tolist(),
+        parts={name: part.tolist() for name, part in parts.items()},
+        best_loss=state.best_loss[rows].tolist(),
+        status=status,
+        lr=lr * stage.lr,
+        seconds=time.perf_counter() - started,
+        encoding_cost=cost,
+    )
+
+
+def _options(table: dict) -> dict:
+    return {key: value for key, value in table.items() if key != "name"}
+
+
+def _encoding_cost(problem: Problem, state: State) -> list[float]:
+    with torch.no_grad():
+        moved = problem.lens.decode(state.variables, problem.start).ws - problem.start.ws
+    return moved.square().mean(dim=(1, 2)).sqrt().tolist()
+
+
+def _measure(problem: Problem, state: State) -> tuple[Tensor, dict[str, Tensor], Variables]:
+    """Loss [b], parts and gradients, in chunks of `state.chunk` images; the chunk is halved when memory runs out."""
+    while True:
+        try:
+            return _measure_chunks(problem, state)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            size = min(state.chunk, len(state.rows))
+        if size == 1:
+            raise LatentoptError(
+                "out of memory with one image at a time: use --dtype bfloat16, a smaller size for the perceptual term, "
+                "or a device with more memory"
+            )
+        state.chunk = (size + 1) // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def _measure_chunks(problem: Problem, state: State) -> tuple[Tensor, dict[str, Tensor], Variables]:
+    b = len(state.rows)
+    losses, parts = [], []
+    gradients = {name: torch.zeros_like(v) for name, v in state.variables.items()}
+    for rows in torch.arange(b, device=state.rows.device).split(state.chunk):
+        whole = len(rows) == b
+        part = problem if whole else problem.index(rows)
+        variables = {name: (v if whole else v[rows]).detach().requires_grad_() for name, v in state.variables.items()}
+        loss, named = part.loss(variables, state.step)
+        found = torch.autograd.grad(loss.sum(), list(variables.values()), allow_unused=True)
+        for name, gradient in zip(variables, found, strict=True):
+            if gradient is not None:
+                gradients[name][rows] = gradient
+        losses.append(loss.detach())
+        parts.append({name: value.detach() for name, value in named.items()})
+    return torch.cat(losses), {name: torch.cat([p[name] for p in parts]) for name in parts[0]}, gradients
+
+
+def _all_finite(tensors: Variables, b: int) -> Tensor:
+    """[b], whether an image's entries are finite in every tensor."""
+    rows = [x.reshape(b, -1).isfinite().all(dim=1) for x in tensors.values()]
+    return torch.stack(rows).all(dim=0)
+
+
+def _record_best(problem: Problem, state: State, loss: Tensor, finite: Tensor, clean: bool) -> None:
+    """Keep each image's best measured point (or the last one); what jitter disturbed does not count."""
+    rows = state.rows
+    better = finite & (loss < state.best_loss[rows])
+    if problem.stage.keep == "last":
+        better = finite
+    if not clean:
+        better = torch.zeros_like(better)
+    picked = rows[better]
+    state.best_loss[picked], state.best_step[picked] = loss[better], state.step
+    for name, v in state.variables.items():
+        state.best[name][picked] = v[better]
+
+
+def _judge(
+    problem: Problem, state: State, loss: Tensor, parts: dict[str, Tensor], finite: Tensor, clean: bool
+) -> list[str]:
+    """How each image stands after this measurement."""
+    stage, stop, b = problem.stage, problem.stage.stop, len(loss)
+    status = [RUNNING] * b
+    state.retries += ~finite
+    hopeless = ~finite & ((state.retries > MAX_RETRIES) | (state.step == 0))
+    reached = torch.zeros_like(finite)
+    stalled = torch.zeros_like(finite)
+    if stop is not None and clean:
+        if stop.below is not None:
+            reached = finite & (({"loss": loss} | parts)[stop.term] <= stop.below)
+        if stop.patience is not None:
+            fell = finite & (loss < state.anchor * (1 - stop.tolerance))
+            state.anchor = torch.where(fell, loss, state.anchor)
+            state.anchor_step = torch.where(fell, state.step, state.anchor_step)
+            stalled = state.step - state.anchor_step >= stop.patience
+    for i in range(b):
+        if hopeless[i]:
+            status[i] = "failed: the loss is not finite" + (" at the start" if state.step == 0 else "")
+        elif reached[i]:
+            status[i] = f"stopped: {stop.term} <= {stop.below:g}"
+        elif stalled[i]:
+            status[i] = f"stopped: no gain in {stop.patience} steps"
+        elif state.step >= stage.steps:
+            status[i] = "done"
+    return status
+
+
+def _roll_back(state: State, bad: Tensor) -> None:
+    """Images whose loss is not finite return to their best point with half the rate and no momentum."""
+    if not bad.any():
+        return
+    rows = state.rows[bad]
+    state.rate[bad] *= 0.5
+    for name, v in state.variables.items():
+        v[bad] = state.best[name][rows]
+        for moment in state.moments.get(name, {}).values():
+            if moment.ndim and len(moment) == len(bad):
+                moment[bad] = 0
+
+
+@torch.no_grad()
+def _update(problem: Problem, state: State, gradients: Variables, factor: float) -> None:
+    """One step of the optimiser, scaled for each image, then the projection."""
+    stage = problem.stage
+    old = state.variables
+    new = {name: v.clone() for name, v in old.items()}
+    groups = []
+    for name, v in new.items():
+        v.grad = torch.nan_to_num(gradients[name], nan=0.0, posinf=0.0, neginf=0.0)
+        rate = problem.rates.get(name.partition("/")[0], stage.lr)
+        groups.append({"params": [v], "lr": rate * factor})
+    optimizer = OPTIMIZERS.create(stage.optimizer["name"], groups, **_options(stage.optimizer))
+    for name, v in new.items():
+        optimizer.state[v] = dict(state.moments.get(name, {}))
+    optimizer.step()
+    state.moments = {name: dict(optimizer.state[v]) for name, v in new.items()}
+    if (state.rate != 1).any():
+        for name, v in new.items():
+            rate = state.rate.reshape(-1, *[1] * (v.ndim - 1))
+            new[name] = torch.lerp(old[name], v, rate)
+    for v in new.values():
+        v.grad = None
+    state.variables = new
+    problem.lens.project_(state.variables)

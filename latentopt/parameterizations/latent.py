@@ -1,0 +1,99 @@
+"""The plain latent spaces: W, W+ and Z."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from latentopt.generators.ops import LRELU_SLOPE, SQRT2
+from latentopt.parameterizations.constraint import PNormConstraint
+from latentopt.protocols import Generator, Parameterization
+from latentopt.types import GeneratorInputs, Variables
+
+
+class WPlus(Parameterization):
+    """W+: one w for every layer, `w` [B,L,C]. Exact for every ws.
+
+    With `clip`, `project` or `l2` the code is held near the centre of P-norm+ while it is optimised in W+, the first way of
+    the P-norm paper (section 5, appendix A); the options are those of `PNormConstraint`.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        *,
+        clip: float | None = None,
+        project: float | None = None,
+        l2: float = 0.0,
+        std_floor: float = 0.0,
+        rank: int | None = None,
+        stats: str | None = None,
+    ) -> None:
+        self.num_ws = generator.num_ws
+        wants = clip is not None or project is not None or l2 != 0
+        self.constraint = (
+            PNormConstraint.of(
+                generator, clip=clip, project=project, l2=l2, std_floor=std_floor, rank=rank, stats=stats
+            )
+            if wants
+            else None
+        )
+
+    def encode(self, inputs: GeneratorInputs) -> Variables:
+        return {"w": inputs.ws.detach().clone()}
+
+    def decode(self, variables: Variables, inputs: GeneratorInputs) -> GeneratorInputs:
+        return inputs.replace(ws=variables["w"].expand(-1, self.num_ws, -1))
+
+    def project_(self, variables: Variables) -> None:
+        if self.constraint is not None:
+            variables["w"].copy_(self.constraint.project_w(variables["w"]))
+
+    def penalty(self, variables: Variables) -> Tensor | None:
+        return None if self.constraint is None else self.constraint.penalty_w(variables["w"])
+
+
+class W(WPlus):
+    """W: the same w in every layer, `w` [B,1,C]. A W+ code is encoded by the mean of its rows, which is lossy."""
+
+    def encode(self, inputs: GeneratorInputs) -> Variables:
+        return {"w": inputs.ws.detach().mean(dim=1, keepdim=True)}
+
+
+class Z(Parameterization):
+    """Z: the input of the mapping network, `z` [B,Z], held on the sphere of radius sqrt(Z) (PULSE, Menon et al. 2020).
+
+    Encoding runs the mapping network backwards, layer by layer, by least squares: exact for a w that it made, as far as
+    float64 allows; the nearest in the least-squares sense otherwise. Conditional generators use the label `label` (one-hot).
+    """
+
+    def __init__(self, generator: Generator, *, sphere: bool = True, label: int = 0) -> None:
+        self.generator, self.sphere = generator, sphere
+        self.c: Tensor | None = None
+        if generator.c_dim:
+            self.c = torch.zeros(1, generator.c_dim, device=generator.device)
+            self.c[:, label] = 1
+
+    def encode(self, inputs: GeneratorInputs) -> Variables:
+        x = inputs.ws.detach().mean(dim=1).double()  # [B,C]
+        for layer in reversed(self.generator.mapping.layers):
+            x = x / SQRT2
+            x = torch.where(x < 0, x / LRELU_SLOPE, x) - layer.bias.double() * layer.lr_multiplier
+            inverse = torch.linalg.pinv(layer.weight.double() * layer.weight_gain)
+            x = x @ inverse.T
+        z = {"z": x[:, : self.generator.z_dim].float()}
+        self._to_sphere_(z["z"])
+        return z
+
+    def decode(self, variables: Variables, inputs: GeneratorInputs) -> GeneratorInputs:
+        z = variables["z"]
+        w = self.generator.mapping(z, None if self.c is None else self.c.expand(len(z), -1))
+        return inputs.replace(ws=self.generator.broadcast(w))
+
+    def project_(self, variables: Variables) -> None:
+        if self.sphere:
+            self._to_sphere_(variables["z"])
+
+    @staticmethod
+    def _to_sphere_(z: Tensor) -> None:
+        z.mul_(z.shape[1] ** 0.5 / z.norm(dim=1, keepdim=True).clamp_min(1e-12))

@@ -1,0 +1,62 @@
+"""P-norm and P-norm+: coordinates in which the generator's own latents are a unit Gaussian ball.
+
+Source: Zhu et al. 2020, section 3: P = inverse of the last leaky ReLU, then PCA whitening.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from latentopt.parameterizations.constraint import PNormConstraint
+from latentopt.protocols import Generator, Parameterization
+from latentopt.types import GeneratorInputs, Variables
+
+
+class PNormPlus(Parameterization):
+    """P-norm+: `v` [B,L,K], one whitened code a layer; exact for every ws when `rank` is not set.
+
+    clip       bound of each coordinate in standard deviations
+    project    radius of each coordinate's vector over the layers (Project-n of the paper)
+    sphere     every layer on the sphere of radius sqrt(K) (PULSE)
+    l2         weight of the sum of v^2 in the loss
+    std_floor  smallest standard deviation used, as a fraction of the largest; 0 follows the paper
+    rank       number of principal components kept; the others stay at the mean
+    stats      statistics file, instead of the one found for the generator
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        *,
+        clip: float | None = None,
+        project: float | None = None,
+        sphere: bool = False,
+        l2: float = 0.0,
+        std_floor: float = 0.0,
+        rank: int | None = None,
+        stats: str | None = None,
+    ) -> None:
+        self.num_ws = generator.num_ws
+        self.constraint = PNormConstraint.of(
+            generator, clip=clip, project=project, sphere=sphere, l2=l2, std_floor=std_floor, rank=rank, stats=stats
+        )
+
+    def encode(self, inputs: GeneratorInputs) -> Variables:
+        return {"v": self.constraint.basis.whiten(inputs.ws.detach())}
+
+    def decode(self, variables: Variables, inputs: GeneratorInputs) -> GeneratorInputs:
+        ws = self.constraint.basis.unwhiten(variables["v"])
+        return inputs.replace(ws=ws.expand(-1, self.num_ws, -1))
+
+    def project_(self, variables: Variables) -> None:
+        variables["v"].copy_(self.constraint.project(variables["v"]))
+
+    def penalty(self, variables: Variables) -> Tensor | None:
+        return self.constraint.penalty(variables["v"])
+
+
+class PNormSpace(PNormPlus):
+    """P-norm: the same whitened code in every layer, `v` [B,1,K]. A W+ code is encoded by the mean of its rows."""
+
+    def encode(self, inputs: GeneratorInputs) -> Variables:
+        return {"v": self.constraint.basis.whiten(inputs.ws.detach().mean(dim=1, keepdim=True))}

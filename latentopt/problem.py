@@ -1,0 +1,94 @@
+"""What is fixed while a stage runs: the images, the generator, the lens, the terms, and the loss they make together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from latentopt.protocols import Generator, Parameterization, Term
+from latentopt.recipe import Stage
+from latentopt.types import GeneratorInputs, Variables, View
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Weighted terms by name."""
+
+    terms: dict[str, tuple[float, Term]]
+
+    def __call__(self, view: View) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted total [B] and the unweighted parts, [B] each."""
+        parts = {name: term(view) for name, (_, term) in self.terms.items()}
+        return sum(weight * parts[name] for name, (weight, _) in self.terms.items()), parts
+
+    def index(self, rows: Tensor) -> Objective:
+        return Objective({name: (weight, term.index(rows)) for name, (weight, term) in self.terms.items()})
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is fixed while a stage runs on B images. `start` also carries the fields that the lens does not own."""
+
+    generator: Generator
+    target: Tensor  # [B,3,H,W]
+    start: GeneratorInputs
+    lens: Parameterization
+    objective: Objective
+    stage: Stage
+    seeds: tuple[int, ...]
+    mask: Tensor | None = None  # [B,1,H,W]
+    rates: dict[str, float] = field(default_factory=dict)  # learning rates by prefix of the variable's name
+    w_std: float = 0.0  # radius of the cloud of w, the unit of the jitter
+
+    def index(self, rows: Tensor) -> Problem:
+        """The same problem for the images in `rows`."""
+        return replace(
+            self,
+            target=self.target[rows],
+            start=self.start.index(rows),
+            objective=self.objective.index(rows),
+            seeds=tuple(self.seeds[i] for i in rows.tolist()),
+            mask=None if self.mask is None else self.mask[rows],
+        )
+
+    def jitter_std(self, step: int) -> float:
+        """Standard deviation of the exploration noise on ws; 0 once it has died away."""
+        jitter = self.stage.jitter
+        return 0.0 if jitter is None else self.w_std * jitter.scale * max(0.0, 1.0 - self.t(step) / jitter.ramp) ** 2
+
+    def t(self, step: int) -> float:
+        """The fraction of the stage that is done at `step`."""
+        return step / max(self.stage.steps, 1)
+
+    def loss(self, variables: Variables, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """What is minimised: the terms of the drawn image plus the prior of the coordinates, [B] and its parts."""
+        inputs = self.lens.decode(variables, self.start)
+        image = self.draw(inputs, step)
+        if self.mask is not None:
+            image = self.target + self.mask * (image - self.target)
+        view = View(image, self.target, inputs, variables, self.t(step), self.mask)
+        loss, parts = self.objective(view)
+        penalty = self.lens.penalty(variables)
+        return (loss, parts) if penalty is None else (loss + penalty, {**parts, "penalty": penalty})
+
+    def draw(self, inputs: GeneratorInputs, step: int) -> Tensor:
+        """The image [B,3,H,W] of `inputs` with the stage's jitter and noise at `step`."""
+        std, noise_mode = self.jitter_std(step), self.stage.noise_mode
+        if std:
+            inputs = inputs.replace(ws=inputs.ws + std * self._randn(step, (1, inputs.ws.shape[2])))
+        if noise_mode == "random":
+            inputs, noise_mode = self._with_random_noise(inputs, step), "none"
+        return self.generator.synthesis(inputs, noise_mode).float()
+
+    def _randn(self, stream: int, shape: tuple[int, ...]) -> Tensor:
+        """Normal numbers [B,*shape]; each image's depend on its own seed and on `stream` alone."""
+        seeds = ((seed * 1_000_003 + stream) % (1 << 63) for seed in self.seeds)
+        rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return torch.stack(rows).to(self.target)
+
+    def _with_random_noise(self, inputs: GeneratorInputs, step: int) -> GeneratorInputs:
+        shapes, given = self.generator.noise_shapes, inputs.noise or {}
+        fresh = {name: self._randn(step * len(shapes) + i, (1, *size)) for i, (name, size) in enumerate(shapes.items())}
+        return inputs.replace(noise={**fresh, **given})

@@ -1,0 +1,214 @@
+"""A batch of images on its way through the stages of a recipe: can be stopped after any step, saved, and gone on with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from latentopt.errors import CheckpointError
+from latentopt.initializers.simple import sample_w
+from latentopt.loop import State, Step, minimise
+from latentopt.parameterizations.joint import Joint
+from latentopt.problem import Objective, Problem
+from latentopt.protocols import Generator
+from latentopt.recipe import Recipe, Stage
+from latentopt.registry import INITIALIZERS, PARAMETERIZATIONS, TERMS
+from latentopt.storage import load_tensors, save_tensors
+from latentopt.types import GeneratorInputs
+
+FORMAT = "latentopt-run-1"
+W_STD_SAMPLES, W_STD_SEED = 10_000, 123  # as in NVIDIA's projector
+
+
+def image_seed(seed: int, key: str) -> int:
+    """The seed of one image: a function of the run's seed and the image's key, not of order or companions."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:7], "big")
+
+
+def w_std(generator: Generator) -> float:
+    """The radius of the cloud of w: root of the mean squared distance from its mean, one number."""
+    w = sample_w(generator, W_STD_SEED, W_STD_SAMPLES)
+    return (w - w.mean(dim=0)).square().sum(dim=1).mean().sqrt().item()
+
+
+def build_problem(
+    generator: Generator,
+    stage: Stage,
+    target: Tensor,
+    seeds: Sequence[int],
+    mask: Tensor | None = None,
+    start: GeneratorInputs | None = None,
+) -> Problem:
+    """Make a stage's plug-ins for images target [B,3,H,W] in [-1,1]. `start` is what the stage before it ended with."""
+
+    def options(part: dict, *own: str) -> dict:
+        return {key: value for key, value in part.items() if key not in ("name", *own)}
+
+    if start is None or stage.init["name"] != "previous":
+        start = INITIALIZERS.create(stage.init["name"], generator, **options(stage.init))(target, seeds)
+    lenses = {p["name"]: PARAMETERIZATIONS.create(p["name"], generator, **options(p, "lr")) for p in stage.optimize}
+    terms = {
+        p["name"]: (float(p.get("weight", 1)), TERMS.create(p["name"], generator, target, **options(p, "weight")))
+        for p in stage.terms
+    }
+    return Problem(
+        generator=generator,
+        target=target,
+        start=start,
+        lens=Joint(lenses),
+        objective=Objective(terms),
+        stage=stage,
+        seeds=tuple(seeds),
+        mask=mask,
+        rates={p["name"]: p["lr"] for p in stage.optimize if "lr" in p},
+        w_std=w_std(generator) if stage.jitter is not None else 0.0,
+    )
+
+
+@dataclass
+class Run:
+    """Images target [B,3,H,W], named by `keys`, and how far the recipe has got with them.
+
+    Iterate `steps()` to work; between two records the run may be saved with `save` and gone on with after `load`.
+    """
+
+    generator: Generator
+    recipe: Recipe
+    target: Tensor
+    keys: tuple[str, ...]
+    seeds: tuple[int, ...]
+    mask: Tensor | None = None
+    stage: int = 0
+    start: GeneratorInputs | None = None
+    state: State | None = None
+    status: list[str] = field(default_factory=list)
+    history: list[list[dict]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.status = self.status or ["running"] * len(self.keys)
+        self.history = self.history or [[] for _ in self.keys]
+
+    def steps(self) -> Iterator[tuple[int, Step]]:
+        """Do the work: (stage, record) after each step. Images that fail stay behind; the others go on."""
+        while self.stage < len(self.recipe.stages):
+            stage = self.recipe.stages[self.stage]
+            problem = build_problem(self.generator, stage, self.target, self.seeds, self.mask, self.start)
+            if self.state is None:
+                self.start = problem.start
+                self.state = State.initial(problem)
+                failed = [text.startswith("failed") for text in self.status]
+                self.state.keep(~torch.tensor(failed, device=self.target.device))
+            for step in minimise(problem, self.state):
+                self._record(step)
+                yield self.stage, step
+            self._finish_stage(problem)
+
+    def _record(self, step: Step) -> None:
+        for i, row in enumerate(step.rows):
+            entry = {"stage": self.stage, "step": step.step, "loss": step.loss[i], "best": step.best_loss[i]}
+            entry |= {name: values[i] for name, values in step.parts.items()} | {"lr": step.lr}
+            entry |= {"seconds": round(step.seconds / len(step.rows), 6)}
+            if step.encoding_cost is not None:
+                entry["encoding_cost"] = step.encoding_cost[i]
+            self.history[row].append(entry)
+
+    def _finish_stage(self, problem: Problem) -> None:
+        with torch.no_grad():
+            self.start = problem.lens.decode(self.state.best, problem.start).detach()
+        for i, text in enumerate(self.state.status):
+            self.status[i] = self.status[i] if text == "running" else text
+        self.state, self.stage = None, self.stage + 1
+
+    @property
+    def finished(self) -> bool:
+        return self.stage == len(self.recipe.stages)
+
+    @torch.no_grad()
+    def images(self) -> Tensor:
+        """What the generator draws from the best points, [B,3,H,W]. Only after the last stage."""
+        noise_mode = self.recipe.stages[-1].noise_mode
+        return self.generator.synthesis(self.start, "const" if noise_mode == "random" else noise_mode).float()
+
+    def save(self, path: Path) -> None:
+        """Write all that changed, atomically."""
+        tensors: dict[str, Tensor] = {}
+        meta = {
+            "keys": self.keys,
+            "seeds": self.seeds,
+            "stage": self.stage,
+            "status": self.status,
+            "digest": self.recipe.digest,
+            "fingerprint": self.generator.fingerprint,
+        }
+        if self.start is not None:
+            tensors |= _flatten("start", _inputs_table(self.start))
+        if self.state is not None:
+            meta["state"] = {"step": self.state.step, "chunk": self.state.chunk, "status": self.state.status}
+            tensors |= _flatten("state", {f.name: getattr(self.state, f.name) for f in fields(State)})
+        tensors["history"] = torch.frombuffer(bytearray(json.dumps(self.history).encode()), dtype=torch.uint8)
+        save_tensors(path, tensors, {"format": FORMAT, "meta": json.dumps(meta)})
+
+    @staticmethod
+    def read_keys(path: Path) -> tuple[str, ...]:
+        """The images of a saved run. Raises CheckpointError for a file of another kind."""
+        return tuple(_read(path)[1]["keys"])
+
+    @staticmethod
+    def load(path: Path, generator: Generator, recipe: Recipe, target: Tensor, mask: Tensor | None = None) -> Run:
+        """Go on from a saved run, with the same recipe and generator.
+
+        Raises CheckpointError when the file is damaged or belongs to another recipe or generator.
+        """
+        tensors, meta = _read(path)
+        if (meta["digest"], meta["fingerprint"]) != (recipe.digest, generator.fingerprint):
+            raise CheckpointError(f"{path}: belongs to another recipe or generator; remove it to start anew")
+        device = generator.device
+        run = Run(generator, recipe, target, tuple(meta["keys"]), tuple(meta["seeds"]), mask)
+        run.stage, run.status = meta["stage"], meta["status"]
+        run.history = json.loads(bytes(tensors["history"].tolist()))
+        start = _unflatten("start", tensors, device)
+        if start:
+            groups = {name: start.get(name) for name in ("noise", "deltas", "features")}
+            run.start = GeneratorInputs(start["ws"], **groups)
+        if "state" in meta:
+            values = {"moments": {}} | _unflatten("state", tensors, device) | meta["state"]
+            run.state = State(**values)
+        return run
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
+    tensors, metadata = load_tensors(path)
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a saved run of this version")
+    return tensors, json.loads(metadata["meta"])
+
+
+def _inputs_table(inputs: GeneratorInputs) -> dict:
+    return {f.name: getattr(inputs, f.name) for f in fields(inputs)}
+
+
+def _flatten(prefix: str, value: object) -> dict[str, Tensor]:
+    """Nested dicts of tensors as one flat dict; names are joined by `|`, anything that is no tensor is left out."""
+    if isinstance(value, Tensor):
+        return {prefix: value}
+    if not isinstance(value, dict):
+        return {}
+    return {k: v for key, part in value.items() for k, v in _flatten(f"{prefix}|{key}", part).items()}
+
+
+def _unflatten(prefix: str, tensors: dict[str, Tensor], device: torch.device) -> dict:
+    tree: dict = {}
+    for name, tensor in tensors.items():
+        first, *path = name.split("|")
+        if first == prefix:
+            node = tree
+            for key in path[:-1]:
+                node = node.setdefault(key, {})
+            node[path[-1]] = tensor.to(device)
+    return tree

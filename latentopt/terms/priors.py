@@ -1,0 +1,50 @@
+"""Terms that ask nothing of the image: the P-norm penalty and the noise regulariser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from latentopt.pnorm import PNorm, find_stats
+from latentopt.protocols import Generator, Term
+from latentopt.types import View
+
+
+class PNormPenalty(Term):
+    """Mean square of the P-norm+ code over layers and components: about 1 for the generator's own samples.
+
+    The released code of the P-norm paper uses weight 0.001. `stats` is a statistics file, found by name when absent.
+    """
+
+    def __init__(
+        self, generator: Generator, target: Tensor, *, std_floor: float = 0.0, stats: str | None = None
+    ) -> None:
+        pnorm = PNorm.load(Path(stats), generator) if stats else find_stats(generator)[0]
+        self.basis = pnorm.basis(std_floor=std_floor, device=generator.device)
+
+    def __call__(self, view: View) -> Tensor:
+        return self.basis.whiten(view.inputs.ws).square().mean(dim=(1, 2))
+
+
+class NoiseAutocorrelation(Term):
+    """Squared autocorrelation of each noise map at a shift of one pixel, over a pyramid of 2x2 means down to 8x8.
+
+    Source: Karras et al. 2020, appendix D; the paper's weight is 1e5.
+    """
+
+    def __init__(self, generator: Generator, target: Tensor) -> None:
+        pass
+
+    def __call__(self, view: View) -> Tensor:
+        total = view.image.new_zeros(len(view.image))
+        for noise in (view.inputs.noise or {}).values():
+            while True:
+                for dim in (2, 3):
+                    total = total + (noise * torch.roll(noise, 1, dim)).mean(dim=(1, 2, 3)).square()
+                if min(noise.shape[2:]) <= 8:
+                    break
+                noise = F.avg_pool2d(noise, 2)
+        return total
