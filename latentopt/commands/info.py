@@ -1,0 +1,51 @@
+"""`latentopt info FILE`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+
+@click.command("info")
+@click.argument("source", metavar="FILE")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(source: str, as_json: bool) -> None:
+    """Say what a model file is and what can be done with it.
+
+    FILE is an NVIDIA .pkl, a .pt of PTI, rosinality or an encoder, a safetensors file of latentopt, or the name of a
+    bundled model. The kind is told by content, not by the name. Nothing in the file is run: one that asks for code to be
+    run is refused with exit code 4.
+
+    \b
+    Example:
+      latentopt info portraits
+      latentopt info ffhq.pkl --json
+    """
+    from latentopt.generators.describe import describe
+
+    facts = describe(source)
+    click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(_lines(facts)))
+
+
+def _lines(facts: dict[str, Any], indent: str = "") -> list[str]:
+    shown = {key.replace("_", " "): value for key, value in facts.items() if value not in (None, [], {})}
+    width = max((len(key) for key in shown), default=0)
+    lines = []
+    for key, value in shown.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{key}", *_lines(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{key:{width}}  {_text(key, value)}")
+    return lines
+
+
+def _text(key: str, value: object) -> str:
+    if key == "resolution" and isinstance(value, list):
+        return "x".join(map(str, value))
+    if key == "notes" and isinstance(value, list):
+        return "; ".join(map(str, value))
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return f"{value:,}" if key == "parameters" else str(value)

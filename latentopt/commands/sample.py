@@ -1,0 +1,121 @@
+"""`latentopt sample`."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from latentopt.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from latentopt.generators.stylegan2 import StyleGAN2
+
+MAX_SEEDS = 100_000
+
+
+class Seeds(click.ParamType):
+    """`0-15` or `1,2,5-8`, as NVIDIA's tools take them."""
+
+    name = "seeds"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        seeds: list[int] = []
+        for part in str(value).split(","):
+            match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+            if not match:
+                self.fail(f"{value!r} is no list of seeds such as 0-15 or 1,2,5-8", param, ctx)
+            first, last = int(match[1]), int(match[2] or match[1])
+            if last < first or last >= 2**32 or len(seeds) + last - first >= MAX_SEEDS:
+                self.fail(f"{part.strip()}: rises to at most 4294967295, {MAX_SEEDS} seeds in all", param, ctx)
+            seeds += range(first, last + 1)
+        return seeds
+
+
+@click.command("sample")
+@click.option("--network", default="portraits", show_default=True, help="A generator's file, or a bundled name.")
+@click.option("--seeds", type=Seeds(), default="0-15", show_default=True, help="Seeds, such as 0-15 or 1,2,5-8.")
+@click.option(
+    "--trunc", type=float, default=0.7, show_default=True, help="Truncation psi; 1 is none, 0 the mean image."
+)
+@click.option("--class", "label", type=int, help="Class label; needed by generators that take labels.")
+@click.option(
+    "--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", show_default=True, help="Noise."
+)
+@click.option("--outdir", type=click.Path(file_okay=False, path_type=Path), default=Path("out"), show_default=True)
+@click.option("--grid/--no-grid", default=True, show_default=True, help="Also write all images as one, grid.png.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+def command(
+    network: str,
+    seeds: list[int],
+    trunc: float,
+    label: int | None,
+    noise_mode: str,
+    outdir: Path,
+    grid: bool,
+    device: str,
+) -> None:
+    """Draw images from a generator: seedNNNN.png for each seed, and grid.png.
+
+    The same seed gives the same z as NVIDIA's generate.py (numpy RandomState), so pictures can be compared.
+
+    \b
+    Example:
+      latentopt sample --seeds 0-15 --trunc 0.7 --outdir out
+      latentopt sample --network ffhq.pkl --seeds 85,265,297 --trunc 1
+    """
+    from latentopt.contact_sheet import contact_sheet
+    from latentopt.devices import choose_device
+    from latentopt.generators.checkpoints import load_generator
+    from latentopt.images import save_png
+
+    if not math.isfinite(trunc):
+        raise UsageError(f"--trunc must be a finite number, not {trunc}")
+    chosen = choose_device(device)
+    generator = load_generator(network, device=chosen)
+    for note in generator.notes:
+        click.echo(f"note: {note}", err=True)
+    images = []
+    for seed in seeds:
+        image = draw(generator, seed, trunc, label, noise_mode)[0].cpu()
+        save_png(outdir / f"seed{seed:04d}.png", image)
+        if grid:
+            images.append(image)
+    if grid:
+        columns = math.ceil(math.sqrt(len(images)))
+        contact_sheet([images[i : i + columns] for i in range(0, len(images), columns)], outdir / "grid.png")
+    click.echo(f"{len(seeds)} images in {outdir}")
+
+
+def draw(generator: StyleGAN2, seed: int, psi: float, label: int | None, noise_mode: str) -> Tensor:
+    """One image [1,3,H,W] from `RandomState(seed).randn(1, z_dim)`; random noise follows the seed too.
+
+    Raises UsageError where a label is missing, out of range, or not taken.
+    """
+    import numpy as np
+    import torch
+
+    from latentopt.types import GeneratorInputs
+
+    z = np.random.RandomState(seed).randn(1, generator.z_dim)
+    z = torch.from_numpy(z).to(generator.device, torch.float32)  # [1,Z]
+    w = generator.mapping(z, _one_hot(generator, label))
+    rng = torch.Generator(generator.device).manual_seed(seed)
+    return generator.synthesis(GeneratorInputs(generator.truncate(w, psi)), noise_mode, rng)
+
+
+def _one_hot(generator: StyleGAN2, label: int | None) -> Tensor | None:
+    import torch
+
+    if not generator.c_dim:
+        if label is not None:
+            raise UsageError(f"--class {label}: this generator takes no labels; leave the option out")
+        return None
+    if label is None or not 0 <= label < generator.c_dim:
+        raise UsageError(f"this generator takes labels: pass --class with 0 to {generator.c_dim - 1}")
+    return torch.eye(generator.c_dim, device=generator.device)[label][None]  # [1,K]
