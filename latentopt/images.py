@@ -122,7 +122,7 @@ def _is_result(names: Sequence[str]) -> bool:
 
 def _distinct_key(relative: Path, taken: set[str]) -> str:
     parts = [part + "_" if _reserved(part) else part for part in (*relative.parent.parts, relative.stem)]
-    key = stem = "/".join(parts)
+    key = stem = os.fsencode("/".join(parts)).decode("utf-8", "replace")  # a name need not be valid Unicode
     number = 1
     while _folded(key) in taken:
         number += 1
@@ -246,3 +246,13 @@ def save_png(path: str | Path, image: Tensor | Image.Image) -> None:
     picture = to_pil(image) if isinstance(image, Tensor) else image
     with clear_write_errors(path):
         write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
+
+
+def read_png(path: str | Path) -> Tensor:
+    """What `save_png` wrote, [3,H,W] (or [1,H,W]) in [-1,1] on 8-bit levels. Raises ImageError naming `path`."""
+    try:
+        with Image.open(path, formats=("PNG",)) as picture:
+            levels = np.asarray(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path}: not a readable PNG ({error})") from error
+    return from_uint8(levels if levels.ndim == 3 else levels[..., None])
