@@ -1,0 +1,109 @@
+"""Distances between two sets of images, given as features [N,F] or attribute readings [N,A] of any network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from latentopt.errors import StatisticsError
+
+
+class PrecisionRecall(NamedTuple):
+    """Share of the generated set within the real manifold, and of the real set within the generated one."""
+
+    precision: float
+    recall: float
+
+
+@torch.no_grad()
+def precision_recall(real: Tensor, generated: Tensor, k: int = 3, chunk: int = 1000) -> PrecisionRecall:
+    """Improved precision and recall (Kynkaanniemi et al. 2019, equations 1 to 3).
+
+    A set's manifold is the union of balls around its points, each reaching to the point's k-th nearest neighbour.
+
+    Args:
+        real: [N,F], generated: [M,F]; more than k points each. Both numbers depend on N and M: state them.
+        chunk: rows compared at a time; memory is chunk x max(N,M), the result does not depend on it.
+
+    Raises:
+        StatisticsError: too few points, or features of different widths.
+    """
+    for name, points in (("real", real), ("generated", generated)):
+        if points.ndim != 2 or len(points) <= k:
+            raise StatisticsError(f"{name} features must be [N,F] with N above k={k}, got {tuple(points.shape)}")
+    if real.shape[1] != generated.shape[1]:
+        raise StatisticsError(f"features differ in width: {real.shape[1]} and {generated.shape[1]}")
+    real, generated = real.double(), generated.double()  # differences of near points drown in float32
+    return PrecisionRecall(
+        precision=_covered(generated, real, _radii(real, k, chunk), chunk),
+        recall=_covered(real, generated, _radii(generated, k, chunk), chunk),
+    )
+
+
+EXACT = "donot_use_mm_for_euclid_dist"  # the quick way by a matrix product gives nonzero distances of equal points
+
+
+def _radii(points: Tensor, k: int, chunk: int) -> Tensor:
+    """Distance [N] of each point to its k-th nearest other one."""
+    # The nearest of all is the point itself, hence k + 1.
+    return torch.cat(
+        [torch.cdist(part, points, compute_mode=EXACT).kthvalue(k + 1, dim=1).values for part in points.split(chunk)]
+    )
+
+
+def _covered(queries: Tensor, centres: Tensor, radii: Tensor, chunk: int) -> float:
+    """Share of the queries [M,F] that lie within any ball around the centres [N,F]."""
+    inside = [
+        (torch.cdist(part, centres, compute_mode=EXACT) <= radii).any(dim=1).double() for part in queries.split(chunk)
+    ]
+    return float(torch.cat(inside).mean())
+
+
+def ks_statistics(first: Tensor, second: Tensor, names: Sequence[str]) -> dict[str, float]:
+    """Two-sample Kolmogorov-Smirnov statistic of each column: the largest gap of the two distribution functions.
+
+    Args:
+        first: [N,A], second: [M,A]; names: of the A columns.
+
+    Returns:
+        {name: statistic in [0,1]}; 0 for equal distributions.
+
+    Raises:
+        StatisticsError: the number of columns and names differ.
+    """
+    from scipy.stats import ks_2samp
+
+    if not first.shape[1] == second.shape[1] == len(names):
+        raise StatisticsError(f"{len(names)} names for readings of {first.shape[1]} and {second.shape[1]} columns")
+    columns = zip(names, first.double().cpu().T.numpy(), second.double().cpu().T.numpy(), strict=True)
+    return {name: float(ks_2samp(a, b, method="asymp").statistic) for name, a, b in columns}
+
+
+class Given(torch.nn.Module):
+    """A feature network for torchmetrics whose images are features [N,F] already."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+def frechet_distance(real: Tensor, generated: Tensor) -> float:
+    """Frechet distance of two sets of features [N,F] and [M,F] (Heusel et al. 2017), by torchmetrics.
+
+    Raises:
+        StatisticsError: fewer than two points in a set, or features of different widths.
+    """
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    if real.shape[1] != generated.shape[1] or min(len(real), len(generated)) < 2:
+        raise StatisticsError(f"cannot compare features {tuple(real.shape)} and {tuple(generated.shape)}")
+    metric = FrechetInceptionDistance(feature=Given(real.shape[1]))
+    metric.update(real.cpu().double(), real=True)
+    metric.update(generated.cpu().double(), real=False)
+    return float(metric.compute())
