@@ -66,7 +66,7 @@ class State:
             best_loss=like.new_full((b,), math.inf),
             best_step=torch.zeros_like(rows),
             status=[RUNNING] * b,
-            chunk=b,
+            chunk=min(b, problem.stage.batch),
         )
 
     def keep(self, kept: Tensor) -> None:

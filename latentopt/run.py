@@ -16,7 +16,7 @@ from latentopt.initializers.simple import sample_w
 from latentopt.loop import State, Step, minimise
 from latentopt.parameterizations.joint import Joint
 from latentopt.problem import Objective, Problem
-from latentopt.protocols import Generator
+from latentopt.protocols import Generator, Parameterization
 from latentopt.recipe import Recipe, Stage
 from latentopt.registry import INITIALIZERS, PARAMETERIZATIONS, TERMS
 from latentopt.storage import load_tensors, save_tensors
@@ -89,6 +89,8 @@ class Run:
     state: State | None = None
     status: list[str] = field(default_factory=list)
     history: list[list[dict]] = field(default_factory=list)
+    best_step: list[int] = field(default_factory=list)  # of the last finished stage
+    _lens: Parameterization | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.status = self.status or ["running"] * len(self.keys)
@@ -99,6 +101,7 @@ class Run:
         while self.stage < len(self.recipe.stages):
             stage = self.recipe.stages[self.stage]
             problem = build_problem(self.generator, stage, self.target, self.seeds, self.mask, self.start)
+            self._lens = problem.lens
             if self.state is None:
                 self.start = problem.start
                 self.state = State.initial(problem)
@@ -123,6 +126,7 @@ class Run:
             self.start = problem.lens.decode(self.state.best, problem.start).detach()
         for i, text in enumerate(self.state.status):
             self.status[i] = self.status[i] if text == "running" else text
+        self.best_step = self.state.best_step.tolist()
         self.state, self.stage = None, self.stage + 1
 
     @property
@@ -132,8 +136,30 @@ class Run:
     @torch.no_grad()
     def images(self) -> Tensor:
         """What the generator draws from the best points, [B,3,H,W]. Only after the last stage."""
-        noise_mode = self.recipe.stages[-1].noise_mode
-        return self.generator.synthesis(self.start, "const" if noise_mode == "random" else noise_mode).float()
+        return self.generator.synthesis(self.start, self._noise_mode(-1)).float()
+
+    def _noise_mode(self, stage: int) -> str:
+        """What pictures are shown with: random noise is for the optimisation only."""
+        mode = self.recipe.stages[stage].noise_mode
+        return "const" if mode == "random" else mode
+
+    def rows(self) -> list[int]:
+        """The images that are still in the batch."""
+        return [] if self.state is None else self.state.rows.tolist()
+
+    @torch.no_grad()
+    def current_images(self) -> tuple[list[str], Tensor]:
+        """The images still in the batch as they are now: their names and [b,3,H,W]."""
+        rows, state = self.rows(), self.state
+        inputs = self._lens.decode(state.variables, self.start.index(rows))
+        images = self.generator.synthesis(inputs, self._noise_mode(self.stage)).float()
+        return [self.keys[row] for row in rows], images
+
+    def best_parts(self, row: int) -> dict[str, float]:
+        """The terms' values at the kept point of the last stage's image `row`, as measured by the loop."""
+        kept = (len(self.recipe.stages) - 1, self.best_step[row])
+        entry = next(e for e in self.history[row] if (e["stage"], e["step"]) == kept)
+        return {name: entry[name] for name in ("loss", *(part["name"] for part in self.recipe.stages[-1].terms))}
 
     def save(self, path: Path) -> None:
         """Write all that changed, atomically."""
@@ -143,6 +169,7 @@ class Run:
             "seeds": self.seeds,
             "stage": self.stage,
             "status": self.status,
+            "best_step": self.best_step,
             "digest": self.recipe.digest,
             "fingerprint": self.generator.fingerprint,
         }
@@ -170,7 +197,7 @@ class Run:
             raise CheckpointError(f"{path}: belongs to another recipe or generator; remove it to start anew")
         device = generator.device
         run = Run(generator, recipe, target, tuple(meta["keys"]), tuple(meta["seeds"]), mask)
-        run.stage, run.status = meta["stage"], meta["status"]
+        run.stage, run.status, run.best_step = meta["stage"], meta["status"], meta["best_step"]
         run.history = json.loads(bytes(tensors["history"].tolist()))
         start = _unflatten("start", tensors, device)
         if start:

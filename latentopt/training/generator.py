@@ -35,7 +35,10 @@ class ImageStream(Protocol):
 
 @dataclass(frozen=True)
 class GeneratorTraining:
-    """Settings of one training. `images` is the number of real images shown in all; gains and rates as in the paper."""
+    """Settings of one training. `images` is the number of real images shown in all; gains and rates as in the paper.
+
+    Noise inputs join after `noise_from` images: from the start, a small generator paints eyes and mouths with noise.
+    """
 
     resolution: int = 64
     channel_base: int = 2048
@@ -50,6 +53,7 @@ class GeneratorTraining:
     path_weight: float = 0.0
     path_interval: int = 4
     mixing: float = 0.9
+    noise_from: int = 100_000
     ema_images: float = 5_000
     ema_rampup: float = 0.05
     w_avg_beta: float = 0.998
@@ -107,6 +111,10 @@ class GeneratorTrainer:
     def images_seen(self) -> int:
         return self.step * self.settings.batch
 
+    @property
+    def _noise_mode(self) -> str:
+        return "none" if self.images_seen < self.settings.noise_from else "random"
+
     def train(self) -> Iterator[TrainingStep]:
         """Train until `settings.images` were shown; stop iterating to stop early."""
         while self.images_seen < self.settings.images:
@@ -115,7 +123,7 @@ class GeneratorTrainer:
             real = self.stream.batch(self.step, self.settings.batch).to(self.device)
             real = real.contiguous(memory_format=torch.channels_last)
             ws = self._ws(self.settings.batch)
-            fake = self.generator.synthesis(GeneratorInputs(ws), "random")
+            fake = self.generator.synthesis(GeneratorInputs(ws), self._noise_mode)
             d_loss, r1 = self._update_discriminator(real, fake.detach())
             g_loss, path = self._update_generator(fake)
             self._update_ema()
@@ -156,7 +164,7 @@ class GeneratorTrainer:
         loss.backward()
         if s.path_weight and self.step % s.path_interval == 0:
             ws = self._ws(max(s.batch // 2, 1))
-            lengths = path_lengths(self.generator.synthesis(GeneratorInputs(ws), "random"), ws)
+            lengths = path_lengths(self.generator.synthesis(GeneratorInputs(ws), self._noise_mode), ws)
             self.path_mean.lerp_(lengths.detach().mean(), 0.01)
             ((lengths - self.path_mean).square().mean() * (s.path_weight * s.path_interval)).backward()
             length = lengths.mean()
