@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -69,19 +71,41 @@ def build(weights: NetworkWeights, where: str) -> StyleGAN2 | Discriminator:
 
     Raises CheckpointError for keys that are missing or left over, for other shapes and for values that are not finite.
     """
-    config, state = weights.config, weights.state
-    if len(config.channels) + config.mapping_layers > len(state) + 8:  # 8: a discriminator's unused default
-        raise CheckpointError(f"{where}: its configuration asks for more layers than it has weights")
+    config, name = weights.config, FILTER
     try:
-        with torch.device("meta"):  # no random weights: whatever is not assigned below stays without values
+        wanted, held = _least_values(config), sum(tensor.numel() for tensor in weights.state.values())
+        if (
+            wanted > held or len(config.channels) + config.mapping_layers > len(weights.state) + 8
+        ):  # 8: D's unused default
+            raise CheckpointError(f"{where}: its configuration asks for {wanted} values or more; the file has {held}")
+        with torch.random.fork_rng(devices=[]):  # the random start, all of it replaced below, is nobody's business
             network = StyleGAN2(config) if isinstance(config, StyleGAN2Config) else Discriminator(config)
     except (TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{where}: its configuration cannot be built ({error})") from error
-    name = "synthesis.resample_filter" if isinstance(network, StyleGAN2) else FILTER
-    complete = {**state, name: weights.resample_filter}
-    _check(network, complete, where)
-    network.load_state_dict({k: v.detach().float().contiguous() for k, v in complete.items()}, assign=True)
+    if isinstance(network, StyleGAN2):
+        name = f"synthesis.{FILTER}"
+    state = {**weights.state, name: weights.resample_filter}
+    _check(network, state, where)
+    network.load_state_dict({k: v.detach().float().contiguous() for k, v in state.items()}, strict=True, assign=True)
     return network.eval().requires_grad_(False)
+
+
+def _least_values(config: StyleGAN2Config | DiscriminatorConfig) -> int:
+    """Fewer values than the network has, but near: so that a configuration cannot ask for memory beyond the file's size."""
+    channels, area = config.channels, math.prod(config.const_size)
+    pairs = itertools.pairwise(channels)
+    values = 9 * channels[0] ** 2 + sum(9 * (fine * fine + coarse * fine) for coarse, fine in pairs)
+    if isinstance(config, StyleGAN2Config):
+        values += config.z_dim * (config.layer_features or config.w_dim)
+        values += sum(area << 2 * i for i in range(len(channels)))  # noise maps
+    else:
+        values += area * channels[0] ** 2
+    if isinstance(config, StyleGAN2Config) or config.c_dim:
+        w_dim = config.w_dim if isinstance(config, StyleGAN2Config) else config.cmap_dim or channels[0]
+        width = config.layer_features or w_dim
+        values += (config.embed_features or w_dim) * (config.c_dim + width) if config.c_dim else 0
+        values += max(config.mapping_layers - 2, 0) * width**2 + (width * w_dim if config.mapping_layers > 1 else 0)
+    return values
 
 
 def _check(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
