@@ -1,0 +1,230 @@
+"""latentopt train: the generator and the networks of a domain, each resumable by giving the same command again."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from latentopt.errors import UsageError
+
+if TYPE_CHECKING:
+    from latentopt.training.generator import GeneratorTrainer
+    from latentopt.training.streams import ArrayStream
+
+outdir_option = click.option(
+    "--outdir",
+    default="train",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of snapshots and weights.",
+)
+cache_option = click.option(
+    "--cache",
+    default="train/data",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of training pictures.",
+)
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress.")
+
+
+@click.group("train", short_help="Train the bundled kinds of models.")
+def command() -> None:
+    """Train a generator, or the networks of the portraits domain.
+
+    \b
+    Example:
+      latentopt train generator --images 20000 --outdir train
+    """
+
+
+@command.command("generator")
+@click.option("--data", default="portraits", show_default=True, help="portraits (drawn by latentopt), or a folder.")
+@click.option("--drawn", default=60_000, show_default=True, help="How many portraits to draw and keep.")
+@click.option("--images", default=200_000, show_default=True, help="Real images to show in all.")
+@click.option("--resolution", default=64, show_default=True, help="Side of the images, a power of 2.")
+@click.option("--channel-base", type=int, help="Channels at r x r are min(channel-base / r, channel-max).")
+@click.option("--channel-max", type=int)
+@click.option("--w-dim", type=int, help="Dimension of z and w.")
+@click.option("--mapping-layers", type=int)
+@click.option("--batch", type=int, help="Images a step.")
+@click.option("--lr", type=float)
+@click.option("--r1-gamma", type=float, help="Weight of the R1 penalty.")
+@click.option("--path-weight", type=float, help="Weight of path-length regularisation; 0 leaves it out.")
+@click.option("--noise-from", type=int, help="Images after which noise inputs join.")
+@click.option("--precision", type=click.Choice(["bfloat16", "float16", "float32"]))
+@click.option("--seed", type=int)
+@click.option("--minutes", type=float, help="Stop after this long; the same command goes on.")
+@click.option("--name", default="generator", show_default=True, help="Name stored in the file.")
+@outdir_option
+@cache_option
+@device_option
+@quiet_option
+def generator(
+    data: str,
+    drawn: int,
+    minutes: float | None,
+    name: str,
+    outdir: Path,
+    cache: Path,
+    device: str,
+    quiet: bool,
+    resolution: int,
+    **settings: Any,
+) -> int:
+    """Train a StyleGAN2 generator and discriminator, from nothing or from the last snapshot in the output folder.
+
+    Writes generator.safetensors (the moving average of the weights), discriminator.safetensors, samples.png and log.jsonl,
+    at every snapshot (each four minutes), when interrupted, and at the end.
+
+    \b
+    Example:
+      latentopt train generator --data portraits --images 200000
+      latentopt train generator --data pictures/ --resolution 128 --device cuda
+    """
+    if resolution < 8 or resolution & (resolution - 1):
+        raise UsageError(f"--resolution {resolution}: must be a power of 2 of at least 8")
+    from latentopt.devices import choose_device
+    from latentopt.outputs import check_outdir
+    from latentopt.training.generator import GeneratorTrainer, GeneratorTraining
+
+    check_outdir(outdir)
+    given = {key: value for key, value in settings.items() if value is not None}
+    training = GeneratorTraining(resolution=resolution, **given)
+    trainer = GeneratorTrainer(training, _stream(data, drawn, cache, resolution), choose_device(device))
+    if (outdir / "snapshot.pt").exists():
+        trainer.load(outdir / "snapshot.pt")
+        click.echo(f"going on from {trainer.images_seen:,} images", err=True)
+    card = {"name": name, "data": data if data == "portraits" else Path(data).name, "drawn": drawn}
+    _train(trainer, outdir, name, card | {"command": _command_line()}, minutes, quiet)
+    return 0
+
+
+def _command_line() -> str:
+    """The command as typed, program and options."""
+    import sys
+
+    return " ".join(["latentopt", *sys.argv[1:]])
+
+
+def _stream(data: str, drawn: int, cache: Path, resolution: int) -> ArrayStream:
+    from latentopt.training.streams import ArrayStream, portrait_stream
+
+    if data == "portraits":
+        return portrait_stream(cache, drawn, resolution)
+    from latentopt.data.folders import folder_images
+
+    images, skipped = folder_images(Path(data), cache, resolution)
+    for reason in skipped:
+        click.echo(f"skipped: {reason}", err=True)
+    return ArrayStream(images)
+
+
+def _train(
+    trainer: GeneratorTrainer,
+    outdir: Path,
+    name: str,
+    card: dict,
+    minutes: float | None,
+    quiet: bool,
+    every: float = 240.0,
+) -> None:
+    from latentopt.progress import Progress
+    from latentopt.training.export import export, sample_sheet
+
+    def keep() -> None:
+        trainer.save(outdir / "snapshot.pt")
+        export(trainer, outdir, name, card)
+        sample_sheet(trainer, outdir / "samples.png")
+
+    stop = _stopper(minutes)
+    settings = trainer.settings
+    kept = time.monotonic()
+    with (
+        (outdir / "log.jsonl").open("a", encoding="utf-8") as log,
+        Progress(settings.images, "training", unit="image", done=trainer.images_seen, quiet=quiet) as progress,
+    ):
+        for record in trainer.train():
+            progress.advance(settings.batch, d_loss=record.d_loss, g_loss=record.g_loss)
+            if record.step % 100 == 0:
+                log.write(json.dumps(asdict(record)) + "\n")
+                log.flush()
+            if stop() or time.monotonic() - kept > every:
+                keep()
+                kept = time.monotonic()
+            if stop():
+                return
+    keep()
+
+
+def _stopper(minutes: float | None) -> Callable[[], bool]:
+    """True once the time is up, or after Ctrl-C or SIGTERM; a second Ctrl-C stops at once."""
+    asked: list[int] = []
+    ends = float("inf") if minutes is None else time.monotonic() + 60 * minutes
+
+    def ask(number: int, frame: object) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGTERM, ask)
+    return lambda: bool(asked) or time.monotonic() > ends
+
+
+@command.command("perceptual")
+@click.option("--steps", default=3000, show_default=True)
+@click.option("--images", default=60_000, show_default=True, help="Training portraits.")
+@outdir_option
+@cache_option
+@device_option
+@quiet_option
+def perceptual(steps: int, images: int, outdir: Path, cache: Path, device: str, quiet: bool) -> int:
+    """Train the small network whose features are the embedded perceptual loss.
+
+    \b
+    Example:
+      latentopt train perceptual --outdir train
+    """
+    from latentopt.devices import choose_device
+    from latentopt.training.attributes import train_perceptual
+
+    records = train_perceptual(outdir / "perceptual.safetensors", cache, steps, images, device=choose_device(device))
+    return _follow(records, steps, "perceptual", quiet)
+
+
+@command.command("judge")
+@click.option("--steps", default=3000, show_default=True)
+@click.option("--images", default=40_000, show_default=True, help="Training portraits.")
+@outdir_option
+@cache_option
+@device_option
+@quiet_option
+def judge(steps: int, images: int, outdir: Path, cache: Path, device: str, quiet: bool) -> int:
+    """Train the judge, which reads attributes and identity for evaluation only.
+
+    \b
+    Example:
+      latentopt train judge --outdir train
+    """
+    from latentopt.devices import choose_device
+    from latentopt.training.attributes import train_judge
+
+    records = train_judge(outdir / "judge.safetensors", cache, steps, images, device=choose_device(device))
+    return _follow(records, steps, "judge", quiet)
+
+
+def _follow(records: Iterable[Any], steps: int, label: str, quiet: bool) -> int:
+    from latentopt.progress import Progress
+
+    with Progress(steps, label, unit="step", quiet=quiet) as progress:
+        for record in records:
+            progress.advance(record.step - progress.done, attributes=record.attributes, identity=record.identity)
+    return 0
