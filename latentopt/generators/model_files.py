@@ -56,11 +56,10 @@ def bundled_path(name: str, kind: str = "generator") -> Path:
 
 
 def resolve(source: Source, kind: str = "generator") -> Path:
-    """The file that `source` means: a path, or the name of a bundled model. Raises CheckpointError when there is none."""
-    text = str(source)
-    if isinstance(source, str) and text.isidentifier() and (BUNDLED / text / f"{kind}.safetensors").is_file():
+    """The file that `source` means: the name of a bundled model (`./name` is a file), or a path. Raises CheckpointError."""
+    text, path = str(source), Path(source)
+    if isinstance(source, str) and text == path.name and (BUNDLED / text / f"{kind}.safetensors").is_file():
         return bundled_path(text, kind)
-    path = Path(source)
     if path.is_dir():
         raise CheckpointError(f"{source}: a folder, not a model file")
     if not path.is_file():

@@ -175,7 +175,7 @@ def _whole(state: Mapping[str, Tensor], where: str) -> Iterator[None]:
 
 def _squeezed(tensor: Tensor, before: int, after: int, key: str) -> Tensor:
     shape = tensor.shape
-    if set(shape[:before]) | set(shape[len(shape) - after :]) > {1} or len(shape) < before + after:
+    if len(shape) < before + after or {*shape[:before], *shape[len(shape) - after :]} - {1}:
         raise ValueError(f"{key} has shape {tuple(shape)}")
     return tensor.reshape(shape[before : len(shape) - after])
 

@@ -73,10 +73,10 @@ def build(weights: NetworkWeights, where: str) -> StyleGAN2 | Discriminator:
     """
     config, name = weights.config, FILTER
     try:
+        if len(config.channels) + config.mapping_layers > len(weights.state) + 8:  # 8: a discriminator's unused default
+            raise CheckpointError(f"{where}: its configuration asks for more layers than it has weights")
         wanted, held = _least_values(config), sum(tensor.numel() for tensor in weights.state.values())
-        if (
-            wanted > held or len(config.channels) + config.mapping_layers > len(weights.state) + 8
-        ):  # 8: D's unused default
+        if wanted > held:
             raise CheckpointError(f"{where}: its configuration asks for {wanted} values or more; the file has {held}")
         with torch.random.fork_rng(devices=[]):  # the random start, all of it replaced below, is nobody's business
             network = StyleGAN2(config) if isinstance(config, StyleGAN2Config) else Discriminator(config)

@@ -1,0 +1,243 @@
+"""`latentopt info`, `convert` and `sample`, run as on the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import REFERENCE, make_tiny_generator
+from PIL import Image
+from safetensors.torch import load_file
+
+from latentopt.commands import main
+from latentopt.generators.checkpoints import load_discriminator, load_generator, save_generator
+from latentopt.images import to_uint8
+from latentopt.storage import save_tensors
+from latentopt.types import GeneratorInputs
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs a command line in-process: (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["latentopt", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return caught.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    snapshot = load_file(REFERENCE / "pickles" / "sg2ada_snapshot.safetensors")
+    (folder / "ada.pkl").write_bytes(snapshot["pickle_bytes"].numpy().tobytes())
+    (folder / "sg3.pkl").write_bytes(
+        load_file(REFERENCE / "pickles" / "sg3_snapshot.safetensors")["pickle_bytes"].numpy().tobytes()
+    )
+    (folder / "hostile.pkl").write_bytes(b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x04true\x85R.")
+    (folder / "text.pkl").write_text("not a model")
+    save_generator(make_tiny_generator(), folder / "tiny.safetensors", {"data": "drawn"})
+    save_generator(make_tiny_generator(c_dim=3, conv_clamp=2.0), folder / "labels.safetensors")
+    inputs = GeneratorInputs(torch.zeros(2, 8, 16), deltas={"synthesis.b4.const": torch.zeros(2, 12, 4, 4)})
+    inputs.save(folder / "inputs.safetensors")
+    save_tensors(
+        folder / "pnorm.safetensors", {"std": torch.tensor([2.0, 0.5])}, {"format": "latentopt-pnorm-1", "n": "9"}
+    )
+    save_tensors(
+        folder / "judge.safetensors", {"x": torch.zeros(5)}, {"format": "latentopt-judge-1", "card": '{"seed": 3}'}
+    )
+    return folder
+
+
+# info --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ada.pkl", {"kind": "StyleGAN2 generator", "resolution": [16, 16], "num_ws": 6, "mapping_layers": 2}),
+        ("ada.pkl", {"networks": ["G", "D", "G_ema", "augment_pipe"], "fp16_blocks": 2, "conv_clamp": 256}),
+        ("tiny.safetensors", {"channels": [12, 10, 8, 6], "card": {"data": "drawn"}, "labels": None}),
+        ("labels.safetensors", {"labels": 3, "conv_clamp": 2.0}),
+        ("inputs.safetensors", {"kind": "saved generator inputs", "images": 2, "num_ws": 8, "changed_weights": 1}),
+        ("pnorm.safetensors", {"kind": "P-norm statistics", "w_dim": 2, "largest_std": 2.0, "n": "9"}),
+        ("judge.safetensors", {"kind": "latentopt judge", "numbers": 5, "card": {"seed": 3}}),
+    ],
+)
+def test_info(name, expected, files, run):
+    code, out, _ = run("info", files / name, "--json")
+    facts = json.loads(out)
+    assert code == 0
+    assert {key: facts[key] for key in expected} == expected
+
+
+def test_info_for_people(files, run):
+    code, out, _ = run("info", files / "ada.pkl")
+    assert code == 0
+    fingerprint = load_generator(files / "ada.pkl").fingerprint
+    for text in ("16x16", "7,722", fingerprint, "dataset.zip", "G D G_ema augment_pipe"):
+        assert text in out
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "message"),
+    [
+        ("hostile.pkl", 4, "posix.system"),
+        ("sg3.pkl", 1, "StyleGAN3 is not supported yet"),
+        ("text.pkl", 1, "no NVIDIA pickle"),
+        ("absent.pkl", 1, "no such file"),
+    ],
+)
+@pytest.mark.parametrize("command", ["info", "convert", "sample"])
+def test_files_that_are_refused(command, name, code, message, files, run, tmp_path):
+    arguments = {
+        "info": ["info", files / name],
+        "convert": ["convert", files / name, tmp_path / "out.safetensors"],
+        "sample": ["sample", "--network", files / name, "--outdir", tmp_path / "out"],
+    }
+    found, out, err = run(*arguments[command])
+    assert (found, out) == (code, "")
+    assert message in err
+    assert name in err
+    assert len(err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+# convert -----------------------------------------------------------------------------------------------------------
+
+
+def test_convert(files, run, tmp_path):
+    first, second, third = tmp_path / "a.safetensors", tmp_path / "a.pt", tmp_path / "b.safetensors"
+    assert run("convert", files / "ada.pkl", first)[0] == 0
+    code, _, err = run("convert", first, second)
+    assert code == 0
+    assert "clamp of activations at 256 is lost" in err
+    assert run("convert", second, third)[0] == 0
+    fingerprints = {load_generator(path).fingerprint for path in (files / "ada.pkl", first, second, third)}
+    assert len(fingerprints) == 1
+    card = load_generator(first).card
+    assert card["training_set_kwargs"]["path"] == "dataset.zip"
+
+
+def test_convert_a_discriminator(files, run, tmp_path):
+    assert run("convert", files / "ada.pkl", tmp_path / "d.safetensors", "--discriminator")[0] == 0
+    image = torch.randn(4, 3, 16, 16)
+    converted, original = load_discriminator(tmp_path / "d.safetensors"), load_discriminator(files / "ada.pkl")
+    assert torch.equal(converted(image), original(image))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["out.pkl"], 2, "must end in"),
+        (["out.pt", "--discriminator"], 2, "as .safetensors only"),
+        (["exists.pt"], 2, "--force"),
+        (["out.pt"], 1, "takes labels"),
+    ],
+)
+def test_convert_refuses(arguments, code, message, files, run, tmp_path):
+    (tmp_path / "exists.pt").write_text("precious")
+    found, _, err = run("convert", files / "labels.safetensors", tmp_path / arguments[0], *arguments[1:])
+    assert found == code
+    assert message in err
+    assert [path.name for path in tmp_path.iterdir()] == ["exists.pt"]
+    assert (tmp_path / "exists.pt").read_text() == "precious"
+
+
+def test_convert_overwrites_when_told(files, run, tmp_path):
+    (tmp_path / "out.pt").write_text("old")
+    assert run("convert", files / "tiny.safetensors", tmp_path / "out.pt", "--force")[0] == 0
+    assert load_generator(tmp_path / "out.pt").resolution == (32, 32)
+
+
+# sample ------------------------------------------------------------------------------------------------------------
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))
+
+
+def test_sample(files, run, tmp_path):
+    """z is NVIDIA's `RandomState(seed).randn(1, z_dim)`, w is truncated, pixels are rounded."""
+    network = files / "tiny.safetensors"
+    code, out, _ = run("sample", "--network", network, "--seeds", "3,7-8", "--trunc", 0.5, "--outdir", tmp_path)
+    assert code == 0
+    assert "3 images" in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "grid.png",
+        "seed0003.png",
+        "seed0007.png",
+        "seed0008.png",
+    ]
+    generator = load_generator(network)
+    z = torch.from_numpy(np.random.RandomState(7).randn(1, 16)).float()
+    w = generator.mapping(z)
+    ws = generator.broadcast(generator.w_avg + 0.5 * (w - generator.w_avg))
+    expected = to_uint8(generator.synthesis(GeneratorInputs(ws)))[0]
+    assert np.abs(pixels(tmp_path / "seed0007.png").astype(int) - expected.astype(int)).max() <= 1
+    assert (pixels(tmp_path / "seed0007.png") == expected).mean() > 0.999
+
+
+def test_sample_noise_modes(files, run, tmp_path):
+    base = ["sample", "--network", files / "tiny.safetensors", "--seeds", "1", "--no-grid"]
+    images = {}
+    for name, mode in (("a", "const"), ("b", "random"), ("c", "none"), ("again", "random")):
+        assert run(*base, "--noise-mode", mode, "--outdir", tmp_path / name)[0] == 0
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["seed0001.png"]
+        images[name] = pixels(tmp_path / name / "seed0001.png").tobytes()
+    assert len(set(images.values())) == 3
+    assert images["b"] == images["again"]
+
+
+def test_sample_classes(files, run, tmp_path):
+    base = ["sample", "--network", files / "labels.safetensors", "--seeds", "1", "--trunc", "1"]
+    for label in (0, 2):
+        assert run(*base, "--class", label, "--outdir", tmp_path / str(label))[0] == 0
+    first, other = (pixels(tmp_path / name / "seed0001.png") for name in "02")
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("network", "arguments", "message"),
+    [
+        ("tiny", ["--class", "1"], "takes no labels"),
+        ("labels", [], "--class with 0 to 2"),
+        ("labels", ["--class", "3"], "--class with 0 to 2"),
+        ("tiny", ["--seeds", "5-3"], "5-3"),
+        ("tiny", ["--seeds", "a"], "list of seeds"),
+        ("tiny", ["--seeds", ""], "list of seeds"),
+        ("tiny", ["--seeds", "4294967296"], "4294967295"),
+        ("tiny", ["--seeds", "0-99999999"], "100000 seeds"),
+        ("tiny", ["--trunc", "nan"], "finite"),
+        ("tiny", ["--noise-mode", "loud"], "loud"),
+        ("tiny", ["--device", "abacus"], "abacus"),
+    ],
+)
+def test_sample_usage_errors(network, arguments, message, files, run, tmp_path):
+    code, _, err = run("sample", "--network", files / f"{network}.safetensors", *arguments, "--outdir", tmp_path)
+    assert code == 2
+    assert message in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_sample_says_what_the_file_lacked(files, run, tmp_path):
+    assert run("convert", files / "tiny.safetensors", tmp_path / "r.pt")[0] == 0
+    contents = torch.load(tmp_path / "r.pt", weights_only=True)
+    del contents["latent_avg"]
+    torch.save(contents, tmp_path / "r.pt")
+    code, _, err = run("sample", "--network", tmp_path / "r.pt", "--seeds", "0", "--outdir", tmp_path / "out")
+    assert code == 0
+    assert "estimated from 10,000 samples" in err
+
+
+@pytest.mark.parametrize("command", ["info", "convert", "sample"])
+def test_help_ends_with_an_example(command, run):
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert f"latentopt {command}" in out.split("Example:")[1]
