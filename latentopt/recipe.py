@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
@@ -117,7 +118,7 @@ class Recipe:
     def dump(self) -> str:
         """The whole recipe as TOML: `Recipe.load` of it is this recipe again."""
         table = self.table()
-        lines = [f"{key} = {json.dumps(table[key])}" for key in ("name", "about", "source")]
+        lines = [f"{key} = {_toml(table[key])}" for key in ("name", "about", "source")]
         for stage in table["stages"]:
             lines += [
                 "",
@@ -128,8 +129,9 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Identifies what the recipe does: equal for recipes that differ in `name`, `about` and `source` only."""
-        return hashlib.sha256(json.dumps(self.table()["stages"], sort_keys=True).encode()).hexdigest()[:16]
+        """Identifies what the recipe does: equal for recipes that differ in `name`, `about`, `source` and `batch` only."""
+        stages = [{key: value for key, value in s.items() if key != "batch"} for s in self.table()["stages"]]
+        return hashlib.sha256(json.dumps(stages, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def recipe_names() -> list[str]:
@@ -138,14 +140,25 @@ def recipe_names() -> list[str]:
 
 
 def with_space(recipe: Recipe, space: str, options: Mapping[str, Any]) -> Recipe:
-    """The same recipe with its latent space replaced in every stage that has one."""
+    """The same recipe with its latent space replaced in every stage that has one.
+
+    What the recipe asks of its own space (its clip, its learning rate) goes along where the new space knows it too;
+    `options` that are not None come on top. Raises UsageError.
+    """
     space = PARAMETERIZATIONS.resolve(space)
-    entry = {"name": space, **{key: value for key, value in options.items() if value is not None}}
-    PARAMETERIZATIONS.check(space, {k: v for k, v in entry.items() if k != "name"}, "--space")
+    if space not in LATENT_SPACES:
+        raise UsageError(f"--space {space}: not a latent space; known: {', '.join(LATENT_SPACES)}")
+    given = {key: value for key, value in options.items() if value is not None}
+    PARAMETERIZATIONS.check(space, given, "--space")
+    known = {"lr", *PARAMETERIZATIONS.options(space)}
 
     def swap(stage: Stage) -> Stage:
-        kept = tuple(part for part in stage.optimize if part["name"] not in LATENT_SPACES)
-        return stage if kept == stage.optimize else replace(stage, optimize=(entry, *kept))
+        latent = [part for part in stage.optimize if part["name"] in LATENT_SPACES]
+        if not latent:
+            return stage
+        kept = {key: value for key, value in latent[0].items() if key in known}
+        others = (part for part in stage.optimize if part["name"] not in LATENT_SPACES)
+        return replace(stage, optimize=({"name": space, **kept, **given}, *others))
 
     return replace(recipe, stages=tuple(swap(stage) for stage in recipe.stages))
 
@@ -167,12 +180,16 @@ def _check_keys(table: Mapping[str, Any], record: type, place: str) -> None:
 
 
 def _stage(table: Mapping[str, Any], place: str, first: bool) -> Stage:
+    if not isinstance(table, Mapping):
+        raise UsageError(f"{place} must be a table, not {table!r}")
     table = {key: value for key, value in table.items() if value is not None}
     _check_keys(table, Stage, place)
     if first and "init" not in table:
         raise UsageError(f"{place}: the first stage needs init, such as init = 'mean'")
     values = dict(table)
     values["init"] = _plugin(table.get("init", "previous"), INITIALIZERS, f"{place}.init", ("previous",))
+    if first and values["init"]["name"] == "previous":
+        raise UsageError(f"{place}.init: the first stage has no previous one to start from")
     values["optimize"] = _plugins(table["optimize"], PARAMETERIZATIONS, f"{place}.optimize", "lr")
     values["terms"] = _plugins(table["terms"], TERMS, f"{place}.terms", "weight")
     values["optimizer"] = _plugin(table.get("optimizer", "adam"), OPTIMIZERS, f"{place}.optimizer")
@@ -188,12 +205,25 @@ def _stage(table: Mapping[str, Any], place: str, first: bool) -> Stage:
     for key, allowed in (("keep", KEEP), ("noise_mode", NOISE_MODES)):
         if getattr(stage, key) not in allowed:
             raise UsageError(f"{place}.{key} must be one of {', '.join(allowed)}, not {getattr(stage, key)!r}")
-    for key, low in (("steps", 0), ("batch", 1), ("lr", 0)):
-        if getattr(stage, key) < low:
-            raise UsageError(f"{place}.{key} must be at least {low}, not {getattr(stage, key)}")
-    if stage.stop is not None and stage.stop.term not in ("loss", *(part["name"] for part in stage.terms)):
-        raise UsageError(f"{place}.stop.term: {stage.stop.term!r} is not a term of this stage")
+    _check_values(stage, place)
     return stage
+
+
+def _check_values(stage: Stage, place: str) -> None:
+    for key, low in (("steps", 0), ("batch", 1), ("lr", 0)):
+        if not low <= getattr(stage, key) < math.inf:
+            raise UsageError(f"{place}.{key} must be at least {low}, not {getattr(stage, key)}")
+    latent = [part["name"] for part in stage.optimize if part["name"] in LATENT_SPACES]
+    if len(latent) > 1:
+        raise UsageError(f"{place}.optimize: {' and '.join(latent)} both write the latents; keep one of them")
+    if stage.jitter is not None and not stage.jitter.ramp > 0:
+        raise UsageError(f"{place}.jitter.ramp must be above 0, not {stage.jitter.ramp}")
+    if stage.stop is None:
+        return
+    if stage.stop.patience is not None and stage.stop.patience < 1:
+        raise UsageError(f"{place}.stop.patience must be at least 1, not {stage.stop.patience}")
+    if stage.stop.term not in ("loss", *(part["name"] for part in stage.terms)):
+        raise UsageError(f"{place}.stop.term: {stage.stop.term!r} is not a term of this stage")
 
 
 def _plugin(
@@ -256,4 +286,6 @@ def _toml(value: Any) -> str:
         return "{ " + ", ".join(inner) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(entry) for entry in value) + "]"
+    if isinstance(value, str):  # a JSON string is a TOML string, but for surrogate pairs and a bare DEL
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return json.dumps(value)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from latentopt.errors import UsageError
 from latentopt.protocols import Parameterization
 from latentopt.types import GeneratorInputs, Variables
 
@@ -17,7 +18,7 @@ class Joint(Parameterization):
         self.lenses = dict(lenses)
         owned = [field for lens in self.lenses.values() for field in lens.owns]
         if len(set(owned)) != len(owned):
-            raise ValueError(f"spaces that write the same inputs cannot be joined: {', '.join(self.lenses)}")
+            raise UsageError(f"spaces that write the same inputs cannot be joined: {', '.join(self.lenses)}")
         self.owns = frozenset(owned)
 
     def _own(self, name: str, variables: Variables) -> Variables:

@@ -1,0 +1,292 @@
+"""Recipes: what is refused and how, what survives writing and reading, what changes the digest."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+
+from latentopt.errors import UsageError
+from latentopt.recipe import Recipe, recipe_names, with_space
+from latentopt.registry import PARAMETERIZATIONS, Registry, check_type, nearest
+
+TABLE = {
+    "name": "two",
+    "about": "A test.",
+    "stages": [
+        {
+            "init": "mean",
+            "steps": 10,
+            "lr": 0.1,
+            "optimize": ["w"],
+            "terms": [{"name": "l2", "weight": 2}, "l1"],
+            "jitter": {"scale": 0.1},
+        },
+        {
+            "steps": 5,
+            "lr": 0.05,
+            "optimize": [{"name": "w+", "clip": 2.0, "lr": 0.01}, "noise"],
+            "terms": ["mse"],
+            "optimizer": {"name": "sgd", "momentum": 0.5},
+            "schedule": {"name": "karras", "rampup": 0.1},
+            "stop": {"term": "l2", "below": 0.01},
+            "keep": "last",
+        },
+    ],
+}
+
+
+def table(path: str = "", value: object = None) -> dict:
+    """TABLE with one entry set, or (value ...) taken away."""
+    made = copy.deepcopy(TABLE)
+    *parents, last = path.split(".")
+    node = made
+    for key in parents:
+        node = node[int(key)] if isinstance(node, list) else node[key]
+    if isinstance(node, list):
+        node[int(last)] = value
+    elif value is ...:
+        del node[last]
+    elif last:
+        node[last] = value
+    return made
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return Recipe.from_table(TABLE)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_holds_and_survives_its_dump(name, tmp_path):
+    recipe = Recipe.load(name)
+    path = tmp_path / "again.toml"
+    path.write_text(recipe.dump(), encoding="utf-8")
+    assert Recipe.load(str(path)) == recipe
+    assert (recipe.name, bool(recipe.about), bool(recipe.source)) == (name, True, True)
+
+
+def test_defaults_and_aliases_are_resolved(recipe):
+    first, second = recipe.stages
+    assert first.init == {"name": "mean"}
+    assert second.init == {"name": "previous"}
+    assert first.optimize == ({"name": "w"},)
+    assert first.terms == ({"name": "l2", "weight": 2}, {"name": "l1"})
+    assert second.terms == ({"name": "l2"},), "mse is l2"
+    assert first.optimizer == {"name": "adam"}
+    assert (first.jitter.scale, first.jitter.ramp) == (0.1, 0.75)
+    assert (second.stop.below, second.stop.patience) == (0.01, None)
+
+
+@pytest.mark.parametrize(
+    "text", ["plain", 'quote " and \\ backslash', "two\nlines\ttab", "été 微笑 🙂", "\x7f\x01"], ids=ascii
+)
+def test_any_text_survives_the_dump(recipe, text, tmp_path):
+    noted = Recipe.from_table(recipe.table() | {"about": text})
+    path = tmp_path / "again.toml"
+    path.write_text(noted.dump(), encoding="utf-8")
+    assert Recipe.load(str(path)) == noted
+
+
+WRONG = {  # what is set in TABLE: (value, words that the message must have)
+    "stagess": ([], "unknown key 'stagess'; did you mean 'stages'?"),
+    "stages": ([], "at least one"),
+    "stages.0": ("fast", "stages.0"),
+    "about": (3, "about must be str"),
+    "stages.0.init": (..., "first stage needs init"),
+    "stages.0.lrr": (1, "did you mean 'lr'?"),
+    "stages.0.steps": (2.5, "stages.0.steps must be int, not 2.5"),
+    "stages.1.steps": (-1, "at least 0"),
+    "stages.1.lr": (float("nan"), "stages.1.lr"),
+    "stages.0.lr": ("fast", "must be float"),
+    "stages.1.batch": (0, "at least 1"),
+    "stages.1.keep": ("worst", "best, last"),
+    "stages.1.noise_mode": ("constant", "const, random, none"),
+    "stages.0.terms": ([], "at least one term"),
+    "stages.0.terms.1": ("l3", "unknown term 'l3'; did you mean"),
+    "stages.0.terms.0.weight": ("much", "weight must be float"),
+    "stages.0.terms.0.sise": (8, "did you mean 'size'?"),
+    "stages.0.terms.0.size": (8.5, "size must be int | None"),
+    "stages.0.terms.0.name": (3, "name of a term"),
+    "stages.1.terms.0": ({}, "name of a term"),
+    "stages.0.optimize": (["w", "w"], "named twice"),
+    "stages.0.optimize.0": ("w*", "unknown space 'w*'"),
+    "stages.1.optimize.0.clip": (True, "clip must be float | None"),
+    "stages.1.optimize.1": ("w", "both write"),
+    "stages.1.optimizer.momentun": (1, "did you mean 'momentum'?"),
+    "stages.1.optimizer": ("lbfgs", "unknown optimizer"),
+    "stages.1.schedule.rampupp": (1, "did you mean 'rampup'?"),
+    "stages.0.jitter": (0.05, "must be a table"),
+    "stages.0.jitter.ramp": (0, "ramp"),
+    "stages.0.jitter.skale": (1, "did you mean 'scale'?"),
+    "stages.1.stop.term": ("l1", "'l1' is not a term of this stage"),
+    "stages.1.stop.patience": (0, "patience"),
+    "stages.1.init": ({"name": "previous", "n": 3}, "takes no options"),
+}
+
+
+@pytest.mark.parametrize("path", WRONG)
+def test_wrong_entries_are_refused_by_place(path):
+    value, words = WRONG[path]
+    with pytest.raises(UsageError) as caught:
+        Recipe.from_table(table(path, value), "mine.toml")
+    assert words in str(caught.value)
+    assert "mine.toml" in str(caught.value) or "unknown" in str(caught.value)
+
+
+def test_first_stage_has_no_previous_one():
+    with pytest.raises(UsageError, match="first stage"):
+        Recipe.from_table(table("stages.0.init", "previous"))
+
+
+def test_a_needed_option_is_asked_for():
+    with pytest.raises(UsageError, match=r"stages\.0\.init: initialiser 'file' needs path"):
+        Recipe.from_table(table("stages.0.init", "file"))
+
+
+@pytest.mark.parametrize("key", ["steps", "lr", "optimize", "terms"])
+def test_a_needed_key_is_asked_for(key):
+    with pytest.raises(UsageError, match=f"needs {key}"):
+        Recipe.from_table(table(f"stages.1.{key}", ...))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("stages = [", "not a readable recipe"), ("stages = 3", "at least one"), (b"\xff\xfe", "not a readable recipe")],
+)
+def test_files_that_are_no_recipe(tmp_path, text, words):
+    path = tmp_path / "r.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UsageError, match=words) as caught:
+        Recipe.load(str(path))
+    assert str(path) in str(caught.value)
+
+
+def test_missing_recipes():
+    with pytest.raises(UsageError, match="did you mean 'i"):
+        Recipe.load("i2z")
+    with pytest.raises(UsageError, match="no such recipe file"):
+        Recipe.load("nowhere.toml")
+
+
+@pytest.mark.parametrize(
+    ("setting", "look", "expected"),
+    [
+        ("stages.0.lr=0.25", lambda r: r.stages[0].lr, 0.25),
+        ("stages.1.steps = 7", lambda r: r.stages[1].steps, 7),
+        ("name=other", lambda r: r.name, "other"),
+        ("stages.0.terms.0.size=16", lambda r: r.stages[0].terms[0]["size"], 16),
+        ("stages.0.terms.1.name=l2", None, "named twice"),
+        ('stages.0.terms=["l1"]', lambda r: r.stages[0].terms, ({"name": "l1"},)),
+        ("stages.0.terms.1=perceptual", lambda r: r.stages[0].terms[1], {"name": "perceptual"}),
+        ("stages.0.jitter={scale = 0.5}", lambda r: r.stages[0].jitter.scale, 0.5),
+        ("stages.0.init=p-mean", lambda r: r.stages[0].init, {"name": "p-mean"}),
+        ("stages.0.lr", None, "write it as"),
+        ("stages.9.lr=1", None, "has no"),
+        ("stages.x.lr=1", None, "has no"),
+        ("stages.0.lr.a=1", None, "has no"),
+        ("stages.0.terms.5=l1", None, "has no"),
+        ("stages.0.lr=fast", None, "must be float"),
+        ("stages.0.stebs=3", None, "did you mean 'steps'?"),
+        ("stages.0.lr=", None, "must be float"),
+    ],
+)
+def test_settings(recipe, setting, look, expected):
+    if look is None:
+        with pytest.raises(UsageError, match=expected.replace("?", r"\?")):
+            recipe.override([setting])
+    else:
+        assert look(recipe.override([setting])) == expected
+
+
+def test_override_leaves_the_original(recipe):
+    before = recipe.table()
+    recipe.override(["stages.0.terms.0.weight=9", "stages.0.optimize.0.clip=1"])
+    assert recipe.table() == before
+
+
+def test_digest_is_of_what_is_done(recipe):
+    same = [recipe.override(["name=x", "about=y", "source=z"]), Recipe.from_table(recipe.table())]
+    other = [recipe.override([s]) for s in ("stages.0.lr=0.2", "stages.1.keep=best", "stages.0.terms.0.weight=3")]
+    assert {r.digest for r in same} == {recipe.digest}
+    assert len({recipe.digest, *(r.digest for r in other)}) == 4
+
+
+def test_digest_does_not_depend_on_the_batch(recipe):
+    """Batch is only speed: a run that is repeated with smaller batches finds its results done."""
+    assert recipe.override(["stages.0.batch=2"]).digest == recipe.digest
+
+
+def test_table_is_plain_json(recipe):
+    assert json.loads(json.dumps(recipe.table())) == recipe.table()
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "expected"),
+    [
+        ("pnorm+", {"clip": 3.0}, {"name": "p-norm+", "clip": 3.0}),
+        ("p-norm+", {"clip": None}, {"name": "p-norm+", "clip": 2.0}),
+        ("w+", {}, {"name": "w+", "clip": 2.0}),
+        ("z", {}, {"name": "z"}),
+    ],
+)
+def test_another_space_takes_over_the_options_it_knows(space, options, expected):
+    stage = with_space(Recipe.load("ii2s"), space, options).stages[0]
+    assert stage.optimize == (expected,)
+
+
+def test_another_space_keeps_the_noise_and_the_rest():
+    changed = with_space(Recipe.load("sg2"), "w+", {})
+    assert [part["name"] for part in changed.stages[0].optimize] == ["w+", "noise"]
+    assert changed.stages[0].terms == Recipe.load("sg2").stages[0].terms
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "words"),
+    [("z", {"clip": 2.0}, "--space.clip"), ("w++", {}, "unknown space"), ("noise", {}, "not a latent space")],
+)
+def test_spaces_that_cannot_be_had(space, options, words):
+    with pytest.raises(UsageError, match=words):
+        with_space(Recipe.load("i2s"), space, options)
+
+
+def test_registry_reads_options_of_inherited_constructors():
+    assert PARAMETERIZATIONS.options("w") == PARAMETERIZATIONS.options("w+")
+    clip = PARAMETERIZATIONS.options("w+")["clip"]
+    assert (clip.type, clip.default, clip.required) == ("float | None", None, False)
+
+
+def test_registered_names_can_be_replaced():
+    registry = Registry("thing")
+    registry.register("a", "latentopt.schedules:Constant", "alpha")
+    registry.register("a", "latentopt.schedules:Cosine")
+    assert registry.resolve("alpha") == "a"
+    assert registry.create("a", final=0.5)(1.0) == 0.5
+    assert list(registry.options("alpha")) == ["final"]
+
+
+def test_nearest_lists_what_is_known_when_nothing_is_near():
+    assert nearest("zzz", ["a", "b"]) == "; known: a, b"
+    assert nearest("zzz", []) == "; known: none"
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "fits"),
+    [
+        (1, "float", True),
+        (True, "float", False),
+        (True, "int", False),
+        (True, "bool", True),
+        (1.0, "int", False),
+        (None, "float | None", True),
+        (None, "str", False),
+        ([1], "list[float]", True),
+    ],
+)
+def test_types(value, annotation, fits):
+    if fits:
+        check_type(value, annotation, "x")
+    else:
+        with pytest.raises(UsageError, match="x must be"):
+            check_type(value, annotation, "x")
