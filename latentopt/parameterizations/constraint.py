@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from latentopt.errors import UsageError
 from latentopt.pnorm import PNorm, PNormBasis, find_stats, p_to_w, w_to_p
 from latentopt.protocols import Generator
 
@@ -21,7 +22,7 @@ class PNormConstraint:
 
     clip      every coordinate within +-clip standard deviations (Table 5, Clip-n)
     radius    each coordinate, seen over the L layers as one vector, within this Euclidean radius (Table 6, Project-n)
-    sphere    every layer's vector on the sphere of radius sqrt(K), where Gaussian samples lie (PULSE)
+    sphere    every layer's vector on the sphere of radius sqrt(K), where Gaussian samples lie (PULSE); not with the two above
     l2        weight of the sum of v^2 (Table 6, L2 1e-4 ... 1e-8); the released code's 0.001 on the mean over 18x512 is 1.1e-7
     """
 
@@ -43,7 +44,15 @@ class PNormConstraint:
         rank: int | None = None,
         stats: str | None = None,
     ) -> PNormConstraint:
-        """The constraint in this generator's P-norm+ space; `stats` is a statistics file, found by name when absent."""
+        """The constraint in this generator's P-norm+ space; `stats` is a statistics file, found by name when absent.
+
+        Raises UsageError for values that cannot be meant, StatisticsError where there are no statistics.
+        """
+        if sphere and (clip is not None or project is not None):
+            raise UsageError("sphere cannot be joined with clip or project: one undoes the other; keep one of them")
+        for name, value in (("clip", clip), ("project", project), ("l2", l2)):
+            if value is not None and not value >= 0:
+                raise UsageError(f"{name} must be at least 0, not {value}")
         pnorm = PNorm.load(Path(stats), generator) if stats else find_stats(generator)[0]
         basis = pnorm.basis(std_floor=std_floor, rank=rank, device=generator.device)
         return PNormConstraint(basis, clip, project, sphere, l2)
@@ -60,17 +69,18 @@ class PNormConstraint:
         return v
 
     def project_w(self, w: Tensor) -> Tensor:
-        """`project` for a code in W+, [B,L,C]; a code that is allowed already comes back unchanged.
+        """`project` for a code in W+, [B,L,C]; a layer that is allowed already comes back unchanged.
 
         Only the difference is mapped back, so that rounding in the directions of tiny standard deviation does not build up.
         """
-        v = self.basis.whiten(w)
-        change = self.project(v) - v
-        p = w_to_p(w)
-        if len(self.basis.std) < w.shape[-1]:  # what lies outside the truncated basis goes to the mean
-            p = w_to_p(self.basis.unwhiten(v))
-        moved = p_to_w(p + (change * self.basis.std) @ self.basis.components)
-        return torch.where((change != 0).any(dim=2, keepdim=True), moved, p_to_w(p))
+        basis = self.basis
+        v = basis.whiten(w)
+        allowed = self.project(v)
+        if len(basis.std) < w.shape[-1]:  # what lies outside the truncated basis goes to the mean
+            return basis.unwhiten(allowed)
+        change = allowed - v
+        moved = p_to_w(w_to_p(w, basis.slope) + (change * basis.std) @ basis.components, basis.slope)
+        return torch.where((change != 0).any(dim=2, keepdim=True), moved, w)
 
     def penalty(self, v: Tensor) -> Tensor | None:
         """`l2 * sum v^2`, [B], or None without a weight."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from latentopt.generators.ops import LRELU_SLOPE, SQRT2
+from latentopt.generators.layers import FullyConnected
+from latentopt.generators.ops import LRELU_SLOPE, SQRT2, normalize_second_moment
 from latentopt.parameterizations.constraint import PNormConstraint
 from latentopt.protocols import Generator, Parameterization
 from latentopt.types import GeneratorInputs, Variables
@@ -76,14 +77,31 @@ class Z(Parameterization):
 
     def encode(self, inputs: GeneratorInputs) -> Variables:
         x = inputs.ws.detach().mean(dim=1).double()  # [B,C]
-        for layer in reversed(self.generator.mapping.layers):
-            x = x / SQRT2
-            x = torch.where(x < 0, x / LRELU_SLOPE, x) - layer.bias.double() * layer.lr_multiplier
-            inverse = torch.linalg.pinv(layer.weight.double() * layer.weight_gain)
-            x = x @ inverse.T
-        z = {"z": x[:, : self.generator.z_dim].float()}
-        self._to_sphere_(z["z"])
-        return z
+        first, *others = self.generator.mapping.layers
+        for layer in reversed(others):
+            x = self._before_activation(layer, x) @ torch.linalg.pinv(self._weight(layer)).T
+        weight, label = self._weight(first).split((self.generator.z_dim, self._label.shape[1]), dim=1)
+        x = self._before_activation(first, x) - self._label @ label.T
+        z = (x @ torch.linalg.pinv(weight).T).to(inputs.ws.dtype)
+        self._to_sphere_(z)
+        return {"z": z}
+
+    @property
+    def _label(self) -> Tensor:
+        """What the label adds to the mapping network's input: [1,E], E = 0 without labels."""
+        if self.c is None:
+            return torch.zeros(1, 0, dtype=torch.float64, device=self.generator.device)
+        return normalize_second_moment(self.generator.mapping.embed(self.c)).double()
+
+    @staticmethod
+    def _weight(layer: FullyConnected) -> Tensor:
+        return layer.weight.double() * layer.weight_gain
+
+    @staticmethod
+    def _before_activation(layer: FullyConnected, x: Tensor) -> Tensor:
+        """`x W^T` of the layer that made x."""
+        x = x / SQRT2
+        return torch.where(x < 0, x / LRELU_SLOPE, x) - layer.bias.double() * layer.lr_multiplier
 
     def decode(self, variables: Variables, inputs: GeneratorInputs) -> GeneratorInputs:
         z = variables["z"]

@@ -1,0 +1,384 @@
+"""The laws of a lens, over everything that is registered as a space: a new one is tested by being registered."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from conftest import make_tiny_generator
+from torch import Tensor
+
+from latentopt.errors import StatisticsError, UsageError
+from latentopt.parameterizations.constraint import PNormConstraint
+from latentopt.parameterizations.joint import Joint
+from latentopt.pnorm import PNorm, PNormBasis
+from latentopt.pnorm_fit import fit_pnorm
+from latentopt.registry import INITIALIZERS, OPTIMIZERS, PARAMETERIZATIONS, TERMS
+from latentopt.schedules import SCHEDULES
+from latentopt.types import GeneratorInputs
+
+OPTIONS = {  # every registered space, with the options it is tried with
+    "w": [{}, {"clip": 1.0}, {"l2": 0.1}],
+    "w+": [
+        {},
+        {"clip": 1.0},
+        {"project": 1.5},
+        {"clip": 1.0, "project": 1.5, "l2": 0.1},
+        {"clip": 1.0, "rank": 5},
+        {"clip": 1.0, "std_floor": 0.2},
+    ],
+    "z": [{}, {"sphere": False}],
+    "p-norm": [{}, {"clip": 1.0, "l2": 0.1}],
+    "p-norm+": [{}, {"clip": 1.0}, {"project": 1.5}, {"sphere": True}, {"rank": 5}, {"std_floor": 0.2, "l2": 0.1}],
+    "noise": [{}, {"max_resolution": 8}],
+}
+CASES = [(name, options) for name, sets in OPTIONS.items() for options in sets]
+EXACT = {"w+", "p-norm+", "noise"}  # spaces that hold every input (noise: every normalised one)
+TOLERANCE = {"rtol": 1e-3, "atol": 1e-3}  # float32 whitening by std down to 0.014
+each_space = pytest.mark.parametrize(("name", "options"), CASES, ids=lambda x: str(x))
+
+
+@pytest.fixture(scope="module")
+def statistics(tiny_generator) -> PNorm:
+    return fit_pnorm(tiny_generator, 4000, batch=1000)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch, statistics):
+    """A current folder that holds the tiny generator's statistics."""
+    statistics.save(tmp_path / "pnorm_stats" / "tiny.safetensors")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def inputs(tiny_generator, tiny_inputs) -> GeneratorInputs:
+    rng = torch.Generator().manual_seed(2)
+    noise = {name: torch.randn(3, 1, *size, generator=rng) for name, size in tiny_generator.noise_shapes.items()}
+    deltas = {"synthesis.b4.const": torch.randn(3, 12, 4, 4, generator=rng)}
+    return tiny_inputs.replace(noise=noise, deltas=deltas)
+
+
+def lens_of(name, options, generator):
+    return PARAMETERIZATIONS.create(name, generator, **options)
+
+
+def close(a, b, **tolerance) -> None:
+    torch.testing.assert_close(a, b, **(tolerance or TOLERANCE))
+
+
+def groups(inputs: GeneratorInputs) -> dict:
+    return {"ws": inputs.ws, "noise": inputs.noise, "deltas": inputs.deltas, "features": inputs.features}
+
+
+def disturbed(variables: dict[str, Tensor], seed: int = 3) -> dict[str, Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    return {name: v + torch.randn(v.shape, generator=rng) for name, v in variables.items()}
+
+
+def test_every_space_has_options_to_be_tried_with():
+    assert set(OPTIONS) == set(PARAMETERIZATIONS.targets)
+
+
+@pytest.mark.parametrize(
+    "registry", [PARAMETERIZATIONS, TERMS, INITIALIZERS, OPTIMIZERS, SCHEDULES], ids=lambda r: r.kind
+)
+def test_every_registered_plug_in_can_be_imported_and_its_options_read(registry):
+    import importlib
+
+    for name, target in registry.targets.items():
+        module, _, attribute = target.partition(":")
+        assert callable(getattr(importlib.import_module(module), attribute))
+        assert all(o.type for o in registry.options(name).values())
+    assert all(name in registry.targets for name in registry.aliases.values())
+
+
+@each_space
+def test_decoding_what_was_encoded_is_idempotent(name, options, tiny_generator, inputs):
+    lens = lens_of(name, options, tiny_generator)
+    once = lens.decode(lens.encode(inputs), inputs)
+    twice = lens.decode(lens.encode(once), once)
+    for a, b in zip(groups(once).values(), groups(twice).values(), strict=True):
+        close(b, a)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [case for case in CASES if "rank" not in case[1]], ids=lambda x: str(x)
+)  # a truncated basis holds no generator's w exactly
+def test_exact_where_the_space_can_represent_the_input(name, options, tiny_generator, inputs):
+    """Every ws for the spaces that hold all; one mapped w in every layer for the others. Encoding does not constrain."""
+    if name not in EXACT:
+        rng = torch.Generator().manual_seed(5)
+        w = tiny_generator.mapping(torch.randn(3, tiny_generator.z_dim, generator=rng))
+        inputs = inputs.replace(ws=tiny_generator.broadcast(w))
+    lens = lens_of(name, options, tiny_generator)
+    if "noise" in lens.owns:
+        inputs = lens.decode(lens.encode(inputs), inputs)
+    back = lens.decode(lens.encode(inputs), inputs)
+    tolerance = 1e-3 if name == "z" else 1e-4  # the network run backwards: z is off by its condition number
+    close(back.ws, inputs.ws, rtol=tolerance, atol=tolerance)
+    close(back.noise, inputs.noise, rtol=1e-6, atol=1e-6)
+
+
+@each_space
+def test_what_is_not_owned_comes_back_as_the_same_object(name, options, tiny_generator, inputs):
+    lens = lens_of(name, options, tiny_generator)
+    back = lens.decode(lens.encode(inputs), inputs)
+    for field, value in groups(back).items():
+        assert (value is groups(inputs)[field]) == (field not in lens.owns or value is None), field
+
+
+@each_space
+def test_encoding_makes_tensors_of_its_own(name, options, tiny_generator, inputs):
+    """The loop writes to the variables in place: the start must not change with them."""
+    lens, before = lens_of(name, options, tiny_generator), inputs.map(Tensor.clone)
+    for v in lens.encode(inputs).values():
+        assert len(v) == len(inputs)
+        v.add_(1)
+    assert all(torch.equal(a, b) for a, b in zip(inputs.noise.values(), before.noise.values(), strict=True))
+    assert torch.equal(inputs.ws, before.ws)
+    stored, fresh = tiny_generator.noise_const, make_tiny_generator().noise_const
+    assert all(torch.equal(stored[name], fresh[name]) for name in fresh)
+
+
+@each_space
+def test_projecting_twice_is_projecting_once(name, options, tiny_generator, inputs):
+    lens = lens_of(name, options, tiny_generator)
+    variables = disturbed(lens.encode(inputs))
+    lens.project_(variables)
+    once = {key: v.clone() for key, v in variables.items()}
+    lens.project_(variables)
+    close(variables, once)
+
+
+@each_space
+def test_everything_commutes_with_picking_images(name, options, tiny_generator, inputs):
+    lens, rows = lens_of(name, options, tiny_generator), torch.tensor([2, 0])
+    whole = disturbed(lens.encode(inputs))
+    picked = {key: v[rows] for key, v in whole.items()}
+    close(
+        lens.encode(inputs.index(rows)), {key: v[rows] for key, v in lens.encode(inputs).items()}, rtol=1e-5, atol=1e-5
+    )
+    decoded = lens.decode(whole, inputs).index(rows)
+    for a, b in zip(groups(lens.decode(picked, inputs.index(rows))).values(), groups(decoded).values(), strict=True):
+        close(a, b, rtol=1e-5, atol=1e-5)
+    penalty = lens.penalty(whole)
+    if penalty is not None:
+        close(lens.penalty(picked), penalty[rows], rtol=1e-5, atol=1e-5)
+    lens.project_(whole)
+    lens.project_(picked)
+    close(picked, {key: v[rows] for key, v in whole.items()}, rtol=1e-5, atol=1e-5)
+
+
+@each_space
+def test_penalty_is_one_number_an_image_or_none(name, options, tiny_generator, inputs):
+    lens = lens_of(name, options, tiny_generator)
+    penalty = lens.penalty(lens.encode(inputs))
+    assert (penalty is None) == (not options.get("l2"))
+    if penalty is not None:
+        assert penalty.shape == (3,)
+        assert penalty.isfinite().all()
+
+
+@each_space
+def test_gradients(name, options, tiny_generator, inputs, monkeypatch):
+    """decode and penalty in float64, against finite differences."""
+    basis = PNorm.basis
+    monkeypatch.setattr(PNorm, "basis", lambda self, **o: basis(self, **o, dtype=torch.float64))
+    generator = copy.deepcopy(tiny_generator).double()
+    lens, inputs = lens_of(name, options, generator), inputs.to(torch.float64)
+    variables = {key: v.double() for key, v in disturbed(lens.encode(inputs)).items()}
+
+    def f(*values):
+        given = dict(zip(variables, values, strict=True))
+        decoded, penalty = lens.decode(given, inputs), lens.penalty(given)
+        owned = [decoded.ws] if "ws" in lens.owns else list(decoded.noise.values())
+        return (*owned, *(() if penalty is None else (penalty,)))
+
+    leaves = tuple(v.clone().requires_grad_() for v in variables.values())
+    assert torch.autograd.gradcheck(f, leaves, fast_mode=True)
+
+
+@each_space
+def test_spaces_work_for_other_shapes(name, options, tiny_generator, tmp_path):
+    """A conditional generator of another size: nothing is hard-coded. Wide mapping networks included."""
+    generator = make_tiny_generator(3, c_dim=3, channels=(6, 4), z_dim=8, mapping_layers=2, const_size=(4, 3))
+    fit_pnorm(generator, 2000, batch=1000).save(tmp_path / "pnorm_stats" / "tiny.safetensors")
+    lens = lens_of(name, options, generator)
+    rng = torch.Generator().manual_seed(0)
+    c = torch.eye(3)[[0, 0]]
+    w = generator.mapping(torch.randn(2, 8, generator=rng), c)
+    inputs = GeneratorInputs(generator.broadcast(w))
+    decoded = lens.decode(lens.encode(inputs), inputs)
+    assert generator.synthesis(decoded).shape == (2, 3, 8, 6)
+    if not options.get("rank"):
+        close(decoded.ws, inputs.ws)
+
+
+@pytest.mark.parametrize("label", [0, 2])
+def test_z_uses_its_label(label):
+    generator = make_tiny_generator(3, c_dim=3, channels=(6, 4), z_dim=8)
+    z = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
+    z = z * 8**0.5 / z.norm(dim=1, keepdim=True)
+    w = generator.mapping(z, torch.eye(3)[[label] * 2])
+    lens = PARAMETERIZATIONS.create("z", generator, label=label)
+    inputs = GeneratorInputs(generator.broadcast(w))
+    close(lens.encode(inputs)["z"], z)
+    close(lens.decode({"z": z}, inputs).ws, inputs.ws)
+
+
+def test_joint_lenses_keep_their_variables_apart(tiny_generator, inputs):
+    joint = Joint({"w+": lens_of("w+", {"l2": 0.1}, tiny_generator), "noise": lens_of("noise", {}, tiny_generator)})
+    variables = joint.encode(inputs)
+    assert set(variables) == {"w+/w", *(f"noise/{name}" for name in tiny_generator.noise_shapes)}
+    assert joint.owns == {"ws", "noise"}
+    decoded = joint.decode(variables, inputs)
+    assert torch.equal(decoded.ws, inputs.ws)
+    close(joint.penalty(variables), lens_of("w+", {"l2": 0.1}, tiny_generator).penalty({"w": inputs.ws}))
+    with pytest.raises(UsageError, match="w, w\\+"):
+        Joint({name: lens_of(name, {}, tiny_generator) for name in ("w", "w+")})
+
+
+# What the constraints do, by hand. The identity basis makes P-norm coordinates equal to P.
+
+
+def constraint(dim: int = 2, **options) -> PNormConstraint:
+    basis = PNormBasis(torch.zeros(dim), torch.eye(dim), torch.ones(dim))
+    return PNormConstraint(basis, **options)
+
+
+CODE = torch.tensor([[[3.0, -0.5], [4.0, 0.5], [0.0, -2.0]]])  # [1,3,2]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [[3.0, -0.5], [4.0, 0.5], [0.0, -2.0]]),
+        ({"clip": 1.0}, [[1.0, -0.5], [1.0, 0.5], [0.0, -1.0]]),
+        # over the layers the first coordinate is (3, 4, 0) of norm 5, the second (-0.5, 0.5, -2) of norm sqrt(4.5)
+        ({"radius": 2.5}, [[1.5, -0.5], [2.0, 0.5], [0.0, -2.0]]),
+        ({"radius": 1.0}, [[0.6, -0.5 / 4.5**0.5], [0.8, 0.5 / 4.5**0.5], [0.0, -2.0 / 4.5**0.5]]),
+        ({"clip": 2.0, "radius": 1.0}, [[0.5**0.5, -0.5 / 4.5**0.5], [0.5**0.5, 0.5 / 4.5**0.5], [0, -2 / 4.5**0.5]]),
+        ({"sphere": True}, [[3 * (2 / 9.25) ** 0.5, -0.5 * (2 / 9.25) ** 0.5], [1.403293, 0.175412], [0, -(2**0.5)]]),
+    ],
+)
+def test_projection_by_hand(options, expected):
+    close(constraint(**options).project(CODE), torch.tensor([expected]), rtol=1e-5, atol=1e-5)
+
+
+def test_penalty_by_hand():
+    assert constraint(l2=0.5).penalty(CODE).tolist() == [0.5 * (9 + 0.25 + 16 + 0.25 + 0 + 4)]
+    assert constraint().penalty(CODE) is None
+
+
+def test_projection_in_w_is_projection_in_p():
+    """w = -0.5 is P = -2.5: beyond a clip of 2; the layer that is allowed comes back bit for bit."""
+    w = torch.tensor([[[0.1, -0.5], [1.3, -0.33]]])
+    moved = constraint(clip=2.0).project_w(w)
+    close(moved, torch.tensor([[[0.1, -0.4], [1.3, -0.33]]]), rtol=1e-6, atol=1e-6)
+    assert torch.equal(moved[:, 1], w[:, 1])
+
+
+def test_projection_in_w_uses_the_slope_of_the_statistics():
+    basis = PNormBasis(torch.zeros(2), torch.eye(2), torch.ones(2), slope=0.5)
+    moved = PNormConstraint(basis, clip=2.0).project_w(torch.tensor([[[0.1, -1.5]]]))
+    close(moved, torch.tensor([[[0.1, -1.0]]]), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"clip": 1.0}, {"project": 1.5}, {"clip": 0.7, "project": 1.0}], ids=str)
+@pytest.mark.parametrize("name", ["w+", "p-norm+"])
+def test_bounds_hold_in_float64_after_projecting(name, options, tiny_generator, inputs, statistics):
+    lens = lens_of(name, options, tiny_generator)
+    variables = disturbed(lens.encode(inputs))
+    lens.project_(variables)
+    v = statistics.whiten(lens.decode(variables, inputs).ws.double())
+    slack = 1e-3  # float32 against float64 in the directions of smallest std
+    assert v.abs().max() <= options.get("clip", math.inf) + slack
+    assert v.norm(dim=1).max() <= options.get("project", math.inf) + slack
+    assert v.abs().max() > 0.4, "not everything was thrown away"
+
+
+def test_rank_leaves_the_other_components_at_their_mean(tiny_generator, inputs, statistics):
+    for name in ("w+", "p-norm+"):
+        lens = lens_of(name, {"rank": 5, "clip": 1.0}, tiny_generator)
+        variables = lens.encode(inputs)
+        lens.project_(variables)
+        v = statistics.whiten(lens.decode(variables, inputs).ws.double())
+        assert v[..., 5:].abs().max() < 1e-3
+        assert v[..., :5].abs().max() <= 1 + 1e-3
+        assert v[..., :5].abs().max() > 0.5
+
+
+def test_std_floor_tames_the_smallest_components(tiny_generator, inputs, statistics):
+    floored = lens_of("p-norm+", {"std_floor": 0.2}, tiny_generator)
+    v = floored.encode(inputs)["v"]
+    std = statistics.std.clamp(min=0.2 * statistics.std[0].item())
+    expected = statistics.whiten(inputs.ws.double()) * statistics.std / std
+    close(v.double(), expected)
+
+
+def test_sphere_radius(tiny_generator, inputs):
+    lens = lens_of("p-norm+", {"sphere": True}, tiny_generator)
+    variables = disturbed(lens.encode(inputs))
+    lens.project_(variables)
+    close(variables["v"].norm(dim=2), torch.full((3, 8), 4.0), rtol=1e-5, atol=1e-5)
+
+
+def test_noise_is_held_at_mean_0_and_std_1(tiny_generator, inputs):
+    lens = lens_of("noise", {"max_resolution": 16}, tiny_generator)
+    variables = {name: 3 * v + 1 for name, v in lens.encode(inputs).items()}
+    lens.project_(variables)
+    assert set(variables) == {n for n, size in tiny_generator.noise_shapes.items() if max(size) <= 16}
+    for v in variables.values():
+        close(v.mean(dim=(1, 2, 3)), torch.zeros(3), rtol=0, atol=1e-6)
+        close(v.square().mean(dim=(1, 2, 3)), torch.ones(3), rtol=1e-5, atol=1e-5)
+
+
+def test_noise_starts_from_the_stored_maps(tiny_generator, tiny_inputs):
+    variables = lens_of("noise", {}, tiny_generator).encode(tiny_inputs)
+    stored = tiny_generator.noise_const["b8.conv0"]
+    stored = (stored - stored.mean()) / stored.var(unbiased=False).sqrt()
+    close(variables["b8.conv0"], stored.expand(3, -1, -1, -1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["w", "p-norm"])
+def test_one_code_for_all_layers_is_the_mean_of_the_rows(name, tiny_generator, inputs):
+    lens = lens_of(name, {}, tiny_generator)
+    ws = lens.decode(lens.encode(inputs), inputs).ws
+    close(ws, inputs.ws.mean(dim=1, keepdim=True).expand(-1, 8, -1), rtol=1e-4, atol=1e-4)
+
+
+def test_z_stays_on_its_sphere(tiny_generator, inputs):
+    for sphere in (True, False):
+        lens = lens_of("z", {"sphere": sphere}, tiny_generator)
+        variables = {"z": torch.full((2, 16), 5.0)}
+        lens.project_(variables)
+        assert variables["z"].norm(dim=1).tolist() == pytest.approx([4.0 if sphere else 20.0] * 2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"clip": -1.0}, {"project": -1.0}, {"l2": -1.0}, {"sphere": True, "clip": 2.0}, {"clip": math.nan}],
+    ids=str,
+)
+def test_constraints_that_cannot_be_meant(options, tiny_generator):
+    with pytest.raises(UsageError):
+        lens_of("p-norm+", options, tiny_generator)
+
+
+@pytest.mark.parametrize("options", [{"rank": 0}, {"rank": 17}, {"std_floor": 2.0}], ids=str)
+def test_bases_that_cannot_be_meant(options, tiny_generator):
+    with pytest.raises(StatisticsError):
+        lens_of("p-norm+", options, tiny_generator)
+
+
+def test_statistics_of_another_generator_are_refused(tmp_path, statistics, tiny_generator):
+    with pytest.raises(StatisticsError, match="fit-pnorm"):
+        lens_of("p-norm+", {}, make_tiny_generator(7))
+    statistics.save(tmp_path / "mine.safetensors")
+    (tmp_path / "pnorm_stats" / "tiny.safetensors").unlink()
+    with pytest.raises(StatisticsError, match="fit-pnorm"):
+        lens_of("w+", {"clip": 1.0}, tiny_generator)
+    lens_of("w+", {"clip": 1.0, "stats": str(tmp_path / "mine.safetensors")}, tiny_generator)
+    lens_of("w+", {}, tiny_generator)  # needs none
