@@ -1,0 +1,241 @@
+"""`latentopt fit-pnorm`: measure a generator's P-norm statistics, or take over existing ones."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from latentopt.errors import LatentoptError, StatisticsError, UsageError
+
+if TYPE_CHECKING:
+    from latentopt.pnorm import PNorm
+    from latentopt.pnorm_fit import PNormFit
+    from latentopt.protocols import Generator
+
+CHECK_SAMPLES = 10_000
+CHECK_RANGE = (0.8, 1.25)  # mean square of whitened samples, over the half of the components with the largest std
+
+
+class Count(click.ParamType):
+    """A positive whole number, also written 1e6 or 1_000_000."""
+
+    name = "count"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            number = Decimal(str(value))
+            if number == number.to_integral_value() and 1 <= number <= 10**12:
+                return int(number)
+        except InvalidOperation:
+            pass
+        self.fail(f"{value!r} is not a whole number from 1 to 1e12, such as 1e6", param, ctx)
+
+
+class Shard(click.ParamType):
+    """`i/N` with i from 0 to N-1."""
+
+    name = "i/N"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        index, _, count = str(value).partition("/")
+        if index.isdecimal() and count.isdecimal() and int(index) < int(count):
+            return int(index), int(count)
+        self.fail(f"{value!r} is not a shard i/N with i from 0 to N-1, such as 0/4", param, ctx)
+
+
+@click.command()
+@click.option("--network", default="portraits", show_default=True, help="A bundled generator or a checkpoint file.")
+@click.option("--samples", type=Count(), default="1e6", show_default=True, help="Codes to draw.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--batch", type=Count(), default="10000", show_default=True, help="Codes a batch.")
+@click.option("--out", type=click.Path(path_type=Path), help="Default: pnorm_stats/<generator>.safetensors")
+@click.option("--npz", type=click.Path(path_type=Path), help="Take over X_mean, X_comp, X_stdev instead of sampling.")
+@click.option("--figure", type=click.Path(path_type=Path), help="Draw the distributions in W, P and P-norm (PNG).")
+@click.option("--shard", type=Shard(), help="Draw only every N-th batch, from the i-th (0 to N-1); see --merge.")
+@click.option("--merge", is_flag=True, help="Merge the finished shards beside the output.")
+@click.option("--overwrite", is_flag=True, help="Replace the output even if it belongs to another generator.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:<index> or mps.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def command(
+    network: str,
+    samples: int,
+    seed: int,
+    batch: int,
+    out: Path | None,
+    npz: Path | None,
+    figure: Path | None,
+    shard: tuple[int, int] | None,
+    merge: bool,
+    overwrite: bool,
+    device: str,
+    quiet: bool,
+) -> None:
+    """Measure a generator's latent distribution: the P-norm statistics that --space pnorm+ needs.
+
+    Draws codes, undoes the mapping's last leaky ReLU and finds the principal components. A killed fit goes on where it
+    was; a finished one is not repeated.
+
+    \b
+    Example:
+      latentopt fit-pnorm --samples 1e6
+      latentopt fit-pnorm --network ffhq.pkl --figure ffhq-pnorm.png
+      latentopt fit-pnorm --network ffhq.pkl --npz ffhq_PCA.npz
+    """
+    if sum((npz is not None, shard is not None, merge)) > 1:
+        raise UsageError("--npz, --shard and --merge exclude one another")
+    if figure is not None and shard is not None:
+        raise UsageError("--figure needs the whole statistics: use it with --merge, not with --shard")
+    if out is not None and out.suffix != ".safetensors":
+        raise UsageError(f"--out {out}: statistics are written as .safetensors")
+    for path in (out or Path("pnorm_stats/x.safetensors"), figure):
+        check_writable(path)
+
+    from latentopt.devices import choose_device
+    from latentopt.generators.checkpoints import load_generator
+
+    generator = load_generator(network, device=choose_device(device))
+    out = out or Path("pnorm_stats") / f"{generator.name}.safetensors"
+    with plain_warnings():
+        existing = read_existing(out, generator, overwrite)
+        if npz is not None:
+            pnorm = take_over(npz, generator, seed)
+        elif merge:
+            pnorm = merge_all(out, generator)
+        elif existing is not None and (existing.n, existing.seed) == (samples, seed):
+            click.echo(f"already fitted: {out}")
+            pnorm = existing
+        else:
+            pnorm = fit(generator, out, samples, seed, batch, shard, quiet)
+            if pnorm is None:
+                return
+        if pnorm is not existing:
+            pnorm.save(out)
+            remove_moments(out, merge)
+    click.echo(summary(pnorm, generator, out))
+    if figure is not None:
+        from latentopt.pnorm_figure import draw_figure
+
+        draw_figure(generator, pnorm, figure)
+        click.echo(f"figure       {figure}")
+
+
+def check_writable(path: Path | None) -> None:
+    """Raise LatentoptError, before any work, if a file cannot be written at `path`."""
+    if path is None:
+        return
+    folder = next(parent for parent in [*path.parents, Path()] if parent.exists())
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise LatentoptError(f"{path}: cannot be written; choose another --out or --figure")
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Warnings as one line on stderr."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        finally:
+            for warning in caught:
+                click.echo(f"warning: {warning.message}", err=True)
+
+
+def read_existing(out: Path, generator: Generator, overwrite: bool) -> PNorm | None:
+    """The statistics already at `out`. Raises StatisticsError, unless `overwrite`, for what is not this generator's."""
+    from latentopt.pnorm import PNorm
+
+    if overwrite or not out.exists():
+        return None
+    try:
+        return PNorm.load(out, generator)
+    except StatisticsError as error:
+        raise StatisticsError(f"{error}\n--overwrite replaces the file, --out chooses another") from error
+
+
+def fit(
+    generator: Generator, out: Path, samples: int, seed: int, batch: int, shard: tuple[int, int] | None, quiet: bool
+) -> PNorm | None:
+    """Draw the codes; None where they are only a shard, whose moments are then on disk."""
+    from latentopt.pnorm_fit import PNormFit, shard_path
+
+    if samples <= generator.w_dim:
+        raise UsageError(f"--samples {samples}: more than w_dim = {generator.w_dim} codes are needed")
+    partial = partial_path(out) if shard is None else shard_path(out, shard)
+    task = PNormFit(generator, samples, seed=seed, batch=batch, shard=shard or (0, 1), partial=partial)
+    show(task, quiet)
+    if shard is None:
+        return task.result()
+    click.echo(f"shard        {partial}\nwhen all are there: latentopt fit-pnorm --merge")
+    return None
+
+
+def show(task: PNormFit, quiet: bool) -> None:
+    """Run the fit with its progress shown."""
+    from latentopt.progress import Progress
+
+    done = task.done
+    with Progress(task.total, "fit-pnorm", done=done, unit="code", quiet=quiet) as progress:
+        if done:
+            progress.note(f"going on from {done:,} codes")
+        for record in task.run():
+            progress.advance(record.done - progress.done)
+
+
+def take_over(npz: Path, generator: Generator, seed: int) -> PNorm:
+    """Statistics of an existing `.npz`, after a test against this generator's own codes: the file names none."""
+    from dataclasses import replace
+
+    from latentopt.pnorm import PNorm
+    from latentopt.pnorm_fit import sample_w
+
+    pnorm = PNorm.load(npz, generator)
+    v = pnorm.whiten(sample_w(generator, 0, seed=seed, batch=CHECK_SAMPLES).cpu().double())
+    mean_square = v[:, : max(v.shape[1] // 2, 1)].square().mean().item()
+    if not CHECK_RANGE[0] <= mean_square <= CHECK_RANGE[1]:
+        raise StatisticsError(
+            f"{npz}: does not describe {generator.name!r}: its codes have mean square {mean_square:.3g} there, not 1; "
+            f"run latentopt fit-pnorm --network {generator.name} without --npz"
+        )
+    return replace(pnorm, fingerprint=generator.fingerprint, name=generator.name)
+
+
+def merge_all(out: Path, generator: Generator) -> PNorm:
+    from latentopt.pnorm_fit import find_shards, merge_shards
+
+    return merge_shards(generator, find_shards(out))
+
+
+def partial_path(out: Path) -> Path:
+    """Where the moments of an unfinished fit are kept."""
+    return out.with_name(f".{out.stem}.partial.safetensors")
+
+
+def remove_moments(out: Path, merged: bool) -> None:
+    """Remove what only the unfinished fit needed."""
+    from latentopt.pnorm_fit import find_shards
+
+    for path in [partial_path(out), *(find_shards(out) if merged else [])]:
+        path.unlink(missing_ok=True)
+
+
+def summary(pnorm: PNorm, generator: Generator, out: Path) -> str:
+    """What was measured, for people."""
+    v = pnorm.whiten(generator.w_avg.detach().cpu().double())  # [C]
+    beyond = (v.abs() > 2).double().mean().item()
+    lines = {
+        "generator": f"{generator.name} ({generator.fingerprint})",
+        "codes": "unknown" if pnorm.n is None else f"{pnorm.n:,}, seed {pnorm.seed}",
+        "std": f"{pnorm.std[0].item():.4g} to {pnorm.std[-1].item():.4g}, condition number {pnorm.condition_number:.3g}",
+        "components": f"{pnorm.components_for(0.99)} of {len(pnorm.std)} hold 99 % of the variance",
+        "w_avg": f"mean square {v.square().mean().item():.4g} in P-norm (a typical code: 1), "
+        f"{100 * beyond:.0f} % of its coordinates beyond 2 std",
+        "statistics": str(out),
+    }
+    return "\n".join(f"{key:<12} {text}" for key, text in lines.items())
