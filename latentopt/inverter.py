@@ -103,12 +103,22 @@ class Inverter:
         """
         pending = []
         for item in items:
-            if self.out is not None and is_complete(self.out / item.name, self.run_key(item)):
-                yield Finished(Inversion.load(self.out / item.name), again=True)
-            else:
+            done = self._done(item)
+            if done is None:
                 pending.append(item)
+            else:
+                yield Finished(done, again=True)
         for run, batch in self._runs(pending):
             yield from self._work(run, batch, interrupted)
+
+    def _done(self, item: Item) -> Inversion | None:
+        """What an earlier run made of exactly this, or None; a result with a damaged file counts as none."""
+        if self.out is None or not is_complete(self.out / item.name, self.run_key(item)):
+            return None
+        try:
+            return Inversion.load(self.out / item.name)
+        except CheckpointError:
+            return None
 
     def _runs(self, pending: Sequence[Item]) -> Iterator[tuple[Run, list[Item]]]:
         """Interrupted batches first, then the rest in order, each batch as large as the recipe says."""
@@ -116,7 +126,7 @@ class Inverter:
         for path in self._saved():
             batch = self._batch_of(path, left)
             if batch is None:
-                path.unlink()
+                path.unlink(missing_ok=True)
                 continue
             for item in batch:
                 del left[item.name]
@@ -178,11 +188,14 @@ class Inverter:
     def _results(self, run: Run, batch: list[Item]) -> Iterator[Event]:
         images = run.images()  # [B,3,H,W]
         target, _ = self._tensors(batch)
-        figures = metrics(images, target)
+        figures = metrics(images.nan_to_num(), target)
         radius = self._radius(run)
         for i, item in enumerate(batch):
-            if run.status[i].startswith("failed") or not images[i].isfinite().all():
+            if run.status[i].startswith("failed"):
                 yield Failed(item.name, item.source, run.status[i].removeprefix("failed: "))
+                continue
+            if not images[i].isfinite().all():
+                yield Failed(item.name, item.source, "the image drawn from its best latent is not finite")
                 continue
             values = {name: value[i].item() for name, value in figures.items()} | run.best_parts(i)
             if radius is not None:

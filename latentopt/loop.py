@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentopt.errors import LatentoptError
+from latentopt.errors import LatentoptError, UsageError
 from latentopt.problem import Problem
 from latentopt.registry import OPTIMIZERS
 from latentopt.schedules import SCHEDULES
@@ -122,7 +122,7 @@ def _advance(problem: Problem, state: State) -> Step:
     status = _judge(problem, state, loss, parts, finite, clean)
     lr = SCHEDULES.create(stage.schedule["name"], **_options(stage.schedule))(problem.t(state.step))
     if state.step < stage.steps:
-        _roll_back(state, ~finite)
+        _roll_back(state, gradients, ~finite)
         _update(problem, state, gradients, lr)
     for row, text in zip(rows.tolist(), status, strict=True):
         state.status[row] = text
@@ -185,6 +185,8 @@ def _measure_chunks(problem: Problem, state: State) -> tuple[Tensor, dict[str, T
         part = problem if whole else problem.index(rows)
         variables = {name: (v if whole else v[rows]).detach().requires_grad_() for name, v in state.variables.items()}
         loss, named = part.loss(variables, state.step)
+        if not loss.requires_grad:
+            raise UsageError("nothing that is optimised reaches the loss: add a term of the image, or another space")
         found = torch.autograd.grad(loss.sum(), list(variables.values()), allow_unused=True)
         for name, gradient in zip(variables, found, strict=True):
             if gradient is not None:
@@ -222,6 +224,8 @@ def _judge(
     status = [RUNNING] * b
     state.retries += ~finite
     hopeless = ~finite & ((state.retries > MAX_RETRIES) | (state.step == 0))
+    if state.step >= stage.steps:
+        hopeless |= state.best_loss[state.rows].isinf()  # no measurement that counts was finite
     reached = torch.zeros_like(finite)
     stalled = torch.zeros_like(finite)
     if stop is not None and clean:
@@ -244,14 +248,15 @@ def _judge(
     return status
 
 
-def _roll_back(state: State, bad: Tensor) -> None:
-    """Images whose loss is not finite return to their best point with half the rate and no momentum."""
+def _roll_back(state: State, gradients: Variables, bad: Tensor) -> None:
+    """Images whose loss is not finite return to their best point with half the rate, no momentum and no gradient."""
     if not bad.any():
         return
     rows = state.rows[bad]
     state.rate[bad] *= 0.5
     for name, v in state.variables.items():
         v[bad] = state.best[name][rows]
+        gradients[name][bad] = 0
         for moment in state.moments.get(name, {}).values():
             if moment.ndim and len(moment) == len(bad):
                 moment[bad] = 0
@@ -265,7 +270,7 @@ def _update(problem: Problem, state: State, gradients: Variables, factor: float)
     new = {name: v.clone() for name, v in old.items()}
     groups = []
     for name, v in new.items():
-        v.grad = torch.nan_to_num(gradients[name], nan=0.0, posinf=0.0, neginf=0.0)
+        v.grad = gradients[name]
         rate = problem.rates.get(name.partition("/")[0], stage.lr)
         groups.append({"params": [v], "lr": rate * factor})
     optimizer = OPTIMIZERS.create(stage.optimizer["name"], groups, **_options(stage.optimizer))

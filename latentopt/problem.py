@@ -54,9 +54,11 @@ class Problem:
         )
 
     def jitter_std(self, step: int) -> float:
-        """Standard deviation of the exploration noise on ws; 0 once it has died away."""
+        """Standard deviation of the exploration noise on ws; 0 once it has died away, and for the closing measurement."""
         jitter = self.stage.jitter
-        return 0.0 if jitter is None else self.w_std * jitter.scale * max(0.0, 1.0 - self.t(step) / jitter.ramp) ** 2
+        if jitter is None or step >= self.stage.steps:
+            return 0.0
+        return self.w_std * jitter.scale * max(0.0, 1.0 - self.t(step) / jitter.ramp) ** 2
 
     def t(self, step: int) -> float:
         """The fraction of the stage that is done at `step`."""
@@ -90,5 +92,6 @@ class Problem:
 
     def _with_random_noise(self, inputs: GeneratorInputs, step: int) -> GeneratorInputs:
         shapes, given = self.generator.noise_shapes, inputs.noise or {}
-        fresh = {name: self._randn(step * len(shapes) + i, (1, *size)) for i, (name, size) in enumerate(shapes.items())}
+        first = -1 - step * len(shapes)  # streams below zero: those from zero up are the jitter's
+        fresh = {name: self._randn(first - i, (1, *size)) for i, (name, size) in enumerate(shapes.items())}
         return inputs.replace(noise={**fresh, **given})

@@ -89,6 +89,7 @@ class Run:
     state: State | None = None
     status: list[str] = field(default_factory=list)
     history: list[list[dict]] = field(default_factory=list)
+    chunk: int | None = None  # images drawn at once, where memory ran out for all
     best_step: list[int] = field(default_factory=list)  # of the last finished stage
     _lens: Parameterization | None = field(default=None, repr=False)
 
@@ -108,6 +109,7 @@ class Run:
                 failed = [text.startswith("failed") for text in self.status]
                 self.state.keep(~torch.tensor(failed, device=self.target.device))
             for step in minimise(problem, self.state):
+                self.chunk = self.state.chunk
                 self._record(step)
                 yield self.stage, step
             self._finish_stage(problem)
@@ -133,10 +135,15 @@ class Run:
     def finished(self) -> bool:
         return self.stage == len(self.recipe.stages)
 
-    @torch.no_grad()
     def images(self) -> Tensor:
         """What the generator draws from the best points, [B,3,H,W]. Only after the last stage."""
-        return self.generator.synthesis(self.start, self._noise_mode(-1)).float()
+        return self._draw(self.start, -1)
+
+    @torch.no_grad()
+    def _draw(self, inputs: GeneratorInputs, stage: int) -> Tensor:
+        """[b,3,H,W], no more images at once than the optimisation had memory for."""
+        rows = torch.arange(len(inputs)).split(self.chunk or len(inputs))
+        return torch.cat([self.generator.synthesis(inputs.index(r), self._noise_mode(stage)).float() for r in rows])
 
     def _noise_mode(self, stage: int) -> str:
         """What pictures are shown with: random noise is for the optimisation only."""
@@ -149,11 +156,10 @@ class Run:
 
     @torch.no_grad()
     def current_images(self) -> tuple[list[str], Tensor]:
-        """The images still in the batch as they are now: their names and [b,3,H,W]."""
+        """The images still in the batch as they are now: their names and [b,3,H,W]. Only while there are some."""
         rows, state = self.rows(), self.state
         inputs = self._lens.decode(state.variables, self.start.index(rows))
-        images = self.generator.synthesis(inputs, self._noise_mode(self.stage)).float()
-        return [self.keys[row] for row in rows], images
+        return [self.keys[row] for row in rows], self._draw(inputs, self.stage)
 
     def best_parts(self, row: int) -> dict[str, float]:
         """The terms' values at the kept point of the last stage's image `row`, as measured by the loop."""
