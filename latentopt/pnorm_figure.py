@@ -67,11 +67,11 @@ def _view(values: np.ndarray) -> tuple[float, float]:
 
 def _marginal(axes: object, values: np.ndarray, mean: float, std: float) -> None:
     x = np.linspace(*_view(values), 300)
-    axes.hist(values, BINS, _view(values), density=True, color="#7ea6c9")
+    axes.hist(values, BINS, range=_view(values), density=True, color="#7ea6c9")
     axes.plot(x, np.exp(-0.5 * ((x - mean) / std) ** 2) / (std * math.sqrt(2 * math.pi)), color="#b3392f", lw=1.2)
     axes.set_yticks([])
 
 
 def _joint(axes: object, a: np.ndarray, b: np.ndarray) -> None:
-    axes.hist2d(a, b, JOINT_BINS, (_view(a), _view(b)), density=True, cmap="viridis")
+    axes.hist2d(a, b, JOINT_BINS, range=(_view(a), _view(b)), density=True, cmap="viridis")
     axes.set_box_aspect(1)
