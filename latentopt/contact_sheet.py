@@ -39,7 +39,7 @@ def contact_sheet(
     top = LINE + GAP if columns else GAP
     count = max(len(row) for row in rows)
     sheet = Image.new("RGB", (GAP + count * (cell_w + GAP), top + len(rows) * row_h), PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE)
+    draw, font = ImageDraw.Draw(sheet), _font()
     for j, heading in enumerate(columns[:count]):
         draw.text((GAP + j * (cell_w + GAP), GAP), _shortened(heading, cell_w, font), fill=INK, font=font)
     for i, row in enumerate(rows):
@@ -111,6 +111,13 @@ def _resized(picture: Image.Image, factor: int) -> Image.Image:
     if factor < 0:
         return picture.reduce(-factor)
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib: the font in Pillow has no accents, Greek or Cyrillic."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), FONT_SIZE)
 
 
 def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
