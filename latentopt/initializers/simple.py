@@ -109,9 +109,9 @@ class File(Initializer):
             return GeneratorInputs.load(path)
         try:
             loaded = np.load(path, allow_pickle=False)
-            w = loaded["w"] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
-        except (OSError, ValueError, KeyError) as error:
+            w = np.asarray(loaded["w"] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded, np.float32)
+        except Exception as error:  # zipfile, zlib and numpy each raise their own kinds for a damaged file
             raise CheckpointError(f"{path}: holds no readable array 'w' ({error})") from error
         if w.ndim != 3:
             raise CheckpointError(f"{path}: array 'w' has shape {list(w.shape)}, not [B,L,C]")
-        return GeneratorInputs(torch.from_numpy(np.ascontiguousarray(w)).float())
+        return GeneratorInputs(torch.from_numpy(np.array(w)))

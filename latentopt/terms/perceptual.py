@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -63,7 +64,9 @@ def load_lpips(backbone: str) -> torch.nn.Module:
     import lpips
 
     try:
-        model = lpips.LPIPS(net=backbone, verbose=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="torchvision")  # lpips asks for weights in a deprecated way
+            model = lpips.LPIPS(net=backbone, verbose=False)
     except OSError as error:  # URLError included
         raise MissingWeightsError(
             f"the weights of LPIPS-{backbone} are not on this machine and could not be downloaded ({error}). Connect once, or "

@@ -1,0 +1,160 @@
+"""Where an optimisation starts: each start's values, seeds, independence of companions, and files that do not fit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_tiny_generator
+from torch import Tensor
+
+from latentopt.errors import CheckpointError, LatentoptError, StatisticsError, UsageError
+from latentopt.initializers.simple import sample_w
+from latentopt.pnorm_fit import fit_pnorm
+from latentopt.registry import INITIALIZERS
+from latentopt.types import GeneratorInputs
+
+NAMES = {"mean": {}, "p-mean": {}, "sample": {}, "best-of": {"n": 6, "batch": 4}, "file": {"path": "start.safetensors"}}
+
+
+@pytest.fixture(scope="module")
+def target(tiny_generator) -> Tensor:
+    w = sample_w(tiny_generator, 77, 3)
+    return tiny_generator.synthesis(GeneratorInputs(tiny_generator.broadcast(w)))
+
+
+@pytest.fixture(scope="module")
+def statistics(tiny_generator):
+    return fit_pnorm(tiny_generator, 2000, batch=1000)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch, statistics, tiny_inputs):
+    """The current folder holds statistics and a saved start of one image."""
+    statistics.save(tmp_path / "pnorm_stats" / "tiny.safetensors")
+    tiny_inputs.index([1]).save(tmp_path / "start.safetensors")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def start(name, generator, target, seeds=(1, 2, 3), **options) -> GeneratorInputs:
+    return INITIALIZERS.create(name, generator, **options)(target, seeds)
+
+
+def test_every_start_is_tried():
+    assert set(NAMES) == set(INITIALIZERS.targets)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_start_does_not_depend_on_companions(name, tiny_generator, target):
+    """One latent an image, of the right shape, a tensor of its own; by seed, not by place."""
+    options = NAMES[name]
+    inputs = start(name, tiny_generator, target, **options)
+    assert inputs.ws.shape == (3, 8, 16)
+    assert not inputs.ws.requires_grad
+    again = start(name, tiny_generator, target, **options)
+    assert torch.equal(again.ws, inputs.ws)
+    order = [2, 0, 1]
+    turned = start(name, tiny_generator, target[order], (3, 1, 2), **options)
+    torch.testing.assert_close(turned.ws, inputs.ws[order], rtol=0, atol=1e-6)
+    alone = start(name, tiny_generator, target[1:2], (2,), **options)
+    torch.testing.assert_close(alone.ws, inputs.ws[1:2], rtol=0, atol=1e-6)
+    inputs.ws.add_(1)  # written to in place: nothing else may change
+    assert torch.equal(start(name, tiny_generator, target, **options).ws, again.ws)
+
+
+def test_mean_and_p_mean(tiny_generator, target, statistics):
+    mean, p_mean = (start(name, tiny_generator, target).ws for name in ("mean", "p-mean"))
+    assert torch.equal(mean, tiny_generator.w_avg.expand(3, 8, 16))
+    v = statistics.whiten(p_mean.double())
+    assert v.abs().max() < 1e-4, "the origin of P-norm"
+    assert statistics.whiten(mean.double()).abs().max() > 0.1, "the mean of w is not"
+
+
+def test_samples_follow_their_seeds(tiny_generator, target):
+    ws = start("sample", tiny_generator, target, (5, 5, 6)).ws
+    assert torch.equal(ws[0], ws[1])
+    assert not torch.equal(ws[0], ws[2])
+    z = torch.randn(1, 16, generator=torch.Generator().manual_seed(6))
+    torch.testing.assert_close(ws[2], tiny_generator.mapping(z).expand(8, -1))
+
+
+def test_the_best_of_many_is_the_nearest(tiny_generator):
+    """The target is one of the samples: it is found, with the batch smaller than n too."""
+    w = sample_w(tiny_generator, 4, 10)
+    images = tiny_generator.synthesis(GeneratorInputs(tiny_generator.broadcast(w[[7, 2]])))
+    for options in ({"n": 10}, {"n": 10, "batch": 3}, {"n": 10, "size": 8}):
+        ws = start("best-of", tiny_generator, images, (4, 4), **options).ws
+        torch.testing.assert_close(ws[:, 0], w[[7, 2]])
+
+
+@pytest.mark.parametrize("name", ["sample", "best-of"])
+def test_conditional_generators_take_a_label(name, target):
+    generator = make_tiny_generator(c_dim=3)
+    options = {k: v for k, v in NAMES[name].items() if k == "n"}
+    one, other = (start(name, generator, target, label=label, **options).ws for label in (0, 2))
+    assert not torch.equal(one, other)
+
+
+def test_p_mean_without_statistics(folder, tiny_generator, target):
+    (folder / "pnorm_stats" / "tiny.safetensors").rename(folder / "mine.safetensors")
+    with pytest.raises(StatisticsError, match="latentopt fit-pnorm"):
+        start("p-mean", tiny_generator, target)
+    start("p-mean", tiny_generator, target, stats="mine.safetensors")
+
+
+# Files
+
+
+def test_saved_inputs_come_back_whole(folder, tiny_generator, target, tiny_inputs):
+    noise = {"b4.conv1": torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))}
+    tiny_inputs.replace(noise=noise).save(folder / "run" / "inputs.safetensors")
+    for path in ("run", "run/inputs.safetensors"):
+        found = start("file", tiny_generator, target, path=path)
+        assert torch.equal(found.ws, tiny_inputs.ws)
+        assert torch.equal(found.noise["b4.conv1"], noise["b4.conv1"])
+
+
+def test_one_images_latent_serves_all(tiny_generator, target, tiny_inputs):
+    ws = start("file", tiny_generator, target, path="start.safetensors").ws
+    assert torch.equal(ws, tiny_inputs.ws[1].expand(3, -1, -1))
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_projected_w(folder, tiny_generator, target, tiny_inputs, suffix, dtype):
+    w, path = tiny_inputs.ws[:1].numpy().astype(dtype), folder / f"projected_w{suffix}"
+    np.savez(path, w=w) if suffix == ".npz" else np.save(path, w)
+    ws = start("file", tiny_generator, target, path=str(path)).ws
+    assert ws.dtype == torch.float32
+    torch.testing.assert_close(ws, tiny_inputs.ws[:1].expand(3, -1, -1))
+
+
+def wrong_files(folder) -> dict:
+    """name: (what writes it, words of the message)."""
+    w = np.zeros((1, 8, 16), np.float32)
+    return {
+        "two.npz": (lambda p: np.savez(p, w=np.zeros((2, 8, 16))), "2 images' latents for 3"),
+        "rows.npz": (lambda p: np.savez(p, w=w[:, :7]), r"latents \[7, 16\].*takes \[8, 16\]"),
+        "flat.npz": (lambda p: np.savez(p, w=w[0]), r"shape \[8, 16\]"),
+        "name.npz": (lambda p: np.savez(p, ws=w), "no readable array 'w'"),
+        "objects.npz": (lambda p: np.savez(p, w=np.array([{}], object)), "no readable array"),
+        "text.npz": (lambda p: p.write_text("hello"), "no readable array"),
+        "empty.npz": (lambda p: p.write_bytes(b""), "no readable array"),
+        "cut.npz": (lambda p: (np.savez(p, w=w), p.write_bytes(p.read_bytes()[:200])), "no readable array"),
+        "cut.npy": (lambda p: (np.save(p, w), p.write_bytes(p.read_bytes()[:200])), "no readable array"),
+        "words.npz": (lambda p: np.savez(p, w=np.full((1, 8, 16), "a")), "no readable array"),
+        "text.safetensors": (lambda p: p.write_text("hello"), "safetensors"),
+        "gone.safetensors": (lambda p: None, "no such file"),
+        "gone.npz": (lambda p: None, "no readable array"),
+    }
+
+
+@pytest.mark.parametrize("name", wrong_files(None))
+def test_files_that_do_not_fit(name, folder, tiny_generator, target):
+    write, words = wrong_files(folder)[name]
+    write(folder / name)
+    with pytest.raises(LatentoptError, match=words) as caught:
+        start("file", tiny_generator, target, path=name)
+    assert isinstance(caught.value, CheckpointError | UsageError)
+    assert name in str(caught.value)

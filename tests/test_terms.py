@@ -1,0 +1,264 @@
+"""The terms of the loss, against hand computation, the `lpips` package and an existing implementation."""
+
+from __future__ import annotations
+
+import urllib.error
+import warnings
+
+import lpips
+import pytest
+import torch
+from conftest import REFERENCE, make_tiny_generator
+from safetensors.torch import load_file
+from torch import Tensor
+
+from latentopt.errors import MissingWeightsError, UsageError
+from latentopt.pnorm import PNorm
+from latentopt.registry import TERMS
+from latentopt.terms import perceptual
+from latentopt.terms.perceptual_net import load_perceptual_net, perceptual_distance
+from latentopt.types import GeneratorInputs, View
+
+OPTIONS = {  # every registered term, with the options it is tried with
+    "l2": [{}, {"size": 8}],
+    "l1": [{}, {"size": 8}],
+    "perceptual": [{"net": "bundled"}, {"net": "bundled", "size": 16}],
+    "p-norm": [{}, {"std_floor": 0.1}],
+    "noise": [{}],
+}
+CASES = [(name, options) for name, sets in OPTIONS.items() for options in sets]
+
+
+def random_images(seed: int, n: int = 3, size: int = 32) -> Tensor:
+    return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+@pytest.fixture(scope="module")
+def target() -> Tensor:
+    return random_images(1)
+
+
+@pytest.fixture(scope="module")
+def image() -> Tensor:
+    return random_images(2)
+
+
+@pytest.fixture
+def statistics(tmp_path, monkeypatch, tiny_generator) -> PNorm:
+    """Statistics of the tiny generator, in the current folder."""
+    from latentopt.pnorm_fit import fit_pnorm
+
+    pnorm = fit_pnorm(tiny_generator, 2000, batch=1000)
+    pnorm.save(tmp_path / "pnorm_stats" / "tiny.safetensors")
+    monkeypatch.chdir(tmp_path)
+    return pnorm
+
+
+def view(image: Tensor, target: Tensor, inputs: GeneratorInputs | None = None, mask: Tensor | None = None) -> View:
+    return View(
+        image, target, GeneratorInputs(torch.zeros(len(image), 8, 16)) if inputs is None else inputs, {}, 0.0, mask
+    )
+
+
+def test_every_term_has_options_to_be_tried_with():
+    assert set(OPTIONS) == set(TERMS.targets)
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=lambda x: str(x))
+def test_terms_are_one_number_an_image_that_picking_images_does_not_change(
+    name, options, tiny_generator, tiny_inputs, image, target, statistics
+):
+    """[B], finite, with a gradient; the rows of a term are the term of the rows."""
+    rng = torch.Generator().manual_seed(0)
+    noise = {name: torch.randn(3, 1, *size, generator=rng) for name, size in tiny_generator.noise_shapes.items()}
+    inputs = tiny_inputs.replace(noise=noise)
+    leaves = inputs.map(lambda x: x.clone().requires_grad_())
+    shown = image.clone().requires_grad_()
+    term = TERMS.create(name, tiny_generator, target, **options)
+    value = term(view(shown, target, leaves))
+    assert value.shape == (3,)
+    assert (value > 0).all()
+    value.sum().backward()
+    gradients = [x.grad for x in (shown, leaves.ws, *leaves.noise.values()) if x.grad is not None]
+    assert gradients
+    assert all(g.isfinite().all() for g in gradients)
+    rows = torch.tensor([2, 0])
+    made = TERMS.create(name, tiny_generator, target[rows], **options)
+    for other in (term.index(rows), made):
+        picked = other(view(image[rows], target[rows], inputs.index(rows)))
+        torch.testing.assert_close(picked, value[rows].detach(), rtol=1e-5, atol=1e-7)
+    again = term.index(rows).index(torch.tensor([1]))
+    torch.testing.assert_close(
+        again(view(image[:1], target[:1], inputs.index([0]))), value[:1].detach(), rtol=1e-5, atol=1e-7
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "expected"),
+    [("l2", None, 1.0), ("l1", None, 1.0), ("l2", 1, 0.25), ("l1", 1, 0.5), ("l2", 2, 1.0), ("l2", 99, 1.0)],
+)
+def test_pixel_terms_by_hand(name, size, expected, tiny_generator):
+    """A 2x2 image whose difference is 1, 1, 1, -1: at one pixel it is 0.5."""
+    difference = torch.tensor([[1.0, 1.0], [1.0, -1.0]]).expand(1, 3, 2, 2)
+    target = torch.full((1, 3, 2, 2), 0.25)
+    term = TERMS.create(name, tiny_generator, target, size=size)
+    assert term(view(target + difference, target)).item() == pytest.approx(expected)
+
+
+def test_pixel_terms_of_a_wide_image(tiny_generator):
+    target, image = torch.zeros(1, 3, 4, 8), torch.ones(1, 3, 4, 8)
+    assert TERMS.create("l2", tiny_generator, target, size=2)(view(image, target)).item() == pytest.approx(1.0)
+
+
+def test_pixel_terms_are_means_over_the_mask(tiny_generator):
+    """The loop has set the image to the target outside the mask: a difference of 2 inside is 4, whatever the mask's size."""
+    target = torch.zeros(2, 3, 4, 4)
+    mask = torch.zeros(2, 1, 4, 4)
+    mask[0, :, 0] = 1
+    mask[1, :, :2] = 1
+    shown = view(target + 2 * mask, target, mask=mask)
+    assert TERMS.create("l2", tiny_generator, target)(shown).tolist() == pytest.approx([4, 4])
+    assert TERMS.create("l1", tiny_generator, target)(shown).tolist() == pytest.approx([2, 2])
+    nothing = view(target, target, mask=torch.zeros(2, 1, 4, 4))
+    assert TERMS.create("l2", tiny_generator, target)(nothing).tolist() == [0, 0]
+
+
+# Perceptual
+
+
+def test_bundled_distance(tiny_generator, image, target):
+    net = load_perceptual_net("portraits")
+    term = TERMS.create("perceptual", tiny_generator, target, net="bundled")
+    expected = perceptual_distance(net, net.features(image), net.features(target))
+    torch.testing.assert_close(term(view(image, target)), expected)
+    assert term(view(target, target)).abs().max() < 1e-6
+    assert not any(p.requires_grad for p in net.parameters())
+
+
+def test_large_images_are_shrunk_before_they_are_compared(tiny_generator):
+    """128 pixels become 64 for the bundled network: 2x2 means."""
+    small_a, small_b = random_images(3, 1, 64), random_images(4, 1, 64)
+    a, b = (x.repeat_interleave(2, 2).repeat_interleave(2, 3) for x in (small_a, small_b))
+    large = TERMS.create("perceptual", tiny_generator, b, net="bundled")(view(a, b))
+    small = TERMS.create("perceptual", tiny_generator, small_b, net="bundled")(view(small_a, small_b))
+    torch.testing.assert_close(large, small)
+
+
+def test_auto_takes_the_bundled_network_for_the_bundled_generator(image, target, tiny_generator, monkeypatch):
+    asked = []
+
+    def missing(backbone):
+        asked.append(backbone)
+        raise MissingWeightsError("none")
+
+    monkeypatch.setattr(perceptual, "load_lpips", missing)
+    bundled = make_tiny_generator()
+    bundled.name = "portraits"
+    explicit = TERMS.create("perceptual", tiny_generator, target, net="bundled")(view(image, target))
+    assert torch.equal(TERMS.create("perceptual", bundled, target)(view(image, target)), explicit)
+    with pytest.raises(MissingWeightsError):
+        TERMS.create("perceptual", tiny_generator, target)
+    with pytest.raises(MissingWeightsError):
+        TERMS.create("perceptual", tiny_generator, target, net="lpips-alex")
+    assert asked == ["vgg", "alex"]
+
+
+def test_unknown_networks_are_refused(tiny_generator, target):
+    with pytest.raises(UsageError, match="lpips-vgg, lpips-alex"):
+        TERMS.create("perceptual", tiny_generator, target, net="vgg")
+
+
+@pytest.fixture
+def random_lpips(monkeypatch) -> torch.nn.Module:
+    """LPIPS with an untrained Alex backbone and the published linear layers, where the weights would be downloaded."""
+    torch.manual_seed(0)
+    with warnings.catch_warnings(action="ignore"):
+        model = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval().requires_grad_(False)
+    monkeypatch.setattr(perceptual, "load_lpips", lambda backbone: model)
+    return model
+
+
+def test_lpips_is_what_the_package_computes(tiny_generator, random_lpips):
+    a, b = random_images(5, 2, 64), random_images(6, 2, 64)
+    term = TERMS.create("perceptual", tiny_generator, b, net="lpips-alex")
+    torch.testing.assert_close(term(view(a, b)), random_lpips(a, b)[:, 0, 0, 0], rtol=1e-5, atol=1e-7)
+    rows = torch.tensor([1])
+    torch.testing.assert_close(term.index(rows)(view(a[1:], b[1:])), random_lpips(a, b)[1:, 0, 0, 0])
+
+
+@pytest.mark.filterwarnings("error")
+def test_lpips_without_its_weights(tiny_generator, target, monkeypatch, tmp_path):
+    """No warning either: that the package asks torchvision in a deprecated way is nothing a user can change."""
+
+    def offline(*arguments, **options):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    for net in ("lpips-vgg", "lpips-alex"):
+        with pytest.raises(MissingWeightsError, match=r"TORCH_HOME.*--terms l2=1"):
+            TERMS.create("perceptual", tiny_generator, target, net=net)
+
+
+# Priors
+
+
+def test_noise_autocorrelation_by_hand(tiny_generator):
+    """Stripes of period 2 along one axis: neighbours across correlate -1, along +1: 1 + 1, at a single level of 4x4."""
+    stripes = torch.tensor([1.0, -1.0]).repeat(2).expand(1, 1, 4, 4)
+    term = TERMS.create("noise", tiny_generator, torch.zeros(1, 3, 4, 4))
+    inputs = GeneratorInputs(torch.zeros(1, 8, 16), noise={"b4.conv1": stripes})
+    assert term(view(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4), inputs)).tolist() == [2.0]
+
+
+def test_noise_autocorrelation_of_a_pyramid(tiny_generator):
+    """Over 32, 16 and 8 pixels, by loops over pixels; two maps add up."""
+    maps = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(7))
+    small = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(8))
+
+    def correlation(x: list[list[float]]) -> float:
+        n = len(x)
+        down = sum(x[i][j] * x[i - 1][j] for i in range(n) for j in range(n)) / n**2
+        across = sum(x[i][j] * x[i][j - 1] for i in range(n) for j in range(n)) / n**2
+        return down**2 + across**2
+
+    def halved(x: list[list[float]]) -> list[list[float]]:
+        n = range(len(x) // 2)
+        return [[sum(x[2 * i + a][2 * j + b] for a in (0, 1) for b in (0, 1)) / 4 for j in n] for i in n]
+
+    expected = []
+    for i in range(2):
+        first = maps[i, 0].tolist()
+        second = halved(first)
+        expected.append(sum(map(correlation, (first, second, halved(second), small[i, 0].tolist()))))
+    inputs = GeneratorInputs(torch.zeros(2, 8, 16), noise={"b32.conv1": maps, "b8.conv1": small})
+    images = torch.zeros(2, 3, 32, 32)
+    value = TERMS.create("noise", tiny_generator, images)(view(images, images, inputs))
+    assert value.tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_noise_term_without_noise_is_zero(tiny_generator, image, target):
+    assert TERMS.create("noise", tiny_generator, target)(view(image, target)).tolist() == [0, 0, 0]
+
+
+def test_p_norm_is_about_1_for_the_generators_own_codes(tiny_generator, statistics):
+    w = tiny_generator.mapping(torch.randn(500, 16, generator=torch.Generator().manual_seed(3)))
+    images = torch.zeros(500, 3, 1, 1)
+    term = TERMS.create("p-norm", tiny_generator, images)
+    value = term(view(images, images, GeneratorInputs(tiny_generator.broadcast(w))))
+    assert value.mean().item() == pytest.approx(1.0, abs=0.1)
+
+
+def test_p_norm_equals_an_existing_implementation(tmp_path):
+    """Barbershop's loss, 0.001 times ours, and its gradient, on real codes."""
+    data = load_file(REFERENCE / "pspace" / "pspace.safetensors")
+    path = tmp_path / "peer.safetensors"
+    PNorm(data["f64/mean"], data["f64/comp"], data["f64/stdev"]).save(path)
+    codes = data["io/codes"].clone().requires_grad_()
+    images = torch.zeros(4, 3, 1, 1)
+    term = TERMS.create("p-norm", make_tiny_generator(w_dim=24), images, stats=str(path))
+    value = term(view(images, images, GeneratorInputs(codes)))
+    torch.testing.assert_close(0.001 * value, data["peer/p_norm_loss"], rtol=1e-4, atol=0)
+    (gradient,) = torch.autograd.grad(0.001 * value[2], codes)
+    expected = data["peer/grad_p_norm_loss_code2"][0]
+    torch.testing.assert_close(gradient[2], expected, rtol=0, atol=2e-3 * expected.abs().max().item())
