@@ -243,5 +243,7 @@ def _unflatten(prefix: str, tensors: dict[str, Tensor], device: torch.device) ->
             node = tree
             for key in path[:-1]:
                 node = node.setdefault(key, {})
-            node[path[-1]] = tensor.to(device)
+            node[path[-1]] = tensor.to(
+                device, copy=True
+            )  # a mapped file is not aligned: matrix products round differently
     return tree

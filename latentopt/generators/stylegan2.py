@@ -151,6 +151,11 @@ class StyleGAN2(nn.Module):
         self.synthesis.low_precision_blocks = len(self.config.channels) if blocks is None else blocks
         return self
 
+    @property
+    def precision(self) -> torch.dtype:
+        """The type of the blocks that `set_precision` names; the others' too where it names none."""
+        return self.synthesis.low_precision or self.w_avg.dtype
+
     def set_memory_format(self, memory_format: torch.memory_format) -> StyleGAN2:
         """Lay out activations and weights as `torch.channels_last` (fastest in 16 bits) or `torch.contiguous_format`."""
         self.synthesis.memory_format = memory_format

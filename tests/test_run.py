@@ -1,0 +1,389 @@
+"""Runs through a recipe's stages: saved anywhere and gone on with, they end in the same bits. And the inverter over them."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_tiny_generator
+from torch import Tensor
+
+import latentopt
+from latentopt.errors import CheckpointError, LatentoptError, UsageError
+from latentopt.initializers.simple import Mean
+from latentopt.inverter import Failed, Finished, Inverter, Item, Progressed, tensor_items
+from latentopt.pnorm_fit import fit_pnorm
+from latentopt.recipe import Recipe
+from latentopt.run import Run, image_seed
+from latentopt.storage import load_tensors, save_tensors
+from latentopt.types import GeneratorInputs
+
+KEYS = ("a", "b/c", "d")
+RECIPES = {
+    "sg2 then w+": [
+        {
+            "init": "mean",
+            "steps": 4,
+            "lr": 0.1,
+            "schedule": "karras",
+            "jitter": {"scale": 0.05, "ramp": 0.5},
+            "optimize": ["w", {"name": "noise", "lr": 0.05}],
+            "terms": ["l2", {"name": "noise", "weight": 1e3}],
+            "noise_mode": "random",
+        },
+        {
+            "steps": 3,
+            "lr": 0.5,
+            "optimizer": {"name": "sgd", "momentum": 0.9},
+            "optimize": ["w+"],
+            "terms": ["l1"],
+            "stop": {"patience": 2, "tolerance": 0.2},
+            "keep": "last",
+        },
+    ],
+    "p-norm": [
+        {
+            "init": {"name": "best-of", "n": 3},
+            "steps": 4,
+            "lr": 0.05,
+            "batch": 2,
+            "optimize": [{"name": "p-norm+", "clip": 1.0, "l2": 1e-3}],
+            "terms": ["l2"],
+            "stop": {"below": 0.1},
+        },
+        {"init": "p-mean", "steps": 4, "lr": 0.05, "optimizer": "nadam", "optimize": ["z"], "terms": ["l2"]},
+    ],
+}
+FEW = Recipe.from_table(
+    {"name": "few", "stages": [{"init": "mean", "steps": 4, "lr": 0.05, "optimize": ["w+"], "terms": ["l2"]}]}
+)
+
+
+@pytest.fixture(scope="module")
+def generator():
+    """8x8 pixels, 4 rows of w [16]."""
+    return make_tiny_generator(channels=(8, 6))
+
+
+@pytest.fixture(scope="module")
+def targets(generator) -> Tensor:
+    z = torch.randn(3, 16, generator=torch.Generator().manual_seed(9))
+    images = generator.synthesis(GeneratorInputs(generator.broadcast(generator.mapping(z))))
+    return images.clamp(-1, 1)
+
+
+@pytest.fixture(scope="module")
+def statistics(generator):
+    return fit_pnorm(generator, 2000, batch=1000)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch, statistics) -> Path:
+    statistics.save(tmp_path / "pnorm_stats" / "tiny.safetensors")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(params=RECIPES)
+def recipe(request) -> Recipe:
+    return Recipe.from_table({"name": "r", "stages": RECIPES[request.param]})
+
+
+def start(generator, recipe, targets) -> Run:
+    return Run(generator, recipe, targets, KEYS, tuple(image_seed(0, key) for key in KEYS))
+
+
+def timeless(history: list[list[dict]]) -> list[list[dict]]:
+    return [[{k: v for k, v in entry.items() if k != "seconds"} for entry in image] for image in history]
+
+
+def test_saved_at_any_step_and_gone_on_with_is_the_same_to_the_bit(generator, recipe, targets, folder):
+    whole = start(generator, recipe, targets)
+    records = [(stage, step.step) for stage, step in whole.steps()]
+    assert {stage for stage, _ in records} == {0, 1}
+    assert whole.finished
+    path = folder / "state.safetensors"
+    for stop_after in range(1, len(records) + 1):
+        broken = start(generator, recipe, targets)
+        for _, _ in zip(range(stop_after), broken.steps(), strict=False):
+            pass
+        broken.save(path)
+        resumed = Run.load(path, generator, recipe, targets)
+        rest = [(stage, step.step) for stage, step in resumed.steps()]
+        assert rest == records[stop_after:]
+        assert torch.equal(resumed.start.ws, whole.start.ws), stop_after
+        if whole.start.noise is not None:
+            assert all(torch.equal(resumed.start.noise[k], v) for k, v in whole.start.noise.items())
+        assert torch.equal(resumed.images(), whole.images())
+        assert resumed.status == whole.status
+        assert resumed.best_step == whole.best_step
+        assert timeless(resumed.history) == timeless(whole.history)
+
+
+def test_a_second_stage_goes_on_from_the_first(generator, targets):
+    recipe = Recipe.from_table({"name": "r", "stages": RECIPES["sg2 then w+"]})
+    run = start(generator, recipe, targets)
+    stages = [(stage, step) for stage, step in run.steps()]
+    first_of_second = next(step for stage, step in stages if stage == 1)
+    assert first_of_second.encoding_cost == pytest.approx([0, 0, 0], abs=1e-6)
+    assert set(run.start.noise) == set(generator.noise_shapes), "the noise of stage 0 is carried along"
+    assert all(entry["stage"] == 1 for entry in (image[-1] for image in run.history))
+
+
+def test_best_parts_are_those_of_the_kept_point(generator, targets):
+    run = start(generator, FEW, targets)
+    for _ in run.steps():
+        pass
+    for row in range(3):
+        error = (run.images()[row] - targets[row]).square().mean().item()
+        assert run.best_parts(row) == pytest.approx({"loss": error, "l2": error}, rel=1e-4)
+
+
+def test_an_image_that_fails_in_one_stage_is_left_out_of_the_next(generator, targets, monkeypatch):
+    monkeypatch.setattr(Mean, "__call__", spoiled_start(1))
+    recipe = Recipe.from_table({"name": "r", "stages": [*map(stage_table, ("w+", "w+"))]})
+    run = start(generator, recipe, targets)
+    rows = [(stage, step.rows) for stage, step in run.steps()]
+    assert rows[0] == (0, [0, 1, 2])
+    assert all(r == [0, 2] for _, r in rows[1:])
+    assert [text.split(":")[0] for text in run.status] == ["done", "failed", "done"]
+
+
+def stage_table(space: str) -> dict:
+    return {"init": "mean", "steps": 2, "lr": 0.1, "optimize": [space], "terms": ["l2"]}
+
+
+def spoiled_start(row: int):
+    plain = Mean.__call__
+
+    def call(self, target, seeds):
+        inputs = plain(self, target, seeds)
+        inputs.ws[row] = math.nan
+        return inputs
+
+    return call
+
+
+def test_files_of_other_runs_are_refused(generator, targets, folder):
+    run = start(generator, FEW, targets)
+    next(iter(run.steps()))
+    path = folder / "state.safetensors"
+    run.save(path)
+    assert Run.read_keys(path) == KEYS
+    Run.load(path, generator, FEW.override(["name=renamed", "stages.0.batch=1"]), targets)
+    with pytest.raises(CheckpointError, match="another recipe or generator"):
+        Run.load(path, generator, FEW.override(["stages.0.lr=0.01"]), targets)
+    with pytest.raises(CheckpointError, match="another recipe or generator"):
+        Run.load(path, make_tiny_generator(5, channels=(8, 6)), FEW, targets)
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "cut", "other"])
+def test_files_that_are_no_saved_run(generator, targets, folder, kind):
+    path = folder / "state.safetensors"
+    if kind == "text":
+        path.write_text("hello")
+    elif kind == "other":
+        save_tensors(path, {"x": torch.zeros(2)})
+    elif kind == "cut":
+        run = start(generator, FEW, targets)
+        next(iter(run.steps()))
+        run.save(path)
+        path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"state\.safetensors"):
+        Run.load(path, generator, FEW, targets)
+
+
+def test_seeds_are_the_images_own():
+    assert image_seed(0, "a") == image_seed(0, "a")
+    assert len({image_seed(seed, key) for seed in (0, 1) for key in ("a", "b", "0:a")}) == 6
+    assert 0 <= image_seed(3, "x") < 2**56
+
+
+# The inverter
+
+
+def events(inverter: Inverter, items: list[Item]) -> dict[str, list]:
+    found = list(inverter.invert(items))
+    kinds = {kind: [e for e in found if isinstance(e, kind)] for kind in (Progressed, Finished, Failed)}
+    return {kind.__name__: group for kind, group in kinds.items()}
+
+
+def items_of(targets: Tensor) -> list[Item]:
+    return tensor_items(targets, KEYS)
+
+
+def test_results_do_not_depend_on_batches_or_order(generator, targets):
+    def result(order, batch):
+        recipe = FEW.override([f"stages.0.batch={batch}", "stages.0.jitter={scale = 0.1, ramp = 0.5}"])
+        items = [items_of(targets)[i] for i in order]
+        finished = events(Inverter(generator, recipe, seed=3), items)["Finished"]
+        return {e.inversion.name: e.inversion.inputs.ws for e in finished}
+
+    first = result([0, 1, 2], 3)
+    for order, batch in (([2, 0, 1], 3), ([0, 1, 2], 1), ([1, 2, 0], 2)):
+        other = result(order, batch)
+        for name in KEYS:
+            torch.testing.assert_close(other[name], first[name], rtol=0, atol=1e-4)
+
+
+def test_one_failing_image_leaves_the_others_alone(generator, targets, folder, monkeypatch):
+    """Its pictures hold NaN: they must not spoil the figures of the batch either."""
+    monkeypatch.setattr(Mean, "__call__", spoiled_start(1))
+    found = events(Inverter(generator, FEW, out=folder / "out"), items_of(targets))
+    assert [e.inversion.name for e in found["Finished"]] == ["a", "d"]
+    assert [(e.name, e.reason) for e in found["Failed"]] == [("b/c", "the loss is not finite at the start")]
+    assert not (folder / "out" / "b" / "c" / "run.json").exists()
+
+
+def test_results_are_drawn_within_the_memory_that_there_is(generator, targets, monkeypatch):
+    plain = type(generator.synthesis).forward
+
+    def crowded(self, inputs, *arguments, **options):
+        if len(inputs) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(self, inputs, *arguments, **options)
+
+    expected = events(Inverter(generator, FEW), items_of(targets))["Finished"]
+    monkeypatch.setattr(type(generator.synthesis), "forward", crowded)
+    found = events(Inverter(generator, FEW), items_of(targets))["Finished"]
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a.inversion.image, b.inversion.image, rtol=0, atol=1e-4)
+
+
+def test_an_interrupted_batch_goes_on_where_it_was(generator, targets, folder):
+    recipe = Recipe.from_table({"name": "r", "stages": RECIPES["sg2 then w+"]})
+    plain = events(Inverter(generator, recipe), items_of(targets))
+    out, asked = folder / "out", iter([False] * 6 + [True])
+    first = []
+    with pytest.raises(KeyboardInterrupt):
+        first.extend(Inverter(generator, recipe, out=out).invert(items_of(targets), lambda: next(asked)))
+    assert len(list((out / ".resume").iterdir())) == 1
+    assert not list(out.rglob("run.json"))
+    second = events(Inverter(generator, recipe, out=out), items_of(targets))
+    assert (second["Progressed"][0].stage, second["Progressed"][0].step.step) == (1, 2)
+    assert not (out / ".resume").exists()
+    for a, b in zip(second["Finished"], plain["Finished"], strict=True):
+        assert torch.equal(a.inversion.inputs.ws, b.inversion.inputs.ws)
+        assert len(a.inversion.history) == len(b.inversion.history)
+    third = events(Inverter(generator, recipe, out=out), items_of(targets))
+    assert not third["Progressed"]
+    assert [e.again for e in third["Finished"]] == [True] * 3
+
+
+def test_a_killed_run_goes_on_from_its_last_save(generator, targets, folder, monkeypatch):
+    """No farewell: the generator of events is dropped. Saved after every step here, every ten seconds by default."""
+    out = folder / "out"
+    for count, _ in enumerate(Inverter(generator, FEW, out=out, save_every=0.0).invert(items_of(targets))):
+        if count == 2:
+            break
+    assert events(Inverter(generator, FEW, out=out), items_of(targets))["Progressed"][0].step.step == 2
+
+
+def test_a_state_that_does_not_fit_what_is_to_be_done_is_not_used(generator, targets, folder):
+    out, asked = folder / "out", iter([False, True])
+    with pytest.raises(KeyboardInterrupt):
+        list(Inverter(generator, FEW, out=out).invert(items_of(targets), lambda: next(asked)))
+    (state,) = (out / ".resume").iterdir()
+    (out / ".resume" / "damaged.safetensors").write_text("hello")
+    found = events(Inverter(generator, FEW, out=out), items_of(targets)[:2])
+    assert found["Progressed"][0].step.step == 0, "two of the three images: another batch"
+    assert not state.exists()
+    assert len(found["Finished"]) == 2
+
+
+@pytest.mark.parametrize("change", ["image", "recipe", "seed", "statistics", "option", "damage", "missing"])
+def test_what_decides_a_result_makes_it_stale(generator, targets, folder, change):
+    out = folder / "out"
+    inverter, items = Inverter(generator, FEW, out=out), items_of(targets)
+    events(inverter, items)
+    if change == "image":
+        items = [*tensor_items(targets[[1]], KEYS[:1]), *items[1:]]
+    elif change == "damage":
+        (out / "a" / "proj.png").write_bytes(b"hello")
+    elif change == "missing":
+        (out / "a" / "proj.png").unlink()
+    elif change == "statistics":
+        fit_pnorm(generator, 3000, batch=1000).save(folder / "pnorm_stats" / "tiny.safetensors")
+        inverter = Inverter(generator, FEW, out=out)
+    else:
+        changes = {"recipe": {"recipe": FEW.override(["stages.0.lr=0.1"])}, "seed": {"seed": 1}}
+        inverter = replace(inverter, **changes.get(change, {"options": (("fit", "pad"),)}))
+    found = events(inverter, items)
+    redone = [e.inversion.name for e in found["Finished"] if not e.again]
+    assert redone == (["a"] if change in ("image", "damage", "missing") else list(KEYS))
+
+
+def test_the_manifest_says_what_was_done(generator, targets, folder, statistics):
+    found = events(Inverter(generator, FEW, seed=4, out=folder / "out"), items_of(targets)[:1])
+    record = json.loads((folder / "out" / "a" / "run.json").read_text())
+    assert record["seed"] == 4
+    assert record["steps"] == 4
+    assert record["stop_reason"] == "done"
+    assert record["recipe"] == {"name": "few", "digest": FEW.digest}
+    assert record["generator"]["fingerprint"] == generator.fingerprint
+    assert set(record["statistics"]) == {"tiny.safetensors"}
+    assert record["dtype"] == "float32"
+    inversion = found["Finished"][0].inversion
+    v = statistics.whiten(inversion.inputs.ws.double())
+    assert record["metrics"]["radius"] == pytest.approx(v.square().mean().sqrt().item(), rel=1e-4)
+    assert record["metrics"]["l2"] == pytest.approx((inversion.image - targets[0]).square().mean().item(), rel=1e-3)
+
+
+def test_the_manifest_names_the_precision(targets, folder):
+    generator = make_tiny_generator(channels=(8, 6)).set_precision(torch.bfloat16)
+    events(Inverter(generator, FEW, out=folder / "out"), items_of(targets)[:1])
+    assert json.loads((folder / "out" / "a" / "run.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_images_with_and_without_a_mask_in_one_batch(generator, targets):
+    mask = torch.ones(3, 1, 8, 8)
+    mask[1, :, :4] = 0
+    masked = tensor_items(targets, KEYS, mask)
+    plain = items_of(targets)
+    mixed = events(Inverter(generator, FEW), [plain[0], masked[1], plain[2]])["Finished"]
+    alone = [events(Inverter(generator, FEW), [item])["Finished"][0] for item in (plain[0], masked[1], plain[2])]
+    for a, b in zip(mixed, alone, strict=True):
+        torch.testing.assert_close(a.inversion.inputs.ws, b.inversion.inputs.ws, rtol=0, atol=1e-4)
+
+
+# The Python interface
+
+
+def test_invert_tensors_and_files(generator, targets, folder):
+    from latentopt.images import save_png
+
+    results = latentopt.invert(generator, targets, FEW, names=KEYS, out=folder / "out")
+    assert [r.name for r in results] == list(KEYS)
+    torch.testing.assert_close(generator.synthesis(results[1].inputs)[0], results[1].image, rtol=0, atol=1e-5)
+    for i, name in enumerate("xyz"):
+        save_png(folder / f"{name}.png", targets[i])
+    seen = []
+    files = [folder / f"{name}.png" for name in "xyz"]
+    read = latentopt.invert(generator, files, FEW, on_event=seen.append)
+    assert [r.name for r in read] == ["x", "y", "z"]
+    assert any(isinstance(e, Progressed) for e in seen)
+
+
+def test_invert_refuses(generator, targets, monkeypatch):
+    with pytest.raises(LatentoptError, match="this generator takes"):
+        latentopt.invert(generator, targets[..., :4], FEW)
+    with pytest.raises(LatentoptError, match="same name"):
+        latentopt.invert(generator, targets, FEW, names=("a", "a", "b"))
+    with pytest.raises(UsageError, match="unknown recipe"):
+        latentopt.invert(generator, targets, "nothing")
+    monkeypatch.setattr(Mean, "__call__", spoiled_start(1))
+    with pytest.raises(LatentoptError, match="b/c: the loss is not finite"):
+        latentopt.invert(generator, targets, FEW, names=KEYS)
+
+
+def test_a_saved_run_holds_no_code(generator, targets, folder):
+    run = start(generator, FEW, targets)
+    next(iter(run.steps()))
+    run.save(folder / "state.safetensors")
+    tensors, metadata = load_tensors(folder / "state.safetensors")
+    assert set(metadata) == {"format", "meta"}
+    assert tensors["state|variables|w+/w"].shape == (3, 4, 16)
