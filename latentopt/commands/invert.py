@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,9 +115,10 @@ def command(
     if dry_run:
         click.echo(resolved.dump(), nl=False)
         return 0
-    from latentopt.outputs import check_outdir
+    from latentopt.outputs import check_outdir, sweep
 
     check_outdir(outdir)
+    sweep(outdir)
     from latentopt.devices import choose_device
     from latentopt.generators.checkpoints import load_generator
     from latentopt.inverter import Inverter
@@ -173,18 +176,22 @@ def _read_items(images: tuple[str, ...], generator: StyleGAN2, fit: str, alpha: 
     return items, failures
 
 
-def _interrupter() -> Callable[[], bool]:
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
     """Ctrl-C (or SIGTERM) once finishes the step and saves; a second Ctrl-C stops at once."""
     asked = []
 
     def ask(number: int, frame: object) -> None:
         asked.append(number)
-        click.echo("stopping after this step; once more stops now", err=True)
+        os.write(2, b"stopping after this step; once more stops now\n")  # a buffered stream may be in use just now
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    signal.signal(signal.SIGINT, ask)
-    signal.signal(signal.SIGTERM, ask)
-    return lambda: bool(asked)
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _invert(inverter: Inverter, items: list[Item], outdir: Path, save_video: bool, quiet: bool) -> list[dict]:
@@ -194,8 +201,8 @@ def _invert(inverter: Inverter, items: list[Item], outdir: Path, save_video: boo
     total = len(items) * sum(stage.steps + 1 for stage in inverter.recipe.stages)
     rows: list[dict] = []
     frames: dict[str, list] = {}
-    with Progress(total, "inverting", unit="image steps", quiet=quiet) as progress:
-        for event in inverter.invert(items, _interrupter()):
+    with Progress(total, "inverting", unit="image steps", quiet=quiet) as progress, _interruptible() as interrupted:
+        for event in inverter.invert(items, interrupted):
             if isinstance(event, Progressed):
                 mean = sum(event.step.best_loss) / len(event.step.best_loss)
                 progress.advance(len(event.step.rows), step=event.step.step, images=len(event.step.rows), best=mean)
@@ -208,7 +215,8 @@ def _invert(inverter: Inverter, items: list[Item], outdir: Path, save_video: boo
                 if event.again:
                     progress.note(f"{event.inversion.name}: done already")
                 rows.append(_row(event.inversion))
-                _write_video(frames.pop(event.inversion.name, []), outdir / event.inversion.name)
+                if save_video and not event.again:
+                    _write_video(frames.pop(event.inversion.name, []), event.inversion, outdir)
     return rows
 
 
@@ -224,25 +232,29 @@ def _row(inversion: Any) -> dict:
 
 
 def _keep_frames(frames: dict[str, list], event: Any) -> None:
-    """About VIDEO_FRAMES pictures of each image on its way, target on the left as NVIDIA's projector shows it."""
+    """About VIDEO_FRAMES pictures of each image on its way."""
+    stage, rows = event.run.recipe.stages[event.stage], event.run.rows()
+    if not rows or event.step.step % max(1, stage.steps // VIDEO_FRAMES):
+        return
+    names, images = event.run.current_images()
+    for name, image, target in zip(names, images, event.run.target[rows], strict=True):
+        frames.setdefault(name, []).append(_side_by_side(target, image))
+
+
+def _side_by_side(target: Any, image: Any) -> Any:
+    """Target left, result right, as NVIDIA's projector shows them: [3,H,W] twice -> uint8 [H,2W,3]."""
     import numpy as np
 
     from latentopt.images import to_uint8
 
-    stage = event.run.recipe.stages[event.stage]
-    if event.step.step % max(1, stage.steps // VIDEO_FRAMES):
-        return
-    names, images = event.run.current_images()
-    for name, image, target in zip(names, images, event.run.target[event.run.rows()], strict=True):
-        pair = np.concatenate([to_uint8(target.cpu()), to_uint8(image.cpu())], axis=1)
-        frames.setdefault(name, []).append(pair)
+    return np.concatenate([to_uint8(target), to_uint8(image.nan_to_num())], axis=1)
 
 
-def _write_video(frames: list, folder: Path) -> None:
+def _write_video(frames: list, inversion: Any, outdir: Path) -> None:
     from latentopt.video import save_video
 
-    if frames:
-        save_video(frames, folder / "proj.webp")
+    last = _side_by_side(inversion.target, inversion.image)
+    save_video([*frames, *[last] * 10], outdir / inversion.name / "proj.webp")
 
 
 def _report(rows: list[dict], outdir: Path, recipe: str) -> int:

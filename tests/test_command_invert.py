@@ -1,0 +1,465 @@
+"""`latentopt invert`: what it writes, its exit codes, and what is left after it was stopped, killed or refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_tiny_generator
+from PIL import Image
+
+import latentopt.generators.checkpoints as checkpoints
+from latentopt import outputs
+from latentopt import run as run_module
+from latentopt.commands import main
+from latentopt.generators.checkpoints import save_generator
+from latentopt.images import RUN_FILES, save_png
+from latentopt.initializers.simple import Mean
+from latentopt.pnorm_fit import fit_pnorm
+from latentopt.recipe import Recipe
+from latentopt.resources import resource_folder
+from latentopt.storage import load_tensors
+
+ROOT = Path(__file__).parent.parent
+QUICK = ("--network", "net/tiny.safetensors", "--recipe", "i2s", "--terms", "l2=1", "--steps", "3", "-q")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    """A folder with net/tiny.safetensors (16x16 pixels), its statistics, and three small photos."""
+    folder = tmp_path_factory.mktemp("prepared")
+    generator = make_tiny_generator(channels=(8, 6, 4))
+    save_generator(generator, folder / "net" / "tiny.safetensors")
+    fit_pnorm(generator, 2000, batch=1000).save(folder / "pnorm_stats" / "tiny.safetensors")
+    for i, name in enumerate("abc"):
+        photo(folder / "photos" / f"{name}.png", i)
+    return folder
+
+
+def photo(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    blocks = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    save_png(path, blocks.repeat_interleave(5, 1).repeat_interleave(5, 2))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, prepared) -> Path:
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def latentopt(monkeypatch, capsys):
+    """Run the command line as `main` does: (exit code, stdout, stderr)."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["latentopt", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return call
+
+
+def rows(folder: Path) -> dict[str, dict]:
+    with (folder / "summary.csv").open(newline="") as stream:
+        return {row["name"]: row for row in csv.DictReader(stream)}
+
+
+def w(folder: Path) -> np.ndarray:
+    with np.load(folder / "projected_w.npz") as arrays:
+        return arrays["w"]
+
+
+def finished(folder: Path) -> dict[str, int]:
+    """The images that count as done, with the time of their record."""
+    return {p.parent.name: p.stat().st_mtime_ns for p in folder.rglob("run.json")}
+
+
+def interrupt(monkeypatch, after: int, *numbers: int) -> None:
+    """Send this process signals once `after` measurements were made."""
+    plain, count = run_module.minimise, [0]
+
+    def minimise(problem, state):
+        for step in plain(problem, state):
+            count[0] += 1
+            if count[0] == after:
+                for number in numbers:
+                    os.kill(os.getpid(), number)
+            yield step
+
+    monkeypatch.setattr(run_module, "minimise", minimise)
+
+
+def test_a_batch_of_pictures(folder, latentopt):
+    code, out, _ = latentopt("invert", "photos", *QUICK, "--outdir", "results")
+    assert code == 0
+    assert "3 of 3 images in results/" in out
+    for name in "abc":
+        assert {path.name for path in (folder / "results" / name).iterdir()} == set(RUN_FILES)
+        record = json.loads((folder / "results" / name / "run.json").read_text())
+        assert record["source"]["path"] == f"photos/{name}.png"
+        assert record["steps"] == 3
+        recipe = Recipe.load(str(folder / "results" / name / "recipe.toml"))
+        assert recipe.stages[0].terms == ({"name": "l2", "weight": 1.0},)
+        history = (folder / "results" / name / "history.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in history] == [0, 1, 2, 3]
+        assert w(folder / "results" / name).shape == (1, 6, 16)
+    assert {p.name for p in (folder / "results").iterdir()} == {*"abc", "summary.csv", "grid.png", "index.html"}
+    assert {row["status"] for row in rows(folder / "results").values()} == {"ok"}
+    assert float(rows(folder / "results")["a"]["psnr"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--clipp", "2"], "No such option"),
+        (["--clip", "abc"], "not a valid float"),
+        (["--steps", "1.5"], "not a valid integer"),
+        (["--fit", "squeeze"], "crop"),
+        (["--recipe", "i2z"], "unknown recipe 'i2z'; did you mean 'i2s'?"),
+        (["--recipe", "typo.toml"], "unknown key 'lrr'; did you mean 'lr'?"),
+        (["--set", "stages.0.stepss=3"], "did you mean 'steps'?"),
+        (["--set", "stages.0.steps"], "write it as"),
+        (["--set", "stages.7.steps=3"], "has no"),
+        (["--space", "w++"], "unknown space 'w++'; did you mean 'w+'?"),
+        (["--space", "noise"], "not a latent space"),
+        (["--recipe", "i2s", "--space", "noise"], "not a latent space"),
+        (["--space", "z", "--clip", "2"], "--space.clip"),
+        (["--recipe", "sg2", "--clip", "2", "--set", "stages.0.optimize.1.clip=2"], "no such option"),
+        (["--terms", "l2=much"], "write it as perceptual=1,l2=0.5"),
+        (["--terms", "l3=1"], "unknown term 'l3'"),
+        (["--steps", "-1"], "at least 0"),
+        (["--batch", "0"], "at least 1"),
+        (["--init", "meen"], "did you mean 'mean'?"),
+        (["--outdir", "photos/a.png"], "the output folder is a file"),
+        (["--device", "cuda:99"], "device"),
+        (["--device", "tpu"], "unknown device"),
+        (["nowhere.png"], "nowhere.png: no such file"),
+        (["empty"], "no images found"),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, list) else "",
+)
+def test_what_cannot_be_meant_is_refused_with_2(folder, latentopt, arguments, words):
+    (folder / "empty").mkdir()
+    recipe = Recipe.load("i2s").dump().replace("lr =", "lrr =")
+    (folder / "typo.toml").write_text(recipe)
+    given = [] if arguments[0] in ("nowhere.png", "empty") else ["photos/a.png"]
+    code, _, err = latentopt("invert", *given, *arguments, "--network", "net/tiny.safetensors", "-q")
+    assert code == 2, err
+    assert words in err
+    assert "Traceback" not in err
+    assert not list(folder.rglob("run.json"))
+
+
+def test_an_output_folder_that_cannot_be_written_to_is_found_before_the_model_is_read(folder, latentopt, monkeypatch):
+    def denied(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    def load(*arguments, **options):
+        raise AssertionError("the model was read")
+
+    monkeypatch.setattr(outputs.tempfile, "mkstemp", denied)
+    monkeypatch.setattr(checkpoints, "load_generator", load)
+    code, _, err = latentopt("invert", "photos", *QUICK, "--outdir", "results")
+    assert code == 2
+    assert "results: cannot write to the output folder: Permission denied" in err
+
+
+def test_one_unreadable_picture_among_good_ones(folder, latentopt):
+    (folder / "photos" / "b.png").write_text("<html>not a picture</html>")
+    (folder / "photos" / "d.jpg").write_bytes(b"")
+    code, out, err = latentopt("invert", "photos", *QUICK)
+    assert code == 3
+    assert "photos/b.png" in err
+    assert "failed: b, d" in err
+    assert "2 of 4 images" in out
+    assert {name: row["status"] for name, row in rows(folder / "out").items()} == {
+        "a": "ok",
+        "c": "ok",
+        "b": "failed",
+        "d": "failed",
+    }
+    assert "b.png" in rows(folder / "out")["b"]["error"]
+    assert set(finished(folder / "out")) == {"a", "c"}
+
+
+def test_an_image_that_cannot_be_inverted_among_good_ones(folder, latentopt, monkeypatch):
+    plain = Mean.__call__
+
+    def spoiled(self, target, seeds):
+        inputs = plain(self, target, seeds)
+        inputs.ws[1] = float("nan")
+        return inputs
+
+    monkeypatch.setattr(Mean, "__call__", spoiled)
+    code, _, err = latentopt("invert", "photos", *QUICK, "--save-video")
+    assert code == 3
+    assert "failed: b" in err
+    assert rows(folder / "out")["b"]["error"] == "the loss is not finite at the start"
+    assert set(finished(folder / "out")) == {"a", "c"}
+
+
+def test_nothing_readable(folder, latentopt):
+    for name in "abc":
+        (folder / "photos" / f"{name}.png").write_text("no")
+    code, _, err = latentopt("invert", "photos", *QUICK)
+    assert code == 1
+    assert "none of the 3 pictures could be read" in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--space", "pnorm+", "--clip", "2"), ("--recipe", "ii2s"), ("--init", "p-mean")]
+)
+def test_missing_statistics(folder, latentopt, arguments):
+    shutil.rmtree(folder / "pnorm_stats")
+    code, _, err = latentopt("invert", "photos", *QUICK[:2], "--terms", "l2=1", "-q", *arguments)
+    assert code == 1
+    assert "latentopt fit-pnorm" in err
+    assert "Traceback" not in err
+
+
+def test_missing_networks(folder, latentopt):
+    code, _, err = latentopt("invert", "photos", "--network", "nothing.pkl", *QUICK[2:])
+    assert code in (1, 2)
+    assert "nothing.pkl" in err
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.system, ("touch ran",)
+
+
+def test_a_hostile_network_is_refused_with_4(folder, latentopt):
+    (folder / "evil.pkl").write_bytes(pickle.dumps({"G_ema": Hostile()}))
+    code, _, err = latentopt("invert", "photos", "--network", "evil.pkl", *QUICK[2:])
+    assert code == 4
+    assert "evil.pkl" in err
+    assert "system" in err
+    assert not (folder / "ran").exists()
+
+
+def test_finished_images_are_not_done_again(folder, latentopt):
+    latentopt("invert", "photos", *QUICK)
+    before = finished(folder / "out")
+    code, out, _ = latentopt("invert", "photos", *QUICK, "--batch", "1")
+    assert code == 0
+    assert "3 of 3" in out
+    assert finished(folder / "out") == before
+    assert set(rows(folder / "out")) == set("abc")
+    latentopt("invert", "photos", *QUICK, "--overwrite")
+    assert all(time > before[name] for name, time in finished(folder / "out").items())
+
+
+def test_a_picture_that_changed_under_its_name_is_done_again(folder, latentopt):
+    latentopt("invert", "photos", *QUICK)
+    before, old = finished(folder / "out"), w(folder / "out" / "b")
+    photo(folder / "photos" / "b.png", 99)
+    photo(folder / "photos" / "e.png", 100)
+    assert latentopt("invert", "photos", *QUICK)[0] == 0
+    after = finished(folder / "out")
+    assert {name for name in after if after[name] != before.get(name)} == {"b", "e"}
+    assert not np.array_equal(w(folder / "out" / "b"), old)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_once_it_saves_and_goes_on(folder, latentopt, monkeypatch, number):
+    """Two images a batch: the second batch is interrupted. The rest is as if nothing had happened, to the bit."""
+    arguments = ("invert", "photos", *QUICK, "--batch", "2")
+    assert latentopt(*arguments, "--outdir", "whole")[0] == 0
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        interrupt(patch, 6, number)
+        code, _, err = latentopt(*arguments)
+    assert code == 130
+    assert "interrupted" in err
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    before = finished(folder / "out")
+    assert set(before) == {"a", "b"}
+    (state,) = (folder / "out" / ".resume").iterdir()
+    assert json.loads(load_tensors(state)[1]["meta"])["state"]["step"] == 2
+    assert latentopt(*arguments)[0] == 0
+    after = finished(folder / "out")
+    assert {name for name in after if after[name] != before.get(name)} == {"c"}
+    assert not (folder / "out" / ".resume").exists()
+    for name in "abc":
+        assert np.array_equal(w(folder / "out" / name), w(folder / "whole" / name))
+    assert set(rows(folder / "out")) == set("abc")
+
+
+def test_stopped_twice_it_ends_at_once(folder, latentopt, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt(patch, 2, signal.SIGINT, signal.SIGINT)
+        code, _, _ = latentopt("invert", "photos", *QUICK)
+    assert code == 130
+    assert not (folder / "out" / ".resume").exists()
+    assert not finished(folder / "out")
+    assert latentopt("invert", "photos", *QUICK)[0] == 0
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from latentopt import run, storage
+from latentopt.commands import main
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if sys.argv.pop(1) == "between steps":
+    plain, seen = run.minimise, []
+    def minimise(problem, state):
+        for step in plain(problem, state):
+            seen.append(step)
+            if len(seen) == 6:
+                die()
+            yield step
+    run.minimise = minimise
+else:
+    replace = Path.replace
+    def killed(self, target):
+        if Path(target).name == "projected_w.npz" and Path(target).parent.name == "b":
+            die()
+        return replace(self, target)
+    Path.replace = killed
+main()
+"""
+
+
+@pytest.mark.parametrize("moment", ["between steps", "before renaming"])
+def test_killed_it_leaves_nothing_half_written(folder, latentopt, moment):
+    """One image a batch: the second is under way, or its result half written, when the process is killed."""
+    arguments = ("invert", "photos", *QUICK, "--batch", "1")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    killed = subprocess.run([sys.executable, "-c", KILLED, moment, *arguments], env=environment, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    before = finished(folder / "out")
+    assert set(before) == {"a"}
+    left = list((folder / "out").rglob(".*-????????.*"))
+    assert len(left) == (moment == "before renaming")
+    for path in left:
+        os.utime(path, (0, 0))  # long ago
+    assert latentopt(*arguments)[0] == 0
+    after = finished(folder / "out")
+    assert set(after) == set("abc")
+    assert after["a"] == before["a"]
+    assert not any(path.exists() for path in left), "what the killed run left is swept"
+    assert latentopt(*arguments, "--outdir", "whole")[0] == 0
+    assert all(np.array_equal(w(folder / "out" / name), w(folder / "whole" / name)) for name in "abc")
+
+
+@pytest.mark.parametrize("steps", [3, 60])
+def test_save_video(folder, latentopt, steps):
+    quick = [str(steps) if part == "3" else part for part in QUICK]
+    assert latentopt("invert", "photos/a.png", *quick, "--save-video")[0] == 0
+    with Image.open(folder / "out" / "a" / "proj.webp") as film:
+        assert film.size == (32, 16)
+        assert film.n_frames > 1
+
+
+def test_pictures_of_the_same_name_get_results_of_their_own(folder, latentopt):
+    for i, place in enumerate(("one", "two", "one/deep")):
+        photo(folder / place / "x.png", i)
+    assert latentopt("invert", "one/x.png", "two/x.png", *QUICK)[0] == 0
+    assert set(rows(folder / "out")) == {"x", "x-2"}
+    assert not np.array_equal(w(folder / "out" / "x"), w(folder / "out" / "x-2"))
+    assert latentopt("invert", "one", *QUICK, "--outdir", "tree")[0] == 0
+    assert set(rows(folder / "tree")) == {"x", "deep/x"}
+
+
+def test_dry_run_prints_a_recipe_and_does_nothing(folder, latentopt):
+    arguments = ("--space", "pnorm+", "--clip", "1.5", "--steps", "7", "--batch", "3", "--set", "stages.0.lr=0.25")
+    code, out, _ = latentopt("invert", *arguments, "-n", "--network", "nothing")
+    assert code == 0
+    (folder / "printed.toml").write_text(out)
+    stage = Recipe.load("printed.toml").stages[0]
+    assert stage.optimize == ({"name": "p-norm+", "clip": 1.5},)
+    assert (stage.steps, stage.batch, stage.lr) == (7, 3, 0.25)
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "optimize"),
+    [
+        ((), "ii2s", {"name": "w+", "clip": 2.0}),
+        (("--clip", "3"), "ii2s", {"name": "w+", "clip": 3.0}),
+        (("--space", "w"), "i2s", {"name": "w"}),
+        (("--space", "w", "--clip", "3"), "ii2s", {"name": "w", "clip": 3.0}),
+        (("--space", "pnorm+"), "ii2s-pnorm", {"name": "p-norm+", "clip": 2.0}),
+        (("--space", "pnorm", "--clip", "1"), "ii2s-pnorm", {"name": "p-norm", "clip": 1.0}),
+        (("--space", "z"), "ii2s-pnorm", {"name": "z"}),
+        (("--recipe", "pulse", "--space", "z"), "pulse", {"name": "z", "sphere": True}),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, tuple) else "",
+)
+def test_the_recipe_that_the_options_mean(latentopt, tmp_path, arguments, name, optimize):
+    _, out, _ = latentopt("invert", *arguments, "-n")
+    (tmp_path / "r.toml").write_text(out)
+    recipe = Recipe.load(str(tmp_path / "r.toml"))
+    assert (recipe.name, recipe.stages[0].optimize) == (name, (optimize,))
+
+
+def test_clipped_results_are_within_the_clip(folder, latentopt):
+    """In float32 and P-norm+, whichever space was optimised in."""
+    from latentopt.pnorm import PNorm
+
+    pnorm = PNorm.load(folder / "pnorm_stats" / "tiny.safetensors")
+    for space in ("w+", "pnorm+"):
+        code, _, _ = latentopt(
+            "invert", "photos", *QUICK[:2], "--terms", "l2=1", "--space", space, "--clip", "0.5", "--steps", "8",
+            "--lr", "0.5", "--outdir", space, "-q",
+        )  # fmt: skip
+        assert code == 0
+        v = pnorm.whiten(torch.from_numpy(w(folder / space / "a")).double())
+        assert 0.45 < v.abs().max() < 0.5 + 1e-3
+
+
+def test_other_precision_is_on_record(folder, latentopt):
+    assert latentopt("invert", "photos/a.png", *QUICK, "--dtype", "bfloat16")[0] == 0
+    assert json.loads((folder / "out" / "a" / "run.json").read_text())["dtype"] == "bfloat16"
+
+
+@pytest.mark.skipif(not (resource_folder("bundled") / "samples").is_dir(), reason="no sample pictures are shipped yet")
+def test_without_an_image_the_samples_are_taken(folder, latentopt):
+    code, out, err = latentopt("invert", *QUICK)
+    assert code == 0
+    assert "bundled sample" in err
+    assert " of " in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["invert", "--help"], 0),
+        (["fit-pnorm", "--help"], 0),
+        (["invrt"], 2),
+        (["invert", "--clip", "abc"], 2),
+        (["invert", "--recipe", "i2z"], 2),
+        (["invert", "--recipe", "ii2s", "--set", "stages.0.optimize.0.clipp=1"], 2),
+        (["invert", "--recipe", "pulse", "--dry-run"], 0),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, list) else "",
+)
+def test_quick_answers_do_not_wait_for_torch(arguments, code):
+    script = (
+        "import sys\nfrom latentopt.commands import main\n"
+        "try:\n    main()\nexcept SystemExit as ended:\n    print()\n"
+        "    print(ended.code, 'torch' in sys.modules, 'numpy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == f"{code} False False", done.stderr
