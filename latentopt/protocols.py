@@ -23,9 +23,10 @@ from latentopt.types import GeneratorInputs, Variables, View
 
 @runtime_checkable
 class Generator(Protocol):
-    """A pretrained generator. `name` is for people; `fingerprint` identifies the weights."""
+    """A pretrained generator. `name` is for people; `fingerprint` identifies the weights; `card` tells of the training."""
 
     name: str
+    card: dict[str, object]
 
     @property
     def resolution(self) -> tuple[int, int]: ...

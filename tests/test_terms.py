@@ -153,7 +153,7 @@ def test_auto_takes_the_bundled_network_for_the_bundled_generator(image, target,
 
     monkeypatch.setattr(perceptual, "load_lpips", missing)
     bundled = make_tiny_generator()
-    bundled.name = "portraits"
+    bundled.card = {"data": "portraits"}
     explicit = TERMS.create("perceptual", tiny_generator, target, net="bundled")(view(image, target))
     assert torch.equal(TERMS.create("perceptual", bundled, target)(view(image, target)), explicit)
     with pytest.raises(MissingWeightsError):

@@ -21,7 +21,7 @@ class Perceptual(Term):
     """Distance of deep features, [B].
 
     net   bundled: a network trained on the bundled portraits, shipped; lpips-vgg, lpips-alex: the published LPIPS, whose
-          backbone is downloaded once; auto: bundled for the bundled generator, else lpips-vgg
+          backbone is downloaded once; auto: bundled for a generator whose card says it drew portraits, else lpips-vgg
     size  images higher than this are shrunk first (area average); by default 256, and 64 for the bundled net
     """
 
@@ -29,7 +29,7 @@ class Perceptual(Term):
         if net not in NETS:
             raise UsageError(f"perceptual net {net!r} is not one of {', '.join(NETS)}")
         if net == "auto":
-            net = "bundled" if generator.name == "portraits" else "lpips-vgg"
+            net = "bundled" if generator.card.get("data") == "portraits" else "lpips-vgg"
         self.size = size or (64 if net == "bundled" else 256)
         self.extract, self.distance = (
             _bundled(target) if net == "bundled" else _lpips(net.removeprefix("lpips-"), target)
