@@ -210,7 +210,7 @@ def find_stats(generator: Generator, folders: Sequence[Path] | None = None) -> t
             return PNorm.load(path, generator), path
         except StatisticsError as error:
             refused.append(str(error))
-    remedy = f"run: latentopt fit-pnorm --network {generator.name}"
+    remedy = f"run: latentopt fit-pnorm --network {generator.source}"
     missing = f"no P-norm statistics of {generator.name!r} ({generator.fingerprint}); {remedy}"
     raise StatisticsError("\n".join([missing, *refused]))
 
@@ -222,5 +222,5 @@ def _check_fits(pnorm: PNorm, path: Path, generator: Generator, force: bool) -> 
     if pnorm.fingerprint not in (None, generator.fingerprint) and not force:
         raise StatisticsError(
             f"{path}: P-norm statistics of generator {pnorm.name!r} ({pnorm.fingerprint}), not of {generator.name!r} "
-            f"({generator.fingerprint}); run latentopt fit-pnorm --network {generator.name}, or pass --force"
+            f"({generator.fingerprint}); run latentopt fit-pnorm --network {generator.source}, or pass --force"
         )

@@ -26,6 +26,7 @@ class Generator(Protocol):
     """A pretrained generator. `name` is for people; `fingerprint` identifies the weights; `card` tells of the training."""
 
     name: str
+    source: str  # what `--network` takes to load it
     card: dict[str, object]
 
     @property

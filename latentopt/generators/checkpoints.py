@@ -70,7 +70,7 @@ def generator_from(checkpoint: Checkpoint, name: str) -> StyleGAN2:
     if lacks_w_avg:
         generator.w_avg.copy_(estimate_w_avg(generator))
         notes += (f"the file has no mean of w: estimated from {W_AVG_SAMPLES:,} samples (seed 0)",)
-    generator.name = Path(name).stem
+    generator.name, generator.source = Path(name).stem, name
     generator.notes, generator.card = notes, card
     return generator
 

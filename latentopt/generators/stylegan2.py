@@ -60,7 +60,7 @@ class StyleGAN2(nn.Module):
 
     def __init__(self, config: StyleGAN2Config, name: str = "generator") -> None:
         super().__init__()
-        self.config, self.name = config, name
+        self.config, self.name, self.source = config, name, name
         self.notes: tuple[str, ...] = ()  # what a loaded file lacked, and what was put in its place
         self.card: dict[str, object] = {}  # what is known about the training
         self.mapping = MappingNetwork(
