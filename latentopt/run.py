@@ -243,7 +243,6 @@ def _unflatten(prefix: str, tensors: dict[str, Tensor], device: torch.device) ->
             node = tree
             for key in path[:-1]:
                 node = node.setdefault(key, {})
-            node[path[-1]] = tensor.to(
-                device, copy=True
-            )  # a mapped file is not aligned: matrix products round differently
+            # a copy, since tensors of a mapped file are not aligned, and matrix products then round differently
+            node[path[-1]] = tensor.to(device, copy=True)
     return tree

@@ -509,3 +509,19 @@ def test_the_loss_is_the_weighted_sum(generator, targets, terms):
     _, (first, _) = work(problem)
     for i in range(3):
         assert first.loss[i] == pytest.approx(first.parts["l2"][i] + 0.5 * first.parts["l1"][i], rel=1e-6)
+
+
+@pytest.mark.parametrize("batch", [3, 1])
+def test_seeds_and_masks_stay_with_their_images_when_another_leaves(generator, targets, batch):
+    """Image 0 fails at the start; the others are as they are alone, in one piece or in chunks."""
+    mask = torch.ones(3, 1, 8, 8)
+    mask[1, :, :4], mask[2, :, :, :3] = 0, 0
+    settings = {"noise_mode": "random", "jitter": {"scale": 0.2}, "steps": 8, "batch": batch}
+    problem = make(generator, targets, mask=mask, **settings)
+    ws = problem.start.ws.clone()
+    ws[0] = math.nan
+    state, _ = work(replace(problem, start=GeneratorInputs(ws)))
+    assert [text.split(":")[0] for text in state.status] == ["failed", "done", "done"]
+    for i in (1, 2):
+        alone, _ = work(make(generator, targets[[i]], SEEDS[i : i + 1], mask[[i]], **settings))
+        torch.testing.assert_close(state.best["w+/w"][i], alone.best["w+/w"][0], rtol=0, atol=TOLERANCE)
