@@ -53,7 +53,7 @@ class GeneratorTraining:
     path_weight: float = 0.0
     path_interval: int = 4
     mixing: float = 0.9
-    noise_from: int = 100_000
+    noise_from: int = 400_000
     ema_images: float = 5_000
     ema_rampup: float = 0.05
     w_avg_beta: float = 0.998
