@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from latentopt.errors import CheckpointError, LatentoptError, StatisticsError
+from latentopt.errors import CheckpointError, ImageError, LatentoptError, StatisticsError
 from latentopt.images import TargetImage, read_image
 from latentopt.inversion import Inversion, is_complete, manifest, metrics, run_key
 from latentopt.loop import Step
+from latentopt.outputs import clear_write_errors
 from latentopt.pnorm import PNorm, find_stats
 from latentopt.protocols import Generator
 from latentopt.recipe import Recipe
@@ -31,6 +32,18 @@ class Item:
     name: str
     source: str
     target: TargetImage
+
+
+@dataclass(frozen=True)
+class Unread:
+    """An image that is read only when its turn comes, so that any number fits into memory. `read` may raise ImageError."""
+
+    name: str
+    source: str
+    read: Callable[[], TargetImage]
+
+    def item(self) -> Item:
+        return Item(self.name, self.source, self.read())
 
 
 @dataclass(frozen=True)
@@ -52,11 +65,12 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """An image could not be inverted; the others go on."""
+    """An image could not be inverted, or (`unreadable`) not even read; the others go on."""
 
     name: str
     source: str
     reason: str
+    unreadable: bool = False
 
 
 Event = Progressed | Finished | Failed
@@ -96,20 +110,44 @@ class Inverter:
         options = dict(self.options) | self.statistics_hash
         return run_key(item.target.sha256, self.recipe.digest, self.generator.fingerprint, self.seed, options)
 
-    def invert(self, items: Sequence[Item], interrupted: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+    def invert(
+        self, items: Sequence[Item | Unread], interrupted: Callable[[], bool] = lambda: False
+    ) -> Iterator[Event]:
         """Events as they happen. When `interrupted` says so after a step, the state is saved and KeyboardInterrupt raised.
 
-        What an earlier run finished is not done again; what it was in the middle of goes on where it was.
+        What an earlier run was in the middle of comes first and goes on where it was; then the rest in order, each batch as
+        large as the recipe says. What an earlier run finished is not done again, unless its own batch was left half saved.
         """
-        pending = []
-        for item in items:
-            done = self._done(item)
-            if done is None:
-                pending.append(item)
-            else:
-                yield Finished(done, again=True)
-        for run, batch in self._runs(pending):
+        left = {item.name: item for item in items}
+        for path, batch in self._interrupted_batches(left):
+            for item in batch:
+                del left[item.name]
+            target, mask = self._tensors(batch)
+            run = Run.load(path, self.generator, self.recipe, target, mask)
             yield from self._work(run, batch, interrupted)
+        size = max(stage.batch for stage in self.recipe.stages)
+        batch: list[Item] = []
+        for waiting in left.values():
+            try:
+                item = waiting.item() if isinstance(waiting, Unread) else waiting
+            except ImageError as error:
+                yield Failed(waiting.name, waiting.source, str(error), unreadable=True)
+                continue
+            done = self._done(item)
+            if done is not None:
+                yield Finished(done, again=True)
+                continue
+            batch.append(item)
+            if len(batch) == size:
+                yield from self._work(self._new_run(batch), batch, interrupted)
+                batch = []
+        if batch:
+            yield from self._work(self._new_run(batch), batch, interrupted)
+
+    def _new_run(self, batch: Sequence[Item]) -> Run:
+        target, mask = self._tensors(batch)
+        names = tuple(item.name for item in batch)
+        return Run(self.generator, self.recipe, target, names, tuple(image_seed(self.seed, n) for n in names), mask)
 
     def _done(self, item: Item) -> Inversion | None:
         """What an earlier run made of exactly this, or None; a result with a damaged file counts as none."""
@@ -120,39 +158,24 @@ class Inverter:
         except CheckpointError:
             return None
 
-    def _runs(self, pending: Sequence[Item]) -> Iterator[tuple[Run, list[Item]]]:
-        """Interrupted batches first, then the rest in order, each batch as large as the recipe says."""
-        left = {item.name: item for item in pending}
-        for path in self._saved():
-            batch = self._batch_of(path, left)
-            if batch is None:
+    def _interrupted_batches(self, left: Mapping[str, Item | Unread]) -> Iterator[tuple[Path, list[Item]]]:
+        """The saved batches whose images are all named now. Stale, damaged or finished ones are removed, others' kept."""
+        folder = None if self.out is None else self.out / RESUME_FOLDER
+        for path in [] if folder is None else sorted(folder.glob("*.safetensors")):
+            try:
+                names = Run.read_keys(path)
+                if not all(name in left for name in names):
+                    continue
+                waiting = [left[name] for name in names]
+                batch = [item.item() if isinstance(item, Unread) else item for item in waiting]
+            except (CheckpointError, ImageError):
                 path.unlink(missing_ok=True)
                 continue
-            for item in batch:
-                del left[item.name]
-            target, mask = self._tensors(batch)
-            yield Run.load(path, self.generator, self.recipe, target, mask), batch
-        size, rest = max(stage.batch for stage in self.recipe.stages), list(left.values())
-        for start in range(0, len(rest), size):
-            batch = rest[start : start + size]
-            target, mask = self._tensors(batch)
-            names = tuple(item.name for item in batch)
-            seeds = tuple(image_seed(self.seed, name) for name in names)
-            yield Run(self.generator, self.recipe, target, names, seeds, mask), batch
-
-    def _saved(self) -> list[Path]:
-        if self.out is None:
-            return []
-        return sorted((self.out / RESUME_FOLDER).glob("*.safetensors"))
-
-    def _batch_of(self, path: Path, left: dict[str, Item]) -> list[Item] | None:
-        """The items of a saved batch, or None when it is not exactly what is to be done now."""
-        try:
-            names = Run.read_keys(path)
-        except CheckpointError:
-            return None
-        batch = [left[name] for name in names if name in left]
-        return batch if len(batch) == len(names) and self._resume_path(batch) == path else None
+            finished = all(is_complete(self.out / item.name, self.run_key(item)) for item in batch)
+            if self._resume_path(batch) == path and not finished:
+                yield path, batch
+            else:
+                path.unlink(missing_ok=True)
 
     def _resume_path(self, batch: Sequence[Item]) -> Path:
         digest = hashlib.sha256("".join(f"{item.name}{self.run_key(item)}" for item in batch).encode()).hexdigest()
@@ -175,7 +198,8 @@ class Inverter:
             unsaved += step.seconds
             stop = interrupted()
             if path is not None and (stop or unsaved > self.save_every):
-                run.save(path)
+                with clear_write_errors(path):
+                    run.save(path)
                 unsaved = 0.0
             if stop:
                 raise KeyboardInterrupt

@@ -11,6 +11,11 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
+
 from latentopt.errors import LatentoptError, UsageError
 
 # storage.write_atomically names its temporary files `.<stem>-<8 characters><suffix>`; these are the ones of a run.
@@ -51,6 +56,27 @@ def check_outdir(outdir: Path) -> None:
         Path(name).unlink()
     except OSError as error:
         raise UsageError(f"{outdir}: cannot write to the output folder: {_reason(error)}; choose another") from error
+
+
+@contextmanager
+def locked(outdir: Path) -> Iterator[None]:
+    """Hold `outdir` for this process; the system lets go of it whenever the process ends.
+
+    Raises UsageError when another process works in it. Without file locks (Windows, some network disks) nothing is held.
+    """
+    if fcntl is None:
+        yield
+        return
+    with (Path(outdir) / ".lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"{outdir}: another latentopt is at work there; wait for it, or choose another --outdir"
+            ) from None
+        except OSError:
+            pass  # a file system that knows no locks
+        yield
 
 
 def sweep(outdir: Path, older_than: float = 600.0) -> list[Path]:

@@ -142,7 +142,8 @@ def recipe_names() -> list[str]:
 def with_space(recipe: Recipe, space: str, options: Mapping[str, Any]) -> Recipe:
     """The same recipe with its latent space replaced in every stage that has one.
 
-    What the recipe asks of its own space (its clip, its learning rate) goes along where the new space knows it too;
+    What the recipe asks of its own space (its clip, its learning rate) goes along where the new space knows it too, a
+    default of the old space does not;
     `options` that are not None come on top. Raises UsageError.
     """
     space = PARAMETERIZATIONS.resolve(space)
@@ -156,9 +157,12 @@ def with_space(recipe: Recipe, space: str, options: Mapping[str, Any]) -> Recipe
         latent = [part for part in stage.optimize if part["name"] in LATENT_SPACES]
         if not latent:
             return stage
-        kept = {key: value for key, value in latent[0].items() if key in known}
+        old = PARAMETERIZATIONS.options(latent[0]["name"])
+        asked = {key: value for key, value in latent[0].items() if key not in old or value != old[key].default}
+        kept = {key: value for key, value in asked.items() if key in known}
         others = (part for part in stage.optimize if part["name"] not in LATENT_SPACES)
-        return replace(stage, optimize=({"name": space, **kept, **given}, *others))
+        part = _plugin({"name": space, **kept, **given}, PARAMETERIZATIONS, "--space", extra="lr")
+        return replace(stage, optimize=(part, *others))
 
     return replace(recipe, stages=tuple(swap(stage) for stage in recipe.stages))
 
@@ -241,6 +245,9 @@ def _plugin(
     if name not in also:
         name = registry.resolve(name)
         registry.check(name, table, place)
+        defaults = {key: option.default for key, option in registry.options(name).items()}
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
+        table = {key: value for key, value in plain.items() if value is not None} | table
     elif table:
         raise UsageError(f"{place}: {name!r} takes no options")
     return {"name": name, **table, **number}

@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from latentopt.errors import CheckpointError
+from latentopt.errors import CheckpointError, UsageError
 from latentopt.initializers.simple import sample_w
 from latentopt.loop import State, Step, minimise
 from latentopt.parameterizations.joint import Joint
 from latentopt.problem import Objective, Problem
 from latentopt.protocols import Generator, Parameterization
 from latentopt.recipe import Recipe, Stage
-from latentopt.registry import INITIALIZERS, PARAMETERIZATIONS, TERMS
+from latentopt.registry import INITIALIZERS, OPTIMIZERS, PARAMETERIZATIONS, TERMS
 from latentopt.storage import load_tensors, save_tensors
 from latentopt.types import GeneratorInputs
 
@@ -37,6 +37,17 @@ def w_std(generator: Generator) -> float:
     return (w - w.mean(dim=0)).square().sum(dim=1).mean().sqrt().item()
 
 
+def check_optimizer(table: dict) -> None:
+    """Raise UsageError for values that torch's optimiser refuses, such as a beta of 2."""
+    options = {key: value for key, value in table.items() if key != "name"}
+    point = torch.zeros(1, requires_grad=True)
+    point.grad = torch.zeros(1)
+    try:
+        OPTIMIZERS.create(table["name"], [{"params": [point], "lr": 1.0}], **options).step()
+    except (ValueError, TypeError, IndexError) as error:
+        raise UsageError(f"optimizer {table['name']!r} refuses {options}: {error}") from error
+
+
 def build_problem(
     generator: Generator,
     stage: Stage,
@@ -44,19 +55,25 @@ def build_problem(
     seeds: Sequence[int],
     mask: Tensor | None = None,
     start: GeneratorInputs | None = None,
+    begun: bool = False,
 ) -> Problem:
-    """Make a stage's plug-ins for images target [B,3,H,W] in [-1,1]. `start` is what the stage before it ended with."""
+    """Make a stage's plug-ins for images target [B,3,H,W] in [-1,1].
+
+    `start` is what the stage before it ended with or, when the stage has `begun` already, what it started from.
+    Raises UsageError for options that a plug-in refuses.
+    """
 
     def options(part: dict, *own: str) -> dict:
         return {key: value for key, value in part.items() if key not in ("name", *own)}
 
-    if start is None or stage.init["name"] != "previous":
+    if start is None or (stage.init["name"] != "previous" and not begun):
         start = INITIALIZERS.create(stage.init["name"], generator, **options(stage.init))(target, seeds)
     lenses = {p["name"]: PARAMETERIZATIONS.create(p["name"], generator, **options(p, "lr")) for p in stage.optimize}
     terms = {
         p["name"]: (float(p.get("weight", 1)), TERMS.create(p["name"], generator, target, **options(p, "weight")))
         for p in stage.terms
     }
+    check_optimizer(stage.optimizer)
     return Problem(
         generator=generator,
         target=target,
@@ -101,7 +118,9 @@ class Run:
         """Do the work: (stage, record) after each step. Images that fail stay behind; the others go on."""
         while self.stage < len(self.recipe.stages):
             stage = self.recipe.stages[self.stage]
-            problem = build_problem(self.generator, stage, self.target, self.seeds, self.mask, self.start)
+            problem = build_problem(
+                self.generator, stage, self.target, self.seeds, self.mask, self.start, begun=self.state is not None
+            )
             self._lens = problem.lens
             if self.state is None:
                 self.start = problem.start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import pickle
@@ -19,9 +20,10 @@ from conftest import make_tiny_generator
 from PIL import Image
 
 import latentopt.generators.checkpoints as checkpoints
-from latentopt import outputs
+from latentopt import images, outputs
 from latentopt import run as run_module
 from latentopt.commands import main
+from latentopt.errors import UsageError
 from latentopt.generators.checkpoints import save_generator
 from latentopt.images import RUN_FILES, save_png
 from latentopt.initializers.simple import Mean
@@ -31,6 +33,8 @@ from latentopt.resources import resource_folder
 from latentopt.storage import load_tensors
 
 ROOT = Path(__file__).parent.parent
+PLAIN = {"l2": 0.0, "std_floor": 0.0}  # the defaults of w and w+, which a recipe writes out
+PNORM = PLAIN | {"sphere": False}
 QUICK = ("--network", "net/tiny.safetensors", "--recipe", "i2s", "--terms", "l2=1", "--steps", "3", "-q")
 
 
@@ -118,7 +122,8 @@ def test_a_batch_of_pictures(folder, latentopt):
         history = (folder / "results" / name / "history.jsonl").read_text().splitlines()
         assert [json.loads(line)["step"] for line in history] == [0, 1, 2, 3]
         assert w(folder / "results" / name).shape == (1, 6, 16)
-    assert {p.name for p in (folder / "results").iterdir()} == {*"abc", "summary.csv", "grid.png", "index.html"}
+    made = {"summary.csv", "grid.png", "index.html", ".lock"}
+    assert {p.name for p in (folder / "results").iterdir()} == {*"abc", *made}
     assert {row["status"] for row in rows(folder / "results").values()} == {"ok"}
     assert float(rows(folder / "results")["a"]["psnr"]) > 0
 
@@ -184,7 +189,7 @@ def test_one_unreadable_picture_among_good_ones(folder, latentopt):
     (folder / "photos" / "d.jpg").write_bytes(b"")
     code, out, err = latentopt("invert", "photos", *QUICK)
     assert code == 3
-    assert "photos/b.png" in err
+    assert "skipped: photos/b.png" in err
     assert "failed: b, d" in err
     assert "2 of 4 images" in out
     assert {name: row["status"] for name, row in rows(folder / "out").items()} == {
@@ -211,6 +216,80 @@ def test_an_image_that_cannot_be_inverted_among_good_ones(folder, latentopt, mon
     assert "failed: b" in err
     assert rows(folder / "out")["b"]["error"] == "the loss is not finite at the start"
     assert set(finished(folder / "out")) == {"a", "c"}
+
+
+def test_pictures_are_read_in_their_turn(folder, latentopt, monkeypatch):
+    """One image a batch: each is read when the one before it is done, so any number fits into memory."""
+    plain, done = images.read_image, []
+
+    def read_image(path, *arguments, **options):
+        done.append((Path(path).stem, sorted(finished(folder / "out"))))
+        return plain(path, *arguments, **options)
+
+    monkeypatch.setattr(images, "read_image", read_image)
+    (folder / "photos" / "b.png").write_text("no")
+    assert latentopt("invert", "photos", *QUICK, "--batch", "1")[0] == 3
+    assert done == [("a", []), ("b", ["a"]), ("c", ["a"])]
+
+
+def test_a_second_run_in_the_same_folder_is_refused_at_once(folder, latentopt):
+    (folder / "out").mkdir()
+    with outputs.locked(folder / "out"):
+        code, _, err = latentopt("invert", "photos", *QUICK)
+        assert code == 2
+        assert "out: another latentopt is at work there" in err
+        assert not finished(folder / "out")
+        assert latentopt("invert", "photos/a.png", *QUICK, "--outdir", "elsewhere")[0] == 0
+    assert latentopt("invert", "photos", *QUICK)[0] == 0, "free again"
+
+
+LOCKS = """
+import sys
+from pathlib import Path
+from latentopt.outputs import locked
+with locked(Path("out")):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_killed_process_lets_go_of_its_folder(folder):
+    (folder / "out").mkdir()
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", LOCKS], env=environment, **pipes) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(UsageError, match="another latentopt"), outputs.locked(folder / "out"):
+            pass
+        other.kill()
+    with outputs.locked(folder / "out"):
+        pass
+
+
+def test_a_file_system_without_locks_is_worked_on_all_the_same(folder, latentopt, monkeypatch):
+    def flock(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(outputs.fcntl, "flock", flock)
+    assert latentopt("invert", "photos/a.png", *QUICK)[0] == 0
+
+
+def test_the_lock_is_not_taken_for_a_picture(folder):
+    with outputs.locked(folder / "photos"):
+        assert (folder / "photos" / ".lock").exists()
+        assert [source.key for source in images.find_images(["photos"])] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"), [("betas=[2.0, 0.9]", "beta"), ("betas=[0.9]", "betas"), ("eps=-1.0", "epsilon")]
+)
+def test_options_that_an_optimiser_refuses(folder, latentopt, setting, words):
+    table = "stages.0.optimizer={name = 'adam', " + setting + "}"
+    code, _, err = latentopt("invert", "photos/a.png", *QUICK, "--set", table)
+    assert code == 2
+    assert "optimizer 'adam' refuses" in err
+    assert words in err
+    assert "Traceback" not in err
 
 
 def test_nothing_readable(folder, latentopt):
@@ -386,7 +465,7 @@ def test_dry_run_prints_a_recipe_and_does_nothing(folder, latentopt):
     assert code == 0
     (folder / "printed.toml").write_text(out)
     stage = Recipe.load("printed.toml").stages[0]
-    assert stage.optimize == ({"name": "p-norm+", "clip": 1.5},)
+    assert stage.optimize == (PNORM | {"name": "p-norm+", "clip": 1.5},)
     assert (stage.steps, stage.batch, stage.lr) == (7, 3, 0.25)
     assert not (folder / "out").exists()
 
@@ -394,14 +473,14 @@ def test_dry_run_prints_a_recipe_and_does_nothing(folder, latentopt):
 @pytest.mark.parametrize(
     ("arguments", "name", "optimize"),
     [
-        ((), "ii2s", {"name": "w+", "clip": 2.0}),
-        (("--clip", "3"), "ii2s", {"name": "w+", "clip": 3.0}),
-        (("--space", "w"), "i2s", {"name": "w"}),
-        (("--space", "w", "--clip", "3"), "ii2s", {"name": "w", "clip": 3.0}),
-        (("--space", "pnorm+"), "ii2s-pnorm", {"name": "p-norm+", "clip": 2.0}),
-        (("--space", "pnorm", "--clip", "1"), "ii2s-pnorm", {"name": "p-norm", "clip": 1.0}),
-        (("--space", "z"), "ii2s-pnorm", {"name": "z"}),
-        (("--recipe", "pulse", "--space", "z"), "pulse", {"name": "z", "sphere": True}),
+        ((), "ii2s", PLAIN | {"name": "w+", "clip": 2.0}),
+        (("--clip", "3"), "ii2s", PLAIN | {"name": "w+", "clip": 3.0}),
+        (("--space", "w"), "i2s", PLAIN | {"name": "w"}),
+        (("--space", "w", "--clip", "3"), "ii2s", PLAIN | {"name": "w", "clip": 3.0}),
+        (("--space", "pnorm+"), "ii2s-pnorm", PNORM | {"name": "p-norm+", "clip": 2.0}),
+        (("--space", "pnorm", "--clip", "1"), "ii2s-pnorm", PNORM | {"name": "p-norm", "clip": 1.0}),
+        (("--space", "z"), "ii2s-pnorm", {"name": "z", "sphere": True, "label": 0}),
+        (("--recipe", "pulse", "--space", "z"), "pulse", {"name": "z", "sphere": True, "label": 0}),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, tuple) else "",
 )

@@ -8,7 +8,7 @@ import torch
 from conftest import make_tiny_generator
 from torch import Tensor
 
-from latentopt.errors import CheckpointError, LatentoptError, StatisticsError, UsageError
+from latentopt.errors import CheckpointError, StatisticsError, UntrustedFileError
 from latentopt.initializers.simple import sample_w
 from latentopt.pnorm_fit import fit_pnorm
 from latentopt.registry import INITIALIZERS
@@ -107,12 +107,13 @@ def test_p_mean_without_statistics(folder, tiny_generator, target):
 
 
 def test_saved_inputs_come_back_whole(folder, tiny_generator, target, tiny_inputs):
-    noise = {"b4.conv1": torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))}
-    tiny_inputs.replace(noise=noise).save(folder / "run" / "inputs.safetensors")
+    noise = {"b4.conv1": torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))}
+    saved = tiny_inputs.index([2]).replace(noise=noise)
+    saved.save(folder / "run" / "inputs.safetensors", {"fingerprint": tiny_generator.fingerprint, "name": "tiny"})
     for path in ("run", "run/inputs.safetensors"):
         found = start("file", tiny_generator, target, path=path)
-        assert torch.equal(found.ws, tiny_inputs.ws)
-        assert torch.equal(found.noise["b4.conv1"], noise["b4.conv1"])
+        assert torch.equal(found.ws, tiny_inputs.ws[[2, 2, 2]])
+        assert torch.equal(found.noise["b4.conv1"], noise["b4.conv1"].expand(3, -1, -1, -1))
 
 
 def test_one_images_latent_serves_all(tiny_generator, target, tiny_inputs):
@@ -120,11 +121,23 @@ def test_one_images_latent_serves_all(tiny_generator, target, tiny_inputs):
     assert torch.equal(ws, tiny_inputs.ws[1].expand(3, -1, -1))
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".npy"])
+def test_another_generators_latents_are_refused_unless_forced(folder, tiny_generator, target, tiny_inputs):
+    other = make_tiny_generator(5)
+    tiny_inputs.index([1]).save(folder / "other.safetensors", {"fingerprint": other.fingerprint, "name": "other"})
+    with pytest.raises(CheckpointError, match=r"other\.safetensors: saved with generator .*force = true") as caught:
+        start("file", tiny_generator, target, path="other.safetensors")
+    assert other.fingerprint in str(caught.value)
+    assert tiny_generator.fingerprint in str(caught.value)
+    ws = start("file", tiny_generator, target, path="other.safetensors", force=True).ws
+    assert torch.equal(ws, tiny_inputs.ws[[1, 1, 1]])
+    assert torch.equal(start("file", other, target, path="other.safetensors").ws, ws)
+
+
+@pytest.mark.parametrize("rows", [1, None], ids=["[1,L,C]", "[L,C]"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_projected_w(folder, tiny_generator, target, tiny_inputs, suffix, dtype):
-    w, path = tiny_inputs.ws[:1].numpy().astype(dtype), folder / f"projected_w{suffix}"
-    np.savez(path, w=w) if suffix == ".npz" else np.save(path, w)
+def test_projected_w(folder, tiny_generator, target, tiny_inputs, rows, dtype):
+    w, path = tiny_inputs.ws[0].numpy().astype(dtype), folder / "projected_w.npz"
+    np.savez(path, w=w[None] if rows else w)
     ws = start("file", tiny_generator, target, path=str(path)).ws
     assert ws.dtype == torch.float32
     torch.testing.assert_close(ws, tiny_inputs.ws[:1].expand(3, -1, -1))
@@ -134,19 +147,25 @@ def wrong_files(folder) -> dict:
     """name: (what writes it, words of the message)."""
     w = np.zeros((1, 8, 16), np.float32)
     return {
-        "two.npz": (lambda p: np.savez(p, w=np.zeros((2, 8, 16))), "2 images' latents for 3"),
-        "rows.npz": (lambda p: np.savez(p, w=w[:, :7]), r"latents \[7, 16\].*takes \[8, 16\]"),
-        "flat.npz": (lambda p: np.savez(p, w=w[0]), r"shape \[8, 16\]"),
-        "name.npz": (lambda p: np.savez(p, ws=w), "no readable array 'w'"),
-        "objects.npz": (lambda p: np.savez(p, w=np.array([{}], object)), "no readable array"),
-        "text.npz": (lambda p: p.write_text("hello"), "no readable array"),
-        "empty.npz": (lambda p: p.write_bytes(b""), "no readable array"),
-        "cut.npz": (lambda p: (np.savez(p, w=w), p.write_bytes(p.read_bytes()[:200])), "no readable array"),
-        "cut.npy": (lambda p: (np.save(p, w), p.write_bytes(p.read_bytes()[:200])), "no readable array"),
-        "words.npz": (lambda p: np.savez(p, w=np.full((1, 8, 16), "a")), "no readable array"),
+        "two.npz": (lambda p: np.savez(p, w=np.zeros((2, 8, 16))), r"\[2, 8, 16\]; expected finite floats \[1,L,C\]"),
+        "rows.npz": (lambda p: np.savez(p, w=w[:, :7]), r"latents \[1, 7, 16\].*one image's \[1, 8, 16\]"),
+        "flat.npz": (lambda p: np.savez(p, w=w[0, 0]), r"\[16\]; expected finite floats"),
+        "nan.npz": (lambda p: np.savez(p, w=w * np.nan), "expected finite floats"),
+        "name.npz": (lambda p: np.savez(p, ws=w), "no array 'w'"),
+        "objects.npz": (lambda p: np.savez(p, w=np.array([{}], object)), "Python objects"),
+        "text.npz": (lambda p: p.write_text("hello"), r"not a readable \.npz"),
+        "empty.npz": (lambda p: p.write_bytes(b""), r"not a readable \.npz"),
+        "cut.npz": (lambda p: (np.savez(p, w=w), p.write_bytes(p.read_bytes()[:200])), r"not a readable \.npz"),
+        "words.npz": (lambda p: np.savez(p, w=np.full((1, 8, 16), "a")), "expected finite floats"),
+        "array.npy": (lambda p: np.save(p, w), "refused"),
         "text.safetensors": (lambda p: p.write_text("hello"), "safetensors"),
+        "two.safetensors": (
+            lambda p: GeneratorInputs(torch.zeros(2, 8, 16)).save(p),
+            r"latents \[2, 8, 16\].*one image",
+        ),
+        "rows.safetensors": (lambda p: GeneratorInputs(torch.zeros(1, 7, 16)).save(p), r"latents \[1, 7, 16\]"),
         "gone.safetensors": (lambda p: None, "no such file"),
-        "gone.npz": (lambda p: None, "no readable array"),
+        "gone.npz": (lambda p: None, "No such file"),
     }
 
 
@@ -154,7 +173,7 @@ def wrong_files(folder) -> dict:
 def test_files_that_do_not_fit(name, folder, tiny_generator, target):
     write, words = wrong_files(folder)[name]
     write(folder / name)
-    with pytest.raises(LatentoptError, match=words) as caught:
+    kind = UntrustedFileError if name == "objects.npz" else CheckpointError
+    with pytest.raises(kind, match=words) as caught:
         start("file", tiny_generator, target, path=name)
-    assert isinstance(caught.value, CheckpointError | UsageError)
     assert name in str(caught.value)

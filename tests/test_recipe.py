@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -53,6 +54,9 @@ def table(path: str = "", value: object = None) -> dict:
     return made
 
 
+PNORM_PLUS = {"name": "p-norm+", "sphere": False, "l2": 0.0, "std_floor": 0.0}
+
+
 @pytest.fixture
 def recipe() -> Recipe:
     return Recipe.from_table(TABLE)
@@ -71,10 +75,13 @@ def test_defaults_and_aliases_are_resolved(recipe):
     first, second = recipe.stages
     assert first.init == {"name": "mean"}
     assert second.init == {"name": "previous"}
-    assert first.optimize == ({"name": "w"},)
+    assert first.optimize == ({"name": "w", "l2": 0.0, "std_floor": 0.0},), "but nothing that is None"
+    assert second.optimize[0] == {"name": "w+", "clip": 2.0, "l2": 0.0, "std_floor": 0.0, "lr": 0.01}
     assert first.terms == ({"name": "l2", "weight": 2}, {"name": "l1"})
     assert second.terms == ({"name": "l2"},), "mse is l2"
-    assert first.optimizer == {"name": "adam"}
+    assert first.optimizer == {"name": "adam", "betas": [0.9, 0.999], "eps": 1e-8}
+    assert second.optimizer == {"name": "sgd", "momentum": 0.5, "nesterov": False}
+    assert second.schedule == {"name": "karras", "rampup": 0.1, "rampdown": 0.25}
     assert (first.jitter.scale, first.jitter.ramp) == (0.1, 0.75)
     assert (second.stop.below, second.stop.patience) == (0.01, None)
 
@@ -179,7 +186,7 @@ def test_missing_recipes():
         ("stages.0.terms.0.size=16", lambda r: r.stages[0].terms[0]["size"], 16),
         ("stages.0.terms.1.name=l2", None, "named twice"),
         ('stages.0.terms=["l1"]', lambda r: r.stages[0].terms, ({"name": "l1"},)),
-        ("stages.0.terms.1=perceptual", lambda r: r.stages[0].terms[1], {"name": "perceptual"}),
+        ("stages.0.terms.1=perceptual", lambda r: r.stages[0].terms[1], {"name": "perceptual", "net": "auto"}),
         ("stages.0.jitter={scale = 0.5}", lambda r: r.stages[0].jitter.scale, 0.5),
         ("stages.0.init=p-mean", lambda r: r.stages[0].init, {"name": "p-mean"}),
         ("stages.0.lr", None, "write it as"),
@@ -213,6 +220,19 @@ def test_digest_is_of_what_is_done(recipe):
     assert len({recipe.digest, *(r.digest for r in other)}) == 4
 
 
+def test_digest_changes_with_a_default(recipe, monkeypatch):
+    """What was made with another default is another result, though the recipe file is the same."""
+    plain = Registry.options
+
+    def options(self, name):
+        found = plain(self, name)
+        return found | {"rampdown": replace(found["rampdown"], default=0.5)} if name == "karras" else found
+
+    monkeypatch.setattr(Registry, "options", options)
+    assert Recipe.from_table(TABLE).digest != recipe.digest
+    assert Recipe.from_table(recipe.table()).digest == recipe.digest, "a dumped recipe goes on meaning what it meant"
+
+
 def test_digest_does_not_depend_on_the_batch(recipe):
     """Batch is only speed: a run that is repeated with smaller batches finds its results done."""
     assert recipe.override(["stages.0.batch=2"]).digest == recipe.digest
@@ -225,15 +245,34 @@ def test_table_is_plain_json(recipe):
 @pytest.mark.parametrize(
     ("space", "options", "expected"),
     [
-        ("pnorm+", {"clip": 3.0}, {"name": "p-norm+", "clip": 3.0}),
-        ("p-norm+", {"clip": None}, {"name": "p-norm+", "clip": 2.0}),
-        ("w+", {}, {"name": "w+", "clip": 2.0}),
-        ("z", {}, {"name": "z"}),
+        ("pnorm+", {"clip": 3.0}, PNORM_PLUS | {"clip": 3.0}),
+        ("p-norm+", {"clip": None}, PNORM_PLUS | {"clip": 2.0}),
+        ("w+", {}, {"name": "w+", "clip": 2.0, "l2": 0.0, "std_floor": 0.0}),
+        ("z", {}, {"name": "z", "sphere": True, "label": 0}),
     ],
 )
-def test_another_space_takes_over_the_options_it_knows(space, options, expected):
-    stage = with_space(Recipe.load("ii2s"), space, options).stages[0]
-    assert stage.optimize == (expected,)
+def test_another_space_takes_over_the_options_it_knows(space, options, expected, tmp_path):
+    changed = with_space(Recipe.load("ii2s"), space, options)
+    assert changed.stages[0].optimize == (expected,)
+    (tmp_path / "again.toml").write_text(changed.dump(), encoding="utf-8")
+    assert Recipe.load(str(tmp_path / "again.toml")) == changed
+
+
+@pytest.mark.parametrize(
+    ("own", "space", "expected"),
+    [
+        ({"name": "p-norm+"}, "z", {"name": "z", "sphere": True, "label": 0}),
+        ({"name": "p-norm+", "sphere": True, "lr": 0.3}, "z", {"name": "z", "sphere": True, "label": 0, "lr": 0.3}),
+        ({"name": "z"}, "p-norm+", PNORM_PLUS),
+        ({"name": "z", "sphere": False}, "p-norm+", PNORM_PLUS),
+        ({"name": "w+", "l2": 0.5}, "p-norm+", PNORM_PLUS | {"l2": 0.5}),
+    ],
+    ids=str,
+)
+def test_a_default_of_the_old_space_is_not_taken_over(recipe, own, space, expected):
+    """p-norm+ has no sphere unless asked, z has one: each keeps its own default."""
+    mine = Recipe.from_table(recipe.table() | {"stages": [recipe.table()["stages"][0] | {"optimize": [own]}]})
+    assert with_space(mine, space, {}).stages[0].optimize == (expected,)
 
 
 def test_another_space_keeps_the_noise_and_the_rest():

@@ -243,9 +243,9 @@ def test_joint_lenses_keep_their_variables_apart(tiny_generator, inputs):
 # What the constraints do, by hand. The identity basis makes P-norm coordinates equal to P.
 
 
-def constraint(dim: int = 2, **options) -> PNormConstraint:
-    basis = PNormBasis(torch.zeros(dim), torch.eye(dim), torch.ones(dim))
-    return PNormConstraint(basis, **options)
+def constraint(num_ws: int = 3, **options) -> PNormConstraint:
+    basis = PNormBasis(torch.zeros(2), torch.eye(2), torch.ones(2))
+    return PNormConstraint(basis, num_ws, **options)
 
 
 CODE = torch.tensor([[[3.0, -0.5], [4.0, 0.5], [0.0, -2.0]]])  # [1,3,2]
@@ -272,6 +272,45 @@ def test_penalty_by_hand():
     assert constraint().penalty(CODE) is None
 
 
+def test_one_row_counts_for_every_layer_by_hand():
+    """(3, 0.2) in four layers: the first coordinate has norm 6 over them, the second 0.4."""
+    row = torch.tensor([[[3.0, 0.2]]])
+    close(constraint(num_ws=4, radius=1.5).project(row), torch.tensor([[[0.75, 0.2]]]), rtol=1e-5, atol=1e-5)
+    close(constraint(num_ws=4, l2=0.5).penalty(row), torch.tensor([0.5 * 4 * 9.04]), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"project": 1.5},
+        {"l2": 0.1},
+        {"clip": 0.7},
+        {"clip": 1.0, "project": 1.0, "l2": 0.2},
+        {"project": 1.0, "rank": 5},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("one", "all_rows"), [("w", "w+"), ("p-norm", "p-norm+")])
+def test_one_code_is_held_as_equal_rows_are(one, all_rows, options, tiny_generator, inputs, statistics):
+    """W is W+ with equal rows: the same projection, penalty and, summed over the rows, gradient."""
+    narrow, wide = lens_of(one, options, tiny_generator), lens_of(all_rows, options, tiny_generator)
+    code = disturbed(narrow.encode(inputs))
+    rows = {key: v.expand(-1, 8, -1).clone() for key, v in zip(wide.encode(inputs), code.values(), strict=True)}
+    if "l2" in options:
+        leaves = [{key: v.clone().requires_grad_() for key, v in part.items()} for part in (code, rows)]
+        penalties = [lens.penalty(leaf) for lens, leaf in zip((narrow, wide), leaves, strict=True)]
+        close(penalties[0], penalties[1], rtol=1e-4, atol=1e-4)
+        gradients = [torch.autograd.grad(p.sum(), [*leaf.values()]) for p, leaf in zip(penalties, leaves, strict=True)]
+        close(gradients[0][0], gradients[1][0].sum(dim=1, keepdim=True))
+    narrow.project_(code)
+    wide.project_(rows)
+    ws = narrow.decode(code, inputs).ws
+    close(ws, wide.decode(rows, inputs).ws)
+    if "project" in options:
+        norm = statistics.whiten(ws.double()).norm(dim=1)
+        assert norm.max() == pytest.approx(options["project"], abs=1e-3), "reached, and not passed"
+
+
 def test_projection_in_w_is_projection_in_p():
     """w = -0.5 is P = -2.5: beyond a clip of 2; the layer that is allowed comes back bit for bit."""
     w = torch.tensor([[[0.1, -0.5], [1.3, -0.33]]])
@@ -282,7 +321,7 @@ def test_projection_in_w_is_projection_in_p():
 
 def test_projection_in_w_uses_the_slope_of_the_statistics():
     basis = PNormBasis(torch.zeros(2), torch.eye(2), torch.ones(2), slope=0.5)
-    moved = PNormConstraint(basis, clip=2.0).project_w(torch.tensor([[[0.1, -1.5]]]))
+    moved = PNormConstraint(basis, 1, clip=2.0).project_w(torch.tensor([[[0.1, -1.5]]]))
     close(moved, torch.tensor([[[0.1, -1.0]]]), rtol=1e-6, atol=1e-6)
 
 

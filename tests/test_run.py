@@ -13,12 +13,13 @@ from conftest import make_tiny_generator
 from torch import Tensor
 
 import latentopt
-from latentopt.errors import CheckpointError, LatentoptError, UsageError
+from latentopt.errors import CheckpointError, ImageError, LatentoptError, UsageError
 from latentopt.initializers.simple import Mean
-from latentopt.inverter import Failed, Finished, Inverter, Item, Progressed, tensor_items
+from latentopt.inverter import Failed, Finished, Inverter, Item, Progressed, Unread, tensor_items
 from latentopt.pnorm_fit import fit_pnorm
 from latentopt.recipe import Recipe
-from latentopt.run import Run, image_seed
+from latentopt.registry import OPTIMIZERS
+from latentopt.run import Run, check_optimizer, image_seed
 from latentopt.storage import load_tensors, save_tensors
 from latentopt.types import GeneratorInputs
 
@@ -122,6 +123,53 @@ def test_saved_at_any_step_and_gone_on_with_is_the_same_to_the_bit(generator, re
         assert resumed.status == whole.status
         assert resumed.best_step == whole.best_step
         assert timeless(resumed.history) == timeless(whole.history)
+
+
+def test_a_resumed_stage_does_not_start_anew(generator, targets, folder, monkeypatch):
+    """Its start is on record: an initialiser may be slow, or its file gone by now. The next stage has its own."""
+    plain, calls = Mean.__call__, []
+
+    def call(self, target, seeds):
+        calls.append(len(target))
+        return plain(self, target, seeds)
+
+    monkeypatch.setattr(Mean, "__call__", call)
+    recipe = Recipe.from_table({"name": "r", "stages": [stage_table("w+"), stage_table("w")]})
+    run = start(generator, recipe, targets)
+    next(iter(run.steps()))
+    run.save(folder / "state.safetensors")
+    assert calls == [3]
+    resumed = Run.load(folder / "state.safetensors", generator, recipe, targets)
+    for stage, _ in resumed.steps():
+        assert calls == [3] * (stage + 1)
+    assert resumed.finished
+    assert calls == [3, 3]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"name": "adam", "betas": [2.0, 0.9]},
+        {"name": "adam", "betas": [0.9]},
+        {"name": "nadam", "betas": [0.9, 0.99, 0.999]},
+        {"name": "adamw", "betas": ["a", "b"]},
+        {"name": "radam", "eps": -1.0},
+        {"name": "adamw", "weight_decay": -1.0},
+        {"name": "sgd", "momentum": -1.0},
+        {"name": "sgd", "nesterov": True},
+    ],
+    ids=str,
+)
+def test_options_that_an_optimiser_refuses(generator, targets, table):
+    stage = FEW.table()["stages"][0] | {"optimizer": table}
+    run = start(generator, Recipe.from_table({"name": "r", "stages": [stage]}), targets)
+    with pytest.raises(UsageError, match=f"optimizer '{table['name']}' refuses"):
+        next(run.steps())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS.targets)
+def test_optimisers_take_their_defaults(name):
+    check_optimizer(Recipe.from_table({"stages": [stage_table("w") | {"optimizer": name}]}).stages[0].optimizer)
 
 
 def test_a_second_stage_goes_on_from_the_first(generator, targets):
@@ -291,8 +339,87 @@ def test_a_state_that_does_not_fit_what_is_to_be_done_is_not_used(generator, tar
     (out / ".resume" / "damaged.safetensors").write_text("hello")
     found = events(Inverter(generator, FEW, out=out), items_of(targets)[:2])
     assert found["Progressed"][0].step.step == 0, "two of the three images: another batch"
-    assert not state.exists()
     assert len(found["Finished"]) == 2
+    assert [path.name for path in (out / ".resume").iterdir()] == [state.name], (
+        "the three's is left, the damaged removed"
+    )
+    found = events(Inverter(generator, FEW, out=out), items_of(targets))
+    assert found["Progressed"][0].step.step == 2, "the three go on where they were"
+    assert not (out / ".resume").exists()
+
+
+@pytest.mark.parametrize("change", ["recipe", "seed", "image"])
+def test_a_stale_state_of_the_same_images_is_removed(generator, targets, folder, change):
+    out, asked = folder / "out", iter([False, True])
+    inverter, items = Inverter(generator, FEW, out=out), items_of(targets)
+    with pytest.raises(KeyboardInterrupt):
+        list(inverter.invert(items, lambda: next(asked)))
+    if change == "image":
+        items = tensor_items(targets.flip(3), KEYS)
+    else:
+        changes = {"recipe": {"recipe": FEW.override(["stages.0.lr=0.1"])}, "seed": {"seed": 1}}
+        inverter = replace(inverter, **changes[change])
+    found = events(inverter, items)
+    assert found["Progressed"][0].step.step == 0
+    assert not (out / ".resume").exists()
+
+
+def test_a_state_whose_images_are_all_finished_is_removed(generator, targets, folder):
+    """As a process leaves it that is killed when the last result is written and the state not yet removed."""
+    out = folder / "out"
+    inverter = Inverter(generator, FEW, out=out, save_every=0.0)
+    kept = [(out / ".resume").rename(folder / "kept") for e in inverter.invert(items_of(targets)) if is_last(e)]
+    assert len(kept) == 1
+    (folder / "kept").rename(out / ".resume")
+    found = events(inverter, items_of(targets))
+    assert not found["Progressed"]
+    assert [e.again for e in found["Finished"]] == [True] * 3
+    assert not list((out / ".resume").iterdir())
+
+
+def is_last(event) -> bool:
+    return isinstance(event, Finished) and event.inversion.name == KEYS[-1]
+
+
+def test_unread_images_are_read_in_their_turn(generator, targets, folder):
+    """Each when the batch before it is done; one that cannot be read is passed over."""
+    read, items = [], items_of(targets)
+
+    def unread(item: Item, broken: bool = False) -> Unread:
+        def reads():
+            read.append(item.name)
+            if broken:
+                raise ImageError(f"{item.name}.png: not a picture")
+            return item.target
+
+        return Unread(item.name, item.source, reads)
+
+    inverter = Inverter(generator, FEW.override(["stages.0.batch=1"]), out=folder / "out")
+    waiting = [unread(items[0]), unread(items[1], broken=True), unread(items[2])]
+    seen = []
+    for event in inverter.invert(waiting):
+        if isinstance(event, Failed):
+            assert (event.name, event.reason, event.unreadable) == ("b/c", "b/c.png: not a picture", True)
+        if not isinstance(event, Progressed):
+            seen.append((type(event).__name__, list(read)))
+    assert seen == [("Finished", ["a"]), ("Failed", ["a", "b/c"]), ("Finished", ["a", "b/c", "d"])]
+    again = events(inverter, waiting)
+    assert [(e.inversion.name, e.again) for e in again["Finished"]] == [("a", True), ("d", True)]
+    assert [e.unreadable for e in again["Failed"]] == [True]
+
+
+def test_an_image_that_cannot_be_read_any_more_does_not_hold_up_its_batch(generator, targets, folder):
+    out, asked, items = folder / "out", iter([False, True]), items_of(targets)
+    with pytest.raises(KeyboardInterrupt):
+        list(Inverter(generator, FEW, out=out).invert(items, lambda: next(asked)))
+
+    def broken():
+        raise ImageError("gone")
+
+    found = events(Inverter(generator, FEW, out=out), [items[0], Unread("b/c", "b/c.png", broken), items[2]])
+    assert [e.inversion.name for e in found["Finished"]] == ["a", "d"]
+    assert [e.name for e in found["Failed"]] == ["b/c"]
+    assert not (out / ".resume").exists()
 
 
 @pytest.mark.parametrize("change", ["image", "recipe", "seed", "statistics", "option", "damage", "missing"])

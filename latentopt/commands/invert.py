@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from latentopt.registry import PARAMETERIZATIONS
 
 if TYPE_CHECKING:
     from latentopt.generators.stylegan2 import StyleGAN2
-    from latentopt.inverter import Inverter, Item
+    from latentopt.inverter import Inverter, Unread
 
 SPACE_RECIPES = {"w": "i2s", "w+": "i2s", "z": "ii2s-pnorm", "p-norm": "ii2s-pnorm", "p-norm+": "ii2s-pnorm"}
 VIDEO_FRAMES = 60
@@ -115,10 +116,9 @@ def command(
     if dry_run:
         click.echo(resolved.dump(), nl=False)
         return 0
-    from latentopt.outputs import check_outdir, sweep
+    from latentopt.outputs import check_outdir, locked, sweep
 
     check_outdir(outdir)
-    sweep(outdir)
     from latentopt.devices import choose_device
     from latentopt.generators.checkpoints import load_generator
     from latentopt.inverter import Inverter
@@ -127,7 +127,7 @@ def command(
     _set_up(generator, dtype, compiled)
     for note in getattr(generator, "notes", ()):
         click.echo(f"{network}: {note}", err=True)
-    items, failures = _read_items(images, generator, fit, alpha)
+    items = _items(images, generator, fit, alpha)
     inverter = Inverter(
         generator,
         resolved,
@@ -135,11 +135,12 @@ def command(
         outdir,
         (("fit", fit), ("alpha", alpha), ("dtype", dtype), ("network", generator.name)),
     )
-    if overwrite:
-        for item in items:
+    with locked(outdir):
+        sweep(outdir)
+        for item in items if overwrite else ():
             (outdir / item.name / "run.json").unlink(missing_ok=True)
-    rows = _invert(inverter, items, outdir, save_video, quiet) + failures
-    return _report(rows, outdir, resolved.name)
+        rows = _invert(inverter, items, outdir, save_video, quiet)
+        return _report(rows, outdir, resolved.name)
 
 
 def _set_up(generator: StyleGAN2, dtype: str, compiled: bool) -> None:
@@ -151,29 +152,23 @@ def _set_up(generator: StyleGAN2, dtype: str, compiled: bool) -> None:
         generator.synthesis.compile()
 
 
-def _read_items(images: tuple[str, ...], generator: StyleGAN2, fit: str, alpha: str) -> tuple[list[Item], list[dict]]:
-    """The images as items, and rows for those that cannot be read: the others go on."""
-    from latentopt.images import find_images, read_image
-    from latentopt.inverter import Item
-    from latentopt.resources import resource_folder
+def _items(images: tuple[str, ...], generator: StyleGAN2, fit: Any, alpha: Any) -> list[Unread]:
+    """The images, to be read when their turn comes."""
+    from latentopt.images import TargetImage, find_images, read_image
+    from latentopt.inverter import Unread
+    from latentopt.resources import PACKAGE
 
     if not images:
-        images = (str(resource_folder("bundled") / "samples"),)
+        images = (str(PACKAGE / "bundled" / "samples"),)
         click.echo("no image named: inverting the bundled sample pictures", err=True)
-    items, failures = [], []
-    for source in find_images(images):
-        try:
-            target = read_image(source.path, generator.resolution, fit=fit, alpha=alpha)
-        except ImageError as error:
-            click.echo(f"skipped: {error}", err=True)
-            failures.append({"name": source.key, "status": "failed", "error": str(error)})
-            continue
+
+    def read(path: Path) -> TargetImage:
+        target = read_image(path, generator.resolution, fit=fit, alpha=alpha)
         for note in target.notes:
-            click.echo(f"{source.path}: {note}", err=True)
-        items.append(Item(source.key, str(source.path), target))
-    if not items:
-        raise ImageError(f"none of the {len(failures)} pictures could be read")
-    return items, failures
+            click.echo(f"{path}: {note}", err=True)
+        return target
+
+    return [Unread(source.key, str(source.path), partial(read, source.path)) for source in find_images(images)]
 
 
 @contextmanager
@@ -194,12 +189,13 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler or signal.SIG_DFL)
 
 
-def _invert(inverter: Inverter, items: list[Item], outdir: Path, save_video: bool, quiet: bool) -> list[dict]:
+def _invert(inverter: Inverter, items: list[Unread], outdir: Path, save_video: bool, quiet: bool) -> list[dict]:
     from latentopt.inverter import Failed, Finished, Progressed
     from latentopt.progress import Progress
 
     total = len(items) * sum(stage.steps + 1 for stage in inverter.recipe.stages)
     rows: list[dict] = []
+    unreadable = 0
     frames: dict[str, list] = {}
     with Progress(total, "inverting", unit="image steps", quiet=quiet) as progress, _interruptible() as interrupted:
         for event in inverter.invert(items, interrupted):
@@ -209,14 +205,20 @@ def _invert(inverter: Inverter, items: list[Item], outdir: Path, save_video: boo
                 if save_video:
                     _keep_frames(frames, event)
             elif isinstance(event, Failed):
-                progress.note(f"failed: {event.source}: {event.reason}")
+                text = f"skipped: {event.reason}" if event.unreadable else f"failed: {event.source}: {event.reason}"
+                if quiet:  # no progress, but errors
+                    click.echo(text, err=True)
+                progress.note(text)
                 rows.append({"name": event.name, "status": "failed", "error": event.reason})
+                unreadable += event.unreadable
             elif isinstance(event, Finished):
                 if event.again:
                     progress.note(f"{event.inversion.name}: done already")
                 rows.append(_row(event.inversion))
                 if save_video and not event.again:
                     _write_video(frames.pop(event.inversion.name, []), event.inversion, outdir)
+    if unreadable == len(items):
+        raise ImageError(f"none of the {unreadable} pictures could be read")
     return rows
 
 

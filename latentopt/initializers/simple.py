@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentopt.errors import CheckpointError, UsageError
+from latentopt.errors import CheckpointError
+from latentopt.inversion import load_projected_w
 from latentopt.pnorm import PNorm, find_stats
 from latentopt.protocols import Generator, Initializer
+from latentopt.storage import load_tensors
 from latentopt.types import GeneratorInputs
 
 
@@ -87,31 +88,31 @@ class BestOf(Initializer):
 
 
 class File(Initializer):
-    """Saved inputs (`inputs.safetensors`), a projector's `projected_w.npz`, or a run folder; one image's serves them all."""
+    """One image's saved inputs (`inputs.safetensors`, or its run folder) or a projector's `projected_w.npz`, for every image.
 
-    def __init__(self, generator: Generator, *, path: str) -> None:
-        self.generator, self.path = generator, Path(path)
+    What was saved with another generator is refused, unless `force`.
+    """
+
+    def __init__(self, generator: Generator, *, path: str, force: bool = False) -> None:
+        self.generator, self.force = generator, force
+        self.path = Path(path) / "inputs.safetensors" if Path(path).is_dir() else Path(path)
 
     def __call__(self, target: Tensor, seeds: Sequence[int]) -> GeneratorInputs:
         inputs = self._read().to(target.device)
-        expected = (self.generator.num_ws, self.generator.w_dim)
-        if tuple(inputs.ws.shape[1:]) != expected:
+        expected = (1, self.generator.num_ws, self.generator.w_dim)
+        if tuple(inputs.ws.shape) != expected:
             raise CheckpointError(
-                f"{self.path}: holds latents {list(inputs.ws.shape[1:])}, this generator takes {list(expected)}"
+                f"{self.path}: holds latents {list(inputs.ws.shape)}, needed are one image's {list(expected)}"
             )
-        if len(inputs) not in (1, len(target)):
-            raise UsageError(f"{self.path}: holds {len(inputs)} images' latents for {len(target)} images")
-        return inputs if len(inputs) == len(target) else inputs.index([0] * len(target))
+        return inputs.index([0] * len(target))
 
     def _read(self) -> GeneratorInputs:
-        path = self.path / "inputs.safetensors" if self.path.is_dir() else self.path
-        if path.suffix not in (".npz", ".npy"):
-            return GeneratorInputs.load(path)
-        try:
-            loaded = np.load(path, allow_pickle=False)
-            w = np.asarray(loaded["w"] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded, np.float32)
-        except Exception as error:  # zipfile, zlib and numpy each raise their own kinds for a damaged file
-            raise CheckpointError(f"{path}: holds no readable array 'w' ({error})") from error
-        if w.ndim != 3:
-            raise CheckpointError(f"{path}: array 'w' has shape {list(w.shape)}, not [B,L,C]")
-        return GeneratorInputs(torch.from_numpy(np.array(w)))
+        if self.path.suffix == ".npz":
+            return GeneratorInputs(load_projected_w(self.path))
+        fingerprint = load_tensors(self.path)[1].get("fingerprint")
+        if fingerprint not in (None, "", self.generator.fingerprint) and not self.force:
+            raise CheckpointError(
+                f"{self.path}: saved with generator {fingerprint}, not with {self.generator.name!r} "
+                f"({self.generator.fingerprint}); start from its own, or set force = true"
+            )
+        return GeneratorInputs.load(self.path)

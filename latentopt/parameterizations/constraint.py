@@ -27,6 +27,7 @@ class PNormConstraint:
     """
 
     basis: PNormBasis
+    num_ws: int
     clip: float | None = None
     radius: float | None = None
     sphere: bool = False
@@ -55,14 +56,14 @@ class PNormConstraint:
                 raise UsageError(f"{name} must be at least 0, not {value}")
         pnorm = PNorm.load(Path(stats), generator) if stats else find_stats(generator)[0]
         basis = pnorm.basis(std_floor=std_floor, rank=rank, device=generator.device)
-        return PNormConstraint(basis, clip, project, sphere, l2)
+        return PNormConstraint(basis, generator.num_ws, clip, project, sphere, l2)
 
     def project(self, v: Tensor) -> Tensor:
         """The nearest allowed code (coordinate by coordinate) of v [B,L,K]."""
         if self.clip is not None:
             v = v.clamp(-self.clip, self.clip)
         if self.radius is not None:
-            norm = v.norm(dim=1, keepdim=True)  # [B,1,K]
+            norm = v.norm(dim=1, keepdim=True) * (self.num_ws / v.shape[1]) ** 0.5  # [B,1,K]
             v = v * (self.radius / norm.clamp_min(1e-12)).clamp_max(1)
         if self.sphere:
             v = v * (v.shape[2] ** 0.5 / v.norm(dim=2, keepdim=True).clamp_min(1e-12))
@@ -83,8 +84,8 @@ class PNormConstraint:
         return torch.where((change != 0).any(dim=2, keepdim=True), moved, w)
 
     def penalty(self, v: Tensor) -> Tensor | None:
-        """`l2 * sum v^2`, [B], or None without a weight."""
-        return None if self.l2 == 0 else self.l2 * v.square().sum(dim=(1, 2))
+        """`l2 * sum v^2` over all layers, [B], or None without a weight."""
+        return None if self.l2 == 0 else self.l2 * self.num_ws / v.shape[1] * v.square().sum(dim=(1, 2))
 
     def penalty_w(self, w: Tensor) -> Tensor | None:
         return None if self.l2 == 0 else self.penalty(self.basis.whiten(w))

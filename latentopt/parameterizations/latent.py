@@ -64,8 +64,9 @@ class W(WPlus):
 class Z(Parameterization):
     """Z: the input of the mapping network, `z` [B,Z], held on the sphere of radius sqrt(Z) (PULSE, Menon et al. 2020).
 
-    Encoding runs the mapping network backwards, layer by layer, by least squares: exact for a w that it made, as far as
-    float64 allows; the nearest in the least-squares sense otherwise. Conditional generators use the label `label` (one-hot).
+    Encoding runs the mapping network backwards, layer by layer, by least squares: exact for a w that it made, as far as its
+    own rounding in float32 allows; the nearest in the least-squares sense otherwise. Conditional generators use the label
+    `label` (one-hot).
     """
 
     def __init__(self, generator: Generator, *, sphere: bool = True, label: int = 0) -> None:
