@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, ImageError, LatentoptError, StatisticsError
-from latentopt.images import TargetImage, read_image
+from latentopt.images import read_image
 from latentopt.inversion import Inversion, is_complete, manifest, metrics, run_key
+from latentopt.items import Item, Unread, tensor_items
 from latentopt.loop import Step
 from latentopt.outputs import clear_write_errors
 from latentopt.pnorm import PNorm, find_stats
@@ -23,27 +24,6 @@ from latentopt.recipe import Recipe
 from latentopt.run import Run, image_seed
 
 RESUME_FOLDER = ".resume"
-
-
-@dataclass(frozen=True)
-class Item:
-    """One image to invert: `name` is its result's place under the output folder, `source` where it came from."""
-
-    name: str
-    source: str
-    target: TargetImage
-
-
-@dataclass(frozen=True)
-class Unread:
-    """An image that is read only when its turn comes, so that any number fits into memory. `read` may raise ImageError."""
-
-    name: str
-    source: str
-    read: Callable[[], TargetImage]
-
-    def item(self) -> Item:
-        return Item(self.name, self.source, self.read())
 
 
 @dataclass(frozen=True)
@@ -256,19 +236,6 @@ class Inverter:
         )
         inputs = run.start.index([i]).to("cpu")
         return Inversion(item.name, item.target.image, image.cpu(), inputs, self.recipe.dump(), history, record)
-
-
-def tensor_items(images: Tensor, names: Sequence[str] | None = None, mask: Tensor | None = None) -> list[Item]:
-    """Items from images [B,3,H,W] in [-1,1] that are the generator's size already; mask [B,1,H,W] in [0,1]."""
-    items = []
-    for i, image in enumerate(images.detach().float().cpu()):
-        own_mask = None if mask is None else mask[i].detach().float().cpu()
-        digest = hashlib.sha256(image.contiguous().numpy().tobytes())
-        digest.update(b"" if own_mask is None else own_mask.contiguous().numpy().tobytes())
-        target = TargetImage(image, own_mask, (), digest.hexdigest(), tuple(image.shape[1:]))
-        name = f"{i:04d}" if names is None else names[i]
-        items.append(Item(name, name, target))
-    return items
 
 
 def invert(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from latentopt.protocols import Generator, Parameterization, Term
-from latentopt.recipe import Stage
+from latentopt.stage import Stage
 from latentopt.types import GeneratorInputs, Variables, View
 
 

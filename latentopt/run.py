@@ -17,8 +17,9 @@ from latentopt.loop import State, Step, minimise
 from latentopt.parameterizations.joint import Joint
 from latentopt.problem import Objective, Problem
 from latentopt.protocols import Generator, Parameterization
-from latentopt.recipe import Recipe, Stage
+from latentopt.recipe import Recipe
 from latentopt.registry import INITIALIZERS, OPTIMIZERS, PARAMETERIZATIONS, TERMS
+from latentopt.stage import Stage
 from latentopt.storage import load_tensors, save_tensors
 from latentopt.types import GeneratorInputs
 

@@ -208,7 +208,7 @@ def test_bundled_networks_read_portraits(load, limit, fresh_portraits):
     accuracy = training.accuracy(net, images, truth)
     assert accuracy["glasses"] > 0.95
     for name in ("yaw", "hair_tone", "skin_tone", "background_red", "position_x", "smile"):
-        assert accuracy[name] > 0.8, name
+        assert accuracy[name] > 0.7, name
     kind = "judge" if load is load_judge else "perceptual"
     assert (BUNDLED / f"{kind}.safetensors").stat().st_size < limit
 

@@ -7,7 +7,6 @@ edit can be told from correlation in the data.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,7 +208,7 @@ def cached(
     if not path.exists():
         Path(directory).mkdir(parents=True, exist_ok=True)
         _draw_to(partial, n, resolution, start_seed, chunk)
-        os.replace(partial, path)
+        partial.replace(path)
     return _mapped(path, (n, 3, resolution, resolution), "r"), sample_attributes(range(start_seed, start_seed + n))
 
 

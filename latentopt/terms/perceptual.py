@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from latentopt.errors import MissingWeightsError, UsageError
 from latentopt.protocols import Generator, Term
+from latentopt.terms.perceptual_net import UnitFeatures, load_perceptual_net
 from latentopt.types import View
 
 NETS = ("auto", "bundled", "lpips-vgg", "lpips-alex")
-Features = list[Tensor]
 
 
 class Perceptual(Term):
@@ -31,11 +31,9 @@ class Perceptual(Term):
         if net == "auto":
             net = "bundled" if generator.card.get("data") == "portraits" else "lpips-vgg"
         self.size = size or (64 if net == "bundled" else 256)
-        self.extract, self.distance = (
-            _bundled(target) if net == "bundled" else _lpips(net.removeprefix("lpips-"), target)
-        )
+        self.extract, self.weigh = _bundled(target) if net == "bundled" else _lpips(net.removeprefix("lpips-"), target)
         with torch.no_grad():
-            self.target_features = self.extract(self._shrink(target))
+            self.target = [UnitFeatures.of(stage) for stage in self.extract(self._shrink(target))]
 
     def _shrink(self, image: Tensor) -> Tensor:
         if image.shape[2] <= self.size:
@@ -44,19 +42,29 @@ class Perceptual(Term):
         return F.interpolate(image, (self.size, width), mode="area")
 
     def __call__(self, view: View) -> Tensor:
-        return self.distance(self.extract(self._shrink(view.image)), self.target_features)
+        return self.weigh(self.extract(self._shrink(view.image)), self.target)
 
     def index(self, rows: Tensor) -> Perceptual:
         picked = object.__new__(Perceptual)
-        picked.__dict__.update(self.__dict__, target_features=[f[rows] for f in self.target_features])
+        picked.__dict__.update(self.__dict__, target=[stage.index(rows) for stage in self.target])
         return picked
 
 
-def _bundled(target: Tensor) -> tuple[Callable[[Tensor], Features], Callable[[Features, Features], Tensor]]:
-    from latentopt.terms.perceptual_net import load_perceptual_net, perceptual_distance
+Extract = Callable[[Tensor], list[Tensor]]
+Weigh = Callable[[list[Tensor], list[UnitFeatures]], Tensor]
 
-    net = load_perceptual_net("portraits").to(target.device)
-    return net.features, lambda a, b: perceptual_distance(net, a, b)
+
+def _bundled(target: Tensor) -> tuple[Extract, Weigh]:
+    net = load_perceptual_net("portraits").to(device=target.device, memory_format=torch.channels_last)
+    weights = net.stage_weights.tolist()
+
+    def extract(image: Tensor) -> list[Tensor]:
+        return net.features(image.contiguous(memory_format=torch.channels_last))
+
+    def weigh(features: list[Tensor], to: list[UnitFeatures]) -> Tensor:
+        return sum(w * stage.distance(a) for w, a, stage in zip(weights, features, to, strict=True))
+
+    return extract, weigh
 
 
 def load_lpips(backbone: str) -> torch.nn.Module:
@@ -76,17 +84,18 @@ def load_lpips(backbone: str) -> torch.nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def _lpips(
-    backbone: str, target: Tensor
-) -> tuple[Callable[[Tensor], Features], Callable[[Features, Features], Tensor]]:
-    model = load_lpips(backbone).to(target.device)
+def _lpips(backbone: str, target: Tensor) -> tuple[Extract, Weigh]:
+    """LPIPS weighs channels before it sums them, so its squared differences are formed."""
     import lpips
 
-    def extract(image: Tensor) -> Features:
-        return [lpips.normalize_tensor(f) for f in model.net(model.scaling_layer(image))]
+    model = load_lpips(backbone).to(target.device)
 
-    def distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-        maps = (line((x - y).square()).mean(dim=(1, 2, 3)) for line, x, y in zip(model.lins, a, b, strict=True))
-        return sum(maps)
+    def extract(image: Tensor) -> list[Tensor]:
+        return list(model.net(model.scaling_layer(image)))
 
-    return extract, distance
+    def weigh(features: list[Tensor], to: list[UnitFeatures]) -> Tensor:
+        units = [lpips.normalize_tensor(stage) for stage in features]
+        maps = (line((x - y.unit).square()) for line, x, y in zip(model.lins, units, to, strict=True))
+        return sum(m.mean(dim=(1, 2, 3)) for m in maps)
+
+    return extract, weigh

@@ -19,6 +19,7 @@ from latentopt.errors import CheckpointError, MissingWeightsError
 from latentopt.storage import load_tensors, save_tensors
 
 FORMAT = "latentopt-perceptual-1"
+EPSILON = 1e-8
 DEGRADATIONS = ("blur", "noise")  # read beside the attributes in training, so that the features notice both
 
 
@@ -104,9 +105,33 @@ def stage_distance(a: Tensor, b: Tensor) -> Tensor:
     return (_unit(a.float()) - _unit(b.float())).square().sum(dim=1).mean(dim=(1, 2))
 
 
+@dataclass(frozen=True)
+class UnitFeatures:
+    """One stage's unit-normalised features [B,C,h,w] and their squared length [B,h,w] (1, or 0 where there is nothing)."""
+
+    unit: Tensor
+    length: Tensor
+
+    @staticmethod
+    def of(features: Tensor) -> UnitFeatures:
+        unit = _unit(features.float())
+        return UnitFeatures(unit, unit.square().sum(dim=1))
+
+    def distance(self, a: Tensor) -> Tensor:
+        """`stage_distance` to features `a`, expanded as |u|^2 + |v|^2 - 2 u.v: no normalised copy of `a` is made."""
+        a = a.float()
+        energy = a.square().sum(dim=1)  # [B,h,w]
+        scale = (energy + EPSILON).rsqrt()
+        dot = (a * self.unit).sum(dim=1) * scale
+        return (energy * scale.square() + self.length - 2 * dot).mean(dim=(1, 2))
+
+    def index(self, rows: Tensor) -> UnitFeatures:
+        return UnitFeatures(self.unit[rows], self.length[rows])
+
+
 def _unit(x: Tensor) -> Tensor:
     # The constant is inside the root: the gradient of a bare norm is infinite at zero.
-    return x * (x.square().sum(dim=1, keepdim=True) + 1e-8).rsqrt()
+    return x * (x.square().sum(dim=1, keepdim=True) + EPSILON).rsqrt()
 
 
 def save_perceptual_net(path: Path, net: PerceptualNet, card: dict[str, object]) -> None:

@@ -1,0 +1,45 @@
+"""Images on their way to be inverted: read, or still to be read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from latentopt.images import TargetImage
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to invert: `name` is its result's place under the output folder, `source` where it came from."""
+
+    name: str
+    source: str
+    target: TargetImage
+
+
+@dataclass(frozen=True)
+class Unread:
+    """An image that is read only when its turn comes, so that any number fits into memory. `read` may raise ImageError."""
+
+    name: str
+    source: str
+    read: Callable[[], TargetImage]
+
+    def item(self) -> Item:
+        return Item(self.name, self.source, self.read())
+
+
+def tensor_items(images: Tensor, names: Sequence[str] | None = None, mask: Tensor | None = None) -> list[Item]:
+    """Items from images [B,3,H,W] in [-1,1] that are the generator's size already; mask [B,1,H,W] in [0,1]."""
+    items = []
+    for i, image in enumerate(images.detach().float().cpu()):
+        own_mask = None if mask is None else mask[i].detach().float().cpu()
+        digest = hashlib.sha256(image.contiguous().numpy().tobytes())
+        digest.update(b"" if own_mask is None else own_mask.contiguous().numpy().tobytes())
+        target = TargetImage(image, own_mask, (), digest.hexdigest(), tuple(image.shape[1:]))
+        name = f"{i:04d}" if names is None else names[i]
+        items.append(Item(name, name, target))
+    return items
