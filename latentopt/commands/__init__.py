@@ -38,7 +38,9 @@ class LazyGroup(click.Group):
             return None
         return importlib.import_module(f"latentopt.commands.{COMMANDS[name][0]}").command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         from latentopt.registry import nearest
 
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):

@@ -37,7 +37,9 @@ class Canvas:
     y: Tensor  # [B,1,h,1]
     pixel: Tensor  # [B,1,1,1] side of one pixel in portrait units
 
-    def paint(self, distance: Tensor, colour: Tensor, opacity: Tensor | float = 1.0, width=None) -> None:
+    def paint(
+        self, distance: Tensor, colour: Tensor, opacity: Tensor | float = 1.0, width: Tensor | None = None
+    ) -> None:
         mask = coverage(distance, self.pixel if width is None else width)
         paint_(self.image, mask * opacity, colour)
 
