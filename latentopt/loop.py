@@ -6,7 +6,6 @@ best point, its learning rate and its end. An image that is finished leaves the 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,68 +17,10 @@ from latentopt.errors import LatentoptError, UsageError
 from latentopt.problem import Problem
 from latentopt.registry import OPTIMIZERS
 from latentopt.schedules import SCHEDULES
+from latentopt.state import RUNNING, State
 from latentopt.types import Variables
 
 MAX_RETRIES = 3
-RUNNING = "running"
-
-
-@dataclass
-class State:
-    """All that changes. `rows` [b] are the images still in the batch; `variables` and `moments` hold theirs, in order.
-
-    `best` holds every image's best measured point; `status` is `running`, or how the image ended.
-    """
-
-    step: int
-    rows: Tensor
-    variables: Variables
-    moments: dict[str, dict[str, Tensor]]
-    rate: Tensor  # [b] factor on the learning rate, halved after a step to a non-finite loss
-    retries: Tensor  # [b]
-    anchor: Tensor  # [b] loss that patience measures against
-    anchor_step: Tensor  # [b]
-    best: Variables
-    best_loss: Tensor  # [B]
-    best_step: Tensor  # [B]
-    status: list[str]
-    chunk: int
-
-    @staticmethod
-    def initial(problem: Problem) -> State:
-        """The start, expressed in the lens's variables and pulled into what the space allows."""
-        variables = {name: v.detach().clone() for name, v in problem.lens.encode(problem.start).items()}
-        with torch.no_grad():
-            problem.lens.project_(variables)
-        b, like = len(problem.target), problem.target
-        rows = torch.arange(b, device=like.device)
-        return State(
-            step=0,
-            rows=rows,
-            variables=variables,
-            moments={},
-            rate=like.new_ones(b),
-            retries=torch.zeros_like(rows),
-            anchor=like.new_full((b,), math.inf),
-            anchor_step=torch.zeros_like(rows),
-            best={name: v.clone() for name, v in variables.items()},
-            best_loss=like.new_full((b,), math.inf),
-            best_step=torch.zeros_like(rows),
-            status=[RUNNING] * b,
-            chunk=min(b, problem.stage.batch),
-        )
-
-    def keep(self, kept: Tensor) -> None:
-        """Drop the rows of the live tensors where `kept` [b] is false."""
-        picked = kept.nonzero()[:, 0]
-        size = len(self.rows)
-        for name in ("rows", "rate", "retries", "anchor", "anchor_step"):
-            setattr(self, name, getattr(self, name)[picked])
-        self.variables = {name: v[picked] for name, v in self.variables.items()}
-        self.moments = {
-            name: {key: v[picked] if v.ndim and len(v) == size else v for key, v in moments.items()}
-            for name, moments in self.moments.items()
-        }
 
 
 @dataclass(frozen=True)
@@ -119,7 +60,7 @@ def _advance(problem: Problem, state: State) -> Step:
     loss, parts, gradients = _measure(problem, state)
     finite = loss.isfinite() & _all_finite(gradients, len(rows))
     _record_best(problem, state, loss, finite, clean)
-    status = _judge(problem, state, loss, parts, finite, clean)
+    status = _standing(problem, state, loss, parts, finite, clean)
     lr = SCHEDULES.create(stage.schedule["name"], **_options(stage.schedule))(problem.t(state.step))
     if state.step < stage.steps:
         _roll_back(state, gradients, ~finite)
@@ -216,7 +157,7 @@ def _record_best(problem: Problem, state: State, loss: Tensor, finite: Tensor, c
         state.best[name][picked] = v[better]
 
 
-def _judge(
+def _standing(
     problem: Problem, state: State, loss: Tensor, parts: dict[str, Tensor], finite: Tensor, clean: bool
 ) -> list[str]:
     """How each image stands after this measurement."""

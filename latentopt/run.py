@@ -13,13 +13,14 @@ from torch import Tensor
 
 from latentopt.errors import CheckpointError, UsageError
 from latentopt.initializers.simple import sample_w
-from latentopt.loop import State, Step, minimise
+from latentopt.loop import Step, minimise
 from latentopt.parameterizations.joint import Joint
 from latentopt.problem import Objective, Problem
 from latentopt.protocols import Generator, Parameterization
 from latentopt.recipe import Recipe
 from latentopt.registry import INITIALIZERS, OPTIMIZERS, PARAMETERIZATIONS, TERMS
 from latentopt.stage import Stage
+from latentopt.state import State
 from latentopt.storage import load_tensors, save_tensors
 from latentopt.types import GeneratorInputs
 

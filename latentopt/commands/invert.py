@@ -119,37 +119,34 @@ def command(
     from latentopt.outputs import check_outdir, locked, sweep
 
     check_outdir(outdir)
-    from latentopt.devices import choose_device
-    from latentopt.generators.checkpoints import load_generator
-    from latentopt.inverter import Inverter
-
-    generator = load_generator(network, device=choose_device(device))
-    _set_up(generator, dtype, compiled)
-    for note in getattr(generator, "notes", ()):
-        click.echo(f"{network}: {note}", err=True)
-    items = _items(images, generator, fit, alpha)
-    inverter = Inverter(
-        generator,
-        resolved,
-        seed,
-        outdir,
-        (("fit", fit), ("alpha", alpha), ("dtype", dtype), ("network", generator.name)),
-    )
     with locked(outdir):
+        from latentopt.inverter import Inverter
+
         sweep(outdir)
+        generator = _load(network, device, dtype, compiled)
+        items = _items(images, generator, fit, alpha)
         for item in items if overwrite else ():
             (outdir / item.name / "run.json").unlink(missing_ok=True)
+        reading = (("fit", fit), ("alpha", alpha), ("dtype", dtype), ("network", generator.name))
+        inverter = Inverter(generator, resolved, seed, outdir, reading)
         rows = _invert(inverter, items, outdir, save_video, quiet)
         return _report(rows, outdir, resolved.name)
 
 
-def _set_up(generator: StyleGAN2, dtype: str, compiled: bool) -> None:
+def _load(network: str, device: str, dtype: str, compiled: bool) -> StyleGAN2:
     import torch
 
+    from latentopt.devices import choose_device
+    from latentopt.generators.checkpoints import load_generator
+
+    generator = load_generator(network, device=choose_device(device))
+    for note in generator.notes:
+        click.echo(f"{network}: {note}", err=True)
     if dtype != "float32":
         generator.set_precision(getattr(torch, dtype)).set_memory_format(torch.channels_last)
     if compiled:
         generator.synthesis.compile()
+    return generator
 
 
 def _items(images: tuple[str, ...], generator: StyleGAN2, fit: Any, alpha: Any) -> list[Unread]:
