@@ -32,9 +32,9 @@ def methods(steps: int) -> list[Method]:
         "W+": i2s,
         "W+ clip 2": ii2s,
         "P-norm+ clip 2": in_pnorm,
-        "P-norm+": with_space(in_pnorm, "p-norm+", {}),
-        "P-norm": with_space(in_pnorm, "p-norm", {}),
-        "Z sphere": with_space(in_pnorm, "z", {}),
+        "P-norm+": in_pnorm.override(['stages.0.optimize.0 = "p-norm+"']),
+        "P-norm": in_pnorm.override(['stages.0.optimize.0 = "p-norm"']),
+        "Z sphere": in_pnorm.override(['stages.0.optimize.0 = "z"']),
         "sg2": Recipe.load("sg2"),
         "pulse": Recipe.load("pulse"),
     }
