@@ -1,22 +1,28 @@
-"""Cost of `fit-pnorm` against the mapping passes alone, and its accuracy. Prints a table.
+"""What does `fit-pnorm` cost beyond the mapping passes, and how exact is it?
 
-    python benchmarks/fit_pnorm.py [--samples 1000000] [--threads 1]
+    python benchmarks/fit_pnorm.py
+    python benchmarks/fit_pnorm.py --samples 1e5 --threads 2
 
-Time in seconds for all samples. `mapping` is the network on given z; `+ z` draws them too; `fit` is the whole fit.
+The networks have random weights: their cost does not depend on them. The three ways take turns batch by batch, so that
+other work on the machine slows all alike.
 """
 
 from __future__ import annotations
 
-import argparse
+import re
 import time
+from pathlib import Path
 
+import click
 import numpy as np
 import torch
+from tables import machine, markdown_table, provenance, write_report
 
+from latentopt.commands.fit_pnorm import Count
 from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from latentopt.moments import Moments
 from latentopt.pnorm import w_to_p
-from latentopt.pnorm_fit import BATCH, PNormFit, sample_w
+from latentopt.pnorm_fit import BATCH, PNormFit, draw_codes
 
 SIZES = ((128, 4), (512, 8))  # w_dim and mapping layers: the bundled generator, StyleGAN2
 
@@ -27,7 +33,7 @@ def make_generator(dim: int, layers: int) -> StyleGAN2:
 
 
 def measure(generator: StyleGAN2, samples: int) -> tuple[float, float, float]:
-    """Seconds of mapping, mapping with drawing z, and fit. The three take turns, so that a busy machine slows all alike."""
+    """Seconds of mapping given z, of drawing z too, and of the whole fit, for that many samples."""
     seconds = np.zeros(3)
     z = torch.randn(BATCH, generator.z_dim)
     fit = PNormFit(generator, samples)
@@ -37,7 +43,7 @@ def measure(generator: StyleGAN2, samples: int) -> tuple[float, float, float]:
         with torch.no_grad():
             generator.mapping(z)
         times.append(time.perf_counter())
-        sample_w(generator, i)
+        draw_codes(generator, i)
         times.append(time.perf_counter())
         next(steps)
         times.append(time.perf_counter())
@@ -49,26 +55,50 @@ def accuracy(generator: StyleGAN2, batches: int = 5) -> float:
     """Largest error of the streamed eigenvalues against numpy's two-pass float64, over the largest eigenvalue."""
     moments, parts = Moments(generator.w_dim), []
     for i in range(batches):
-        parts.append(w_to_p(sample_w(generator, i).double()))
+        parts.append(w_to_p(draw_codes(generator, i).double()))
         moments.update(parts[-1])
     expected = np.linalg.eigvalsh(np.cov(torch.cat(parts).numpy(), rowvar=False))
     found = np.linalg.eigvalsh(moments.covariance)
     return float(np.abs(found - expected).max() / expected[-1])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=1_000_000)
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    print(f"{arguments.samples:,} samples, batches of {BATCH:,}, {arguments.threads} threads (set OMP_NUM_THREADS too)")
-    print("w_dim layers  mapping     + z     fit  fit/mapping  fit/(mapping + z)  eigenvalue error")
-    for dim, layers in SIZES:
-        generator = make_generator(dim, layers)
-        mapping, drawn, fit = measure(generator, arguments.samples)
-        ratios = f"{fit / mapping:12.2f} {fit / drawn:18.2f}"
-        print(f"{dim:5} {layers:6} {mapping:8.1f} {drawn:7.1f} {fit:7.1f} {ratios} {accuracy(generator):17.1e}")
+def row(dim: int, layers: int, samples: int) -> list[object]:
+    """One line of the table."""
+    generator = make_generator(dim, layers)
+    mapping, drawn, fit = measure(generator, samples)
+    return [dim, layers, mapping, drawn, fit, fit / mapping, fit / drawn, f"{accuracy(generator):.1e}"]
+
+
+@click.command()
+@click.option("--samples", type=Count(), default="1e6", show_default=True, help="Codes to draw.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Set OMP_NUM_THREADS too.")
+@click.option("--out", default="benchmarks/results", show_default=True, type=click.Path(path_type=Path))
+def main(samples: int, threads: int, out: Path) -> None:
+    """Time the P-norm fit against the mapping network alone, and compare its eigenvalues with numpy's."""
+    torch.set_num_threads(threads)
+    text = markdown_table(COLUMNS, [row(dim, layers, samples) for dim, layers in SIZES])
+    device = torch.device("cpu")
+    facts = provenance(device, 0, samples=f"{samples:,}", batch=f"{BATCH:,}", clock="wall clock")
+    name = re.sub(r"[^a-z0-9]+", "-", machine(device).lower()).strip("-")
+    path = out / f"fit-pnorm-{name}.md"
+    write_report(path, "Cost of the P-norm fit", text, MEANING, facts)
+    click.echo(f"{text}\n\nwritten to {path}")
+
+
+COLUMNS = (
+    "w_dim",
+    "layers",
+    "mapping, s",
+    "+ z, s",
+    "fit, s",
+    "fit / mapping",
+    "fit / (mapping + z)",
+    "eigenvalue error",
+)
+MEANING = (
+    "Seconds for all samples: `mapping` is the network on given z, `+ z` draws them too, `fit` is the whole fit. The error is "
+    "the largest of the streamed eigenvalues against numpy's two-pass float64 ones, over the largest eigenvalue."
+)
 
 
 if __name__ == "__main__":

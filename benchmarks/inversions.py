@@ -20,12 +20,11 @@ from torch.nn.functional import normalize
 
 from latentopt.data.portraits import TEST_SEEDS, portraits
 from latentopt.devices import choose_device
+from latentopt.distortion import metrics
 from latentopt.evaluation.judge import Judge, load_judge
 from latentopt.generators.checkpoints import load_generator
 from latentopt.generators.stylegan2 import StyleGAN2
 from latentopt.images import to_uint8
-from latentopt.inversion import metrics
-from latentopt.manifest import package_version
 from latentopt.pnorm import PNorm, find_stats
 from latentopt.progress import Progress
 from latentopt.recipe import Recipe
@@ -34,6 +33,7 @@ from latentopt.storage import load_tensors, save_tensors
 from latentopt.terms.perceptual import Perceptual
 from latentopt.terms.perceptual_net import weights_path
 from latentopt.types import GeneratorInputs, View
+from latentopt.version import package_version
 
 CACHE = Path("work/benchmarks")
 CURVE_POINTS = 101

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,20 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentopt.distortion import metrics
-from latentopt.errors import CheckpointError, ImageError, UntrustedFileError
+from latentopt.errors import CheckpointError, ImageError
 from latentopt.images import RUN_FILES, read_png, save_png
-from latentopt.manifest import SCHEMA, manifest, run_key, to_json
-from latentopt.outputs import check_outdir, clear_write_errors, sweep
+from latentopt.manifest import SCHEMA, to_json
+from latentopt.npz import read_npz
+from latentopt.outputs import clear_write_errors
 from latentopt.protocols import Generator
 from latentopt.storage import write_atomically, write_text
 from latentopt.types import GeneratorInputs
-
-__all__ = [
-    "Inversion", "check_outdir", "is_complete", "load_projected_w", "manifest", "metrics", "run_key", "sweep",
-]  # fmt: skip
-
-NPZ_LIMIT = 256 << 20  # bytes, inflated
 
 
 @dataclass(frozen=True)
@@ -35,7 +27,7 @@ class Inversion:
     """One image inverted.
 
     name: where it lies in the output folder; target, image [3,H,W] in [-1,1]; inputs: what draws `image`, batch of 1;
-    recipe_toml: the recipe with all options resolved; history: one record a step; manifest: see `manifest`.
+    recipe_toml: the recipe with all options resolved; history: one record a step; manifest: see latentopt.manifest.
     """
 
     name: str
@@ -108,7 +100,7 @@ def _read_run(folder: Path) -> dict[str, Any]:
 
 
 def is_complete(folder: Path, key: str) -> bool:
-    """Whether `folder` holds the finished result of exactly the run that `key` (see `run_key`) names."""
+    """Whether `folder` holds the finished result of exactly the run that `key` (see latentopt.manifest.run_key) names."""
     folder = Path(folder)
     try:
         run = _read_run(folder)
@@ -122,21 +114,7 @@ def load_projected_w(path: Path) -> Tensor:
 
     Raises UntrustedFileError for arrays of Python objects, CheckpointError for any other file that is no such latent.
     """
-    path = Path(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > NPZ_LIMIT:
-                raise CheckpointError(f"{path}: inflates to more than {NPZ_LIMIT >> 20} MiB; refused")
-        with np.load(path, allow_pickle=False) as arrays:
-            w = np.asarray(arrays["w"])
-    except KeyError:
-        raise CheckpointError(f"{path}: holds no array 'w'; expected a projected_w.npz") from None
-    except ValueError as error:
-        if "allow_pickle" in str(error):
-            raise UntrustedFileError(f"{path}: holds Python objects, which could run code; refused") from None
-        raise CheckpointError(f"{path}: damaged ({error})") from error
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise CheckpointError(f"{path}: not a readable .npz file ({error})") from error
+    w = read_npz(path, ["w"])["w"]
     if w.dtype.kind != "f" or w.ndim not in (2, 3) or (w.ndim == 3 and w.shape[0] != 1) or not np.isfinite(w).all():
         raise CheckpointError(f"{path}: 'w' is {w.dtype} {list(w.shape)}; expected finite floats [1,L,C]")
     return torch.from_numpy(w.reshape(1, *w.shape[-2:]).astype(np.float32))

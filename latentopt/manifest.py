@@ -7,7 +7,6 @@ import json
 import math
 import platform
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,10 @@ from torch import Tensor
 
 from latentopt.images import TargetImage
 from latentopt.protocols import Generator
+from latentopt.version import package_version
 
 SCHEMA = 1
 PACKAGES = ("latentopt", "torch", "torchvision", "numpy", "pillow", "lpips")
-
-
-def package_version(name: str) -> str:
-    """The installed release of a package, "unknown" where it runs from a checkout."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def run_key(

@@ -30,20 +30,22 @@ class Moments:
         self._upper = np.zeros((dim, dim), order="F")  # upper triangle of the scatter; Fortran order for BLAS
 
     def update(self, batch: Tensor) -> None:
-        """Add the rows of `batch` [n,C]; it may be on any device and of any floating type."""
+        """Add the rows of `batch` [n,C]; it may be on any device and of any floating type.
+
+        All of them or, where an exception such as KeyboardInterrupt comes in between, none.
+        """
         x = batch.detach().cpu()
         x = (x if x.element_size() >= 4 else x.float()).numpy()
         if len(x) == 0:
             return
-        if self.count == 0:
-            self.mean = x.mean(axis=0, dtype=np.float64)
-        shifted = x - self.mean  # [n,C] float64
-        self.count += len(x)
-        step = shifted.sum(axis=0) / self.count
+        mean = self.mean if self.count else x.mean(axis=0, dtype=np.float64)
+        shifted = x - mean  # [n,C] float64
+        count = self.count + len(x)
+        step = shifted.sum(axis=0) / count
         # about the old mean the scatter is S + d^T d; moving it to the new mean takes count * step step^T away
-        self._upper = dsyrk(1.0, shifted.T, beta=1.0, c=self._upper, overwrite_c=1)
-        self._upper -= self.count * np.outer(step, step)
-        self.mean = self.mean + step
+        upper = dsyrk(1.0, shifted.T, beta=1.0, c=self._upper)
+        upper -= count * np.outer(step, step)
+        self._set(count, mean + step, upper)
 
     def merge(self, other: Moments) -> None:
         """Add the rows that `other` saw (Chan, Golub and LeVeque 1983)."""
@@ -51,9 +53,12 @@ class Moments:
             return
         total = self.count + other.count
         delta = other.mean - self.mean
-        self._upper += other._upper + (self.count * other.count / total) * np.outer(delta, delta)
-        self.mean = self.mean + delta * (other.count / total)
-        self.count = total
+        upper = self._upper + other._upper + (self.count * other.count / total) * np.outer(delta, delta)
+        self._set(total, self.mean + delta * (other.count / total), np.asfortranarray(upper))
+
+    def _set(self, count: int, mean: np.ndarray, upper: np.ndarray) -> None:
+        # nothing is called between these: Python handles signals at calls and loops, so Ctrl-C sees all three or none
+        self.count, self.mean, self._upper = count, mean, upper
 
     @property
     def scatter(self) -> np.ndarray:

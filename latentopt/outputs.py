@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ TEMPORARY_STEMS = (
     "target", "proj", "projected_w", "inputs", "recipe", "history", "run",
     "summary", "index", "grid", "video", "writable",
 )  # fmt: skip
-MKSTEMP_CHARACTERS = "[a-z0-9_]" * 8
+TEMPORARY_NAME = re.compile(rf"\.(?:{'|'.join(TEMPORARY_STEMS)})-[a-z0-9_]{{8}}")
 
 
 @contextmanager
@@ -90,15 +91,15 @@ def sweep(outdir: Path, older_than: float = 600.0) -> list[Path]:
         return []
     newest = _clock(outdir) - older_than
     removed = []
-    for stem in TEMPORARY_STEMS:
-        for path in sorted(outdir.rglob(f".{stem}-{MKSTEMP_CHARACTERS}*")):
+    for folder, _, names in os.walk(outdir):
+        for path in (Path(folder) / name for name in names if TEMPORARY_NAME.match(name)):
             try:
                 if path.is_file() and path.stat().st_mtime <= newest:
                     path.unlink()
                     removed.append(path)
             except FileNotFoundError:
                 continue  # its own run has just renamed it
-    return removed
+    return sorted(removed)
 
 
 def _clock(folder: Path) -> float:

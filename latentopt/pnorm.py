@@ -17,7 +17,7 @@ from torch.nn.functional import leaky_relu
 
 from latentopt.errors import CheckpointError, StatisticsError
 from latentopt.moments import Moments, StatisticsWarning, principal_components
-from latentopt.pnorm_files import FORMAT, read_npz, read_safetensors
+from latentopt.pnorm_files import FORMAT, read_pca_npz, read_safetensors
 from latentopt.protocols import Generator
 from latentopt.resources import resource_folder
 from latentopt.storage import save_tensors
@@ -182,12 +182,15 @@ class PNorm:
     def load(path: Path, generator: Generator | None = None, force: bool = False) -> PNorm:
         """Read our safetensors file, or the `.npz` of existing implementations (X_mean, X_comp, X_stdev).
 
-        With a generator given, statistics of another one are refused unless `force`; a `.npz` carries no fingerprint
-        and is refused only where its dimension does not fit. Raises StatisticsError, naming file and remedy.
+        With a generator given, statistics of another one are refused. `force` takes them all the same, as long as
+        their dimension fits: for a generator whose mapping network is that of the one measured, such as a copy with
+        only its synthesis tuned. A `.npz` carries no fingerprint and is refused only where its dimension does not fit.
+
+        Raises StatisticsError, naming file and remedy, and UntrustedFileError for a `.npz` with Python objects.
         """
         path = Path(path)
         try:
-            pnorm = PNorm(**(read_npz(path) if path.suffix == ".npz" else read_safetensors(path)))
+            pnorm = PNorm(**(read_pca_npz(path) if path.suffix == ".npz" else read_safetensors(path)))
         except (StatisticsError, CheckpointError, ValueError) as error:
             text = str(error).removeprefix(f"{path}: ")
             raise StatisticsError(f"{path}: not usable P-norm statistics: {text}") from error
@@ -222,5 +225,5 @@ def _check_fits(pnorm: PNorm, path: Path, generator: Generator, force: bool) -> 
     if pnorm.fingerprint not in (None, generator.fingerprint) and not force:
         raise StatisticsError(
             f"{path}: P-norm statistics of generator {pnorm.name!r} ({pnorm.fingerprint}), not of {generator.name!r} "
-            f"({generator.fingerprint}); run latentopt fit-pnorm --network {generator.source}, or pass --force"
+            f"({generator.fingerprint}); run latentopt fit-pnorm --network {generator.source}"
         )

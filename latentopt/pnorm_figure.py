@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from latentopt.pnorm import PNorm, w_to_p
-from latentopt.pnorm_fit import sample_w
+from latentopt.pnorm_fit import draw_codes
 from latentopt.protocols import Generator
 from latentopt.storage import write_atomically
 
@@ -54,7 +54,7 @@ def _samples(generator: Generator, samples: int, seed: int) -> Tensor:
     """w [n,C] float64; float32 would blur the smallest components of P-norm."""
     parts, missing = [], samples
     while missing > 0:
-        parts.append(sample_w(generator, len(parts), seed=seed)[:missing].cpu().double())
+        parts.append(draw_codes(generator, len(parts), seed=seed)[:missing].cpu().double())
         missing -= len(parts[-1])
     return torch.cat(parts)
 

@@ -10,6 +10,7 @@ import torch
 
 from latentopt.errors import StatisticsError
 from latentopt.moments import floored
+from latentopt.npz import read_npz
 from latentopt.storage import load_tensors
 
 FORMAT = "latentopt-pnorm-1"
@@ -28,20 +29,13 @@ def read_safetensors(path: Path) -> dict[str, Any]:
     return {"name": path.stem, **{name: tensors[name] for name in names}, **fields}
 
 
-def read_npz(path: Path) -> dict[str, Any]:
+def read_pca_npz(path: Path) -> dict[str, Any]:
     """The fields of a `PNorm` from X_mean [C], X_comp [C,C] (rows) and X_stdev [C].
 
-    Such files say nothing of their origin. Pickled arrays are refused. Raises StatisticsError.
+    Such files say nothing of their origin. Raises StatisticsError, and the errors of `latentopt.npz.read_npz`.
     """
-    if not path.is_file():
-        raise StatisticsError("no such file")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            mean, components, std = (np.asarray(file[key], np.float64) for key in ("X_mean", "X_comp", "X_stdev"))
-    except KeyError as error:
-        raise StatisticsError(f"it lacks an array ({error.args[0]}); expected X_mean, X_comp, X_stdev") from error
-    except Exception as error:  # zipfile, zlib and numpy each raise their own kinds for a damaged file
-        raise StatisticsError(f"not a readable .npz file ({error})") from error
+    arrays = read_npz(path, ("X_mean", "X_comp", "X_stdev")).values()
+    mean, components, std = (array.astype(np.float64) for array in arrays)
     if std.ndim != 1 or not len(std):
         raise StatisticsError(f"X_stdev must be [C], not {std.shape}")
     return {

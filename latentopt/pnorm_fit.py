@@ -24,6 +24,7 @@ from latentopt.storage import load_tensors, save_tensors
 
 BATCH = 10_000
 FORMAT = "latentopt-pnorm-moments-1"
+STATE_KEYS = ("fingerprint", "samples", "seed", "batch", "shard", "next", "count")
 SAVE_INTERVAL = 5.0  # seconds between saved moments
 
 
@@ -36,7 +37,7 @@ class FitProgress:
     seconds: float
 
 
-def sample_w(generator: Generator, index: int, *, seed: int = 0, batch: int = BATCH) -> Tensor:
+def draw_codes(generator: Generator, index: int, *, seed: int = 0, batch: int = BATCH) -> Tensor:
     """Batch `index` of the generator's own codes: w [batch,C], from z ~ N(0,1) and labels drawn uniformly."""
     state = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0]
     rng = torch.Generator().manual_seed(int(state))
@@ -70,7 +71,7 @@ class PNormFit:
         self.batches = range(shard[0], -(-samples // batch), shard[1])
         self.key = {"fingerprint": generator.fingerprint, "samples": samples, "seed": seed, "batch": batch}
         self.shard = shard
-        self.moments, self.next = Moments(generator.w_dim), 0
+        self.moments = Moments(generator.w_dim)
         if partial is not None and partial.is_file():
             self._resume(partial)
 
@@ -81,16 +82,24 @@ class PNormFit:
 
     @property
     def done(self) -> int:
+        """Samples drawn."""
         return self.moments.count
 
+    @property
+    def next(self) -> int:
+        """How many batches were added: by the samples, so that it agrees with the moments whenever a run is stopped."""
+        return -(-self.done // self.batch)
+
     def run(self) -> Iterator[FitProgress]:
-        """Draw what is missing. The moments are saved at the end too, and when the iteration is broken off."""
+        """Draw what is missing. The moments are saved at the end too, and when the iteration is broken off or fails.
+
+        What is saved are whole batches, also where KeyboardInterrupt comes in the middle of one.
+        """
         started = saved = time.monotonic()
         try:
             for i in self.batches[self.next :]:
-                w = sample_w(self.generator, i, seed=self.seed, batch=self.batch)[: self._rows(i)]
+                w = draw_codes(self.generator, i, seed=self.seed, batch=self.batch)[: self._rows(i)]
                 self.moments.update(w_to_p(w.cpu().double()))  # 5 w rounds in float32: 1e-6 of the smallest std
-                self.next += 1
                 if time.monotonic() - saved > SAVE_INTERVAL:
                     self.save()
                     saved = time.monotonic()
@@ -106,7 +115,7 @@ class PNormFit:
         """Write the moments to `partial`, atomically."""
         if self.partial is not None:
             tensors = {"mean": torch.from_numpy(self.moments.mean), "scatter": torch.from_numpy(self.moments.scatter)}
-            state = {**self.key, "shard": self.shard, "next": self.next, "count": self.moments.count}
+            state = {**self.key, "shard": self.shard, "next": self.next, "count": self.done}
             save_tensors(self.partial, tensors, {"format": FORMAT, "state": json.dumps(state)})
 
     def _rows(self, i: int) -> int:
@@ -117,8 +126,9 @@ class PNormFit:
             state, moments = read_moments(path)
         except StatisticsError:
             return  # damaged: nothing is lost but time
-        if state == {**self.key, "shard": list(self.shard), "next": state["next"], "count": state["count"]}:
-            self.moments, self.next = moments, state["next"]
+        whole = {"next": -(-moments.count // self.batch), "count": moments.count}
+        if state == {**self.key, "shard": list(self.shard), **whole}:
+            self.moments = moments
 
 
 def fit_pnorm(generator: Generator, samples: int, *, seed: int = 0, batch: int = BATCH) -> PNorm:
@@ -152,6 +162,10 @@ def merge_shards(generator: Generator, paths: Sequence[Path]) -> PNorm:
         )
     count = first["shard"][1]
     for path, (state, _) in zip(paths, parts, strict=True):
+        if state["shard"][1] != count:
+            raise StatisticsError(
+                f"{path}: one of {state['shard'][1]} shards, but {paths[0]} is one of {count}; remove those left over"
+            )
         if any(state[key] != first[key] for key in ("fingerprint", "samples", "seed", "batch")):
             raise StatisticsError(f"{path}: its generator, samples, seed or batch differ from those of {paths[0]}")
         batches = range(state["shard"][0], -(-state["samples"] // state["batch"]), state["shard"][1])
@@ -175,8 +189,9 @@ def read_moments(path: Path) -> tuple[dict, Moments]:
         if metadata.get("format") != FORMAT:
             raise StatisticsError(f"{path}: not moments of a P-norm fit")
         state = json.loads(metadata["state"])
+        state = {key: state[key] for key in STATE_KEYS}
         return state, Moments.restore(state["count"], tensors["mean"].numpy(), tensors["scatter"].numpy())
-    except (CheckpointError, KeyError, ValueError) as error:
+    except (CheckpointError, KeyError, TypeError, ValueError) as error:
         raise StatisticsError(f"{path}: damaged moments of a P-norm fit ({error}); remove it") from error
 
 

@@ -343,6 +343,13 @@ def test_stylegan3_is_named(files):
         load_generator(files / "sg3.pkl")
 
 
+def test_a_pickle_too_large_is_not_read(files, monkeypatch):
+    monkeypatch.setattr("latentopt.generators.restricted_pickle.MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr(model_files, "read_pickle", lambda data, name: pytest.fail(f"{len(data)} bytes were read"))
+    with pytest.raises(CheckpointError, match=r"ada\.pkl: \d+ bytes, more than"):
+        load_generator(files / "ada.pkl")
+
+
 def test_paths_that_are_no_file(tmp_path):
     with pytest.raises(CheckpointError, match="no such file"):
         load_generator(tmp_path / "absent.pkl")
@@ -451,6 +458,23 @@ def test_configurations_that_do_not_fit(config, message, tmp_path, tiny_generato
     save_file({name: tensor.contiguous() for name, tensor in tiny_generator.state_dict().items()}, path, metadata)
     with pytest.raises(CheckpointError, match=message):
         load_generator(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "message"),
+    [
+        ("notes", "[" * 100_000, "configuration cannot be read"),
+        ("notes", "5", "configuration cannot be read"),
+        ("card", "[" * 100_000, "card is not JSON"),
+        ("card", "{", "card is not JSON"),
+    ],
+)
+def test_metadata_that_is_no_plain_json(key, text, message, tmp_path, tiny_generator):
+    save_generator(tiny_generator, tmp_path / "g.safetensors")
+    tensors, metadata = load_tensors(tmp_path / "g.safetensors")
+    save_file(tensors, tmp_path / "g.safetensors", metadata | {key: text})
+    with pytest.raises(CheckpointError, match=message):
+        load_generator(tmp_path / "g.safetensors")
 
 
 # rosinality files written ---------------------------------------------------------------------------------------------

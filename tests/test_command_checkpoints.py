@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import REFERENCE, make_tiny_generator
+from pickle_writer import dumps, network, tensor_call
 from PIL import Image
 from safetensors.torch import load_file
 
 from latentopt.commands import main
 from latentopt.generators.checkpoints import load_discriminator, load_generator, save_generator
+from latentopt.generators.restricted_pickle import read_pickle
 from latentopt.images import to_uint8
 from latentopt.storage import save_tensors
 from latentopt.types import GeneratorInputs
@@ -107,6 +109,86 @@ def test_files_that_are_refused(command, name, code, message, files, run, tmp_pa
     assert name in err
     assert len(err.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def snapshot_with(settings, path):
+    """A snapshot with the golden generator and those `training_set_kwargs`."""
+    snapshot = load_file(REFERENCE / "pickles" / "sg2ada_snapshot.safetensors")
+    network = read_pickle(snapshot["pickle_bytes"].numpy().tobytes(), "golden")["G_ema"]
+    path.write_bytes(dumps({"training_set_kwargs": settings, "G_ema": network}))
+    return path
+
+
+def itself():
+    """A dict that holds itself, by the memo of a pickle."""
+    table = {"path": "loop"}
+    table["self"] = table
+    return table
+
+
+def doubled():
+    """2^25 items, in a pickle of 25 lists."""
+    items = ["x"]
+    for _ in range(25):
+        items = [items, items]
+    return items
+
+
+FOREIGN = {
+    "a dict in itself": itself(),
+    "a list that doubles": {"path": "p", "many": doubled()},
+    "a set": {"path": "p", "colours": {"a", "b"}},
+    "bytes": {"path": "p", "key": b"12"},
+    "a tensor": {"path": "p", "mean": tensor_call((2, 3), (3, 1))},
+    "a network": {"path": "p", "net": network({})},
+    "no number": {"path": "p", "scale": float("nan")},
+    "number as a key": {"path": "p", 3: "three"},
+}
+
+
+@pytest.mark.parametrize("settings", FOREIGN.values(), ids=FOREIGN)
+def test_foreign_settings_of_any_kind(settings, run, tmp_path):
+    path = snapshot_with(settings, tmp_path / "g.pkl")
+    assert run("info", path)[0] == 0
+    code, out, _ = run("info", path, "--json")
+    shown = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["training_set_kwargs"]
+    assert code == 0 and shown["path"] == settings["path"]
+    assert len(json.dumps(shown)) < 100
+    assert run("convert", path, tmp_path / "g.safetensors")[0] == 0
+    assert load_generator(tmp_path / "g.safetensors").card["training_set_kwargs"]["path"] == settings["path"]
+
+
+def test_foreign_text_cannot_control_the_terminal(files, run, tmp_path):
+    hostile = "\x1b[2J\u202e\ud800\nfile  trusted"
+    path = snapshot_with({"path": hostile, hostile: "x", "list": [hostile]}, tmp_path / "g.pkl")
+    code, out, _ = run("info", path)
+    assert code == 0 and r"\x1b[2J\u202e\ud800\nfile" in out
+    assert all(c.isprintable() for c in out.replace("\n", "")) and "\nfile  trusted" not in out
+    assert json.loads(run("info", path, "--json")[1])["training_set_kwargs"]["path"] == hostile
+
+    generator = make_tiny_generator()
+    generator.notes = ("\x1b[31mred",)
+    save_generator(generator, tmp_path / "g.safetensors", {"by": "\x1b]0;title\x07"})
+    commands = (
+        ["info", tmp_path / "g.safetensors"],
+        ["convert", tmp_path / "g.safetensors", tmp_path / "h.safetensors"],
+        ["sample", "--network", tmp_path / "g.safetensors", "--seeds", "0", "--outdir", tmp_path / "out"],
+    )
+    for command in commands:
+        code, out, err = run(*command)
+        assert code == 0 and r"\x1b[31mred" in out + err and "\x1b" not in out + err
+
+    save_tensors(tmp_path / "x.safetensors", {"x": torch.zeros(1)}, {"format": "latentopt-\x1b[31mred-1"})
+    code, _, err = run("sample", "--network", tmp_path / "x.safetensors", "--outdir", tmp_path / "out")
+    assert code == 1 and r"\x1b[31mred" in err and "\x1b" not in err
+
+
+def test_metadata_cannot_change_what_info_says(run, tmp_path):
+    metadata = {"format": "latentopt-pnorm-1", "kind": "StyleGAN2 generator", "file": "other", "seed": "5"}
+    save_tensors(tmp_path / "p.safetensors", {"std": torch.tensor([2.0, 0.5])}, metadata)
+    facts = json.loads(run("info", tmp_path / "p.safetensors", "--json")[1])
+    assert facts["kind"] == "P-norm statistics" and facts["file"] == str(tmp_path / "p.safetensors")
+    assert facts["seed"] == "5"
 
 
 # convert -----------------------------------------------------------------------------------------------------------

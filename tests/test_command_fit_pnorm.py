@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -161,6 +162,10 @@ def test_npz_is_taken_over_after_a_test(folder, run, tiny_generator):
     STATS.unlink()
     code, _, err = run("--npz", "other.npz")
     assert code == 1 and "other.npz" in err and not STATS.exists()
+    assert "--network tiny.safetensors" in err  # as it was given, not the generator's name
+    np.savez("objects.npz", **(arrays | {"X_mean": np.array([{}], object)}))
+    code, _, err = run("--npz", "objects.npz")
+    assert code == 4 and "objects.npz" in err and not STATS.exists()
 
 
 def test_figure(folder, run):
@@ -204,6 +209,28 @@ def test_a_killed_fit_goes_on(folder, run, tiny_generator):
     for _ in once.run():
         pass
     np.testing.assert_array_equal(once.moments.scatter, fit.moments.scatter)
+
+
+@pytest.mark.parametrize("place", ["latentopt.moments.dsyrk", "latentopt.progress.Progress.advance"])
+def test_ctrl_c_saves_and_exits_with_130(folder, run, tiny_generator, monkeypatch, place):
+    """While a batch is added, and between two."""
+    from latentopt.pnorm_fit import PNormFit, fit_pnorm
+
+    original, calls = pkgutil.resolve_name(place), iter(range(1, 100))
+
+    def third_interrupted(*args, **kwargs):
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, third_interrupted)
+        code, _, err = run("--samples", 1000, "--batch", 100)
+    kept = 200 if place.endswith("dsyrk") else 300
+    assert code == 130 and f"{kept} codes are kept" in err and not STATS.exists()
+    assert PNormFit(tiny_generator, 1000, batch=100, partial=STATS.parent / ".tiny.partial.safetensors").done == kept
+    assert run("--samples", 1000, "--batch", 100)[0] == 0
+    assert torch.equal(PNorm.load(STATS).components, fit_pnorm(tiny_generator, 1000, batch=100).components)
 
 
 def test_going_on_is_said_and_exact(folder, run, tiny_generator):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pkgutil
 import warnings
 from dataclasses import replace
 
@@ -10,10 +12,10 @@ import pytest
 import torch
 from conftest import REFERENCE, make_tiny_generator
 
-from latentopt.errors import StatisticsError
+from latentopt.errors import StatisticsError, UntrustedFileError
 from latentopt.moments import Moments, StatisticsWarning
 from latentopt.pnorm import PNorm, find_stats, p_to_w, w_to_p
-from latentopt.pnorm_fit import PNormFit, find_shards, fit_pnorm, merge_shards, sample_w, shard_path
+from latentopt.pnorm_fit import PNormFit, draw_codes, find_shards, fit_pnorm, merge_shards, shard_path
 from latentopt.resources import resource_folder
 from latentopt.storage import load_tensors, save_tensors
 
@@ -93,7 +95,7 @@ def test_p_undoes_the_activation():
 
 
 def test_the_generators_own_codes_are_white(tiny_generator, tiny_pnorm):
-    w = torch.cat([sample_w(tiny_generator, i, batch=1000) for i in range(4)]).double()
+    w = torch.cat([draw_codes(tiny_generator, i, batch=1000) for i in range(4)]).double()
     v = tiny_pnorm.whiten(w)
     torch.testing.assert_close(v.mean(0), torch.zeros(16).double(), rtol=0, atol=1e-9)
     torch.testing.assert_close(torch.cov(v.T), torch.eye(16).double(), rtol=0, atol=1e-9)
@@ -112,7 +114,7 @@ def test_the_origin(tiny_generator, tiny_pnorm):
 
 @pytest.mark.parametrize("options", [{}, {"std_floor": 0.3}, {"rank": 5}, {"rank": 5, "std_floor": 0.9}], ids=str)
 def test_unwhiten_is_the_inverse(tiny_generator, tiny_pnorm, options):
-    w = sample_w(tiny_generator, 7, batch=6).reshape(2, 3, 16).double()
+    w = draw_codes(tiny_generator, 7, batch=6).reshape(2, 3, 16).double()
     v = tiny_pnorm.whiten(w, **options)
     assert v.shape == (2, 3, options.get("rank", 16))
     back = tiny_pnorm.unwhiten(v, **options)
@@ -186,7 +188,61 @@ def test_update_takes_half_precision_and_leaves_its_input_alone():
     assert moments.count == 100 and torch.equal(x, before)
 
 
+def interrupt(function, call, after=False):
+    """`function`, but its `call`-th call raises KeyboardInterrupt: at once, or when its work is done."""
+    calls = iter(range(1, 1000))
+
+    def interrupted(*args, **kwargs):
+        if next(calls) != call:
+            return function(*args, **kwargs)
+        if after:
+            function(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    return interrupted
+
+
+@pytest.mark.parametrize("place", ["latentopt.moments.dsyrk", "latentopt.moments.np.outer"])
+def test_an_interrupted_update_changes_nothing(monkeypatch, place):
+    x, moments = hard_samples(), Moments(12)
+    moments.update(x[:2000])
+    before = (moments.count, moments.mean.copy(), moments.scatter)
+    with monkeypatch.context() as patch:
+        patch.setattr(place, interrupt(pkgutil.resolve_name(place), 1))
+        with pytest.raises(KeyboardInterrupt):
+            moments.update(x[2000:])
+    for left, kept in zip((moments.count, moments.mean, moments.scatter), before, strict=True):
+        np.testing.assert_array_equal(left, kept)
+
+
 # --- fitting
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "after"),
+    [
+        ("latentopt.moments", "dsyrk", False),
+        ("latentopt.moments.np", "outer", False),
+        ("latentopt.moments.Moments", "update", True),
+        ("latentopt.pnorm_fit", "draw_codes", True),
+    ],
+)
+def test_what_an_interruption_leaves_are_whole_batches(tiny_generator, tmp_path, monkeypatch, owner, name, after):
+    """Ctrl-C inside a batch, or just after it was added: the fit that goes on ends as if nothing had happened."""
+    settings = {"samples": 1250, "batch": 300, "partial": tmp_path / "partial.safetensors"}
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{owner}.{name}", interrupt(pkgutil.resolve_name(f"{owner}.{name}"), 3, after))
+        fit = PNormFit(tiny_generator, **settings)
+        with pytest.raises(KeyboardInterrupt):
+            list(fit.run())
+    again = PNormFit(tiny_generator, **settings)
+    assert again.done == (900 if name == "update" else 600)
+    list(again.run())
+    whole = PNormFit(tiny_generator, 1250, batch=300)
+    list(whole.run())
+    assert again.moments.count == 1250
+    np.testing.assert_array_equal(again.moments.mean, whole.moments.mean)
+    np.testing.assert_array_equal(again.moments.scatter, whole.moments.scatter)
 
 
 def test_interruption_and_shards_change_nothing(tiny_generator, tmp_path):
@@ -213,7 +269,7 @@ def test_interruption_and_shards_change_nothing(tiny_generator, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"batch": 200}, {"samples": 2000}, {"shard": (0, 2)}, "damaged", "other"]
+    "change", [{"seed": 1}, {"batch": 200}, {"samples": 2000}, {"shard": (0, 2)}, "damaged", "half", "other"]
 )
 def test_moments_of_another_fit_are_not_continued(tiny_generator, tmp_path, change):
     settings = {"samples": 1500, "seed": 0, "batch": 300, "partial": tmp_path / "partial.safetensors"}
@@ -224,6 +280,10 @@ def test_moments_of_another_fit_are_not_continued(tiny_generator, tmp_path, chan
     if change == "damaged":
         path = settings["partial"]
         path.write_bytes(path.read_bytes()[:-9])
+    elif change == "half":  # a count that is not that of the batches
+        tensors, metadata = load_tensors(settings["partial"])
+        metadata["state"] = json.dumps(json.loads(metadata["state"]) | {"count": 600})
+        save_tensors(settings["partial"], tensors, metadata)
     elif change == "other":
         generator = make_tiny_generator(seed=5)
     else:
@@ -234,7 +294,7 @@ def test_moments_of_another_fit_are_not_continued(tiny_generator, tmp_path, chan
 def test_a_smaller_fit_draws_the_first_of_the_same_samples(tiny_generator):
     fit = PNormFit(tiny_generator, 250, batch=100)
     list(fit.run())
-    w = torch.cat([sample_w(tiny_generator, i, batch=100) for i in range(3)])[:250]
+    w = torch.cat([draw_codes(tiny_generator, i, batch=100) for i in range(3)])[:250]
     np.testing.assert_allclose(fit.moments.mean, w_to_p(w.double()).mean(0).numpy(), rtol=1e-12)
     assert len(torch.unique(w[:, 0])) == 250
 
@@ -243,7 +303,7 @@ def test_labels_of_conditional_generators_are_uniform():
     generator = make_tiny_generator(c_dim=3)
     seen = []
     generator.mapping.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
-    assert sample_w(generator, 0, batch=3000).shape == (3000, 16)
+    assert draw_codes(generator, 0, batch=3000).shape == (3000, 16)
     assert torch.equal(seen[0].sum(1), torch.ones(3000))
     assert (seen[0].mean(0) - 1 / 3).abs().max() < 0.05
 
@@ -271,6 +331,24 @@ def test_merging_names_what_is_wrong(tiny_generator, tmp_path):
         merge_shards(tiny_generator, find_shards(out))
     with pytest.raises(StatisticsError, match="another generator"):
         merge_shards(make_tiny_generator(seed=5), find_shards(out))
+    run((1, 2))
+    shard_path(out, (1, 2)).rename(tmp_path / "second")
+    run((1, 4))
+    with pytest.raises(StatisticsError, match=r"shard-1-of-4.*one of 4 shards.*shard-0-of-2.*one of 2"):
+        merge_shards(tiny_generator, find_shards(out))
+    shard_path(out, (1, 4)).unlink()
+    (tmp_path / "second").rename(shard_path(out, (1, 2)))
+    assert merge_shards(tiny_generator, find_shards(out)).n == 400
+
+
+@pytest.mark.parametrize("state", ["[]", "3", "{}", '{"fingerprint": "x", "count": 4}', "text"])
+def test_moments_without_their_state(tiny_generator, tmp_path, state):
+    path = shard_path(tmp_path / "x.safetensors", (0, 1))
+    tensors = {"mean": torch.zeros(16), "scatter": torch.zeros(16, 16)}
+    save_tensors(path, tensors, {"format": "latentopt-pnorm-moments-1", "state": state})
+    with pytest.raises(StatisticsError, match=r"shard-0-of-1.*damaged"):
+        merge_shards(tiny_generator, [path])
+    assert PNormFit(tiny_generator, 400, partial=path).done == 0
 
 
 def test_too_few_samples(tiny_generator):
@@ -318,8 +396,9 @@ def test_another_generators_statistics(tiny_pnorm, tiny_generator, tmp_path):
     other = make_tiny_generator(seed=5)
     with pytest.raises(StatisticsError) as error:
         PNorm.load(path, other)
-    for word in (str(path), tiny_generator.fingerprint, other.fingerprint, "fit-pnorm", "--force"):
+    for word in (str(path), tiny_generator.fingerprint, other.fingerprint, f"fit-pnorm --network {other.source}"):
         assert word in str(error.value)
+    assert "--force" not in str(error.value)  # no command takes it here
     assert PNorm.load(path, other, force=True).fingerprint == tiny_generator.fingerprint
     with pytest.raises(StatisticsError, match=r"16 dimensions.*w_dim 8"):
         PNorm.load(path, make_tiny_generator(w_dim=8), force=True)
@@ -344,7 +423,7 @@ BAD_NPZ = {
     "missing": ({"X_comp": None}, "X_comp"),
     "not orthonormal": ({"X_comp": np.ones((16, 16))}, "orthonormal"),
     "columns only": ({"X_comp": np.eye(16)[:4]}, r"\[C,C\]"),
-    "pickled": ({"X_mean": np.array([{}], dtype=object)}, "npz"),
+    "words": ({"X_mean": np.full(16, "a")}, "X_mean.*numbers"),
     "rising": ({"X_stdev": np.arange(1.0, 17)}, "falling"),
     "not finite": ({"X_mean": np.full(16, np.nan)}, "finite"),
     "scalar": ({"X_stdev": np.float64(1)}, "X_stdev"),
@@ -358,6 +437,12 @@ def test_bad_npz(tiny_pnorm, tmp_path, changes, words):
     with pytest.raises(StatisticsError, match=words) as error:
         PNorm.load(path)
     assert str(path) in str(error.value)
+
+
+def test_npz_with_python_objects(tiny_pnorm, tmp_path):
+    write_npz(tmp_path / "bad.npz", tiny_pnorm, X_mean=np.array([{}], dtype=object))
+    with pytest.raises(UntrustedFileError, match=r"bad\.npz.*Python objects"):
+        PNorm.load(tmp_path / "bad.npz")
 
 
 @pytest.mark.parametrize("kind", ["cut", "text", "empty", "absent", "foreign", "lacks", "number"])

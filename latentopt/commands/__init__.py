@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from importlib.metadata import PackageNotFoundError, version
 
 import click
 
 from latentopt.errors import LatentoptError
+from latentopt.terminal import escape_controls
+from latentopt.version import package_version
 
 COMMANDS = {  # name: (module, one line of help)
     "invert": ("invert", "Find the latents of images by optimisation."),
@@ -18,13 +19,6 @@ COMMANDS = {  # name: (module, one line of help)
     "convert": ("convert", "Write a generator as safetensors or rosinality .pt."),
     "train": ("train", "Train the bundled kinds of models."),
 }
-
-
-def package_version() -> str:
-    try:
-        return version("latentopt")
-    except PackageNotFoundError:
-        return "0.1.0 (not installed)"
 
 
 class LazyGroup(click.Group):
@@ -76,7 +70,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except LatentoptError as error:
-        click.echo(f"latentopt: {error}", err=True)
+        click.echo(escape_controls(f"latentopt: {error}"), err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from latentopt.errors import UsageError
+from latentopt.terminal import escape_controls
 
 
 @click.command("convert")
@@ -40,7 +41,7 @@ def command(source: str, target: Path, discriminator: bool, force: bool) -> None
         else:
             checkpoints.save_generator(generator, target)
     for note in notes:
-        click.echo(f"note: {note}", err=True)
+        click.echo(escape_controls(f"note: {note}"), err=True)
     click.echo(f"{target} ({target.stat().st_size / 1e6:.1f} MB)")
 
 

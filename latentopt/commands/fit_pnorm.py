@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -169,10 +169,14 @@ def fit(
         raise UsageError(f"--samples {samples}: more than w_dim = {generator.w_dim} codes are needed")
     partial = partial_path(out) if shard is None else shard_path(out, shard)
     task = PNormFit(generator, samples, seed=seed, batch=batch, shard=shard or (0, 1), partial=partial)
-    show(task, quiet)
+    try:
+        show(task, quiet)
+    except KeyboardInterrupt:
+        click.echo(f"{task.done:,} codes are kept; the same command goes on from there", err=True)
+        raise
     if shard is None:
         return task.result()
-    click.echo(f"shard        {partial}\nwhen all are there: latentopt fit-pnorm --merge")
+    click.echo(f"shard        {partial}\nwhen all are there: the same command with --merge instead of --shard")
     return None
 
 
@@ -184,8 +188,9 @@ def show(task: PNormFit, quiet: bool) -> None:
     with Progress(task.total, "fit-pnorm", done=done, unit="code", quiet=quiet) as progress:
         if done:
             progress.note(f"going on from {done:,} codes")
-        for record in task.run():
-            progress.advance(record.done - progress.done)
+        with closing(task.run()) as records:  # closed, and so saved, before an interruption goes on
+            for record in records:
+                progress.advance(record.done - progress.done)
 
 
 def take_over(npz: Path, generator: Generator, seed: int) -> PNorm:
@@ -193,15 +198,15 @@ def take_over(npz: Path, generator: Generator, seed: int) -> PNorm:
     from dataclasses import replace
 
     from latentopt.pnorm import PNorm
-    from latentopt.pnorm_fit import sample_w
+    from latentopt.pnorm_fit import draw_codes
 
     pnorm = PNorm.load(npz, generator)
-    v = pnorm.whiten(sample_w(generator, 0, seed=seed, batch=CHECK_SAMPLES).cpu().double())
+    v = pnorm.whiten(draw_codes(generator, 0, seed=seed, batch=CHECK_SAMPLES).cpu().double())
     mean_square = v[:, : max(v.shape[1] // 2, 1)].square().mean().item()
     if not CHECK_RANGE[0] <= mean_square <= CHECK_RANGE[1]:
         raise StatisticsError(
             f"{npz}: does not describe {generator.name!r}: its codes have mean square {mean_square:.3g} there, not 1; "
-            f"run latentopt fit-pnorm --network {generator.name} without --npz"
+            f"run latentopt fit-pnorm --network {generator.source} without --npz"
         )
     return replace(pnorm, fingerprint=generator.fingerprint, name=generator.name)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
+
+from latentopt.terminal import escape_controls
 
 
 @click.command("info")
@@ -24,21 +25,27 @@ def command(source: str, as_json: bool) -> None:
       latentopt info ffhq.pkl --json
     """
     from latentopt.generators.describe import describe
+    from latentopt.manifest import to_json
 
     facts = describe(source)
-    click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(_lines(facts)))
+    click.echo(to_json(facts, indent=2) if as_json else "\n".join(_lines(facts)))
 
 
 def _lines(facts: dict[str, Any], indent: str = "") -> list[str]:
-    shown = {key.replace("_", " "): value for key, value in facts.items() if value not in (None, [], {})}
+    shown = {_one_line(key).replace("_", " "): value for key, value in facts.items() if value not in (None, [], {})}
     width = max((len(key) for key in shown), default=0)
     lines = []
     for key, value in shown.items():
         if isinstance(value, dict):
             lines += [f"{indent}{key}", *_lines(value, indent + "  ")]
         else:
-            lines.append(f"{indent}{key:{width}}  {_text(key, value)}")
+            lines.append(f"{indent}{key:{width}}  {_one_line(_text(key, value))}")
     return lines
+
+
+def _one_line(text: object) -> str:
+    """Foreign text, which could otherwise move the cursor or begin a line that looks like ours."""
+    return escape_controls(str(text)).replace("\n", r"\n")
 
 
 def _text(key: str, value: object) -> str:

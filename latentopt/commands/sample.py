@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from latentopt.errors import UsageError
+from latentopt.terminal import escape_controls
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +80,7 @@ def command(
     chosen = choose_device(device)
     generator = load_generator(network, device=chosen)
     for note in generator.notes:
-        click.echo(f"note: {note}", err=True)
+        click.echo(escape_controls(f"note: {note}"), err=True)
     images = []
     for seed in seeds:
         image = draw(generator, seed, trunc, label, noise_mode)[0].cpu()

@@ -19,7 +19,7 @@ from latentopt.errors import CheckpointError
 from latentopt.generators import nvidia, rosinality
 from latentopt.generators.discriminator import Discriminator, DiscriminatorConfig
 from latentopt.generators.model_files import Checkpoint, Source, bundled_path, read_checkpoint, resolve
-from latentopt.generators.restricted_pickle import Record
+from latentopt.generators.persistence import Record, plain_entries
 from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from latentopt.generators.weights import (
     FILTER,
@@ -144,33 +144,36 @@ def _from_safetensors(checkpoint: Checkpoint, kind: Kind) -> NetworkWeights:
         raise CheckpointError(f"{path}: a safetensors file, but no latentopt {kind}; it looks like {looks_like(state)}")
     try:
         config = (StyleGAN2Config if kind == "generator" else DiscriminatorConfig).from_json(metadata["config"])
-        notes = tuple(json.loads(metadata.get("notes", "[]")))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        notes = tuple(str(note) for note in json.loads(metadata.get("notes", "[]")))
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: its configuration cannot be read ({error!r}); the file is damaged") from error
     filters = {key: state.pop(key) for key in list(state) if key.split(".")[-1] == FILTER}
     return NetworkWeights(config, state, single_filter(filters, path), notes)
 
 
 def card_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What the file says about its training: the card of our files, `training_set_kwargs` of a snapshot."""
+    """What the file says about its training: the card of our files, `training_set_kwargs` of a snapshot.
+
+    Only plain data (see `plain_entries`), which JSON can hold: a pickle may have put anything there.
+    """
     if checkpoint.format == "nvidia":
         settings = checkpoint.contents.get("training_set_kwargs")
-        return {"training_set_kwargs": settings} if isinstance(settings, dict) else {}
+        return {"training_set_kwargs": plain_entries(settings)} if isinstance(settings, dict) else {}
     try:
         card = json.loads(checkpoint.metadata.get("card", "{}"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{checkpoint.path}: its card is not JSON ({error}); the file is damaged") from error
-    return card if isinstance(card, dict) else {}
+    return plain_entries(card) if isinstance(card, dict) else {}
 
 
 def save_generator(generator: StyleGAN2, path: Path, card: Mapping[str, Any] | None = None) -> None:
     """Write a safetensors file (float32) that `load_generator` reads. `card` defaults to the generator's own."""
-    card = getattr(generator, "card", {}) if card is None else card
+    card = generator.card if card is None else card
     metadata = {
         "format": GENERATOR_FORMAT,
         "config": json.dumps(asdict(generator.config)),
         "card": json.dumps(dict(card)),
-        "notes": json.dumps(list(getattr(generator, "notes", ()))),
+        "notes": json.dumps(list(generator.notes)),
         "fingerprint": generator.fingerprint,
     }
     save_tensors(Path(path), {name: tensor.float() for name, tensor in generator.state_dict().items()}, metadata)

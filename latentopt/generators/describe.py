@@ -18,7 +18,6 @@ from latentopt.generators.checkpoints import (
 )
 from latentopt.generators.model_files import Checkpoint, Source, read_checkpoint, resolve
 from latentopt.generators.restricted_pickle import Record
-from latentopt.generators.stylegan2 import StyleGAN2
 from latentopt.generators.weights import build, looks_like
 
 LAYOUTS = {
@@ -27,6 +26,7 @@ LAYOUTS = {
     "safetensors": "latentopt safetensors",
 }
 TORCH_NETWORKS = ("g", "d", "g_ema", "state_dict")
+STATISTICS_FIELDS = ("name", "fingerprint", "n", "seed", "slope")
 GENERATOR_USE = "latentopt invert, sample, fit-pnorm (--network FILE), convert"
 
 
@@ -71,16 +71,12 @@ def _generator(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
         "parameters": _count(generator),
         "fingerprint": generator.fingerprint,
     }
-    return facts | _card(checkpoint) | {"notes": list(_notes(generator)), "use": GENERATOR_USE}
+    return facts | _card(checkpoint) | {"notes": list(generator.notes), "use": GENERATOR_USE}
 
 
 def _card(checkpoint: Checkpoint) -> dict[str, Any]:
     card = card_of(checkpoint)
     return card if checkpoint.format == "nvidia" or not card else {"card": card}
-
-
-def _notes(generator: StyleGAN2) -> tuple[str, ...]:
-    return getattr(generator, "notes", ())
 
 
 def _discriminator(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -116,7 +112,7 @@ def _statistics(checkpoint: Checkpoint) -> dict[str, Any]:
     std = checkpoint.contents.get("std")
     if std is None or std.ndim != 1 or not len(std):
         raise CheckpointError(f"{checkpoint.path}: P-norm statistics without 'std' [C]; the file is damaged")
-    known = {key: value for key, value in checkpoint.metadata.items() if key not in ("format", "card")}
+    known = {key: checkpoint.metadata[key] for key in STATISTICS_FIELDS if key in checkpoint.metadata}
     return {
         "kind": "P-norm statistics",
         "w_dim": len(std),

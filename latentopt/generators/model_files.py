@@ -12,6 +12,7 @@ from latentopt.errors import CheckpointError, MissingWeightsError
 from latentopt.generators import nvidia
 from latentopt.generators.restricted_pickle import (
     Record,
+    check_file_size,
     is_torch_module,
     read_pickle,
     read_torch_file,
@@ -70,12 +71,14 @@ def resolve(source: Source, kind: str = "generator") -> Path:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a file of any known kind, told by its first bytes. Runs nothing.
 
-    Raises UntrustedFileError, naming the global, for a pickle that asks for code; CheckpointError for other files.
+    Raises UntrustedFileError, naming the global, for a pickle that asks for code; CheckpointError for other files, and
+    for pickles and torch files above 8 GiB.
     """
     try:
         with path.open("rb") as stream:
             start = stream.read(512)
             if _is_plain_pickle(start):
+                check_file_size(path)
                 stream.seek(0)
                 return Checkpoint(path, "nvidia", _networks(read_pickle(stream.read(), str(path)), path), {})
     except OSError as error:

@@ -124,6 +124,18 @@ def module_attributes(record: Record) -> dict[str, dict]:
     return attributes
 
 
+def plain_entries(table: dict) -> dict:
+    """The entries of a foreign dict that are plain data, as in `module_attributes`; what nests too deeply is left out."""
+    budget = [MAX_ATTRIBUTE_VALUES]
+    plain: dict = {}
+    for name, value in table.items():
+        try:
+            plain[name] = _plain(value, budget, depth=0)
+        except (_NotPlain, CheckpointError):
+            continue
+    return plain
+
+
 class _NotPlain(Exception):
     """The value is, or holds, something else than plain data."""
 
