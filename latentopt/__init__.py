@@ -8,7 +8,7 @@ EXPORTS = {
     "load_generator": "latentopt.generators.checkpoints",
     "load_discriminator": "latentopt.generators.checkpoints",
     "save_generator": "latentopt.generators.checkpoints",
-    "invert": "latentopt.inverter",
+    "invert": "latentopt.api",
     "Inversion": "latentopt.inversion",
     "Recipe": "latentopt.recipe",
     "GeneratorInputs": "latentopt.types",
@@ -16,6 +16,10 @@ EXPORTS = {
     "read_image": "latentopt.images",
 }
 __all__ = list(EXPORTS)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *EXPORTS})
 
 
 def __getattr__(name: str) -> object:

@@ -38,6 +38,10 @@ class MissingWeightsError(LatentoptError):
 
 
 class InversionFailed(LatentoptError):
-    """Some images finished, others failed; the summary names them."""
+    """Some images finished, others failed; `results` holds the finished ones by name."""
 
     exit_code = 3
+
+    def __init__(self, message: str, results: dict[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.results = results or {}

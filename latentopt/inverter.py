@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from latentopt.errors import CheckpointError, ImageError, LatentoptError, StatisticsError
-from latentopt.images import read_image
-from latentopt.inversion import Inversion, is_complete, manifest, metrics, run_key
-from latentopt.items import Item, Unread, tensor_items
+from latentopt.distortion import metrics
+from latentopt.errors import CheckpointError, ImageError, StatisticsError
+from latentopt.inversion import Inversion, is_complete
+from latentopt.items import Item, Unread
 from latentopt.loop import Step
+from latentopt.manifest import manifest, run_key
 from latentopt.outputs import clear_write_errors
 from latentopt.pnorm import PNorm, find_stats
 from latentopt.protocols import Generator
@@ -73,21 +74,32 @@ class Inverter:
 
     @cached_property
     def statistics(self) -> tuple[PNorm, Path] | None:
-        """The generator's P-norm statistics and their file, or None where none were fitted."""
+        """The P-norm statistics that the recipe names or the generator has, and their file; None where there are none."""
+        named = self.recipe.statistics_file
         try:
+            if named is not None:
+                return PNorm.load(Path(named), self.generator), Path(named)
             return find_stats(self.generator)
         except StatisticsError:
             return None
 
     @cached_property
-    def statistics_hash(self) -> dict[str, str]:
-        if self.statistics is None:
-            return {}
-        return {self.statistics[1].name: hashlib.sha256(self.statistics[1].read_bytes()).hexdigest()[:16]}
+    def files(self) -> dict[str, str]:
+        """The files that the recipe reads beside the generator (statistics, a saved start), with their hashes."""
+        paths = [Path(name) for name in self.recipe.files]
+        if self.recipe.needs_statistics:
+            with contextlib.suppress(StatisticsError):
+                paths.append(find_stats(self.generator)[1])
+        paths = [path / "inputs.safetensors" if path.is_dir() else path for path in paths]
+        return {str(p): hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in paths if p.is_file()}
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return getattr(self.generator, "precision", torch.float32)
 
     def run_key(self, item: Item) -> str:
         """Changes with whatever decides the result: a result with another key is stale and made again."""
-        options = dict(self.options) | self.statistics_hash
+        options = dict(self.options) | {"files": sorted(self.files.values()), "dtype": str(self._dtype)}
         return run_key(item.target.sha256, self.recipe.digest, self.generator.fingerprint, self.seed, options)
 
     def invert(
@@ -100,10 +112,14 @@ class Inverter:
         """
         left = {item.name: item for item in items}
         for path, batch in self._interrupted_batches(left):
+            target, mask = self._tensors(batch)
+            try:
+                run = Run.load(path, self.generator, self.recipe, target, mask)
+            except CheckpointError:  # damaged: its images wait for their turn again
+                path.unlink(missing_ok=True)
+                continue
             for item in batch:
                 del left[item.name]
-            target, mask = self._tensors(batch)
-            run = Run.load(path, self.generator, self.recipe, target, mask)
             yield from self._work(run, batch, interrupted)
         size = max(stage.batch for stage in self.recipe.stages)
         batch: list[Item] = []
@@ -226,59 +242,15 @@ class Inverter:
             recipe_digest=self.recipe.digest,
             generator=self.generator,
             seed=self.seed,
-            dtype=getattr(self.generator, "precision", torch.float32),
+            dtype=self._dtype,
             seconds={"optimisation": sum(entry["seconds"] for entry in history)},
             steps=max(len(history) - 1, 0),
             stop_reason=run.status[i],
             metrics=values,
-            statistics=self.statistics_hash,
+            statistics=self.files,
             options=dict(self.options),
+            networks=run.networks,
+            noise_mode=self.recipe.stages[-1].noise_mode,
         )
         inputs = run.start.index([i]).to("cpu")
         return Inversion(item.name, item.target.image, image.cpu(), inputs, self.recipe.dump(), history, record)
-
-
-def invert(
-    generator: Generator,
-    images: Tensor | Sequence[str | Path],
-    recipe: str | Recipe = "ii2s",
-    *,
-    seed: int = 0,
-    names: Sequence[str] | None = None,
-    mask: Tensor | None = None,
-    out: str | Path | None = None,
-    on_event: Callable[[Event], None] | None = None,
-) -> list[Inversion]:
-    """Find latents of `images` for `generator` with a recipe.
-
-    images: [B,3,H,W] in [-1,1] of the generator's size, or files, which are read, cropped and resized to it.
-    recipe: a shipped one's name, a TOML file, or a Recipe. seed: an image's result depends on it and on its name alone, not on
-    the others (up to rounding). names: of the results; mask: [B,1,H,W], 1 where the image counts (tensors only).
-    out: a folder for results; given one, an interrupted call goes on where it was when repeated. on_event: called with
-    Progressed, Finished and Failed records.
-
-    Returns one Inversion per image, in order. Raises LatentoptError when an image cannot be read or fails, UsageError for a
-    recipe that does not hold.
-    """
-    recipe = Recipe.load(recipe) if isinstance(recipe, str) else recipe
-    if isinstance(images, Tensor):
-        if images.ndim != 4 or tuple(images.shape[2:]) != tuple(generator.resolution):
-            raise LatentoptError(f"images are {list(images.shape)}; this generator takes [B,3,{generator.resolution}]")
-        items = tensor_items(images, names, mask)
-    else:
-        paths = [Path(path) for path in images]
-        named = names or [path.stem for path in paths]
-        targets = [read_image(path, generator.resolution) for path in paths]
-        items = [Item(n, str(p), t) for n, p, t in zip(named, paths, targets, strict=True)]
-    if len({item.name for item in items}) != len(items):
-        raise LatentoptError("two images have the same name; pass distinct names=[...]")
-    inverter = Inverter(generator, recipe, seed, None if out is None else Path(out))
-    found: dict[str, Inversion] = {}
-    for event in inverter.invert(items):
-        if on_event is not None:
-            on_event(event)
-        if isinstance(event, Failed):
-            raise LatentoptError(f"{event.source}: {event.reason}")
-        if isinstance(event, Finished):
-            found[event.inversion.name] = event.inversion
-    return [found[item.name] for item in items]

@@ -190,13 +190,20 @@ def _standing(
 
 
 def _roll_back(state: State, gradients: Variables, bad: Tensor) -> None:
-    """Images whose loss is not finite return to their best point with half the rate, no momentum and no gradient."""
+    """Images whose loss is not finite return to their best point with half the rate, no momentum and no gradient.
+
+    While jitter is on, no point counts as best: then it is the last finite one.
+    """
+    for name, v in state.variables.items():
+        state.safe[name][~bad] = v[~bad]
     if not bad.any():
         return
     rows = state.rows[bad]
+    measured = state.best_loss[rows].isfinite()
     state.rate[bad] *= 0.5
     for name, v in state.variables.items():
-        v[bad] = state.best[name][rows]
+        shape = (-1, *[1] * (v.ndim - 1))
+        v[bad] = torch.where(measured.reshape(shape), state.best[name][rows], state.safe[name][bad])
         gradients[name][bad] = 0
         for moment in state.moments.get(name, {}).values():
             if moment.ndim and len(moment) == len(bad):

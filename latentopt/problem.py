@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from latentopt.errors import UsageError
 from latentopt.protocols import Generator, Parameterization, Term
 from latentopt.stage import Stage
 from latentopt.types import GeneratorInputs, Variables, View
@@ -22,6 +23,11 @@ class Objective:
         """The weighted total [B] and the unweighted parts, [B] each."""
         parts = {name: term(view) for name, (_, term) in self.terms.items()}
         return sum(weight * parts[name] for name, (weight, _) in self.terms.items()), parts
+
+    @property
+    def networks(self) -> dict[str, str]:
+        """The networks that terms measure with, and their weights' hash."""
+        return {name: term.network for name, (_, term) in self.terms.items() if term.network}
 
     def index(self, rows: Tensor) -> Objective:
         return Objective({name: (weight, term.index(rows)) for name, (weight, term) in self.terms.items()})
@@ -68,6 +74,9 @@ class Problem:
         """What is minimised: the terms of the drawn image plus the prior of the coordinates, [B] and its parts."""
         inputs = self.lens.decode(variables, self.start)
         image = self.draw(inputs, step)
+        if image.shape != self.target.shape:
+            drawn, wanted = (list(x.shape[1:]) for x in (image, self.target))
+            raise UsageError(f"this generator draws images {drawn}; the targets are {wanted}")
         if self.mask is not None:
             image = self.target + self.mask * (image - self.target)
         view = View(image, self.target, inputs, variables, self.t(step), self.mask)

@@ -101,7 +101,12 @@ class Initializer(ABC):
 
 
 class Term(ABC):
-    """One piece of the loss. What depends on the target alone is computed once, in the constructor."""
+    """One piece of the loss. What depends on the target alone is computed once, in the constructor.
+
+    `network` names the network that a term measures with, and its weights: it goes into the result's record.
+    """
+
+    network: str = ""
 
     @abstractmethod
     def __call__(self, view: View) -> Tensor:

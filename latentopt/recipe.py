@@ -16,7 +16,7 @@ from typing import Any
 from latentopt.errors import UsageError
 from latentopt.registry import PARAMETERIZATIONS, nearest
 from latentopt.resources import resource_folder
-from latentopt.stage import LATENT_SPACES, Stage, check_keys, checked_plugin, checked_stage
+from latentopt.stage import OTHER_SPACES, Stage, check_keys, checked_plugin, checked_stage
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,37 @@ class Recipe:
         return "\n".join(lines) + "\n"
 
     @property
+    def files(self) -> list[str]:
+        """The files that plug-ins are told to read."""
+        parts = [part for stage in self.stages for part in _parts(stage)]
+        return [part[key] for part in parts for key in ("path", "stats", "weights") if part.get(key)]
+
+    @property
+    def statistics_file(self) -> str | None:
+        """The statistics that the recipe names itself, if it does."""
+        named = (part.get("stats") for stage in self.stages for part in _parts(stage))
+        return next((name for name in named if name), None)
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether some plug-in looks up the generator's P-norm statistics itself."""
+        parts = [part for stage in self.stages for part in _parts(stage) if not part.get("stats")]
+        return any(part["name"].startswith("p-") or _is_held(part) for part in parts)
+
+    @property
     def digest(self) -> str:
         """Identifies what the recipe does: equal for recipes that differ in `name`, `about`, `source` and `batch` only."""
         stages = [{key: value for key, value in s.items() if key != "batch"} for s in self.table()["stages"]]
         return hashlib.sha256(json.dumps(stages, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _parts(stage: Stage) -> list[dict]:
+    return [stage.init, *stage.optimize, *stage.terms]
+
+
+def _is_held(part: dict) -> bool:
+    """Whether a space, W or W+ too, is held near the centre of P-norm+; a clip of 0 holds it at the centre."""
+    return part.get("clip") is not None or part.get("project") is not None or bool(part.get("l2"))
 
 
 def recipe_names() -> list[str]:
@@ -100,20 +127,21 @@ def with_space(recipe: Recipe, space: str, options: Mapping[str, Any]) -> Recipe
     a default of the old space does not. `options` that are not None come on top. Raises UsageError.
     """
     space = PARAMETERIZATIONS.resolve(space)
-    if space not in LATENT_SPACES:
-        raise UsageError(f"--space {space}: not a latent space; known: {', '.join(LATENT_SPACES)}")
+    if space in OTHER_SPACES:
+        known = (name for name in PARAMETERIZATIONS.targets if name not in OTHER_SPACES)
+        raise UsageError(f"--space {space}: not a latent space; known: {', '.join(known)}")
     given = {key: value for key, value in options.items() if value is not None}
     PARAMETERIZATIONS.check(space, given, "--space")
     known = {"lr", *PARAMETERIZATIONS.options(space)}
 
     def swap(stage: Stage) -> Stage:
-        latent = [part for part in stage.optimize if part["name"] in LATENT_SPACES]
+        latent = [part for part in stage.optimize if part["name"] not in OTHER_SPACES]
         if not latent:
             return stage
         old = PARAMETERIZATIONS.options(latent[0]["name"])
         asked = {key: value for key, value in latent[0].items() if key not in old or value != old[key].default}
         kept = {key: value for key, value in asked.items() if key in known}
-        others = (part for part in stage.optimize if part["name"] not in LATENT_SPACES)
+        others = (part for part in stage.optimize if part["name"] in OTHER_SPACES)
         part = checked_plugin({"name": space, **kept, **given}, PARAMETERIZATIONS, "--space", extra="lr")
         return replace(stage, optimize=(part, *others))
 

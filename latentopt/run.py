@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from latentopt.storage import load_tensors, save_tensors
 from latentopt.types import GeneratorInputs
 
 FORMAT = "latentopt-run-1"
+DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError)  # what reading a damaged state raises
 W_STD_SAMPLES, W_STD_SEED = 10_000, 123  # as in NVIDIA's projector
 
 
@@ -110,6 +112,7 @@ class Run:
     history: list[list[dict]] = field(default_factory=list)
     chunk: int | None = None  # images drawn at once, where memory ran out for all
     best_step: list[int] = field(default_factory=list)  # of the last finished stage
+    networks: dict[str, str] = field(default_factory=dict)  # what the terms of the last stage measured with
     _lens: Parameterization | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -123,7 +126,7 @@ class Run:
             problem = build_problem(
                 self.generator, stage, self.target, self.seeds, self.mask, self.start, begun=self.state is not None
             )
-            self._lens = problem.lens
+            self._lens, self.networks = problem.lens, problem.objective.networks
             if self.state is None:
                 self.start = problem.start
                 self.state = State.initial(problem)
@@ -211,7 +214,9 @@ class Run:
     @staticmethod
     def read_keys(path: Path) -> tuple[str, ...]:
         """The images of a saved run. Raises CheckpointError for a file of another kind."""
-        return tuple(_read(path)[1]["keys"])
+        _, meta = _read(path)
+        with _damage(path):
+            return tuple(meta["keys"])
 
     @staticmethod
     def load(path: Path, generator: Generator, recipe: Recipe, target: Tensor, mask: Tensor | None = None) -> Run:
@@ -220,19 +225,20 @@ class Run:
         Raises CheckpointError when the file is damaged or belongs to another recipe or generator.
         """
         tensors, meta = _read(path)
-        if (meta["digest"], meta["fingerprint"]) != (recipe.digest, generator.fingerprint):
-            raise CheckpointError(f"{path}: belongs to another recipe or generator; remove it to start anew")
-        device = generator.device
-        run = Run(generator, recipe, target, tuple(meta["keys"]), tuple(meta["seeds"]), mask)
-        run.stage, run.status, run.best_step = meta["stage"], meta["status"], meta["best_step"]
-        run.history = json.loads(bytes(tensors["history"].tolist()))
-        start = _unflatten("start", tensors, device)
-        if start:
-            groups = {name: start.get(name) for name in ("noise", "deltas", "features")}
-            run.start = GeneratorInputs(start["ws"], **groups)
-        if "state" in meta:
-            values = {"moments": {}} | _unflatten("state", tensors, device) | meta["state"]
-            run.state = State(**values)
+        with _damage(path):
+            if (meta["digest"], meta["fingerprint"]) != (recipe.digest, generator.fingerprint):
+                raise CheckpointError(f"{path}: belongs to another recipe or generator; remove it to start anew")
+            device = generator.device
+            run = Run(generator, recipe, target, tuple(meta["keys"]), tuple(meta["seeds"]), mask)
+            run.stage, run.status, run.best_step = meta["stage"], meta["status"], meta["best_step"]
+            run.history = json.loads(bytes(tensors["history"].tolist()))
+            start = _unflatten("start", tensors, device)
+            if start:
+                groups = {name: start.get(name) for name in ("noise", "deltas", "features")}
+                run.start = GeneratorInputs(start["ws"], **groups)
+            if "state" in meta:
+                values = {"moments": {}} | _unflatten("state", tensors, device) | meta["state"]
+                run.state = State(**values)
         return run
 
 
@@ -240,7 +246,16 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
     tensors, metadata = load_tensors(path)
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a saved run of this version")
-    return tensors, json.loads(metadata["meta"])
+    with _damage(path):
+        return tensors, json.loads(metadata["meta"])
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except DAMAGE as error:
+        raise CheckpointError(f"{path}: damaged ({error!r}); remove it to start anew") from error
 
 
 def _inputs_table(inputs: GeneratorInputs) -> dict:

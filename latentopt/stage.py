@@ -13,7 +13,7 @@ from latentopt.schedules import SCHEDULES
 
 NOISE_MODES = ("const", "random", "none")
 KEEP = ("best", "last")
-LATENT_SPACES = ("w", "w+", "z", "p-norm", "p-norm+")
+OTHER_SPACES = ("noise",)  # write something else than ws; any other space, a plug-in's too, writes ws
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _check_values(stage: Stage, place: str) -> None:
     for key, low in (("steps", 0), ("batch", 1), ("lr", 0)):
         if not low <= getattr(stage, key) < math.inf:
             raise UsageError(f"{place}.{key} must be at least {low}, not {getattr(stage, key)}")
-    latent = [part["name"] for part in stage.optimize if part["name"] in LATENT_SPACES]
+    latent = [part["name"] for part in stage.optimize if part["name"] not in OTHER_SPACES]
     if len(latent) > 1:
         raise UsageError(f"{place}.optimize: {' and '.join(latent)} both write the latents; keep one of them")
     if stage.jitter is not None and not stage.jitter.ramp > 0:

@@ -18,7 +18,8 @@ RUNNING = "running"
 class State:
     """All that changes. `rows` [b] are the images still in the batch; `variables` and `moments` hold theirs, in order.
 
-    `best` holds every image's best measured point; `status` is `running`, or how the image ended.
+    `best` holds every image's best measured point, `safe` [b] the live ones' last finite point; `status` is `running`, or
+    how the image ended.
     """
 
     step: int
@@ -29,6 +30,7 @@ class State:
     retries: Tensor  # [b]
     anchor: Tensor  # [b] loss that patience measures against
     anchor_step: Tensor  # [b]
+    safe: Variables
     best: Variables
     best_loss: Tensor  # [B]
     best_step: Tensor  # [B]
@@ -52,6 +54,7 @@ class State:
             retries=torch.zeros_like(rows),
             anchor=like.new_full((b,), math.inf),
             anchor_step=torch.zeros_like(rows),
+            safe={name: v.clone() for name, v in variables.items()},
             best={name: v.clone() for name, v in variables.items()},
             best_loss=like.new_full((b,), math.inf),
             best_step=torch.zeros_like(rows),
@@ -66,6 +69,7 @@ class State:
         for name in ("rows", "rate", "retries", "anchor", "anchor_step"):
             setattr(self, name, getattr(self, name)[picked])
         self.variables = {name: v[picked] for name, v in self.variables.items()}
+        self.safe = {name: v[picked] for name, v in self.safe.items()}
         self.moments = {
             name: {key: v[picked] if v.ndim and len(v) == size else v for key, v in moments.items()}
             for name, moments in self.moments.items()

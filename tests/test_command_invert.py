@@ -23,12 +23,14 @@ import latentopt.generators.checkpoints as checkpoints
 from latentopt import images, outputs
 from latentopt import run as run_module
 from latentopt.commands import main
+from latentopt.commands.invert import VIDEO_HEIGHT, _side_by_side
 from latentopt.errors import UsageError
 from latentopt.generators.checkpoints import save_generator
 from latentopt.images import RUN_FILES, save_png
 from latentopt.initializers.simple import Mean
 from latentopt.pnorm_fit import fit_pnorm
 from latentopt.recipe import Recipe
+from latentopt.registry import PARAMETERIZATIONS
 from latentopt.resources import resource_folder
 from latentopt.storage import load_tensors
 
@@ -150,6 +152,10 @@ def test_a_batch_of_pictures(folder, latentopt):
         (["--steps", "-1"], "at least 0"),
         (["--batch", "0"], "at least 1"),
         (["--init", "meen"], "did you mean 'mean'?"),
+        (["--init", "file"], "needs path"),
+        (["--space", "pnorm+", "--clip", "inf"], "clip must be a number of at least 0, not inf"),
+        (["--recipe", "pulse", "--set", "stages.0.init.n=0"], "n must be at least 1"),
+        (["--recipe", "i2s", "--terms", "l2=1", "--set", "stages.0.terms.0.size=0"], "size must be at least 1"),
         (["--outdir", "photos/a.png"], "the output folder is a file"),
         (["--device", "cuda:99"], "device"),
         (["--device", "tpu"], "unknown device"),
@@ -447,6 +453,81 @@ def test_save_video(folder, latentopt, steps):
     with Image.open(folder / "out" / "a" / "proj.webp") as film:
         assert film.size == (32, 16)
         assert film.n_frames > 1
+
+
+def test_of_finished_images_there_is_no_film(folder, latentopt):
+    arguments = ("invert", "photos/a.png", *QUICK[:-1], "--save-video")
+    latentopt(*arguments[:-1])
+    code, _, err = latentopt(*arguments)
+    assert code == 0
+    assert "a: done already; no film of it: --overwrite makes it again" in err
+    assert not (folder / "out" / "a" / "proj.webp").exists()
+    assert "film" not in latentopt(*arguments[:-1])[2]
+    assert "film" not in latentopt(*arguments, "--overwrite")[2]
+    assert (folder / "out" / "a" / "proj.webp").exists()
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "shown"),
+    [(16, 24, (16, 48)), (VIDEO_HEIGHT, 256, (256, 512)), (1024, 1024, (256, 512)), (512, 384, (256, 384))],
+)
+def test_films_are_no_higher_than_256_pixels(height, width, shown):
+    """Target left in white, the result right in black, where it is not a number in grey."""
+    image = torch.full((3, height, width), -1.0)
+    image[:, : height // 2] = float("nan")
+    frame = _side_by_side(torch.ones(3, height, width), image)
+    assert frame.shape == (*shown, 3)
+    middle = shown[1] // 2
+    assert (frame[:, : middle - 1] == 255).all()
+    assert (frame[: shown[0] // 2 - 1, middle + 1 :] == 128).all()
+    assert (frame[shown[0] // 2 + 1 :, middle + 1 :] == 0).all()
+
+
+@pytest.mark.parametrize("path", ["out/a", "out/a/inputs.safetensors", "out/a/projected_w.npz", "été 🙂 '1'/a.npz"])
+def test_a_saved_start(folder, latentopt, path):
+    """A run's folder or files; the name may hold anything."""
+    assert latentopt("invert", "photos/a.png", *QUICK)[0] == 0
+    if not (folder / path).exists():
+        (folder / path).parent.mkdir()
+        shutil.copy(folder / "out" / "a" / "projected_w.npz", folder / path)
+    quick = ["0" if part == "3" else part for part in QUICK]
+    code, _, err = latentopt("invert", "photos/b.png", *quick, "--init", f"file:{path}", "--outdir", "again")
+    assert code == 0, err
+    assert np.array_equal(w(folder / "again" / "b"), w(folder / "out" / "a"))
+    record = json.loads((folder / "again" / "b" / "run.json").read_text())
+    assert [name.startswith(path) for name in record["statistics"]] == [True]
+
+
+SPACE = """
+from latentopt.parameterizations.latent import W
+
+class Scaled(W):
+    def __init__(self, generator, *, factor: float = 0.5) -> None:
+        super().__init__(generator)
+        self.factor = factor
+
+    def encode(self, inputs):
+        return {"w": super().encode(inputs)["w"] / self.factor}
+
+    def decode(self, variables, inputs):
+        return super().decode({"w": variables["w"] * self.factor}, inputs)
+"""
+
+
+def test_a_space_of_ones_own(folder, latentopt, monkeypatch):
+    """Registered by whoever runs the command; --space knows it, its options are those of its constructor."""
+    (folder / "own_space.py").write_text(SPACE)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setitem(PARAMETERIZATIONS.targets, "scaled", "own_space:Scaled")
+    arguments = ("invert", "photos/a.png", *QUICK, "--space", "scaled", "--set")
+    code, _, err = latentopt(*arguments, "stages.0.optimize.0.factor=2.0", "--outdir", "results")
+    assert code == 0, err
+    recipe = Recipe.load("results/a/recipe.toml")
+    assert recipe.stages[0].optimize == ({"name": "scaled", "factor": 2.0},)
+    rows = w(folder / "results" / "a")[0]
+    assert (rows == rows[0]).all()
+    code, _, err = latentopt(*arguments, "stages.0.optimize.0.faktor=2.0")
+    assert (code, "did you mean 'factor'?" in err) == (2, True)
 
 
 def test_pictures_of_the_same_name_get_results_of_their_own(folder, latentopt):

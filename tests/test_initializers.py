@@ -8,7 +8,7 @@ import torch
 from conftest import make_tiny_generator
 from torch import Tensor
 
-from latentopt.errors import CheckpointError, StatisticsError, UntrustedFileError
+from latentopt.errors import CheckpointError, StatisticsError, UntrustedFileError, UsageError
 from latentopt.initializers.simple import sample_w
 from latentopt.pnorm_fit import fit_pnorm
 from latentopt.registry import INITIALIZERS
@@ -96,6 +96,20 @@ def test_conditional_generators_take_a_label(name, target):
     assert not torch.equal(one, other)
 
 
+@pytest.mark.parametrize("label", [-1, 3])
+@pytest.mark.parametrize("name", ["sample", "best-of"])
+def test_labels_that_the_generator_has_not(name, label, target):
+    with pytest.raises(UsageError, match=f"label must be from 0 to 2, not {label}"):
+        start(name, make_tiny_generator(c_dim=3), target, label=label)
+
+
+@pytest.mark.parametrize("option", ["n", "size", "batch"])
+@pytest.mark.parametrize("value", [0, -2])
+def test_the_best_of_none(option, value, tiny_generator):
+    with pytest.raises(UsageError, match=f"best-of: {option} must be at least 1, not {value}"):
+        INITIALIZERS.create("best-of", tiny_generator, **{option: value})
+
+
 def test_p_mean_without_statistics(folder, tiny_generator, target):
     (folder / "pnorm_stats" / "tiny.safetensors").rename(folder / "mine.safetensors")
     with pytest.raises(StatisticsError, match="latentopt fit-pnorm"):
@@ -156,7 +170,7 @@ def wrong_files(folder) -> dict:
         "text.npz": (lambda p: p.write_text("hello"), r"not a readable \.npz"),
         "empty.npz": (lambda p: p.write_bytes(b""), r"not a readable \.npz"),
         "cut.npz": (lambda p: (np.savez(p, w=w), p.write_bytes(p.read_bytes()[:200])), r"not a readable \.npz"),
-        "words.npz": (lambda p: np.savez(p, w=np.full((1, 8, 16), "a")), "expected finite floats"),
+        "words.npz": (lambda p: np.savez(p, w=np.full((1, 8, 16), "a")), "holds no real numbers"),
         "array.npy": (lambda p: np.save(p, w), "refused"),
         "text.safetensors": (lambda p: p.write_text("hello"), "safetensors"),
         "two.safetensors": (
@@ -165,7 +179,7 @@ def wrong_files(folder) -> dict:
         ),
         "rows.safetensors": (lambda p: GeneratorInputs(torch.zeros(1, 7, 16)).save(p), r"latents \[1, 7, 16\]"),
         "gone.safetensors": (lambda p: None, "no such file"),
-        "gone.npz": (lambda p: None, "No such file"),
+        "gone.npz": (lambda p: None, "no such file"),
     }
 
 

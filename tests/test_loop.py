@@ -316,6 +316,26 @@ def test_an_image_that_stays_non_finite_fails_alone(generator, targets, optimize
     torch.testing.assert_close(state.best["w+/w"][:1], alone.best["w+/w"], rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("another_left", [False, True], ids=["", "after another image left"])
+def test_while_jitter_is_on_an_image_returns_to_its_last_finite_point(generator, targets, another_left):
+    """No point counts as best then; to go back to the start would throw the work away."""
+    problem = make(generator, targets, steps=12, jitter={"scale": 0.05, "ramp": 0.9})
+
+    def fault(i, step, value):
+        return value * math.nan if (i, step) == (1, 4) or (another_left and (i, step) == (0, 0)) else value
+
+    state, points = State.initial(problem), []
+    for step in minimise(with_term(problem, Injected(problem, fault)), state):
+        points.append(state.variables["w+/w"][state.rows.tolist().index(1)].clone())
+        if step.step == 5:
+            break
+    assert state.rows.tolist() == ([1, 2] if another_left else [0, 1, 2])
+    assert state.best_loss.isinf().all()
+    assert torch.equal(points[4], points[2]), "what was measured at step 3"
+    assert not torch.equal(points[2], problem.start.ws[1])
+    assert not torch.equal(points[5], points[4]), "and on from there"
+
+
 def test_non_finite_gradients_count_as_non_finite_loss(generator, targets):
     def fault(i, step, value):  # the value is fine, its gradient infinite
         return value + (value - value.detach()).abs().sqrt() if i == 1 and step in (3, 4) else value
@@ -384,6 +404,16 @@ def test_other_errors_are_not_taken_for_lack_of_memory(generator, targets):
 def test_a_loss_that_nothing_reaches_is_refused(generator, targets):
     with pytest.raises(UsageError, match="nothing that is optimised reaches the loss"):
         work(make(generator, targets, terms=["noise"]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "drawn"), [({"img_channels": 1}, "1, 8, 8"), ({"channels": (8, 6, 4)}, "3, 16, 16")], ids=str
+)
+def test_a_generator_that_draws_other_shapes_than_the_targets_is_refused(targets, changes, drawn):
+    """One channel would be compared with all three without an error."""
+    other = make_tiny_generator(**{"channels": (8, 6)} | changes)
+    with pytest.raises(UsageError, match=rf"draws images \[{drawn}\]; the targets are \[3, 8, 8\]"):
+        work(make(other, targets))
 
 
 # Schedules

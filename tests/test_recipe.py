@@ -213,6 +213,49 @@ def test_override_leaves_the_original(recipe):
     assert recipe.table() == before
 
 
+@pytest.mark.parametrize(
+    ("path", "entry", "files", "needs"),
+    [
+        ("init", "mean", [], False),
+        ("init", {"name": "file", "path": "a.npz"}, ["a.npz"], False),
+        ("init", "p-mean", [], True),
+        ("init", {"name": "p-mean", "stats": "s.safetensors"}, ["s.safetensors"], False),
+        ("optimize.0", "w+", [], False),
+        ("optimize.0", {"name": "w", "clip": 2.0}, [], True),
+        ("optimize.0", {"name": "w+", "clip": 0.0}, [], True),
+        ("optimize.0", {"name": "w+", "project": 1.0}, [], True),
+        ("optimize.0", {"name": "w+", "l2": 0.1}, [], True),
+        ("optimize.0", {"name": "w+", "clip": 2.0, "stats": "s.npz"}, ["s.npz"], False),
+        ("optimize.0", "p-norm+", [], True),
+        ("optimize.0", {"name": "p-norm", "stats": "s.npz"}, ["s.npz"], False),
+        ("optimize.0", "z", [], False),
+        ("terms.0", "p-norm", [], True),
+        ("terms.0", {"name": "perceptual", "weights": "vgg16.pth"}, ["vgg16.pth"], False),
+    ],
+    ids=str,
+)
+def test_the_files_that_a_recipe_reads(recipe, path, entry, files, needs):
+    """Named ones, and whether it looks up the generator's statistics by itself. Every stage counts: the second here."""
+    plain = recipe.override(["stages.1.optimize.0=w+"])
+    assert (plain.files, plain.needs_statistics, plain.statistics_file) == ([], False, None)
+    made = plain.table()
+    if path == "init":
+        made["stages"][1]["init"] = entry
+    else:
+        made["stages"][1][path.removesuffix(".0")][0] = entry
+    made["stages"][1]["stop"] = None
+    changed = Recipe.from_table(made)
+    assert (changed.files, changed.needs_statistics) == (files, needs)
+    assert changed.statistics_file == (entry.get("stats") if isinstance(entry, dict) else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"), [("i2s", False), ("sg2", False), ("ii2s", True), ("ii2s-pnorm", True), ("pulse", True)]
+)
+def test_shipped_recipes_that_need_statistics(name, needs):
+    assert Recipe.load(name).needs_statistics == needs
+
+
 def test_digest_is_of_what_is_done(recipe):
     same = [recipe.override(["name=x", "about=y", "source=z"]), Recipe.from_table(recipe.table())]
     other = [recipe.override([s]) for s in ("stages.0.lr=0.2", "stages.1.keep=best", "stages.0.terms.0.weight=3")]
@@ -288,6 +331,17 @@ def test_another_space_keeps_the_noise_and_the_rest():
 def test_spaces_that_cannot_be_had(space, options, words):
     with pytest.raises(UsageError, match=words):
         with_space(Recipe.load("i2s"), space, options)
+
+
+def test_a_space_of_ones_own_is_a_latent_space(recipe, monkeypatch):
+    monkeypatch.setitem(PARAMETERIZATIONS.targets, "mine", "latentopt.parameterizations.latent:Z")
+    changed = with_space(recipe, "mine", {"label": 1})
+    names = [[part["name"] for part in stage.optimize] for stage in changed.stages]
+    assert names == [["mine"], ["mine", "noise"]]
+    with pytest.raises(UsageError, match="mine and w both write the latents"):
+        changed.override(['stages.0.optimize=["mine", "w"]'])
+    with pytest.raises(UsageError, match=r"not a latent space; known: w, w\+, z, p-norm, p-norm\+, mine"):
+        with_space(recipe, "noise", {})
 
 
 def test_registry_reads_options_of_inherited_constructors():

@@ -398,12 +398,53 @@ def test_z_stays_on_its_sphere(tiny_generator, inputs):
 
 @pytest.mark.parametrize(
     "options",
-    [{"clip": -1.0}, {"project": -1.0}, {"l2": -1.0}, {"sphere": True, "clip": 2.0}, {"clip": math.nan}],
+    [{key: value} for key in ("clip", "project", "l2") for value in (-1.0, math.nan, math.inf)],
     ids=str,
 )
-def test_constraints_that_cannot_be_meant(options, tiny_generator):
-    with pytest.raises(UsageError):
-        lens_of("p-norm+", options, tiny_generator)
+@pytest.mark.parametrize("name", ["p-norm+", "w+", "w"])
+def test_constraints_that_cannot_be_meant(name, options, tiny_generator):
+    with pytest.raises(UsageError, match=f"{next(iter(options))} must be a number of at least 0"):
+        lens_of(name, options, tiny_generator)
+
+
+@pytest.mark.parametrize("other", [{"clip": 2.0}, {"project": 2.0}], ids=str)
+def test_a_sphere_is_not_joined_with_a_bound(other, tiny_generator):
+    with pytest.raises(UsageError, match="sphere cannot be joined"):
+        lens_of("p-norm+", {"sphere": True, **other}, tiny_generator)
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_labels_that_the_generator_has_not(label):
+    with pytest.raises(UsageError, match=f"label must be from 0 to 2, not {label}"):
+        lens_of("z", {"label": label}, make_tiny_generator(3, c_dim=3, channels=(6, 4), z_dim=8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("c_dim", [0, 3])
+def test_z_is_found_in_float64_on_the_cpu(dtype, c_dim, monkeypatch):
+    """Some devices have no float64, so nothing may be made float64 before it was brought to the CPU."""
+    generator = make_tiny_generator(3, c_dim=c_dim, channels=(6, 4), z_dim=8)
+    lens, ws = lens_of("z", {}, generator), generator.broadcast(generator.w_avg[None]).to(dtype)
+    cpu, double, solve, brought, solved = Tensor.cpu, Tensor.double, torch.linalg.pinv, [], []
+
+    def to_cpu(self):
+        brought.append(cpu(self))
+        return brought[-1]
+
+    def to_double(self):
+        assert any(self is x for x in brought)
+        return double(self)
+
+    def pinv(matrix):
+        solved.append((matrix.dtype, matrix.device.type))
+        return solve(matrix)
+
+    monkeypatch.setattr(Tensor, "cpu", to_cpu)
+    monkeypatch.setattr(Tensor, "double", to_double)
+    monkeypatch.setattr(torch.linalg, "pinv", pinv)
+    z = lens.encode(GeneratorInputs(ws))["z"]
+    assert (z.shape, z.dtype, z.device) == ((1, 8), dtype, ws.device)
+    assert solved == [(torch.float64, "cpu")] * 3
 
 
 @pytest.mark.parametrize("options", [{"rank": 0}, {"rank": 17}, {"std_floor": 2.0}], ids=str)

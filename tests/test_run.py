@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import make_tiny_generator
 from torch import Tensor
 
-import latentopt
-from latentopt.errors import CheckpointError, ImageError, LatentoptError, UsageError
+from latentopt.errors import CheckpointError, ImageError, UsageError
 from latentopt.initializers.simple import Mean
-from latentopt.inverter import Failed, Finished, Inverter, Item, Progressed, Unread, tensor_items
+from latentopt.inverter import Failed, Finished, Inverter, Progressed
+from latentopt.items import Item, Unread, tensor_items
 from latentopt.pnorm_fit import fit_pnorm
 from latentopt.recipe import Recipe
 from latentopt.registry import OPTIMIZERS
 from latentopt.run import Run, check_optimizer, image_seed
 from latentopt.storage import load_tensors, save_tensors
+from latentopt.terms.perceptual import weights_hash
+from latentopt.terms.perceptual_net import load_perceptual_net
 from latentopt.types import GeneratorInputs
 
 KEYS = ("a", "b/c", "d")
@@ -245,6 +250,60 @@ def test_files_that_are_no_saved_run(generator, targets, folder, kind):
         Run.load(path, generator, FEW, targets)
 
 
+def stripped(*keys: str):
+    """Take entries out of the record."""
+
+    def change(tensors, meta):
+        return tensors, {key: value for key, value in meta.items() if key not in keys}
+
+    return change
+
+
+def set_to(**values):
+    return lambda tensors, meta: (tensors, meta | values)
+
+
+def without(prefix: str):
+    return lambda tensors, meta: ({k: v for k, v in tensors.items() if not k.startswith(prefix)}, meta)
+
+
+DAMAGE = {  # what becomes of a saved state: tensors, record -> tensors, record
+    "no record": lambda tensors, meta: (tensors, None),
+    "half a record": lambda tensors, meta: (tensors, json.dumps(meta)[:40]),
+    "a list": lambda tensors, meta: (tensors, []),
+    "a number": lambda tensors, meta: (tensors, 3),
+    "no keys": stripped("keys"),
+    "no seeds": stripped("seeds"),
+    "no stage": stripped("stage"),
+    "no digest": stripped("digest"),
+    "keys of another kind": set_to(keys=5),
+    "state of another kind": set_to(state=[1]),
+    "state of another version": set_to(state={"step": 1, "chunk": 3, "status": ["running"] * 3, "extra": 1}),
+    "a missing tensor": without("state|safe"),
+    "no history": without("history"),
+    "half a start": lambda tensors, meta: (tensors | {"start|noise|x": tensors.pop("start|ws")}, meta),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_record_is_named_and_the_work_begins_anew(generator, targets, folder, damage):
+    out, asked = folder / "out", iter([False, True])
+    with pytest.raises(KeyboardInterrupt):
+        list(Inverter(generator, FEW, out=out).invert(items_of(targets), lambda: next(asked)))
+    (path,) = (out / ".resume").iterdir()
+    tensors, metadata = load_tensors(path)
+    tensors, meta = DAMAGE[damage](tensors, json.loads(metadata.pop("meta")))
+    if meta is not None:
+        metadata["meta"] = meta if isinstance(meta, str) else json.dumps(meta)
+    save_tensors(path, tensors, metadata)
+    with pytest.raises(CheckpointError, match=rf"{path.name}: damaged .*remove it to start anew"):
+        Run.load(path, generator, FEW, targets)
+    found = events(Inverter(generator, FEW, out=out), items_of(targets))
+    assert found["Progressed"][0].step.step == 0
+    assert [e.inversion.name for e in found["Finished"]] == list(KEYS)
+    assert not (out / ".resume").exists()
+
+
 def test_seeds_are_the_images_own():
     assert image_seed(0, "a") == image_seed(0, "a")
     assert len({image_seed(seed, key) for seed in (0, 1) for key in ("a", "b", "0:a")}) == 6
@@ -422,10 +481,14 @@ def test_an_image_that_cannot_be_read_any_more_does_not_hold_up_its_batch(genera
     assert not (out / ".resume").exists()
 
 
-@pytest.mark.parametrize("change", ["image", "recipe", "seed", "statistics", "option", "damage", "missing"])
+CHANGES = ["image", "recipe", "seed", "precision", "statistics", "option", "damage", "missing"]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_what_decides_a_result_makes_it_stale(generator, targets, folder, change):
     out = folder / "out"
-    inverter, items = Inverter(generator, FEW, out=out), items_of(targets)
+    recipe = FEW.override(["stages.0.optimize.0.clip=2.0"]) if change == "statistics" else FEW
+    inverter, items = Inverter(generator, recipe, out=out), items_of(targets)
     events(inverter, items)
     if change == "image":
         items = [*tensor_items(targets[[1]], KEYS[:1]), *items[1:]]
@@ -434,14 +497,108 @@ def test_what_decides_a_result_makes_it_stale(generator, targets, folder, change
     elif change == "missing":
         (out / "a" / "proj.png").unlink()
     elif change == "statistics":
-        fit_pnorm(generator, 3000, batch=1000).save(folder / "pnorm_stats" / "tiny.safetensors")
-        inverter = Inverter(generator, FEW, out=out)
+        refit(generator, "pnorm_stats/tiny.safetensors")
+        inverter = Inverter(generator, recipe, out=out)
+    elif change == "precision":
+        inverter = Inverter(copy.deepcopy(generator).set_precision(torch.bfloat16), FEW, out=out)
     else:
         changes = {"recipe": {"recipe": FEW.override(["stages.0.lr=0.1"])}, "seed": {"seed": 1}}
         inverter = replace(inverter, **changes.get(change, {"options": (("fit", "pad"),)}))
     found = events(inverter, items)
     redone = [e.inversion.name for e in found["Finished"] if not e.again]
     assert redone == (["a"] if change in ("image", "damage", "missing") else list(KEYS))
+
+
+def refit(generator, path: str) -> None:
+    fit_pnorm(generator, 3000, batch=1000).save(Path(path))
+
+
+def with_entry(**entries) -> Recipe:
+    return Recipe.from_table({"name": "few", "stages": [FEW.table()["stages"][0] | entries]})
+
+
+MINE = {"stats": "mine.safetensors"}
+CLIPPED = {"name": "w+", "clip": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("entries", "refitted", "stale"),
+    [
+        ({}, "pnorm_stats/tiny.safetensors", False),
+        ({"optimize": [CLIPPED]}, "pnorm_stats/tiny.safetensors", True),
+        ({"optimize": [CLIPPED | {"clip": 0.0}]}, "pnorm_stats/tiny.safetensors", True),
+        ({"init": "p-mean"}, "pnorm_stats/tiny.safetensors", True),
+        ({"terms": ["l2", "p-norm"]}, "pnorm_stats/tiny.safetensors", True),
+        ({"optimize": [CLIPPED | MINE]}, "pnorm_stats/tiny.safetensors", False),
+        ({"optimize": [CLIPPED | MINE]}, "mine.safetensors", True),
+        ({"terms": ["l2", {"name": "p-norm", **MINE}]}, "mine.safetensors", True),
+        ({"init": "p-mean", "optimize": [CLIPPED | MINE]}, "pnorm_stats/tiny.safetensors", True),
+        ({"init": "p-mean", "optimize": [CLIPPED | MINE]}, "mine.safetensors", True),
+    ],
+    ids=str,
+)
+def test_statistics_make_stale_what_was_made_with_them(generator, targets, statistics, entries, refitted, stale):
+    """What a recipe does not read does not matter to it; a file that it names counts by its contents."""
+    statistics.save(Path("mine.safetensors"))
+    inverter, item = Inverter(generator, with_entry(**entries)), items_of(targets)[0]
+    before = inverter.run_key(item)
+    assert replace(inverter).run_key(item) == before
+    refit(generator, refitted)
+    assert (replace(inverter).run_key(item) != before) == stale
+
+
+@pytest.mark.parametrize("path", ["start.safetensors", "start.npz", "folder"])
+def test_another_start_under_the_same_name_is_another_result(generator, targets, path):
+    def save(ws: Tensor) -> None:
+        if path.endswith("npz"):
+            np.savez(path, w=ws.numpy())
+        else:
+            GeneratorInputs(ws).save(Path(path) / "inputs.safetensors" if path == "folder" else Path(path))
+
+    inverter, item = Inverter(generator, with_entry(init={"name": "file", "path": path})), items_of(targets)[0]
+    save(torch.zeros(1, 4, 16))
+    before = inverter.run_key(item)
+    save(torch.ones(1, 4, 16))
+    assert replace(inverter).run_key(item) != before
+    (inversion,) = (e.inversion for e in events(replace(inverter), [item])["Finished"])
+    (name,) = inversion.manifest["statistics"]
+    assert name == (f"{path}/inputs.safetensors" if path == "folder" else path)
+
+
+def test_other_weights_under_the_same_name_are_another_result(generator, targets, folder):
+    term = {"name": "perceptual", "net": "lpips-alex", "weights": "alexnet.pth"}
+    inverter, item = Inverter(generator, with_entry(terms=[term])), items_of(targets)[0]
+    missing = inverter.run_key(item)
+    (folder / "alexnet.pth").write_bytes(b"some")
+    some = replace(inverter).run_key(item)
+    (folder / "alexnet.pth").write_bytes(b"others")
+    assert len({missing, some, replace(inverter).run_key(item)}) == 3
+
+
+def test_the_radius_is_measured_with_the_statistics_that_the_recipe_names(generator, targets, folder):
+    (folder / "pnorm_stats" / "tiny.safetensors").unlink()
+    refit(generator, "mine.safetensors")
+    (plain,) = events(Inverter(generator, FEW), items_of(targets)[:1])["Finished"]
+    assert "radius" not in plain.inversion.manifest["metrics"]
+    recipe = with_entry(optimize=[CLIPPED | MINE])
+    (clipped,) = events(Inverter(generator, recipe), items_of(targets)[:1])["Finished"]
+    assert 0 < clipped.inversion.manifest["metrics"]["radius"] <= 2
+
+
+def test_the_manifest_names_networks_files_and_noise(targets, statistics, generator, folder):
+    """By their contents, so that a result tells what it was measured with."""
+    larger = make_tiny_generator(channels=(8, 6, 4))
+    terms = ["l2", {"name": "perceptual", "net": "bundled"}]
+    recipe = with_entry(terms=terms, noise_mode="none", optimize=["w"], steps=1)
+    (found,) = events(Inverter(larger, recipe), tensor_items(torch.zeros(1, 3, 16, 16)))["Finished"]
+    record = found.inversion.manifest
+    assert record["networks"] == {"perceptual": f"bundled {weights_hash(load_perceptual_net('portraits'))}"}
+    assert (record["noise_mode"], record["statistics"]) == ("none", {})
+    (found,) = events(Inverter(generator, with_entry(optimize=[CLIPPED])), items_of(targets)[:1])["Finished"]
+    record = found.inversion.manifest
+    digest = hashlib.sha256((folder / "pnorm_stats" / "tiny.safetensors").read_bytes()).hexdigest()[:16]
+    assert (record["networks"], record["noise_mode"]) == ({}, "const")
+    assert record["statistics"] == {"pnorm_stats/tiny.safetensors": digest}
 
 
 def test_the_manifest_says_what_was_done(generator, targets, folder, statistics):
@@ -452,7 +609,7 @@ def test_the_manifest_says_what_was_done(generator, targets, folder, statistics)
     assert record["stop_reason"] == "done"
     assert record["recipe"] == {"name": "few", "digest": FEW.digest}
     assert record["generator"]["fingerprint"] == generator.fingerprint
-    assert set(record["statistics"]) == {"tiny.safetensors"}
+    assert record["statistics"] == {}
     assert record["dtype"] == "float32"
     inversion = found["Finished"][0].inversion
     v = statistics.whiten(inversion.inputs.ws.double())
@@ -475,36 +632,6 @@ def test_images_with_and_without_a_mask_in_one_batch(generator, targets):
     alone = [events(Inverter(generator, FEW), [item])["Finished"][0] for item in (plain[0], masked[1], plain[2])]
     for a, b in zip(mixed, alone, strict=True):
         torch.testing.assert_close(a.inversion.inputs.ws, b.inversion.inputs.ws, rtol=0, atol=1e-4)
-
-
-# The Python interface
-
-
-def test_invert_tensors_and_files(generator, targets, folder):
-    from latentopt.images import save_png
-
-    results = latentopt.invert(generator, targets, FEW, names=KEYS, out=folder / "out")
-    assert [r.name for r in results] == list(KEYS)
-    torch.testing.assert_close(generator.synthesis(results[1].inputs)[0], results[1].image, rtol=0, atol=1e-5)
-    for i, name in enumerate("xyz"):
-        save_png(folder / f"{name}.png", targets[i])
-    seen = []
-    files = [folder / f"{name}.png" for name in "xyz"]
-    read = latentopt.invert(generator, files, FEW, on_event=seen.append)
-    assert [r.name for r in read] == ["x", "y", "z"]
-    assert any(isinstance(e, Progressed) for e in seen)
-
-
-def test_invert_refuses(generator, targets, monkeypatch):
-    with pytest.raises(LatentoptError, match="this generator takes"):
-        latentopt.invert(generator, targets[..., :4], FEW)
-    with pytest.raises(LatentoptError, match="same name"):
-        latentopt.invert(generator, targets, FEW, names=("a", "a", "b"))
-    with pytest.raises(UsageError, match="unknown recipe"):
-        latentopt.invert(generator, targets, "nothing")
-    monkeypatch.setattr(Mean, "__call__", spoiled_start(1))
-    with pytest.raises(LatentoptError, match="b/c: the loss is not finite"):
-        latentopt.invert(generator, targets, FEW, names=KEYS)
 
 
 def test_a_saved_run_holds_no_code(generator, targets, folder):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
 import urllib.error
 import warnings
+from pathlib import Path
 
 import lpips
 import pytest
 import torch
+import torchvision
 from conftest import REFERENCE, make_tiny_generator
 from safetensors.torch import load_file
 from torch import Tensor
 
-from latentopt.errors import MissingWeightsError, UsageError
+from latentopt.errors import CheckpointError, LatentoptError, MissingWeightsError, UsageError
 from latentopt.pnorm import PNorm
 from latentopt.registry import TERMS
 from latentopt.terms import perceptual
@@ -105,6 +108,13 @@ def test_pixel_terms_by_hand(name, size, expected, tiny_generator):
     assert term(view(target + difference, target)).item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("name", ["l2", "l1"])
+@pytest.mark.parametrize("size", [0, -1])
+def test_sizes_of_no_pixel(name, size, tiny_generator, target):
+    with pytest.raises(UsageError, match=f"size must be at least 1 pixel, not {size}"):
+        TERMS.create(name, tiny_generator, target, size=size)
+
+
 def test_pixel_terms_of_a_wide_image(tiny_generator):
     target, image = torch.zeros(1, 3, 4, 8), torch.ones(1, 3, 4, 8)
     assert TERMS.create("l2", tiny_generator, target, size=2)(view(image, target)).item() == pytest.approx(1.0)
@@ -123,7 +133,33 @@ def test_pixel_terms_are_means_over_the_mask(tiny_generator):
     assert TERMS.create("l2", tiny_generator, target)(nothing).tolist() == [0, 0]
 
 
+@pytest.mark.parametrize(("name", "expected"), [("l2", [4.0, (4 + 4) / 1.25]), ("l1", [2.0, (2 + 2) / 1.5])])
+def test_a_soft_mask_weighs_pixels(name, expected, tiny_generator):
+    """Half a mask everywhere is no mask; a difference of 2 that counts whole and one of 4 that counts half."""
+    mask = torch.tensor([[0.5, 0.5], [1.0, 0.5]])[:, None, None]  # [2,1,1,2]
+    difference = torch.tensor([[2.0, 2.0], [2.0, 4.0]])[:, None, None]
+    target = torch.zeros(2, 3, 1, 2)
+    term = TERMS.create(name, tiny_generator, target)
+    assert term(view(target + mask * difference, target, mask=mask)).tolist() == pytest.approx(expected)
+
+
 # Perceptual
+
+
+@pytest.mark.parametrize("size", [0, 15])
+def test_perceptual_sizes_too_small_for_the_network(size, tiny_generator, target):
+    with pytest.raises(UsageError, match=f"perceptual size must be at least 16 pixels, not {size}"):
+        TERMS.create("perceptual", tiny_generator, target, net="bundled", size=size)
+
+
+def test_the_network_is_on_record(tiny_generator, target):
+    """By its weights, not by its name alone; picking images keeps it. Terms without a network have none."""
+    net = load_perceptual_net("portraits")
+    term = TERMS.create("perceptual", tiny_generator, target, net="bundled")
+    assert term.network == term.index(torch.tensor([0])).network == f"bundled {perceptual.weights_hash(net)}"
+    next(net.parameters()).data[0] += 1e-3
+    assert term.network != f"bundled {perceptual.weights_hash(net)}"
+    assert TERMS.create("l2", tiny_generator, target).network == ""
 
 
 def test_bundled_distance(tiny_generator, image, target):
@@ -147,7 +183,7 @@ def test_large_images_are_shrunk_before_they_are_compared(tiny_generator):
 def test_auto_takes_the_bundled_network_for_the_bundled_generator(image, target, tiny_generator, monkeypatch):
     asked = []
 
-    def missing(backbone):
+    def missing(backbone, weights):
         asked.append(backbone)
         raise MissingWeightsError("none")
 
@@ -174,7 +210,7 @@ def random_lpips(monkeypatch) -> torch.nn.Module:
     torch.manual_seed(0)
     with warnings.catch_warnings(action="ignore"):
         model = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval().requires_grad_(False)
-    monkeypatch.setattr(perceptual, "load_lpips", lambda backbone: model)
+    monkeypatch.setattr(perceptual, "load_lpips", lambda backbone, weights: model)
     return model
 
 
@@ -196,8 +232,69 @@ def test_lpips_without_its_weights(tiny_generator, target, monkeypatch, tmp_path
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.download_url_to_file", offline)
     for net in ("lpips-vgg", "lpips-alex"):
-        with pytest.raises(MissingWeightsError, match=r"TORCH_HOME.*--terms l2=1"):
+        with pytest.raises(MissingWeightsError, match=r"could not be downloaded.*weights = '\.\.\.'.*--terms l2=1"):
             TERMS.create("perceptual", tiny_generator, target, net=net)
+
+
+@pytest.fixture(scope="module")
+def alexnet(tmp_path_factory) -> Path:
+    """What torchvision's file of AlexNet holds, with numbers of our own."""
+    network = torchvision.models.alexnet(weights=None).features.state_dict()
+    rng = torch.Generator().manual_seed(9)
+    state = {f"features.{name}": torch.randn(x.shape, generator=rng) * 0.03 for name, x in network.items()}
+    path = tmp_path_factory.mktemp("weights") / "alexnet.pth"
+    torch.save(state | {"classifier.6.bias": torch.zeros(1000)}, path)
+    return path
+
+
+def test_lpips_with_weights_from_a_file(tiny_generator, alexnet, random_lpips, monkeypatch):
+    """torchvision's backbone, the package's own linear layers; nothing is downloaded."""
+    lines = random_lpips.lins.state_dict()
+    monkeypatch.undo()
+    monkeypatch.setattr("torch.hub.download_url_to_file", None)
+    model, state = perceptual.load_lpips("alex", str(alexnet)), torch.load(alexnet)
+    backbone = {f"features.{name.split('.', 1)[1]}": x for name, x in model.net.named_parameters()}
+    assert backbone.keys() == state.keys() - {"classifier.6.bias"}
+    assert all(torch.equal(x, state[name]) for name, x in backbone.items())
+    assert all(torch.equal(x, lines[name]) for name, x in model.lins.state_dict().items())
+    assert not model.training
+    assert not any(x.requires_grad for x in model.parameters())
+    a, b = random_images(5, 2, 64), random_images(6, 2, 64)
+    term = TERMS.create("perceptual", tiny_generator, b, net="lpips-alex", weights=str(alexnet))
+    torch.testing.assert_close(term(view(a, b)), model(a, b)[:, 0, 0, 0], rtol=1e-5, atol=1e-7)
+    assert term.network == f"lpips-alex {perceptual.weights_hash(model)}"
+
+
+WRONG_WEIGHTS = {
+    "missing.pth": lambda path: None,
+    "text.pth": lambda path: path.write_text("hello"),
+    "list.pth": lambda path: torch.save([torch.zeros(2)], path),
+    "names.pth": lambda path: torch.save({"conv.weight": torch.zeros(2)}, path),
+    "shapes.pth": lambda path: torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, path),
+    "values.pth": lambda path: torch.save({"features.0.weight": "hello"}, path),
+    "pickle.pth": lambda path: path.write_bytes(pickle.dumps({"features.0.weight": Path}, protocol=2)),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_WEIGHTS)
+def test_weights_that_are_none(name, tiny_generator, target, tmp_path):
+    WRONG_WEIGHTS[name](tmp_path / name)
+    with pytest.raises(LatentoptError, match=name) as caught:
+        TERMS.create("perceptual", tiny_generator, target, net="lpips-alex", weights=str(tmp_path / name))
+    assert isinstance(caught.value, CheckpointError) or name == "pickle.pth"
+
+
+@pytest.mark.parametrize("damage", ["text", "cut", "empty"])
+def test_damaged_weights_in_the_cache(damage, tiny_generator, target, monkeypatch, tmp_path, alexnet):
+    """As a download leaves them that was killed; torchvision does not look at what lies there."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", None)
+    cached = tmp_path / "hub" / "checkpoints" / Path(torchvision.models.AlexNet_Weights.DEFAULT.url).name
+    cached.parent.mkdir(parents=True)
+    whole = alexnet.read_bytes()
+    cached.write_bytes({"text": b"<html>not found</html>", "cut": whole[: len(whole) // 2], "empty": b""}[damage])
+    with pytest.raises(MissingWeightsError, match=rf"copy under {tmp_path}.* is damaged"):
+        TERMS.create("perceptual", tiny_generator, target, net="lpips-alex")
 
 
 # Priors

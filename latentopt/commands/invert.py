@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -15,13 +16,14 @@ import click
 from latentopt.errors import ImageError, InversionFailed, UsageError
 from latentopt.recipe import Recipe, with_space
 from latentopt.registry import PARAMETERIZATIONS
+from latentopt.terminal import escape_controls
 
 if TYPE_CHECKING:
     from latentopt.generators.stylegan2 import StyleGAN2
     from latentopt.inverter import Inverter, Unread
 
 SPACE_RECIPES = {"w": "i2s", "w+": "i2s", "z": "ii2s-pnorm", "p-norm": "ii2s-pnorm", "p-norm+": "ii2s-pnorm"}
-VIDEO_FRAMES = 60
+VIDEO_FRAMES, VIDEO_HEIGHT = 60, 256
 
 
 def resolve_recipe(recipe: str | None, settings: list[str], **options: Any) -> Recipe:
@@ -29,20 +31,28 @@ def resolve_recipe(recipe: str | None, settings: list[str], **options: Any) -> R
     space, clip = options["space"], options["clip"]
     if recipe is None:
         name = PARAMETERIZATIONS.resolve(space) if space is not None else None
-        if name is not None and name not in SPACE_RECIPES:
-            raise UsageError(f"--space {space}: not a latent space; known: {', '.join(SPACE_RECIPES)}")
-        recipe = "ii2s" if name is None or (name in ("w", "w+") and clip is not None) else SPACE_RECIPES[name]
+        recipe = (
+            "ii2s" if name is None or (name in ("w", "w+") and clip is not None) else SPACE_RECIPES.get(name, "i2s")
+        )
     found = Recipe.load(recipe)
     if space is not None:
         found = with_space(found, space, {"clip": clip})
     elif clip is not None:
         settings = [f"stages.0.optimize.0.clip={clip}", *settings]
-    given = [f"stages.0.{key}={options[key]}" for key in ("steps", "lr", "init") if options[key] is not None]
+    given = [f"stages.0.{key}={options[key]}" for key in ("steps", "lr") if options[key] is not None]
+    if options["init"] is not None:
+        given.append(f"stages.0.init={_init(options['init'])}")
     if options["batch"] is not None:
         given += [f"stages.{i}.batch={options['batch']}" for i in range(len(found.stages))]
     if options["terms"] is not None:
         given.append(f"stages.0.terms={_terms(options['terms'])}")
     return found.override([*given, *settings])
+
+
+def _init(text: str) -> str:
+    """A start's name, or `file:PATH`, as TOML."""
+    name, _, path = text.partition(":")
+    return f"{{name = 'file', path = {json.dumps(path, ensure_ascii=False)}}}" if name == "file" and path else text
 
 
 def _terms(text: str) -> str:
@@ -65,7 +75,7 @@ def _terms(text: str) -> str:
 @click.option("--clip", type=float, help="Bound in P-norm+, in standard deviations.")
 @click.option("--steps", "--num-steps", type=int, help="Optimisation steps of the first stage.")
 @click.option("--lr", type=float, help="Learning rate of the first stage.")
-@click.option("--init", help="Start of the first stage: mean, p-mean, sample, best-of.")
+@click.option("--init", help="Start of the first stage: mean, p-mean, sample, best-of, file:PATH.")
 @click.option("--terms", help="Loss terms with weights, such as perceptual=1,l2=1.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any recipe entry, as stages.0.lr=0.02.")
 @click.option(
@@ -141,7 +151,7 @@ def _load(network: str, device: str, dtype: str, compiled: bool) -> StyleGAN2:
 
     generator = load_generator(network, device=choose_device(device))
     for note in generator.notes:
-        click.echo(f"{network}: {note}", err=True)
+        click.echo(escape_controls(f"{network}: {note}"), err=True)
     if dtype != "float32":
         generator.set_precision(getattr(torch, dtype)).set_memory_format(torch.channels_last)
     if compiled:
@@ -162,7 +172,7 @@ def _items(images: tuple[str, ...], generator: StyleGAN2, fit: Any, alpha: Any) 
     def read(path: Path) -> TargetImage:
         target = read_image(path, generator.resolution, fit=fit, alpha=alpha)
         for note in target.notes:
-            click.echo(f"{path}: {note}", err=True)
+            click.echo(escape_controls(f"{path}: {note}"), err=True)
         return target
 
     return [Unread(source.key, str(source.path), partial(read, source.path)) for source in find_images(images)]
@@ -207,10 +217,12 @@ def _invert(inverter: Inverter, items: list[Unread], outdir: Path, save_video: b
                     click.echo(text, err=True)
                 progress.note(text)
                 rows.append({"name": event.name, "status": "failed", "error": event.reason})
+                frames.pop(event.name, None)
                 unreadable += event.unreadable
             elif isinstance(event, Finished):
                 if event.again:
-                    progress.note(f"{event.inversion.name}: done already")
+                    film = "; no film of it: --overwrite makes it again" if save_video else ""
+                    progress.note(f"{event.inversion.name}: done already{film}")
                 rows.append(_row(event.inversion))
                 if save_video and not event.again:
                     _write_video(frames.pop(event.inversion.name, []), event.inversion, outdir)
@@ -241,12 +253,17 @@ def _keep_frames(frames: dict[str, list], event: Any) -> None:
 
 
 def _side_by_side(target: Any, image: Any) -> Any:
-    """Target left, result right, as NVIDIA's projector shows them: [3,H,W] twice -> uint8 [H,2W,3]."""
-    import numpy as np
+    """Target left, result right, as NVIDIA's projector shows them: [3,H,W] twice -> uint8 [h,2w,3], h <= VIDEO_HEIGHT."""
+    import torch
+    from torch.nn.functional import interpolate
 
     from latentopt.images import to_uint8
 
-    return np.concatenate([to_uint8(target), to_uint8(image.nan_to_num())], axis=1)
+    pair = torch.cat([target.cpu(), image.cpu().nan_to_num()], dim=2)
+    if pair.shape[1] > VIDEO_HEIGHT:
+        width = round(pair.shape[2] * VIDEO_HEIGHT / pair.shape[1])
+        pair = interpolate(pair[None], (VIDEO_HEIGHT, width), mode="area")[0]
+    return to_uint8(pair)
 
 
 def _write_video(frames: list, inversion: Any, outdir: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,13 +99,26 @@ def generator(
     check_outdir(outdir)
     given = {key: value for key, value in settings.items() if value is not None}
     training = GeneratorTraining(resolution=resolution, **given)
+    described = {"data": "portraits", "drawn": drawn} if data == "portraits" else {"data": f"folder {Path(data).name}"}
+    card = {"name": name, **described}
     trainer = GeneratorTrainer(training, _stream(data, drawn, cache, resolution), choose_device(device))
     if (outdir / "snapshot.pt").exists():
+        _check_data(outdir / "generator.safetensors", described)
         trainer.load(outdir / "snapshot.pt")
         click.echo(f"going on from {trainer.images_seen:,} images", err=True)
-    card = {"name": name, "data": data if data == "portraits" else Path(data).name, "drawn": drawn}
-    _train(trainer, outdir, name, card | {"command": _command_line()}, minutes, quiet)
-    return 0
+    return _train(trainer, outdir, name, card | {"command": _command_line()}, minutes, quiet)
+
+
+def _check_data(weights: Path, described: dict) -> None:
+    """Refuse to go on with other data than the earlier part of the training had."""
+    from latentopt.storage import load_tensors
+
+    if not weights.exists():
+        return
+    card = json.loads(load_tensors(weights)[1].get("card", "{}"))
+    before = {key: card.get(key) for key in ("data", "drawn") if key in card}
+    if before != described:
+        raise UsageError(f"{weights}: was trained on {before}, not on {described}; use another --outdir")
 
 
 def _command_line() -> str:
@@ -136,7 +149,8 @@ def _train(
     minutes: float | None,
     quiet: bool,
     every: float = 240.0,
-) -> None:
+) -> int:
+    """Train until done (exit code 0), the time is up (0), or interrupted (130)."""
     from latentopt.progress import Progress
     from latentopt.training.export import export, sample_sheet
 
@@ -145,7 +159,11 @@ def _train(
         export(trainer, outdir, name, card)
         sample_sheet(trainer, outdir / "samples.png")
 
-    stop = _stopper(minutes)
+    asked, ends = _interruptions(), float("inf") if minutes is None else time.monotonic() + 60 * minutes
+
+    def stop() -> bool:
+        return bool(asked) or time.monotonic() > ends
+
     settings = trainer.settings
     kept = time.monotonic()
     with (
@@ -157,18 +175,19 @@ def _train(
             if record.step % 100 == 0:
                 log.write(json.dumps(asdict(record)) + "\n")
                 log.flush()
-            if stop() or time.monotonic() - kept > every:
+            ending = stop()
+            if ending or time.monotonic() - kept > every:
                 keep()
                 kept = time.monotonic()
-            if stop():
-                return
+            if ending:
+                return 130 if asked else 0
     keep()
+    return 0
 
 
-def _stopper(minutes: float | None) -> Callable[[], bool]:
-    """True once the time is up, or after Ctrl-C or SIGTERM; a second Ctrl-C stops at once."""
+def _interruptions() -> list[int]:
+    """Filled by Ctrl-C or SIGTERM, after which the step is finished and kept; a second Ctrl-C stops at once."""
     asked: list[int] = []
-    ends = float("inf") if minutes is None else time.monotonic() + 60 * minutes
 
     def ask(number: int, frame: object) -> None:
         asked.append(number)
@@ -176,7 +195,7 @@ def _stopper(minutes: float | None) -> Callable[[], bool]:
 
     signal.signal(signal.SIGINT, ask)
     signal.signal(signal.SIGTERM, ask)
-    return lambda: bool(asked) or time.monotonic() > ends
+    return asked
 
 
 @command.command("perceptual")

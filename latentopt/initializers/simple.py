@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentopt.errors import CheckpointError
+from latentopt.errors import CheckpointError, UsageError
 from latentopt.inversion import load_projected_w
 from latentopt.pnorm import PNorm, find_stats
 from latentopt.protocols import Generator, Initializer
@@ -22,6 +22,8 @@ def sample_w(generator: Generator, seed: int, n: int, label: int = 0) -> Tensor:
     z = torch.randn(n, generator.z_dim, generator=torch.Generator().manual_seed(seed)).to(generator.device)
     c = None
     if generator.c_dim:
+        if not 0 <= label < generator.c_dim:
+            raise UsageError(f"label must be from 0 to {generator.c_dim - 1}, not {label}")
         c = F.one_hot(torch.full((n,), label), generator.c_dim).float().to(generator.device)
     with torch.no_grad():
         return generator.mapping(z, c)
@@ -65,6 +67,9 @@ class BestOf(Initializer):
     """The nearest of `n` random samples, compared at `size` pixels (PULSE's downscaling loss, Menon et al. 2020)."""
 
     def __init__(self, generator: Generator, *, n: int = 64, size: int = 32, label: int = 0, batch: int = 32) -> None:
+        for name, value in (("n", n), ("size", size), ("batch", batch)):
+            if value < 1:
+                raise UsageError(f"best-of: {name} must be at least 1, not {value}")
         self.generator, self.n, self.size, self.label, self.batch = generator, n, size, label, batch
 
     def __call__(self, target: Tensor, seeds: Sequence[int]) -> GeneratorInputs:

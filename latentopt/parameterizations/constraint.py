@@ -5,6 +5,7 @@ Source: Zhu et al. 2020, "Improved StyleGAN Embedding: Where are the Good Latent
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from latentopt.protocols import Generator
 class PNormConstraint:
     """What a code v [B,L,K] in P-norm+ may be. A hard constraint is applied by `project`, a soft one by `penalty`.
 
-    clip      every coordinate within +-clip standard deviations (Table 5, Clip-n)
+    clip      every coordinate within +-clip standard deviations (Tables 5 and 6, Clip-n)
     radius    each coordinate, seen over the L layers as one vector, within this Euclidean radius (Table 6, Project-n)
     sphere    every layer's vector on the sphere of radius sqrt(K), where Gaussian samples lie (PULSE); not with the two above
     l2        weight of the sum of v^2 (Table 6, L2 1e-4 ... 1e-8); the released code's 0.001 on the mean over 18x512 is 1.1e-7
@@ -52,8 +53,8 @@ class PNormConstraint:
         if sphere and (clip is not None or project is not None):
             raise UsageError("sphere cannot be joined with clip or project: one undoes the other; keep one of them")
         for name, value in (("clip", clip), ("project", project), ("l2", l2)):
-            if value is not None and not value >= 0:
-                raise UsageError(f"{name} must be at least 0, not {value}")
+            if value is not None and not 0 <= value < math.inf:
+                raise UsageError(f"{name} must be a number of at least 0, not {value}")
         pnorm = PNorm.load(Path(stats), generator) if stats else find_stats(generator)[0]
         basis = pnorm.basis(std_floor=std_floor, rank=rank, device=generator.device)
         return PNormConstraint(basis, generator.num_ws, clip, project, sphere, l2)

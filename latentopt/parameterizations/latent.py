@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from latentopt.errors import UsageError
 from latentopt.generators.layers import FullyConnected
 from latentopt.generators.ops import LRELU_SLOPE, SQRT2, normalize_second_moment
 from latentopt.parameterizations.constraint import PNormConstraint
@@ -73,17 +74,19 @@ class Z(Parameterization):
         self.generator, self.sphere = generator, sphere
         self.c: Tensor | None = None
         if generator.c_dim:
+            if not 0 <= label < generator.c_dim:
+                raise UsageError(f"label must be from 0 to {generator.c_dim - 1}, not {label}")
             self.c = torch.zeros(1, generator.c_dim, device=generator.device)
             self.c[:, label] = 1
 
     def encode(self, inputs: GeneratorInputs) -> Variables:
-        x = inputs.ws.detach().mean(dim=1).double()  # [B,C]
+        x = _exact(inputs.ws.mean(dim=1))  # [B,C]
         first, *others = self.generator.mapping.layers
         for layer in reversed(others):
             x = self._before_activation(layer, x) @ torch.linalg.pinv(self._weight(layer)).T
         weight, label = self._weight(first).split((self.generator.z_dim, self._label.shape[1]), dim=1)
         x = self._before_activation(first, x) - self._label @ label.T
-        z = (x @ torch.linalg.pinv(weight).T).to(inputs.ws.dtype)
+        z = (x @ torch.linalg.pinv(weight).T).to(inputs.ws)
         self._to_sphere_(z)
         return {"z": z}
 
@@ -91,18 +94,18 @@ class Z(Parameterization):
     def _label(self) -> Tensor:
         """What the label adds to the mapping network's input: [1,E], E = 0 without labels."""
         if self.c is None:
-            return torch.zeros(1, 0, dtype=torch.float64, device=self.generator.device)
-        return normalize_second_moment(self.generator.mapping.embed(self.c)).double()
+            return torch.zeros(1, 0, dtype=torch.float64)
+        return _exact(normalize_second_moment(self.generator.mapping.embed(self.c)))
 
     @staticmethod
     def _weight(layer: FullyConnected) -> Tensor:
-        return layer.weight.double() * layer.weight_gain
+        return _exact(layer.weight) * layer.weight_gain
 
     @staticmethod
     def _before_activation(layer: FullyConnected, x: Tensor) -> Tensor:
         """`x W^T` of the layer that made x."""
         x = x / SQRT2
-        return torch.where(x < 0, x / LRELU_SLOPE, x) - layer.bias.double() * layer.lr_multiplier
+        return torch.where(x < 0, x / LRELU_SLOPE, x) - _exact(layer.bias) * layer.lr_multiplier
 
     def decode(self, variables: Variables, inputs: GeneratorInputs) -> GeneratorInputs:
         z = variables["z"]
@@ -116,3 +119,8 @@ class Z(Parameterization):
     @staticmethod
     def _to_sphere_(z: Tensor) -> None:
         z.mul_(z.shape[1] ** 0.5 / z.norm(dim=1, keepdim=True).clamp_min(1e-12))
+
+
+def _exact(x: Tensor) -> Tensor:
+    """In float64, on the CPU: Apple's GPUs have none."""
+    return x.detach().cpu().double()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import pickle
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from latentopt.errors import MissingWeightsError, UsageError
+from latentopt.errors import CheckpointError, MissingWeightsError, UsageError
+from latentopt.generators.restricted_pickle import read_torch_file
 from latentopt.protocols import Generator, Term
 from latentopt.terms.perceptual_net import UnitFeatures, load_perceptual_net
 from latentopt.types import View
@@ -20,18 +24,33 @@ NETS = ("auto", "bundled", "lpips-vgg", "lpips-alex")
 class Perceptual(Term):
     """Distance of deep features, [B].
 
-    net   bundled: a network trained on the bundled portraits, shipped; lpips-vgg, lpips-alex: the published LPIPS, whose
-          backbone is downloaded once; auto: bundled for a generator whose card says it drew portraits, else lpips-vgg
-    size  images higher than this are shrunk first (area average); by default 256, and 64 for the bundled net
+    net      bundled: a network trained on the bundled portraits, shipped; lpips-vgg, lpips-alex: the published LPIPS, whose
+             backbone is downloaded once; auto: bundled for a generator whose card says it drew portraits, else lpips-vgg
+    size     images higher than this are shrunk first (area average); by default 256, and 64 for the bundled net
+    weights  torchvision's file of the LPIPS backbone, where it should not be downloaded
     """
 
-    def __init__(self, generator: Generator, target: Tensor, *, net: str = "auto", size: int | None = None) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        target: Tensor,
+        *,
+        net: str = "auto",
+        size: int | None = None,
+        weights: str | None = None,
+    ) -> None:
         if net not in NETS:
             raise UsageError(f"perceptual net {net!r} is not one of {', '.join(NETS)}")
+        if size is not None and size < 16:
+            raise UsageError(f"perceptual size must be at least 16 pixels, not {size}")
         if net == "auto":
             net = "bundled" if generator.card.get("data") == "portraits" else "lpips-vgg"
         self.size = size or (64 if net == "bundled" else 256)
-        self.extract, self.weigh = _bundled(target) if net == "bundled" else _lpips(net.removeprefix("lpips-"), target)
+        if net == "bundled":
+            model, self.extract, self.weigh = _bundled(target)
+        else:
+            model, self.extract, self.weigh = _lpips(net.removeprefix("lpips-"), weights, target)
+        self.network = f"{net} {weights_hash(model)}"
         with torch.no_grad():
             self.target = [UnitFeatures.of(stage) for stage in self.extract(self._shrink(target))]
 
@@ -50,11 +69,20 @@ class Perceptual(Term):
         return picked
 
 
+def weights_hash(model: nn.Module) -> str:
+    """Identifies a network's weights, the same on every device."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
 Extract = Callable[[Tensor], list[Tensor]]
 Weigh = Callable[[list[Tensor], list[UnitFeatures]], Tensor]
 
 
-def _bundled(target: Tensor) -> tuple[Extract, Weigh]:
+def _bundled(target: Tensor) -> tuple[nn.Module, Extract, Weigh]:
     net = load_perceptual_net("portraits").to(device=target.device, memory_format=torch.channels_last)
     weights = net.stage_weights.tolist()
 
@@ -64,31 +92,48 @@ def _bundled(target: Tensor) -> tuple[Extract, Weigh]:
     def weigh(features: list[Tensor], to: list[UnitFeatures]) -> Tensor:
         return sum(w * stage.distance(a) for w, a, stage in zip(weights, features, to, strict=True))
 
-    return extract, weigh
+    return net, extract, weigh
 
 
-def load_lpips(backbone: str) -> torch.nn.Module:
-    """The `lpips` package's network, frozen, in eval mode. Raises MissingWeightsError when its weights cannot be had."""
+def load_lpips(backbone: str, weights: str | None = None) -> nn.Module:
+    """The `lpips` package's network, frozen, in eval mode; its backbone from `weights`, or downloaded once by torchvision.
+
+    Raises MissingWeightsError when the backbone's weights cannot be had, CheckpointError when `weights` are none.
+    """
     import lpips
 
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="torchvision")  # lpips asks for weights in a deprecated way
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="torchvision")  # lpips asks for weights in a deprecated way
+        if weights is not None:
+            model = lpips.LPIPS(net=backbone, verbose=False, pnet_rand=True)
+            _load_backbone(model.net, Path(weights))
+            return model.eval().requires_grad_(False)
+        try:
             model = lpips.LPIPS(net=backbone, verbose=False)
-    except OSError as error:  # URLError included
-        raise MissingWeightsError(
-            f"the weights of LPIPS-{backbone} are not on this machine and could not be downloaded ({error}). Connect once, or "
-            f"put torchvision's file into the folder named by TORCH_HOME under hub/checkpoints; or use another distance: "
-            f"--terms l2=1, or --terms perceptual=1 with --set stages.0.terms.0.net=bundled"
-        ) from error
+        except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:  # offline, or a broken file
+            raise MissingWeightsError(
+                f"the weights of LPIPS-{backbone} are not on this machine and could not be downloaded, or torchvision's copy "
+                f"under {torch.hub.get_dir()} is damaged ({error}). Connect once; or name torchvision's file with "
+                f"weights = '...' in the perceptual term; or use another distance: --terms l2=1, or net = 'bundled'"
+            ) from error
     return model.eval().requires_grad_(False)
 
 
-def _lpips(backbone: str, target: Tensor) -> tuple[Extract, Weigh]:
+def _load_backbone(net: nn.Module, path: Path) -> None:
+    """torchvision's weights (`features.N.weight`) into the slices of lpips (`sliceK.N.weight`)."""
+    state = read_torch_file(path)
+    try:
+        for name, parameter in net.named_parameters():
+            parameter.data.copy_(state[f"features.{name.split('.', 1)[1]}"])
+    except (KeyError, RuntimeError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: not torchvision's weights of this backbone ({error})") from error
+
+
+def _lpips(backbone: str, weights: str | None, target: Tensor) -> tuple[nn.Module, Extract, Weigh]:
     """LPIPS weighs channels before it sums them, so its squared differences are formed."""
     import lpips
 
-    model = load_lpips(backbone).to(target.device)
+    model = load_lpips(backbone, weights).to(target.device)
 
     def extract(image: Tensor) -> list[Tensor]:
         return list(model.net(model.scaling_layer(image)))
@@ -98,4 +143,4 @@ def _lpips(backbone: str, target: Tensor) -> tuple[Extract, Weigh]:
         maps = (line((x - y.unit).square()) for line, x, y in zip(model.lins, units, to, strict=True))
         return sum(m.mean(dim=(1, 2, 3)) for m in maps)
 
-    return extract, weigh
+    return model, extract, weigh

@@ -5,12 +5,15 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from latentopt.errors import UsageError
 from latentopt.protocols import Generator, Term
 from latentopt.types import View
 
 
 class L2(Term):
-    """Mean squared difference of images in [-1,1] (four times that of [0,1] images), over the mask's pixels.
+    """Mean squared difference of images in [-1,1] (four times that of [0,1] images).
+
+    A mask m makes it the mean of (m d)^2 over that of m^2: the mean over the pixels that count.
 
     `size` shrinks both images to that height first (area average), as PULSE and the projectors do.
     """
@@ -18,6 +21,8 @@ class L2(Term):
     power = 2
 
     def __init__(self, generator: Generator, target: Tensor, *, size: int | None = None) -> None:
+        if size is not None and size < 1:
+            raise UsageError(f"size must be at least 1 pixel, not {size}")
         self.size = size
 
     def __call__(self, view: View) -> Tensor:
@@ -26,7 +31,9 @@ class L2(Term):
             width = max(1, round(self.size * difference.shape[3] / difference.shape[2]))
             difference = F.interpolate(difference, (self.size, width), mode="area")
         per_image = difference.abs().pow(self.power).mean(dim=(1, 2, 3))
-        return per_image if view.mask is None else per_image / view.mask.mean(dim=(1, 2, 3)).clamp_min(1e-6)
+        if view.mask is None:
+            return per_image
+        return per_image / view.mask.pow(self.power).mean(dim=(1, 2, 3)).clamp_min(1e-6)
 
 
 class L1(L2):

@@ -1,0 +1,96 @@
+"""`latentopt.invert`: the inversion of images as one call."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from latentopt.errors import InversionFailed, UsageError
+from latentopt.images import find_images, read_image
+from latentopt.inversion import Inversion
+from latentopt.inverter import Event, Failed, Finished, Inverter
+from latentopt.items import Item, Unread, tensor_items
+from latentopt.outputs import check_outdir, locked
+from latentopt.protocols import Generator
+from latentopt.recipe import Recipe
+
+
+def invert(
+    generator: Generator,
+    images: Tensor | str | Path | Sequence[str | Path],
+    recipe: str | Path | Recipe = "ii2s",
+    *,
+    seed: int = 0,
+    names: Sequence[str] | None = None,
+    mask: Tensor | None = None,
+    out: str | Path | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> list[Inversion]:
+    """Find latents of `images` for `generator` with a recipe.
+
+    images: [B,3,H,W] in [-1,1] of the generator's size, or files, folders and globs, which are read, cropped and resized.
+    recipe: a shipped one's name, a TOML file, or a Recipe. seed: an image's result depends on it and on its name alone, not on
+    the others (up to rounding). names: of the results; mask: [B,1,H,W], 1 where the image counts (tensors only).
+    out: a folder for results; given one, an interrupted call goes on where it was when repeated. on_event: called with
+    Progressed, Finished and Failed records.
+
+    Returns one Inversion per image, in order. Raises UsageError for what cannot be meant; InversionFailed, once all images had
+    their turn, when some could not be read or inverted: its `results` holds the others by name.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(str(recipe))
+    items = _items(generator, images, names, mask)
+    if len({item.name for item in items}) != len(items):
+        raise UsageError("two images have the same name; pass distinct names=[...]")
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        check_outdir(folder)
+    found: dict[str, Inversion] = {}
+    failed: list[Failed] = []
+    with contextlib.nullcontext() if folder is None else locked(folder):
+        for event in Inverter(generator, recipe, seed, folder).invert(items):
+            if on_event is not None:
+                on_event(event)
+            if isinstance(event, Failed):
+                failed.append(event)
+            elif isinstance(event, Finished):
+                found[event.inversion.name] = event.inversion
+    if failed:
+        reasons = "; ".join(f"{event.source}: {event.reason}" for event in failed[:5])
+        raise InversionFailed(f"{len(failed)} of {len(items)} images failed: {reasons}", found)
+    return [found[item.name] for item in items]
+
+
+def _items(
+    generator: Generator,
+    images: Tensor | str | Path | Sequence[str | Path],
+    names: Sequence[str] | None,
+    mask: Tensor | None,
+) -> list[Item | Unread]:
+    if isinstance(images, Tensor):
+        expected = (3, *generator.resolution)
+        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+            raise UsageError(
+                f"images are {list(images.shape)}; this generator takes [B, {', '.join(map(str, expected))}]"
+            )
+        if names is not None and len(names) != len(images):
+            raise UsageError(f"{len(names)} names for {len(images)} images")
+        wanted = (len(images), 1, *generator.resolution)
+        if mask is not None and tuple(mask.shape) != wanted:
+            raise UsageError(f"mask is {list(mask.shape)}; these images take {list(wanted)}")
+        return tensor_items(images, names, mask)
+    if mask is not None:
+        raise UsageError(
+            "mask= goes with images given as a tensor; transparent pictures: latentopt invert --alpha mask"
+        )
+    sources = find_images([images] if isinstance(images, str | Path) else list(images))
+    if names is not None and len(names) != len(sources):
+        raise UsageError(f"{len(names)} names for {len(sources)} pictures")
+    keys = [source.key for source in sources] if names is None else list(names)
+    return [
+        Unread(key, str(source.path), partial(read_image, source.path, generator.resolution))
+        for key, source in zip(keys, sources, strict=True)
+    ]

@@ -1,0 +1,313 @@
+"""`latentopt train generator`: stopped anywhere and gone on with, it ends in the same bits; and the losses by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from latentopt.commands import main
+from latentopt.commands import train as train_module
+from latentopt.data.portraits import portraits
+from latentopt.generators.checkpoints import load_discriminator, load_generator
+from latentopt.images import save_png
+from latentopt.storage import load_tensors
+from latentopt.training.generator import PARTS, GeneratorTrainer, GeneratorTraining
+from latentopt.training.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
+from latentopt.training.streams import ArrayStream, portrait_stream
+
+STEPS = 8
+TINY = (
+    "--resolution", "16", "--channel-base", "128", "--channel-max", "8", "--w-dim", "8", "--mapping-layers", "2",
+    "--images", "64", "--batch", "8", "--precision", "float32", "--device", "cpu",
+)  # fmt: skip
+DRAWN = ("--drawn", "32")
+MADE = {"snapshot.pt", "generator.safetensors", "discriminator.safetensors", "samples.png", "log.jsonl"}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def train(monkeypatch, capsys):
+    """Run the command line as `main` does: (exit code, stdout, stderr). The signals' handlers are put back."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["latentopt", "train", "generator", *TINY, *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        return ended.value.code or 0, *capsys.readouterr()
+
+    return call
+
+
+def interrupt(monkeypatch, after: int, *numbers: int) -> None:
+    """Send this process signals in the middle of step `after`."""
+    plain = GeneratorTrainer._update_ema
+
+    def update(self):
+        plain(self)
+        if self.step + 1 == after:
+            for number in numbers:
+                os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(GeneratorTrainer, "_update_ema", update)
+
+
+def snapshot(folder: str | Path) -> dict:
+    return torch.load(Path(folder) / "snapshot.pt", weights_only=True)
+
+
+def flat(value: object, name: str = "") -> dict[str, object]:
+    if not isinstance(value, dict):
+        return {name: value}
+    return {k: v for key, part in value.items() for k, v in flat(part, f"{name}/{key}").items()}
+
+
+def assert_same(a: dict, b: dict) -> None:
+    """To the bit."""
+    a, b = flat(a), flat(b)
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        assert torch.equal(value, b[name]) if isinstance(value, Tensor) else value == b[name], name
+
+
+def card(folder: str | Path) -> dict:
+    return json.loads(load_tensors(Path(folder) / "generator.safetensors")[1]["card"])
+
+
+def test_a_training_stopped_and_gone_on_with_is_the_whole_one(train, monkeypatch, folder):
+    """By the clock, by Ctrl-C and by SIGTERM; what is kept on the way can be used."""
+    assert train(*DRAWN, "--outdir", "whole", "--name", "tiny", "-q")[0] == 0
+    assert {path.name for path in Path("whole").iterdir()} == MADE
+    assert snapshot("whole")["step"] == STEPS
+    arguments = (*DRAWN, "--outdir", "out", "--name", "tiny")
+    assert train(*arguments, "--minutes", "0")[0] == 0
+    assert {path.name for path in Path("out").iterdir()} == MADE
+    assert snapshot("out")["step"] == 1
+    for step, number in ((3, signal.SIGINT), (5, signal.SIGTERM)):
+        with monkeypatch.context() as patch:
+            interrupt(patch, step, number)
+            code, _, err = train(*arguments)
+        assert code == 130
+        assert f"going on from {8 * {3: 1, 5: 3}[step]} images" in err
+        assert snapshot("out")["step"] == step
+        assert card("out")["images_seen"] == 8 * step
+        assert load_generator("out/generator.safetensors").resolution == (16, 16)
+    code, _, err = train(*arguments)
+    assert code == 0
+    assert "going on from 40 images" in err
+    assert_same(snapshot("out"), snapshot("whole"))
+    for name in ("generator", "discriminator"):
+        ours, theirs = (load_tensors(Path(f) / f"{name}.safetensors")[0] for f in ("out", "whole"))
+        assert_same(ours, theirs)
+    assert train(*arguments, "-q")[0] == 0, "nothing is left to do"
+    assert_same(snapshot("out"), snapshot("whole"))
+    assert train(*arguments, "--images", "80", "-q")[0] == 0
+    assert snapshot("out")["step"] == 10, "more images may be asked for"
+
+
+def test_what_a_training_leaves(train, folder):
+    assert train(*DRAWN, "--outdir", "out", "--name", "tiny", "--seed", "5", "-q")[0] == 0
+    generator = load_generator("out/generator.safetensors")
+    assert (generator.card["name"], generator.resolution, generator.w_dim) == ("tiny", (16, 16), 8)
+    assert generator.config.channels == (8, 8, 8)
+    known = {key: generator.card[key] for key in ("data", "drawn", "images_seen", "steps", "seed")}
+    assert known == {"data": "portraits", "drawn": 32, "images_seen": 64, "steps": STEPS, "seed": 5}
+    assert generator.card["command"].startswith("latentopt train generator --resolution 16")
+    average = snapshot("out")["ema"]
+    assert all(torch.equal(x, average[name]) for name, x in generator.state_dict().items() if name in average)
+    logits = load_discriminator("out/discriminator.safetensors")(torch.zeros(4, 3, 16, 16))
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--drawn", "33"), 2, "'drawn': 33}; use another --outdir"),
+        (("--drawn", "32", "--data", "pictures"), 2, "was trained on {'data': 'portraits', 'drawn': 32}, not on"),
+        (("--drawn", "32", "--lr", "0.1"), 1, "made with other settings (lr); use another folder"),
+        (("--drawn", "32", "--resolution", "24"), 2, "power of 2"),
+        (("--drawn", "32", "--resolution", "4"), 2, "power of 2"),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, tuple) else "",
+)
+def test_what_does_not_go_on(train, folder, arguments, code, words):
+    draw_pictures(folder / "pictures", 4)
+    assert train(*DRAWN, "--minutes", "0", "--outdir", "out", "-q")[0] == 0
+    before = (folder / "out" / "snapshot.pt").read_bytes()
+    found, _, err = train(*arguments, "--outdir", "out", "-q")
+    assert (found, words in err, "Traceback" in err) == (code, True, False), err
+    assert (folder / "out" / "snapshot.pt").read_bytes() == before
+
+
+def draw_pictures(folder: Path, n: int) -> None:
+    images, _ = portraits(range(n), 20)
+    for i, image in enumerate(images):
+        save_png(folder / f"{i}.png", image)
+
+
+def test_a_folder_of_pictures(train, folder):
+    draw_pictures(folder / "faces", 5)
+    draw_pictures(folder / "others", 5)
+    (folder / "faces" / "broken.png").write_text("not a picture")
+    arguments = ("--data", "faces", "--outdir", "out", "--cache", "cache", "-q")
+    code, _, err = train(*arguments, "--minutes", "0")
+    assert code == 0, err
+    assert "skipped: faces/broken.png" in err
+    assert card("out")["data"] == "folder faces"
+    assert "drawn" not in card("out")
+    assert train(*arguments)[0] == 0
+    assert snapshot("out")["step"] == STEPS
+    code, _, err = train("--data", "others", *arguments[2:])
+    assert (code, "was trained on {'data': 'folder faces'}, not on {'data': 'folder others'}" in err) == (2, True)
+    assert len(list((folder / "cache").iterdir())) == 2, "read once each"
+
+
+def test_folders_without_pictures(train, folder):
+    (folder / "empty").mkdir()
+    (folder / "broken").mkdir()
+    (folder / "broken" / "a.png").write_text("not a picture")
+    for data, code, words in (("empty", 2, "no images found"), ("nowhere", 2, "no such"), ("broken", 1, "none of its")):
+        found, _, err = train("--data", data, "-q")
+        assert (found, words in err, "Traceback" in err) == (code, True, False), err
+
+
+def test_time_that_runs_out_between_two_looks_at_the_clock_loses_nothing(train, folder, monkeypatch):
+    """Kept, then ended: never ended without having been kept."""
+    times = iter([0.0] * 4)
+    monkeypatch.setattr(train_module, "time", SimpleNamespace(monotonic=lambda: next(times, 100.0)))
+    assert train(*DRAWN, "--minutes", "1", "--outdir", "out", "-q")[0] == 0
+    assert snapshot("out")["step"] == 2
+
+
+# The trainer
+
+
+def settings(**changes) -> GeneratorTraining:
+    tiny = {"resolution": 16, "channel_base": 128, "channel_max": 8, "w_dim": 8, "mapping_layers": 2, "batch": 4}
+    return GeneratorTraining(**(tiny | {"images": 24, "precision": "float32", "r1_interval": 2} | changes))
+
+
+@pytest.fixture(scope="module")
+def stream(tmp_path_factory) -> ArrayStream:
+    return portrait_stream(tmp_path_factory.mktemp("data"), 16, 16)
+
+
+def states(trainer: GeneratorTrainer) -> dict:
+    return {name: getattr(trainer, name).state_dict() for name in PARTS} | {"path_mean": trainer.path_mean}
+
+
+def untimed(record) -> list:
+    return [repr(getattr(record, name)) for name in ("step", "images", "d_loss", "g_loss", "r1", "path")]
+
+
+@pytest.mark.parametrize("changes", [{}, {"path_weight": 2.0, "path_interval": 2, "noise_from": 8}], ids=str)
+def test_saved_after_any_step_and_gone_on_with_is_the_same_to_the_bit(stream, changes, folder):
+    whole = GeneratorTrainer(settings(**changes), stream)
+    records = []
+    for record in whole.train():
+        records.append(untimed(record))
+        whole.save(folder / f"{record.step}.pt")
+    assert len(records) == 6
+    for step in (1, 2, 5):
+        resumed = GeneratorTrainer(settings(**changes), stream)
+        resumed.load(folder / f"{step}.pt")
+        assert [untimed(record) for record in resumed.train()] == records[step:]
+        assert_same(states(resumed), states(whole))
+    other = GeneratorTrainer(settings(**changes, seed=1), stream)
+    assert untimed(next(other.train())) != records[0]
+
+
+def test_noise_joins_late(stream):
+    """Before, the images do not depend on it, and its strengths stay at zero."""
+    trainer, modes, strengths = GeneratorTrainer(settings(noise_from=8, path_weight=2.0), stream), [], []
+    trainer.generator.synthesis.register_forward_pre_hook(lambda module, arguments: modes.append(arguments[1]))
+    for record in trainer.train():
+        modes, seen = [], set(modes)
+        assert seen == {"none" if record.step <= 2 else "random"}
+        named = trainer.generator.named_parameters()
+        strengths.append(sum(x.abs().sum().item() for name, x in named if name.endswith("noise_strength")))
+    assert strengths[:2] == [0, 0]
+    assert all(strength > 0 for strength in strengths[2:])
+
+
+def test_the_average_follows_the_weights(stream):
+    """beta = 0.5^(batch / half-life), the half-life growing with the images seen: half of them here, at least 1."""
+    trainer = GeneratorTrainer(settings(ema_rampup=0.5, images=16), stream)
+    expected = [x.detach().clone() for x in trainer.ema.parameters()]
+    for record in trainer.train():
+        beta = 0.5 ** (4 / max(0.5 * (record.images - 4), 1))
+        expected = [
+            e * beta + x.detach() * (1 - beta) for e, x in zip(expected, trainer.generator.parameters(), strict=True)
+        ]
+    for average, value in zip(trainer.ema.parameters(), expected, strict=True):
+        torch.testing.assert_close(average, value, rtol=1e-4, atol=1e-6)
+    assert torch.equal(trainer.ema.w_avg, trainer.generator.w_avg)
+
+
+# The losses, by hand
+
+
+def test_logistic_losses():
+    real, fake = torch.tensor([[2.0], [-1.0]]), torch.tensor([[0.5], [0.0]])
+
+    def log_sigmoid(x: float) -> float:
+        return -math.log1p(math.exp(-x))
+
+    expected = -(log_sigmoid(2) + log_sigmoid(-1)) / 2 - (log_sigmoid(-0.5) + log_sigmoid(0)) / 2
+    assert discriminator_loss(real, fake).item() == pytest.approx(expected)
+    assert generator_loss(fake).item() == pytest.approx(-(log_sigmoid(0.5) + log_sigmoid(0)) / 2)
+
+
+def test_r1_penalty():
+    """D(x) = |x|^2 / 2 has the gradient x: the penalty is the batch mean of |x|^2, and its own gradient 2 x / B."""
+    rng = torch.Generator().manual_seed(0)
+    real, scale = torch.randn(5, 3, 4, 6, generator=rng), torch.tensor(1.5, requires_grad=True)
+    logits, penalty = r1_penalty(lambda x: scale * x.square().sum(dim=(1, 2, 3))[:, None] / 2, real)
+    energy = real.square().sum(dim=(1, 2, 3))
+    torch.testing.assert_close(logits, 1.5 * energy[:, None] / 2)
+    torch.testing.assert_close(penalty, 1.5**2 * energy.mean())
+    torch.testing.assert_close(torch.autograd.grad(penalty, scale)[0], 2 * 1.5 * energy.mean())
+    assert not real.requires_grad
+
+
+def test_path_lengths():
+    """An image that is linear in ws, x = A ws: |A^T y| for y ~ N(0, 1 / (H W)), root mean square over the layers."""
+    rng = torch.Generator().manual_seed(0)
+    matrix = torch.randn(3 * 4 * 6, 5 * 7, generator=rng).requires_grad_()
+    ws = torch.randn(2, 5, 7, generator=rng).requires_grad_()
+    image = (ws.flatten(1) @ matrix.T).reshape(2, 3, 4, 6)
+    torch.manual_seed(3)
+    lengths = path_lengths(image, ws)
+    torch.manual_seed(3)
+    y = torch.randn(2, 3, 4, 6).flatten(1) / math.sqrt(4 * 6)
+    expected = (y @ matrix).reshape(2, 5, 7).square().sum(dim=2).mean(dim=1).sqrt()
+    torch.testing.assert_close(lengths, expected)
+    assert torch.autograd.grad(lengths.sum(), matrix)[0].abs().max() > 0, "it can be trained on"
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_streams_give_the_same_batch_for_the_same_step(stream, seed):
+    other = ArrayStream(stream.images, stream.attributes, stream.mirrored, seed)
+    again = ArrayStream(stream.images, stream.attributes, stream.mirrored, seed)
+    images, attributes = other.labelled_batch(3, 12)
+    assert torch.equal(images, again.batch(3, 12))
+    assert not torch.equal(images, other.batch(4, 12))
+    assert torch.equal(images, stream.batch(3, 12)) == (seed == 0)
+    assert images.abs().max() <= 1
+    assert attributes.shape == (12, stream.attributes.shape[1])
