@@ -34,8 +34,6 @@ def methods(steps: int) -> list[Method]:
         "P-norm+ clip 2": in_pnorm,
         "P-norm+": in_pnorm.override(['stages.0.optimize.0 = "p-norm+"']),
         "P-norm": in_pnorm.override(['stages.0.optimize.0 = "p-norm"']),
-        "Z sphere": in_pnorm.override(['stages.0.optimize.0 = "z"']),
-        "sg2": Recipe.load("sg2"),
         "pulse": Recipe.load("pulse"),
     }
     return [Method(name, with_measures(recipe, steps)) for name, recipe in table.items()]

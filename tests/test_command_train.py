@@ -311,3 +311,18 @@ def test_streams_give_the_same_batch_for_the_same_step(stream, seed):
     assert torch.equal(images, stream.batch(3, 12)) == (seed == 0)
     assert images.abs().max() <= 1
     assert attributes.shape == (12, stream.attributes.shape[1])
+
+
+def test_a_training_may_begin_with_trained_weights(train):
+    assert train(*DRAWN, "--outdir", "first")[0] == 0
+    assert train(*DRAWN, "--outdir", "second", "--start", "first", "--minutes", "0")[0] == 0
+    before, after = (load_generator(f"{name}/generator.safetensors") for name in ("first", "second"))
+    moved = [(a - b).abs().max().item() for a, b in zip(before.parameters(), after.parameters(), strict=True)]
+    assert max(moved) < 0.5  # random weights would be several units away
+    assert after.card["start"] == "first"
+
+
+def test_weights_of_another_size_are_no_start(train):
+    assert train(*DRAWN, "--outdir", "first")[0] == 0
+    code, _, error = train(*DRAWN, "--channel-max", "4", "--outdir", "second", "--start", "first")
+    assert code == 1 and "another size" in error

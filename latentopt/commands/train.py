@@ -62,6 +62,7 @@ def command() -> None:
 @click.option("--noise-from", type=int, help="Images after which noise inputs join.")
 @click.option("--precision", type=click.Choice(["bfloat16", "float16", "float32"]))
 @click.option("--seed", type=int)
+@click.option("--start", help="Begin with a trained generator and discriminator: portraits, or a folder that has both.")
 @click.option("--minutes", type=float, help="Stop after this long; the same command goes on.")
 @click.option("--name", default="generator", show_default=True, help="Name stored in the file.")
 @outdir_option
@@ -71,6 +72,7 @@ def command() -> None:
 def generator(
     data: str,
     drawn: int,
+    start: str | None,
     minutes: float | None,
     name: str,
     outdir: Path,
@@ -106,7 +108,20 @@ def generator(
         _check_data(outdir / "generator.safetensors", described)
         trainer.load(outdir / "snapshot.pt")
         click.echo(f"going on from {trainer.images_seen:,} images", err=True)
+    elif start is not None:
+        _start_from(trainer, start)
+        card["start"] = start if start == "portraits" else Path(start).name
     return _train(trainer, outdir, name, card | {"command": _command_line()}, minutes, quiet)
+
+
+def _start_from(trainer: GeneratorTrainer, start: str) -> None:
+    from latentopt.generators.checkpoints import load_discriminator, load_generator
+
+    folder = Path(start)
+    generator, discriminator = (
+        (folder / f"{kind}.safetensors" if folder.is_dir() else start) for kind in ("generator", "discriminator")
+    )
+    trainer.start_from(load_generator(generator), load_discriminator(discriminator))
 
 
 def _check_data(weights: Path, described: dict) -> None:

@@ -181,6 +181,18 @@ class GeneratorTrainer:
         for average, current in zip(self.ema.buffers(), self.generator.buffers(), strict=True):
             average.copy_(current)
 
+    def start_from(self, generator: StyleGAN2, discriminator: Discriminator) -> None:
+        """Begin with trained weights instead of random ones; the optimisers' moments start anew.
+
+        Raises CheckpointError where they do not fit this trainer's networks.
+        """
+        pairs = ((self.generator, generator), (self.ema, generator), (self.discriminator, discriminator))
+        for network, trained in pairs:
+            try:
+                network.load_state_dict(trained.state_dict())
+            except RuntimeError as error:
+                raise CheckpointError(f"the weights to start from are of another size or make: {error}") from error
+
     def save(self, path: Path) -> None:
         """Write a snapshot from which `load` continues exactly."""
         state = {name: getattr(self, name).state_dict() for name in PARTS}
