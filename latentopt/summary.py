@@ -35,7 +35,7 @@ PAGE = """\
   td.number { text-align: right; font-variant-numeric: tabular-nums }
   td img { width: 128px; image-rendering: pixelated; display: block }
   tr.failed td { background: #fdecea }
-  .name, .error { overflow-wrap: anywhere; max-width: 24em }
+  .name, .error { overflow-wrap: anywhere; min-width: 8em; max-width: 24em }
 </style>
 </head>
 <body>
