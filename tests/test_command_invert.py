@@ -428,7 +428,7 @@ main()
 def test_killed_it_leaves_nothing_half_written(folder, latentopt, moment):
     """One image a batch: the second is under way, or its result half written, when the process is killed."""
     arguments = ("invert", "photos", *QUICK, "--batch", "1")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     killed = subprocess.run([sys.executable, "-c", KILLED, moment, *arguments], env=environment, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     before = finished(folder / "out")
