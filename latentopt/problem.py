@@ -79,7 +79,7 @@ class Problem:
             raise UsageError(f"this generator draws images {drawn}; the targets are {wanted}")
         if self.mask is not None:
             image = self.target + self.mask * (image - self.target)
-        view = View(image, self.target, inputs, variables, self.t(step), self.mask)
+        view = View(image, self.target, inputs, variables, self.t(step), self.mask, self.seeds, step)
         loss, parts = self.objective(view)
         penalty = self.lens.penalty(variables)
         return (loss, parts) if penalty is None else (loss + penalty, {**parts, "penalty": penalty})

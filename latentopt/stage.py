@@ -13,7 +13,8 @@ from latentopt.schedules import SCHEDULES
 
 NOISE_MODES = ("const", "random", "none")
 KEEP = ("best", "last")
-OTHER_SPACES = ("noise",)  # write something else than ws; any other space, a plug-in's too, writes ws
+WEIGHT_SPACES = ("weights", "epsilon", "lowrank")  # write deltas: they tune the generator
+OTHER_SPACES = ("noise", *WEIGHT_SPACES)  # write something else than ws; any other space, a plug-in's too, writes ws
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,12 @@ def _check_values(stage: Stage, place: str) -> None:
     for key, low in (("steps", 0), ("batch", 1), ("lr", 0)):
         if not low <= getattr(stage, key) < math.inf:
             raise UsageError(f"{place}.{key} must be at least {low}, not {getattr(stage, key)}")
-    latent = [part["name"] for part in stage.optimize if part["name"] not in OTHER_SPACES]
-    if len(latent) > 1:
-        raise UsageError(f"{place}.optimize: {' and '.join(latent)} both write the latents; keep one of them")
+    names = [part["name"] for part in stage.optimize]
+    latent = [name for name in names if name not in OTHER_SPACES]
+    weights = [name for name in names if name in WEIGHT_SPACES]
+    for writers, what in ((latent, "latents"), (weights, "generator's weights")):
+        if len(writers) > 1:
+            raise UsageError(f"{place}.optimize: {' and '.join(writers)} both write the {what}; keep one of them")
     if stage.jitter is not None and not stage.jitter.ramp > 0:
         raise UsageError(f"{place}.jitter.ramp must be above 0, not {stage.jitter.ramp}")
     if stage.stop is None:

@@ -111,7 +111,8 @@ class View:
     """What a term may look at: one step of one batch.
 
     image, target [B,3,H,W] in [-1,1]; mask [B,1,H,W] in [0,1] or None: outside it the image equals the target already;
-    t in [0,1], the fraction of the stage that is done.
+    t in [0,1], the fraction of the stage that is done; step, its number; seeds, one an image: what a term draws at random
+    depends on an image's own seed and the step alone.
     """
 
     image: Tensor
@@ -120,3 +121,5 @@ class View:
     variables: Variables
     t: float
     mask: Tensor | None = None
+    seeds: tuple[int, ...] = ()
+    step: int = 0
