@@ -17,7 +17,7 @@ from latentopt.errors import LatentoptError, UsageError
 from latentopt.problem import Problem
 from latentopt.registry import OPTIMIZERS
 from latentopt.schedules import SCHEDULES
-from latentopt.state import RUNNING, State
+from latentopt.state import RUNNING, State, has_rows
 from latentopt.types import Variables
 
 MAX_RETRIES = 3
@@ -59,8 +59,12 @@ def _advance(problem: Problem, state: State) -> Step:
     cost = _encoding_cost(problem, state) if state.step == 0 else None
     loss, parts, gradients = _measure(problem, state)
     finite = loss.isfinite() & _all_finite(gradients, len(rows))
-    _record_best(problem, state, loss, finite, clean)
-    status = _standing(problem, state, loss, parts, finite, clean)
+    judged, hopeless = loss, ~finite & (state.step == 0)
+    if state.shared:  # one gradient, which one image spoils for all; it is that image's fault if its loss is not finite
+        hopeless &= ~loss.isfinite()
+        judged, finite = loss.mean().expand_as(loss), finite.all().expand_as(finite)
+    _record_best(problem, state, judged, finite, clean)
+    status = _standing(problem, state, judged, parts, finite, hopeless, clean)
     lr = SCHEDULES.create(stage.schedule["name"], **_options(stage.schedule))(problem.t(state.step))
     if state.step < stage.steps:
         _roll_back(state, gradients, ~finite)
@@ -112,6 +116,11 @@ def _measure(problem: Problem, state: State) -> tuple[Tensor, dict[str, Tensor],
             torch.cuda.empty_cache()
 
 
+def _over(rows: Tensor, like: Tensor) -> Tensor:
+    """[b] in a shape that multiplies [b,...]."""
+    return rows.reshape(-1, *[1] * (like.ndim - 1))
+
+
 def _out_of_memory(error: Exception) -> bool:
     text = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
@@ -124,14 +133,17 @@ def _measure_chunks(problem: Problem, state: State) -> tuple[Tensor, dict[str, T
     for rows in torch.arange(b, device=state.rows.device).split(state.chunk):
         whole = len(rows) == b
         part = problem if whole else problem.index(rows)
-        variables = {name: (v if whole else v[rows]).detach().requires_grad_() for name, v in state.variables.items()}
+        at = {name: state.own(name, rows) for name in state.variables}
+        variables = {
+            name: (v if whole else v[at[name]]).detach().requires_grad_() for name, v in state.variables.items()
+        }
         loss, named = part.loss(variables, state.step)
         if not loss.requires_grad:
             raise UsageError("nothing that is optimised reaches the loss: add a term of the image, or another space")
         found = torch.autograd.grad(loss.sum(), list(variables.values()), allow_unused=True)
         for name, gradient in zip(variables, found, strict=True):
             if gradient is not None:
-                gradients[name][rows] = gradient
+                gradients[name][at[name]] += gradient
         losses.append(loss.detach())
         parts.append({name: value.detach() for name, value in named.items()})
     return torch.cat(losses), {name: torch.cat([p[name] for p in parts]) for name in parts[0]}, gradients
@@ -139,7 +151,7 @@ def _measure_chunks(problem: Problem, state: State) -> tuple[Tensor, dict[str, T
 
 def _all_finite(tensors: Variables, b: int) -> Tensor:
     """[b], whether an image's entries are finite in every tensor."""
-    rows = [x.reshape(b, -1).isfinite().all(dim=1) for x in tensors.values()]
+    rows = [x.reshape(len(x), -1).isfinite().all(dim=1).expand(b) for x in tensors.values()]
     return torch.stack(rows).all(dim=0)
 
 
@@ -154,17 +166,23 @@ def _record_best(problem: Problem, state: State, loss: Tensor, finite: Tensor, c
     picked = rows[better]
     state.best_loss[picked], state.best_step[picked] = loss[better], state.step
     for name, v in state.variables.items():
-        state.best[name][picked] = v[better]
+        state.best[name][state.own(name, picked)] = v[state.own(name, better)]
 
 
 def _standing(
-    problem: Problem, state: State, loss: Tensor, parts: dict[str, Tensor], finite: Tensor, clean: bool
+    problem: Problem,
+    state: State,
+    loss: Tensor,
+    parts: dict[str, Tensor],
+    finite: Tensor,
+    hopeless: Tensor,
+    clean: bool,
 ) -> list[str]:
     """How each image stands after this measurement."""
     stage, stop, b = problem.stage, problem.stage.stop, len(loss)
     status = [RUNNING] * b
     state.retries += ~finite
-    hopeless = ~finite & ((state.retries > MAX_RETRIES) | (state.step == 0))
+    hopeless = hopeless | (~finite & (state.retries > MAX_RETRIES))
     if state.step >= stage.steps:
         hopeless |= state.best_loss[state.rows].isinf()  # no measurement that counts was finite
     reached = torch.zeros_like(finite)
@@ -172,6 +190,7 @@ def _standing(
     if stop is not None and clean:
         if stop.below is not None:
             reached = finite & (({"loss": loss} | parts)[stop.term] <= stop.below)
+            reached = reached.all().expand_as(reached) if state.shared else reached
         if stop.patience is not None:
             fell = finite & (loss < state.anchor * (1 - stop.tolerance))
             state.anchor = torch.where(fell, loss, state.anchor)
@@ -195,19 +214,19 @@ def _roll_back(state: State, gradients: Variables, bad: Tensor) -> None:
     While jitter is on, no point counts as best: then it is the last finite one.
     """
     for name, v in state.variables.items():
-        state.safe[name][~bad] = v[~bad]
+        good = state.own(name, ~bad)
+        state.safe[name][good] = v[good]
     if not bad.any():
         return
-    rows = state.rows[bad]
-    measured = state.best_loss[rows].isfinite()
     state.rate[bad] *= 0.5
     for name, v in state.variables.items():
-        shape = (-1, *[1] * (v.ndim - 1))
-        v[bad] = torch.where(measured.reshape(shape), state.best[name][rows], state.safe[name][bad])
-        gradients[name][bad] = 0
+        at, rows = state.own(name, bad), state.own(name, state.rows[bad])
+        measured = state.best_loss[state.rows[bad]].isfinite()[: len(rows)]
+        v[at] = torch.where(_over(measured, v), state.best[name][rows], state.safe[name][at])
+        gradients[name][at] = 0
         for moment in state.moments.get(name, {}).values():
-            if moment.ndim and len(moment) == len(bad):
-                moment[bad] = 0
+            if has_rows(moment, v):
+                moment[at] = 0
 
 
 @torch.no_grad()
@@ -228,8 +247,7 @@ def _update(problem: Problem, state: State, gradients: Variables, factor: float)
     state.moments = {name: dict(optimizer.state[v]) for name, v in new.items()}
     if (state.rate != 1).any():
         for name, v in new.items():
-            rate = state.rate.reshape(-1, *[1] * (v.ndim - 1))
-            new[name] = torch.lerp(old[name], v, rate)
+            new[name] = torch.lerp(old[name], v, _over(state.rate[: len(v)], v))
     for v in new.values():
         v.grad = None
     state.variables = new

@@ -82,7 +82,10 @@ class Problem:
         view = View(image, self.target, inputs, variables, self.t(step), self.mask, self.seeds, step)
         loss, parts = self.objective(view)
         penalty = self.lens.penalty(variables)
-        return (loss, parts) if penalty is None else (loss + penalty, {**parts, "penalty": penalty})
+        if penalty is None:
+            return loss, parts
+        penalty = penalty.expand_as(loss)  # one of all images, where they share their variables
+        return loss + penalty, {**parts, "penalty": penalty}
 
     def draw(self, inputs: GeneratorInputs, step: int) -> Tensor:
         """The image [B,3,H,W] of `inputs` with the stage's jitter and noise at `step`."""

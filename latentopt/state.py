@@ -19,7 +19,8 @@ class State:
     """All that changes. `rows` [b] are the images still in the batch; `variables` and `moments` hold theirs, in order.
 
     `best` holds every image's best measured point, `safe` [b] the live ones' last finite point; `status` is `running`, or
-    how the image ended.
+    how the image ended. A variable whose first dimension is 1 belongs to all images: they then have one best point and
+    one end, judged by the mean of their losses.
     """
 
     step: int
@@ -62,15 +63,31 @@ class State:
             chunk=min(b, problem.stage.batch),
         )
 
+    @property
+    def shared(self) -> frozenset[str]:
+        """The variables that all images have in common."""
+        return frozenset(name for name, v in self.best.items() if len(v) == 1 < len(self.best_loss))
+
+    def own(self, name: str, rows: Tensor) -> Tensor:
+        """Where the variable `name` holds what belongs to `rows` (numbers, or a mask that is all or nothing if shared)."""
+        if name not in self.shared:
+            return rows
+        return rows[:1] if rows.dtype == torch.bool else torch.zeros_like(rows[:1])
+
     def keep(self, kept: Tensor) -> None:
         """Drop the rows of the live tensors where `kept` [b] is false."""
         picked = kept.nonzero()[:, 0]
-        size = len(self.rows)
         for name in ("rows", "rate", "retries", "anchor", "anchor_step"):
             setattr(self, name, getattr(self, name)[picked])
-        self.variables = {name: v[picked] for name, v in self.variables.items()}
-        self.safe = {name: v[picked] for name, v in self.safe.items()}
+        at = {name: self.own(name, picked) for name in self.variables}
         self.moments = {
-            name: {key: v[picked] if v.ndim and len(v) == size else v for key, v in moments.items()}
+            name: {k: v[at[name]] if has_rows(v, self.variables[name]) else v for k, v in moments.items()}
             for name, moments in self.moments.items()
         }
+        self.variables = {name: v[at[name]] for name, v in self.variables.items()}
+        self.safe = {name: v[at[name]] for name, v in self.safe.items()}
+
+
+def has_rows(moment: Tensor, variable: Tensor) -> bool:
+    """Whether an optimiser's moment goes with the images, as the variable does; a step count does not."""
+    return moment.ndim > 0 and len(moment) == len(variable)

@@ -14,7 +14,7 @@ from torch import Tensor
 from latentopt.errors import LatentoptError, UsageError
 from latentopt.loop import MAX_RETRIES, State, Step, minimise
 from latentopt.problem import Objective, Problem
-from latentopt.protocols import Term
+from latentopt.protocols import Parameterization, Term
 from latentopt.recipe import Recipe
 from latentopt.registry import OPTIMIZERS
 from latentopt.run import build_problem
@@ -555,3 +555,58 @@ def test_seeds_and_masks_stay_with_their_images_when_another_leaves(generator, t
     for i in (1, 2):
         alone, _ = work(make(generator, targets[[i]], SEEDS[i : i + 1], mask[[i]], **settings))
         torch.testing.assert_close(state.best["w+/w"][i], alone.best["w+/w"][0], rtol=0, atol=TOLERANCE)
+
+
+class Common(Parameterization):
+    """The ws of all images plus one offset that they share: [1,L,C]."""
+
+    def encode(self, inputs: GeneratorInputs) -> dict[str, Tensor]:
+        return {"offset": torch.zeros_like(inputs.ws[:1])}
+
+    def decode(self, variables: dict[str, Tensor], inputs: GeneratorInputs) -> GeneratorInputs:
+        return inputs.replace(ws=inputs.ws + variables["offset"])
+
+    def penalty(self, variables: dict[str, Tensor]) -> Tensor:
+        return 1e-3 * variables["offset"].square().sum(dim=(1, 2))
+
+
+def shared(problem: Problem) -> Problem:
+    return replace(problem, lens=Common())
+
+
+def test_shared_variables_have_one_best_point_and_one_end(generator, targets):
+    problem = shared(make(generator, targets, lr=1.5, steps=25))
+    state, steps = work(problem)
+    means = [sum(s.loss) / 3 for s in steps]
+    assert state.best["offset"].shape == (1, 4, 16)
+    assert state.best_step.tolist() == [means.index(min(means))] * 3
+    assert state.best_loss.tolist() == pytest.approx([min(means)] * 3, rel=1e-6)
+    assert state.status == ["done"] * 3
+
+
+def test_shared_variables_in_chunks_are_those_of_the_whole_batch(generator, targets):
+    whole, _ = work(shared(make(generator, targets)))
+    parts, _ = work(shared(make(generator, targets, batch=2)))
+    assert parts.chunk == 2
+    assert (parts.best["offset"] - whole.best["offset"]).abs().max() < TOLERANCE
+
+
+def test_shared_variables_stop_when_every_image_has_reached_the_bound(generator, targets):
+    problem = shared(make(generator, targets, steps=40))
+    _, free = work(problem)
+    bound = sorted(free[20].loss)[1]  # one image at least is below it long before all are
+    state, steps = work(shared(make(generator, targets, steps=40, stop={"term": "l2", "below": bound})))
+    assert any(min(s.parts["l2"]) <= bound for s in steps[:-1])
+    assert all(s.rows == [0, 1, 2] for s in steps)
+    assert len(set(state.status)) == 1
+
+
+@pytest.mark.parametrize(("image", "steps", "failed"), [(1, (3, 4), ()), (1, (0,), (1,)), (2, range(2, 99), (0, 1, 2))])
+def test_shared_variables_roll_back_together(generator, targets, image, steps, failed):
+    """A loss that is not finite turns all of them back; an image that is so from the start leaves the others."""
+    problem = shared(make(generator, targets, steps=12))
+    state, records = work(with_term(problem, Injected(problem, nan_at(image, steps))))
+    assert [i for i, text in enumerate(state.status) if text.startswith("failed")] == list(failed)
+    assert state.best["offset"].isfinite().all()
+    if not failed:
+        assert records[-1].best_loss[0] < sum(records[0].loss) / 3
