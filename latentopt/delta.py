@@ -179,7 +179,7 @@ class Delta:
             if not known:
                 held = "; ".join(f"{str(e.get('sha256'))[:12]} at {e.get('strength')}" for e in entries) or "none"
                 raise CheckpointError(
-                    f"{generator.name}: delta {sha256[:12]} was not baked into it at strength {strength:g} (its card "
+                    f"{generator.source}: delta {sha256[:12]} was not baked into it at strength {strength:g} (its card "
                     f"lists: {held}); name the delta and strength that it was converted with"
                 )
             entries.pop(known[-1])

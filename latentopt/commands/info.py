@@ -15,14 +15,15 @@ from latentopt.terminal import escape_controls
 def command(source: str, as_json: bool) -> None:
     """Say what a model file is and what can be done with it.
 
-    FILE is an NVIDIA .pkl, a .pt of PTI, rosinality or an encoder, a safetensors file of latentopt, or the name of a
-    bundled model. The kind is told by content, not by the name. Nothing in the file is run: one that asks for code to be
-    run is refused with exit code 4.
+    FILE is an NVIDIA .pkl, a .pt of PTI, rosinality or an encoder, a safetensors file of latentopt (networks, P-norm
+    statistics, deltas of tuned weights, saved inputs), or the name of a bundled model. The kind is told by content, not
+    by the name. Nothing in the file is run: one that asks for code to be run is refused with exit code 4.
 
     \b
     Example:
       latentopt info portraits
       latentopt info ffhq.pkl --json
+      latentopt info out/ada/delta.safetensors
     """
     from latentopt.generators.describe import describe
     from latentopt.manifest import to_json
@@ -54,5 +55,7 @@ def _text(key: str, value: object) -> str:
     if key == "notes" and isinstance(value, list):
         return "; ".join(map(str, value))
     if isinstance(value, list):
+        if all(isinstance(item, dict) for item in value):
+            return "; ".join(", ".join(f"{name} {entry}" for name, entry in item.items()) for item in value)
         return " ".join(map(str, value))
-    return f"{value:,}" if key == "parameters" else str(value)
+    return f"{value:,}" if key in ("parameters", "values", "bytes") and isinstance(value, int) else str(value)

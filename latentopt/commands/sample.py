@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latentopt.commands.delta_options import checked_strength, delta_options
 from latentopt.errors import UsageError
 from latentopt.terminal import escape_controls
 
@@ -48,6 +49,7 @@ class Seeds(click.ParamType):
 @click.option(
     "--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", show_default=True, help="Noise."
 )
+@delta_options
 @click.option("--outdir", type=click.Path(file_okay=False, path_type=Path), default=Path("out"), show_default=True)
 @click.option("--grid/--no-grid", default=True, show_default=True, help="Also write all images as one, grid.png.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
@@ -57,6 +59,9 @@ def command(
     trunc: float,
     label: int | None,
     noise_mode: str,
+    deltas: tuple[Path, ...],
+    strength: float | None,
+    force_delta: bool,
     outdir: Path,
     grid: bool,
     device: str,
@@ -64,21 +69,28 @@ def command(
     """Draw images from a generator: seedNNNN.png for each seed, and grid.png.
 
     The same seed gives the same z as NVIDIA's generate.py (numpy RandomState), so pictures can be compared.
+    With --delta the same seeds are drawn with tuned weights.
 
     \b
     Example:
       latentopt sample --seeds 0-15 --trunc 0.7 --outdir out
       latentopt sample --network ffhq.pkl --seeds 85,265,297 --trunc 1
+      latentopt sample --delta out/ada --strength 0.5 --outdir tuned
     """
+    if not math.isfinite(trunc):
+        raise UsageError(f"--trunc must be a finite number, not {trunc}")
+    scale = checked_strength(deltas, strength, force_delta)
+
     from latentopt.contact_sheet import contact_sheet
+    from latentopt.delta import load_deltas
     from latentopt.devices import choose_device
     from latentopt.generators.checkpoints import load_generator
     from latentopt.images import save_png
 
-    if not math.isfinite(trunc):
-        raise UsageError(f"--trunc must be a finite number, not {trunc}")
     chosen = choose_device(device)
     generator = load_generator(network, device=chosen)
+    if deltas:
+        generator = load_deltas(deltas, generator, scale, force_delta).bake(generator)
     for note in generator.notes:
         click.echo(escape_controls(f"note: {note}"), err=True)
     images = []
