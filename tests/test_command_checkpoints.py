@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from latentopt.commands import main
+from latentopt.delta import Delta
 from latentopt.generators.checkpoints import load_discriminator, load_generator, save_generator
 from latentopt.generators.restricted_pickle import read_pickle
 from latentopt.images import to_uint8
@@ -54,7 +55,23 @@ def files(tmp_path_factory):
     save_tensors(
         folder / "judge.safetensors", {"x": torch.zeros(5)}, {"format": "latentopt-judge-1", "card": '{"seed": 3}'}
     )
+    save_deltas(folder)
     return folder
+
+
+def save_deltas(folder):
+    """Of the tiny generator: `full.safetensors` (two weights), `low.safetensors` (rank 2), `result/`; and a foreign one."""
+    generator, rng = load_generator(folder / "tiny.safetensors"), torch.Generator().manual_seed(4)
+    full = {name: torch.randn(generator.tunable[name], generator=rng) * 0.2 for name in (CONV, TORGB)}
+    low = {CONV: (torch.randn(10, 2, generator=rng) @ torch.randn(2, 108, generator=rng)).reshape(10, 12, 3, 3) * 0.1}
+    about = {"method": "lowrank", "recipe": "tune-lowrank"}
+    Delta(full, generator.fingerprint, "tiny", {"method": "weights"}).save(folder / "full.safetensors")
+    Delta(full, "0123456789abcdef", "stranger").save(folder / "foreign.safetensors")
+    Delta(low, generator.fingerprint, "tiny", about).compact(2).save(folder / "low.safetensors")
+    Delta(low, generator.fingerprint, "tiny", about).compact(2).save(folder / "result" / "delta.safetensors")
+
+
+CONV, TORGB = "synthesis.b8.conv0.weight", "synthesis.b32.torgb.weight"
 
 
 # info --------------------------------------------------------------------------------------------------------------
@@ -69,6 +86,9 @@ def files(tmp_path_factory):
         ("labels.safetensors", {"labels": 3, "conv_clamp": 2.0}),
         ("inputs.safetensors", {"kind": "saved generator inputs", "images": 2, "num_ws": 8, "changed_weights": 1}),
         ("pnorm.safetensors", {"kind": "P-norm statistics", "w_dim": 2, "largest_std": 2.0, "n": "9"}),
+        ("full.safetensors", {"kind": "delta of tuned weights", "weights": 2, "values": 1098, "rank": None}),
+        ("low.safetensors", {"generator": "tiny", "weights": 1, "values": 236, "rank": 2}),
+        ("low.safetensors", {"about": {"method": "lowrank", "recipe": "tune-lowrank"}}),
         ("judge.safetensors", {"kind": "latentopt judge", "numbers": 5, "card": {"seed": 3}}),
     ],
 )
@@ -85,6 +105,35 @@ def test_info_for_people(files, run):
     fingerprint = load_generator(files / "ada.pkl").fingerprint
     for text in ("16x16", "7,722", fingerprint, "dataset.zip", "G D G_ema augment_pipe"):
         assert text in out
+
+
+def test_info_of_deltas_for_people(files, run, tmp_path):
+    out = run("info", files / "low.safetensors")[1]
+    fingerprint = load_generator(files / "tiny.safetensors").fingerprint
+    for text in (
+        fingerprint,
+        "tiny",
+        "method  lowrank",
+        "236",
+        f"{(files / 'low.safetensors').stat().st_size:,}",
+        "--delta",
+    ):
+        assert text in " ".join(out.split()) or text in out
+    baked = tmp_path / "b.safetensors"
+    run("convert", files / "tiny.safetensors", baked, "--delta", files / "low.safetensors", "--strength", 0.5)
+    sha256 = Delta.load(files / "low.safetensors").parts[0][0]
+    assert f"sha256 {sha256}, strength 0.5, base {fingerprint}" in run("info", baked)[1]
+
+
+def test_info_does_not_expand_what_small_factors_claim(run, tmp_path):
+    """A terabyte of a delta in four megabytes."""
+    side = 500_000
+    factors = {f"{CONV}/up": torch.ones(side, 1), f"{CONV}/down": torch.ones(1, side)}
+    metadata = {"format": "latentopt-delta-1", "fingerprint": "f", "shapes": json.dumps({CONV: [side, side]})}
+    save_tensors(tmp_path / "d.safetensors", factors, metadata)
+    code, out, _ = run("info", tmp_path / "d.safetensors", "--json")
+    assert code == 0 and json.loads(out)["rms"] == pytest.approx(1)
+    assert run("sample", "--delta", tmp_path / "d.safetensors", "--outdir", tmp_path / "out", "--force-delta")[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -221,6 +270,9 @@ def test_convert_a_discriminator(files, run, tmp_path):
         (["out.pt", "--discriminator"], 2, "as .safetensors only"),
         (["exists.pt"], 2, "--force"),
         (["out.pt"], 1, "takes labels"),
+        (["out.safetensors", "--revert"], 2, "--revert needs the delta"),
+        (["out.safetensors", "--revert", "--delta", "d", "--force-delta"], 2, "leave --force-delta out"),
+        (["out.safetensors", "--discriminator", "--delta", "d"], 2, "leave --discriminator out"),
     ],
 )
 def test_convert_refuses(arguments, code, message, files, run, tmp_path):
@@ -236,6 +288,71 @@ def test_convert_overwrites_when_told(files, run, tmp_path):
     (tmp_path / "out.pt").write_text("old")
     assert run("convert", files / "tiny.safetensors", tmp_path / "out.pt", "--force")[0] == 0
     assert load_generator(tmp_path / "out.pt").resolution == (32, 32)
+
+
+def test_convert_bakes_deltas(files, run, tmp_path):
+    """Files and result folders, summed and scaled; what is written draws as the base does with the sum as its deltas."""
+    base, full = load_generator(files / "tiny.safetensors"), Delta.load(files / "full.safetensors")
+    low = Delta.load(files / "low.safetensors")
+    inputs = GeneratorInputs(torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(1)))
+    expected = base.synthesis(inputs.replace(deltas=Delta.compose([full, low]).scaled(0.5).deltas()))
+    options = ["--delta", files / "full.safetensors", "--delta", files / "result", "--strength", "0.5"]
+    for name in ("baked.safetensors", "baked.pt"):
+        code, _, err = run("convert", files / "tiny.safetensors", tmp_path / name, *options)
+        assert code == 0 and ("--revert works on a .safetensors" in err) == (name == "baked.pt")
+        torch.testing.assert_close(load_generator(tmp_path / name).synthesis(inputs), expected, rtol=1e-4, atol=1e-4)
+    assert (expected - base.synthesis(inputs)).abs().max() > 0.01
+
+    assert run("convert", tmp_path / "baked.safetensors", tmp_path / "plain.safetensors", *options, "--revert")[0] == 0
+    plain = load_generator(tmp_path / "plain.safetensors")
+    assert plain.card == base.card
+    for name in (CONV, TORGB):
+        weight = base.get_parameter(name)
+        assert (plain.get_parameter(name) - weight).abs().max() <= 1e-6 * weight.abs().max()
+    line = ["convert", tmp_path / "baked.safetensors", tmp_path / "x.safetensors", "--revert", *options[:-1]]
+    code, _, err = run(*line, "0.4")
+    assert code == 1 and "was not baked into it at strength 0.4" in err
+    code, _, err = run("convert", tmp_path / "baked.pt", tmp_path / "y.safetensors", *options, "--revert")
+    assert code == 1 and "baked.pt" in err and "card lists: none" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--strength", "0.5"], 2, "--strength needs a delta"),
+        (["--force-delta"], 2, "--force-delta needs a delta"),
+        (["--delta", "full.safetensors", "--strength", "nan"], 2, "finite"),
+        (["--delta", "full.safetensors", "--strength", "much"], 2, "much"),
+        (["--delta", "full.safetensors", "--strength", "1e300"], 2, "finite"),
+        (
+            ["--delta", "foreign.safetensors"],
+            1,
+            "foreign.safetensors: made for generator 'stranger' (0123456789abcdef)",
+        ),
+        (["--delta", "tiny.safetensors"], 1, "tiny.safetensors: its format is 'latentopt-generator-1'"),
+        (["--delta", "absent.safetensors"], 1, "absent.safetensors: no such file"),
+        (["--delta", "."], 1, "no delta.safetensors in this folder"),
+    ],
+)
+@pytest.mark.parametrize("command", ["convert", "sample"])
+def test_deltas_that_are_refused(command, arguments, code, message, files, run, tmp_path):
+    arguments = [files / text if text.endswith(".safetensors") or text == "." else text for text in arguments]
+    target, network = tmp_path / "out.safetensors", files / "tiny.safetensors"
+    line = (
+        ["convert", network, target] if command == "convert" else ["sample", "--network", network, "--outdir", target]
+    )
+    found, _, err = run(*line, *arguments)
+    assert found == code and message in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_foreign_delta_by_force(files, run, tmp_path):
+    options = ["--delta", files / "foreign.safetensors", "--force-delta"]
+    assert run("convert", files / "tiny.safetensors", tmp_path / "a.safetensors", *options)[0] == 0
+    own = ["--delta", files / "full.safetensors"]  # the same weights
+    assert run("convert", files / "tiny.safetensors", tmp_path / "b.safetensors", *own)[0] == 0
+    a, b = (load_generator(tmp_path / name) for name in ("a.safetensors", "b.safetensors"))
+    assert a.fingerprint == b.fingerprint
 
 
 # sample ------------------------------------------------------------------------------------------------------------
@@ -275,6 +392,26 @@ def test_sample_noise_modes(files, run, tmp_path):
         images[name] = pixels(tmp_path / name / "seed0001.png").tobytes()
     assert len(set(images.values())) == 3
     assert images["b"] == images["again"]
+
+
+def test_sample_with_deltas(files, run, tmp_path):
+    """What `--delta` draws is what the converted generator draws; strength 0 is the base, byte for byte."""
+    base = ["sample", "--network", files / "tiny.safetensors", "--seeds", "1", "--no-grid"]
+    deltas = ["--delta", files / "full.safetensors", "--delta", files / "low.safetensors"]
+    baked = tmp_path / "baked.safetensors"
+    assert run("convert", files / "tiny.safetensors", baked, *deltas, "--strength", "0.5")[0] == 0
+    lines = {
+        "plain": base,
+        "zero": [*base, *deltas, "--strength", "0"],
+        "half": [*base, *deltas, "--strength", "0.5"],
+        "whole": [*base, *deltas],
+        "baked": ["sample", "--network", baked, *base[3:]],
+    }
+    for name, line in lines.items():
+        assert run(*line, "--outdir", tmp_path / name)[0] == 0
+    images = {name: pixels(tmp_path / name / "seed0001.png").tobytes() for name in lines}
+    assert images["plain"] == images["zero"] and images["half"] == images["baked"]
+    assert len(set(images.values())) == 3
 
 
 def test_sample_classes(files, run, tmp_path):

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from latentopt.delta_files import FORMAT as DELTA_FORMAT
+from latentopt.delta_files import parse_delta
 from latentopt.errors import CheckpointError
 from latentopt.generators.checkpoints import (
     DISCRIMINATOR_FORMAT,
@@ -97,6 +99,8 @@ def _safetensors(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
         return _discriminator(checkpoint)
     if form.startswith("latentopt-pnorm"):
         return _statistics(checkpoint)
+    if form == DELTA_FORMAT:
+        return _delta(checkpoint)
     if form.startswith("latentopt-"):
         kind, size = form.removeprefix("latentopt-").rsplit("-", 1)[0], sum(x.numel() for x in contents.values())
         return {"kind": f"latentopt {kind}", "format": form, "numbers": size, **_card(checkpoint)}
@@ -120,6 +124,22 @@ def _statistics(checkpoint: Checkpoint) -> dict[str, Any]:
         "smallest_std": float(std.min()),
         **known,
         "use": "the P-norm spaces, for the generator with this fingerprint",
+    }
+
+
+def _delta(checkpoint: Checkpoint) -> dict[str, Any]:
+    delta = parse_delta(checkpoint.contents, checkpoint.metadata, str(checkpoint.path))
+    return {
+        "kind": "delta of tuned weights",
+        "generator": delta.name,
+        "fingerprint": delta.fingerprint,
+        "weights": len(delta.shapes),
+        "values": delta.values,
+        "rank": delta.rank,
+        "rms": delta.rms,
+        "bytes": checkpoint.path.stat().st_size,
+        "about": delta.about,
+        "use": "sample, convert (--delta FILE), with the generator of this fingerprint",
     }
 
 
