@@ -129,8 +129,11 @@ PARAMETERIZATIONS = Registry(
         "p-norm": "latentopt.parameterizations.pnorm:PNormSpace",
         "p-norm+": "latentopt.parameterizations.pnorm:PNormPlus",
         "noise": "latentopt.parameterizations.noise:NoiseMaps",
+        "weights": "latentopt.parameterizations.weights:Weights",
+        "epsilon": "latentopt.parameterizations.epsilon:Epsilon",
+        "lowrank": "latentopt.parameterizations.lowrank:LowRank",
     },
-    {"wplus": "w+", "pnorm": "p-norm", "pnorm+": "p-norm+", "p-norm-plus": "p-norm+"},
+    {"wplus": "w+", "pnorm": "p-norm", "pnorm+": "p-norm+", "p-norm-plus": "p-norm+", "low-rank": "lowrank"},
 )
 TERMS = Registry(
     "term",
@@ -140,6 +143,7 @@ TERMS = Registry(
         "perceptual": "latentopt.terms.perceptual:Perceptual",
         "p-norm": "latentopt.terms.priors:PNormPenalty",
         "noise": "latentopt.terms.priors:NoiseAutocorrelation",
+        "locality": "latentopt.terms.locality:Locality",
     },
     {"mse": "l2", "lpips": "perceptual", "pnorm": "p-norm"},
 )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, UsageError
-from latentopt.initializers.simple import sample_w
+from latentopt.generators.cloud import w_std
 from latentopt.loop import Step, minimise
 from latentopt.parameterizations.joint import Joint
 from latentopt.problem import Objective, Problem
@@ -27,18 +27,11 @@ from latentopt.types import GeneratorInputs
 
 FORMAT = "latentopt-run-1"
 DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError)  # what reading a damaged state raises
-W_STD_SAMPLES, W_STD_SEED = 10_000, 123  # as in NVIDIA's projector
 
 
 def image_seed(seed: int, key: str) -> int:
     """The seed of one image: a function of the run's seed and the image's key, not of order or companions."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:7], "big")
-
-
-def w_std(generator: Generator) -> float:
-    """The radius of the cloud of w: root of the mean squared distance from its mean, one number."""
-    w = sample_w(generator, W_STD_SEED, W_STD_SAMPLES)
-    return (w - w.mean(dim=0)).square().sum(dim=1).mean().sqrt().item()
 
 
 def check_optimizer(table: dict) -> None:
@@ -70,6 +63,8 @@ def build_problem(
     def options(part: dict, *own: str) -> dict:
         return {key: value for key, value in part.items() if key not in ("name", *own)}
 
+    if start is None and stage.init["name"] == "previous":
+        raise UsageError("this recipe goes on from an earlier result: give it one with latentopt tune, or set its init")
     if start is None or (stage.init["name"] != "previous" and not begun):
         start = INITIALIZERS.create(stage.init["name"], generator, **options(stage.init))(target, seeds)
     lenses = {p["name"]: PARAMETERIZATIONS.create(p["name"], generator, **options(p, "lr")) for p in stage.optimize}
@@ -200,6 +195,7 @@ class Run:
             "stage": self.stage,
             "status": self.status,
             "best_step": self.best_step,
+            "networks": self.networks,
             "digest": self.recipe.digest,
             "fingerprint": self.generator.fingerprint,
         }
@@ -231,6 +227,7 @@ class Run:
             device = generator.device
             run = Run(generator, recipe, target, tuple(meta["keys"]), tuple(meta["seeds"]), mask)
             run.stage, run.status, run.best_step = meta["stage"], meta["status"], meta["best_step"]
+            run.networks = meta["networks"]
             run.history = json.loads(bytes(tensors["history"].tolist()))
             start = _unflatten("start", tensors, device)
             if start:

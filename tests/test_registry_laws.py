@@ -17,6 +17,7 @@ from latentopt.pnorm import PNorm, PNormBasis
 from latentopt.pnorm_fit import fit_pnorm
 from latentopt.registry import INITIALIZERS, OPTIMIZERS, PARAMETERIZATIONS, TERMS
 from latentopt.schedules import SCHEDULES
+from latentopt.sigma import Sigma
 from latentopt.types import GeneratorInputs
 
 OPTIONS = {  # every registered space, with the options it is tried with
@@ -33,9 +34,13 @@ OPTIONS = {  # every registered space, with the options it is tried with
     "p-norm": [{}, {"clip": 1.0, "l2": 0.1}],
     "p-norm+": [{}, {"clip": 1.0}, {"project": 1.5}, {"sphere": True}, {"rank": 5}, {"std_floor": 0.2, "l2": 0.1}],
     "noise": [{}, {"max_resolution": 8}],
+    "weights": [{}, {"layers": "convs:2", "l2": 0.1}, {"shared": True, "l2": 0.1}],
+    "epsilon": [{}, {"alpha": 0.0, "layers": "convs"}, {"shared": True}, {"coefficient": "alpha/sigma"}],
+    "lowrank": [{}, {"rank": 2, "layers": "convs:2", "l2": 0.1}, {"layers": "all"}, {"shared": True, "l2": 0.1}],
 }
 CASES = [(name, options) for name, sets in OPTIONS.items() for options in sets]
-EXACT = {"w+", "p-norm+", "noise"}  # spaces that hold every input (noise: every normalised one)
+# spaces that hold every input (noise: every normalised one; lowrank: the deltas below, whose rank is 2)
+EXACT = {"w+", "p-norm+", "noise", "weights", "epsilon", "lowrank"}
 TOLERANCE = {"rtol": 1e-3, "atol": 1e-3}  # float32 whitening by std down to 0.014
 each_space = pytest.mark.parametrize(("name", "options"), CASES, ids=lambda x: str(x))
 
@@ -45,18 +50,31 @@ def statistics(tiny_generator) -> PNorm:
     return fit_pnorm(tiny_generator, 4000, batch=1000)
 
 
+def make_sigma(generator) -> Sigma:
+    """A scale from 0.1 to 1 for every weight."""
+    rng = torch.Generator().manual_seed(6)
+    tensors = {name: 0.1 + 0.9 * torch.rand(shape, generator=rng) for name, shape in generator.tunable.items()}
+    return Sigma(tensors, "estimated", generator.fingerprint)
+
+
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch, statistics):
+def folder(tmp_path, monkeypatch, statistics, tiny_generator):
     """A current folder that holds the tiny generator's statistics."""
     statistics.save(tmp_path / "pnorm_stats" / "tiny.safetensors")
+    make_sigma(tiny_generator).save(tmp_path / "sigma" / "tiny.safetensors")
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def inputs(tiny_generator, tiny_inputs) -> GeneratorInputs:
+@pytest.fixture
+def inputs(request, tiny_generator, tiny_inputs) -> GeneratorInputs:
+    """Every field is given. A delta of one convolution, of rank 2; one for all images where the lens shares its own."""
     rng = torch.Generator().manual_seed(2)
     noise = {name: torch.randn(3, 1, *size, generator=rng) for name, size in tiny_generator.noise_shapes.items()}
-    deltas = {"synthesis.b4.const": torch.randn(3, 12, 4, 4, generator=rng)}
+    up, down = torch.randn(3, 8, 2, generator=rng), torch.randn(3, 2, 90, generator=rng)
+    deltas = {"synthesis.b16.conv0.weight": (up @ down).reshape(3, 8, 10, 3, 3)}
+    case = getattr(request.node, "callspec", None)
+    if case is not None and case.params.get("options", {}).get("shared"):
+        deltas = {name: delta[:1] for name, delta in deltas.items()}
     return tiny_inputs.replace(noise=noise, deltas=deltas)
 
 
@@ -70,6 +88,11 @@ def close(a, b, **tolerance) -> None:
 
 def groups(inputs: GeneratorInputs) -> dict:
     return {"ws": inputs.ws, "noise": inputs.noise, "deltas": inputs.deltas, "features": inputs.features}
+
+
+def picked_rows(variables: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    """The images in `rows`; what all images share stays."""
+    return {key: v if len(v) == 1 else v[rows] for key, v in variables.items()}
 
 
 def disturbed(variables: dict[str, Tensor], seed: int = 3) -> dict[str, Tensor]:
@@ -119,6 +142,7 @@ def test_exact_where_the_space_can_represent_the_input(name, options, tiny_gener
     tolerance = 1e-3 if name == "z" else 1e-4  # the network run backwards: z is off by its condition number
     close(back.ws, inputs.ws, rtol=tolerance, atol=tolerance)
     close(back.noise, inputs.noise, rtol=1e-6, atol=1e-6)
+    close({name: back.deltas[name] for name in inputs.deltas}, inputs.deltas, rtol=1e-5, atol=1e-5)
 
 
 @each_space
@@ -134,9 +158,11 @@ def test_encoding_makes_tensors_of_its_own(name, options, tiny_generator, inputs
     """The loop writes to the variables in place: the start must not change with them."""
     lens, before = lens_of(name, options, tiny_generator), inputs.map(Tensor.clone)
     for v in lens.encode(inputs).values():
-        assert len(v) == len(inputs)
+        assert len(v) == (1 if options.get("shared") else len(inputs))
         v.add_(1)
-    assert all(torch.equal(a, b) for a, b in zip(inputs.noise.values(), before.noise.values(), strict=True))
+    for field in ("noise", "deltas"):
+        pairs = zip(groups(inputs)[field].values(), groups(before)[field].values(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs), field
     assert torch.equal(inputs.ws, before.ws)
     stored, fresh = tiny_generator.noise_const, make_tiny_generator().noise_const
     assert all(torch.equal(stored[name], fresh[name]) for name in fresh)
@@ -156,28 +182,28 @@ def test_projecting_twice_is_projecting_once(name, options, tiny_generator, inpu
 def test_everything_commutes_with_picking_images(name, options, tiny_generator, inputs):
     lens, rows = lens_of(name, options, tiny_generator), torch.tensor([2, 0])
     whole = disturbed(lens.encode(inputs))
-    picked = {key: v[rows] for key, v in whole.items()}
-    close(
-        lens.encode(inputs.index(rows)), {key: v[rows] for key, v in lens.encode(inputs).items()}, rtol=1e-5, atol=1e-5
-    )
+    picked = picked_rows(whole, rows)
+    close(lens.encode(inputs.index(rows)), picked_rows(lens.encode(inputs), rows), rtol=1e-5, atol=1e-5)
     decoded = lens.decode(whole, inputs).index(rows)
     for a, b in zip(groups(lens.decode(picked, inputs.index(rows))).values(), groups(decoded).values(), strict=True):
         close(a, b, rtol=1e-5, atol=1e-5)
     penalty = lens.penalty(whole)
     if penalty is not None:
-        close(lens.penalty(picked), penalty[rows], rtol=1e-5, atol=1e-5)
+        close(lens.penalty(picked), picked_rows({"penalty": penalty}, rows)["penalty"], rtol=1e-5, atol=1e-5)
     lens.project_(whole)
     lens.project_(picked)
-    close(picked, {key: v[rows] for key, v in whole.items()}, rtol=1e-5, atol=1e-5)
+    close(picked, picked_rows(whole, rows), rtol=1e-5, atol=1e-5)
 
 
 @each_space
 def test_penalty_is_one_number_an_image_or_none(name, options, tiny_generator, inputs):
+    """One for all where they share the variables."""
     lens = lens_of(name, options, tiny_generator)
     penalty = lens.penalty(lens.encode(inputs))
-    assert (penalty is None) == (not options.get("l2"))
+    weight = options.get("alpha", 1e-4) if name == "epsilon" else options.get("l2", 0.0)
+    assert (penalty is None) == (weight == 0)
     if penalty is not None:
-        assert penalty.shape == (3,)
+        assert penalty.shape == ((1,) if options.get("shared") else (3,))
         assert penalty.isfinite().all()
 
 
@@ -193,7 +219,8 @@ def test_gradients(name, options, tiny_generator, inputs, monkeypatch):
     def f(*values):
         given = dict(zip(variables, values, strict=True))
         decoded, penalty = lens.decode(given, inputs), lens.penalty(given)
-        owned = [decoded.ws] if "ws" in lens.owns else list(decoded.noise.values())
+        field = groups(decoded)[next(iter(lens.owns))]
+        owned = [field] if isinstance(field, Tensor) else list(field.values())
         return (*owned, *(() if penalty is None else (penalty,)))
 
     leaves = tuple(v.clone().requires_grad_() for v in variables.values())
@@ -205,6 +232,7 @@ def test_spaces_work_for_other_shapes(name, options, tiny_generator, tmp_path):
     """A conditional generator of another size: nothing is hard-coded. Wide mapping networks included."""
     generator = make_tiny_generator(3, c_dim=3, channels=(6, 4), z_dim=8, mapping_layers=2, const_size=(4, 3))
     fit_pnorm(generator, 2000, batch=1000).save(tmp_path / "pnorm_stats" / "tiny.safetensors")
+    make_sigma(generator).save(tmp_path / "sigma" / "tiny.safetensors")
     lens = lens_of(name, options, generator)
     rng = torch.Generator().manual_seed(0)
     c = torch.eye(3)[[0, 0]]

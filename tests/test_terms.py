@@ -28,6 +28,7 @@ OPTIONS = {  # every registered term, with the options it is tried with
     "perceptual": [{"net": "bundled"}, {"net": "bundled", "size": 16}],
     "p-norm": [{}, {"std_floor": 0.1}],
     "noise": [{}],
+    "locality": [{"net": "bundled"}, {"lpips_weight": 0.0, "samples": 2, "norm": "all"}],
 }
 CASES = [(name, options) for name, sets in OPTIONS.items() for options in sets]
 
@@ -57,10 +58,15 @@ def statistics(tmp_path, monkeypatch, tiny_generator) -> PNorm:
     return pnorm
 
 
-def view(image: Tensor, target: Tensor, inputs: GeneratorInputs | None = None, mask: Tensor | None = None) -> View:
-    return View(
-        image, target, GeneratorInputs(torch.zeros(len(image), 8, 16)) if inputs is None else inputs, {}, 0.0, mask
-    )
+def view(
+    image: Tensor,
+    target: Tensor,
+    inputs: GeneratorInputs | None = None,
+    mask: Tensor | None = None,
+    seeds: tuple[int, ...] = (),
+) -> View:
+    inputs = GeneratorInputs(torch.zeros(len(image), 8, 16)) if inputs is None else inputs
+    return View(image, target, inputs, {}, 0.0, mask, seeds)
 
 
 def test_every_term_has_options_to_be_tried_with():
@@ -74,25 +80,27 @@ def test_terms_are_one_number_an_image_that_picking_images_does_not_change(
     """[B], finite, with a gradient; the rows of a term are the term of the rows."""
     rng = torch.Generator().manual_seed(0)
     noise = {name: torch.randn(3, 1, *size, generator=rng) for name, size in tiny_generator.noise_shapes.items()}
-    inputs = tiny_inputs.replace(noise=noise)
+    deltas = {"synthesis.b8.conv0.weight": torch.randn(3, 10, 12, 3, 3, generator=rng)}
+    inputs = tiny_inputs.replace(noise=noise, deltas=deltas)
     leaves = inputs.map(lambda x: x.clone().requires_grad_())
     shown = image.clone().requires_grad_()
     term = TERMS.create(name, tiny_generator, target, **options)
-    value = term(view(shown, target, leaves))
+    value = term(view(shown, target, leaves, seeds=(5, 6, 7)))
     assert value.shape == (3,)
     assert (value > 0).all()
     value.sum().backward()
-    gradients = [x.grad for x in (shown, leaves.ws, *leaves.noise.values()) if x.grad is not None]
+    given = (shown, leaves.ws, *leaves.noise.values(), *leaves.deltas.values())
+    gradients = [x.grad for x in given if x.grad is not None]
     assert gradients
     assert all(g.isfinite().all() for g in gradients)
     rows = torch.tensor([2, 0])
     made = TERMS.create(name, tiny_generator, target[rows], **options)
     for other in (term.index(rows), made):
-        picked = other(view(image[rows], target[rows], inputs.index(rows)))
+        picked = other(view(image[rows], target[rows], inputs.index(rows), seeds=(7, 5)))
         torch.testing.assert_close(picked, value[rows].detach(), rtol=1e-5, atol=1e-7)
     again = term.index(rows).index(torch.tensor([1]))
     torch.testing.assert_close(
-        again(view(image[:1], target[:1], inputs.index([0]))), value[:1].detach(), rtol=1e-5, atol=1e-7
+        again(view(image[:1], target[:1], inputs.index([0]), seeds=(5,))), value[:1].detach(), rtol=1e-5, atol=1e-7
     )
 
 

@@ -10,23 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, UsageError
+from latentopt.generators.cloud import sample_w
 from latentopt.inversion import load_projected_w
 from latentopt.pnorm import PNorm, find_stats
 from latentopt.protocols import Generator, Initializer
 from latentopt.storage import load_tensors
 from latentopt.types import GeneratorInputs
-
-
-def sample_w(generator: Generator, seed: int, n: int, label: int = 0) -> Tensor:
-    """`n` mapped samples [n,C] of one seed, the same on every device."""
-    z = torch.randn(n, generator.z_dim, generator=torch.Generator().manual_seed(seed)).to(generator.device)
-    c = None
-    if generator.c_dim:
-        if not 0 <= label < generator.c_dim:
-            raise UsageError(f"label must be from 0 to {generator.c_dim - 1}, not {label}")
-        c = F.one_hot(torch.full((n,), label), generator.c_dim).float().to(generator.device)
-    with torch.no_grad():
-        return generator.mapping(z, c)
 
 
 class Mean(Initializer):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from latentopt.errors import CheckpointError, MissingWeightsError, UsageError
 from latentopt.generators.restricted_pickle import read_torch_file
 from latentopt.protocols import Generator, Term
-from latentopt.terms.perceptual_net import UnitFeatures, load_perceptual_net
+from latentopt.terms.perceptual_net import UnitFeatures, load_perceptual_net, stage_distance
 from latentopt.types import View
 
 NETS = ("auto", "bundled", "lpips-vgg", "lpips-alex")
@@ -47,9 +47,9 @@ class Perceptual(Term):
             net = "bundled" if generator.card.get("data") == "portraits" else "lpips-vgg"
         self.size = size or (64 if net == "bundled" else 256)
         if net == "bundled":
-            model, self.extract, self.weigh = _bundled(target)
+            model, self.extract, self.weigh, self.compare = _bundled(target)
         else:
-            model, self.extract, self.weigh = _lpips(net.removeprefix("lpips-"), weights, target)
+            model, self.extract, self.weigh, self.compare = _lpips(net.removeprefix("lpips-"), weights, target)
         self.network = f"{net} {weights_hash(model)}"
         with torch.no_grad():
             self.target = [UnitFeatures.of(stage) for stage in self.extract(self._shrink(target))]
@@ -62,6 +62,10 @@ class Perceptual(Term):
 
     def __call__(self, view: View) -> Tensor:
         return self.weigh(self.extract(self._shrink(view.image)), self.target)
+
+    def between(self, a: Tensor, b: Tensor) -> Tensor:
+        """The distance of two images [B,3,H,W], neither of them the target: [B], exactly 0 for equal ones, its gradient too."""
+        return self.compare(self.extract(self._shrink(a)), self.extract(self._shrink(b)))
 
     def index(self, rows: Tensor) -> Perceptual:
         picked = object.__new__(Perceptual)
@@ -80,9 +84,10 @@ def weights_hash(model: nn.Module) -> str:
 
 Extract = Callable[[Tensor], list[Tensor]]
 Weigh = Callable[[list[Tensor], list[UnitFeatures]], Tensor]
+Compare = Callable[[list[Tensor], list[Tensor]], Tensor]
 
 
-def _bundled(target: Tensor) -> tuple[nn.Module, Extract, Weigh]:
+def _bundled(target: Tensor) -> tuple[nn.Module, Extract, Weigh, Compare]:
     net = load_perceptual_net("portraits").to(device=target.device, memory_format=torch.channels_last)
     weights = net.stage_weights.tolist()
 
@@ -92,7 +97,10 @@ def _bundled(target: Tensor) -> tuple[nn.Module, Extract, Weigh]:
     def weigh(features: list[Tensor], to: list[UnitFeatures]) -> Tensor:
         return sum(w * stage.distance(a) for w, a, stage in zip(weights, features, to, strict=True))
 
-    return net, extract, weigh
+    def compare(a: list[Tensor], b: list[Tensor]) -> Tensor:
+        return sum(w * stage_distance(x, y) for w, x, y in zip(weights, a, b, strict=True))
+
+    return net, extract, weigh, compare
 
 
 def load_lpips(backbone: str, weights: str | None = None) -> nn.Module:
@@ -129,7 +137,7 @@ def _load_backbone(net: nn.Module, path: Path) -> None:
         raise CheckpointError(f"{path}: not torchvision's weights of this backbone ({error})") from error
 
 
-def _lpips(backbone: str, weights: str | None, target: Tensor) -> tuple[nn.Module, Extract, Weigh]:
+def _lpips(backbone: str, weights: str | None, target: Tensor) -> tuple[nn.Module, Extract, Weigh, Compare]:
     """LPIPS weighs channels before it sums them, so its squared differences are formed."""
     import lpips
 
@@ -139,8 +147,13 @@ def _lpips(backbone: str, weights: str | None, target: Tensor) -> tuple[nn.Modul
         return list(model.net(model.scaling_layer(image)))
 
     def weigh(features: list[Tensor], to: list[UnitFeatures]) -> Tensor:
-        units = [lpips.normalize_tensor(stage) for stage in features]
-        maps = (line((x - y.unit).square()) for line, x, y in zip(model.lins, units, to, strict=True))
-        return sum(m.mean(dim=(1, 2, 3)) for m in maps)
+        return distance(features, [stage.unit for stage in to])
 
-    return model, extract, weigh
+    def compare(a: list[Tensor], b: list[Tensor]) -> Tensor:
+        return distance(a, [lpips.normalize_tensor(stage) for stage in b])
+
+    def distance(features: list[Tensor], units: list[Tensor]) -> Tensor:
+        differences = ((lpips.normalize_tensor(x) - y).square() for x, y in zip(features, units, strict=True))
+        return sum(line(d).mean(dim=(1, 2, 3)) for line, d in zip(model.lins, differences, strict=True))
+
+    return model, extract, weigh, compare
