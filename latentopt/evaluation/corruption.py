@@ -1,0 +1,129 @@
+"""Model corruption (Sevriugov and Oseledets, WRanGAN, section 3.1): how far tuning to one image changed all the others.
+
+The image's latent is shifted at random; the pictures of the tuned generator are compared with those of the untouched one,
+drawn from the same latents and noise. It measures change, not quality: without a delta both distances are 0 exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from latentopt.errors import UsageError
+from latentopt.evaluation.distribution import frechet_distance, paired_kernel_distance
+from latentopt.evaluation.judge import Judge, load_judge
+from latentopt.generators.cloud import sample_w, w_std
+from latentopt.protocols import Generator
+from latentopt.terms.perceptual import weights_hash
+from latentopt.types import GeneratorInputs
+
+DIRECTIONS = ("samples", "isotropic")
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """Distances of n shifted pictures of the tuned generator from the same ones of the untouched, in judge features.
+
+    frechet: Frechet distance (n of a few hundred at least, or the covariances mean nothing); kernel: kernel distance of
+    paired sets, mean over subsets, and its deviation `kernel_std`; extractor: the network, its weights' hash, what it reads.
+    """
+
+    frechet: float
+    kernel: float
+    kernel_std: float
+    n: int
+    extractor: str
+
+
+def corruption(
+    generator: Generator,
+    inputs: GeneratorInputs,
+    *,
+    n: int = 1000,
+    seed: int = 0,
+    judge: Judge | None = None,
+    batch: int = 25,
+    directions: str = "samples",
+    on_progress: Callable[[int], None] | None = None,
+) -> Corruption:
+    """Draw 2n pictures around one image's latent, with its weight deltas and without, and compare them.
+
+    Args:
+        inputs: one image's, deltas included; explicit noise maps and features are used in both sets, other noise is the
+            generator's constant.
+        seed: of the shifts; the same seed gives all images and strategies the same shifts.
+        judge: the bundled portraits' by default; it resizes other generators' pictures, and means less there.
+        batch: pictures drawn at once; the result depends on it by rounding only.
+        directions: see `random_shifts`.
+        on_progress: called with the number of pictures after each batch, 2n in all.
+
+    Raises:
+        UsageError: inputs of more than one image, fewer than 4 pictures, or unknown directions.
+    """
+    if len(inputs) != 1:
+        raise UsageError(f"corruption is measured for one image at a time, not {len(inputs)}")
+    if n < 4 or batch < 1:
+        raise UsageError(f"corruption needs at least 4 pictures in batches of at least 1, not {n} in {batch}")
+    judge = judge or load_judge("portraits").to(generator.device)
+    shifts = random_shifts(generator, n, seed, directions)
+    tuned, untouched = (
+        shifted_features(generator, source, shifts, judge, batch, on_progress)
+        for source in (inputs, inputs.replace(deltas=None))
+    )
+    return compare(untouched, tuned, extractor_name(judge, generator), seed)
+
+
+def random_shifts(generator: Generator, n: int, seed: int, directions: str = "samples") -> Tensor:
+    """n shifts of w [n,C] whose root mean square norm is the radius of the cloud of w.
+
+    The paper says: random directions, norm as the characteristic size of the style space. `samples` reads this as the
+    difference of two random w over sqrt(2), which has the covariance of W: a shift is what a typical edit looks like.
+    `isotropic` takes directions uniformly from the sphere, all of that norm; most of them lead out of W.
+
+    Raises UsageError for directions of another name.
+    """
+    if directions == "samples":
+        first, second = sample_w(generator, seed, 2 * n).chunk(2)
+        return (first - second) / sqrt(2)
+    if directions == "isotropic":
+        normal = torch.randn(n, generator.w_dim, generator=torch.Generator().manual_seed(seed))
+        return (normal / normal.norm(dim=1, keepdim=True) * w_std(generator)).to(generator.device)
+    raise UsageError(f"directions {directions!r} is not one of {', '.join(DIRECTIONS)}")
+
+
+@torch.no_grad()
+def shifted_features(
+    generator: Generator,
+    inputs: GeneratorInputs,
+    shifts: Tensor,
+    judge: Judge,
+    batch: int = 25,
+    on_progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Judge features [n,F] of one image's `inputs` with each of shifts [n,C] added to every row of its ws."""
+    parts = []
+    for part in shifts.split(batch):
+        moved = inputs.replace(ws=inputs.ws + part[:, None])  # [b,L,C]; deltas of first dimension 1 stay shared
+        if inputs.features:
+            moved = moved.replace(features={k: v.expand(len(part), *v.shape[1:]) for k, v in inputs.features.items()})
+        parts.append(judge.features(generator.synthesis(moved).float().clamp(-1, 1)))
+        if on_progress is not None:
+            on_progress(len(part))
+    return torch.cat(parts)
+
+
+def compare(untouched: Tensor, tuned: Tensor, extractor: str, seed: int = 0) -> Corruption:
+    """The distances of two sets of features [n,F] whose rows belong together; `seed` draws the subsets."""
+    kernel = paired_kernel_distance(untouched, tuned, seed=seed)
+    return Corruption(frechet_distance(untouched, tuned), kernel.mean, kernel.std, len(tuned), extractor)
+
+
+def extractor_name(judge: Judge, generator: Generator) -> str:
+    """The network behind the features, its weights' hash, and whether pictures were resized for it."""
+    side = judge.config.resolution
+    resized = "" if generator.resolution == (side, side) else f", pictures resized to {side}x{side}"
+    return f"judge features {weights_hash(judge)}{resized}"
