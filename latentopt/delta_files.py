@@ -13,12 +13,12 @@ from torch import Tensor
 
 from latentopt.errors import CheckpointError
 from latentopt.generators.persistence import plain_entries
+from latentopt.images import DELTA_FILE
 from latentopt.protocols import Generator
 from latentopt.registry import nearest
 from latentopt.storage import load_tensors
 
 FORMAT = "latentopt-delta-1"
-FILE_NAME = "delta.safetensors"  # in a result folder
 MAX_VALUES = 1 << 28  # after expansion, ten times the largest StyleGAN2: small factors can claim any amount of memory
 
 Shape = tuple[int, ...]
@@ -66,9 +66,11 @@ def delta_path(path: Path) -> Path:
     path = Path(path)
     if not path.is_dir():
         return path
-    if not (path / FILE_NAME).is_file():
-        raise CheckpointError(f"{path}: no {FILE_NAME} in this folder; name a delta file or the result of a tuning run")
-    return path / FILE_NAME
+    if not (path / DELTA_FILE).is_file():
+        raise CheckpointError(
+            f"{path}: no {DELTA_FILE} in this folder; name a delta file or the result of a tuning run"
+        )
+    return path / DELTA_FILE
 
 
 def read_delta(path: Path) -> StoredDelta:

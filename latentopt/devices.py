@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import sys
 
 import torch
 
@@ -31,3 +33,15 @@ def _there(name: str, there: bool, reason: str) -> torch.device:
     if not there:
         raise UsageError(f"device {name!r} is not available: {reason}; use --device cpu or --device auto")
     return torch.device(name)
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory that was ever in use, MB: on the GPU, or (CPU) by the whole process; NaN where nobody counts it."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.nan
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3  # bytes there, kilobytes elsewhere

@@ -31,7 +31,8 @@ RUN_FILES = (
     "run.json",
 )
 SUMMARY_FILES = ("summary.csv", "index.html", "grid.png")
-RESULT_FILES = frozenset(RUN_FILES + SUMMARY_FILES)
+DELTA_FILE = "delta.safetensors"  # of a result whose generator was tuned
+RESULT_FILES = frozenset((*RUN_FILES, DELTA_FILE, *SUMMARY_FILES))
 
 Fit = Literal["crop", "pad", "stretch"]
 Alpha = Literal["composite", "mask"]

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentopt.delta import Delta
 from latentopt.errors import CheckpointError, ImageError
-from latentopt.images import RUN_FILES, read_png, save_png
+from latentopt.images import DELTA_FILE, RUN_FILES, read_png, save_png
 from latentopt.manifest import SCHEMA, to_json
 from latentopt.npz import read_npz
 from latentopt.outputs import clear_write_errors
@@ -55,10 +56,30 @@ class Inversion:
             w = self.inputs.ws.detach().float().cpu().numpy()  # [1,L,C]
             write_atomically(folder / "projected_w.npz", lambda temporary: np.savez(temporary, w=w))
         with clear_write_errors(folder / "inputs.safetensors"):
-            self.inputs.save(folder / "inputs.safetensors", self._metadata())
+            self.inputs.replace(deltas=None).save(folder / "inputs.safetensors", self._metadata())
+        with clear_write_errors(folder / DELTA_FILE):
+            (folder / DELTA_FILE).unlink(missing_ok=True)
+            if self.inputs.deltas is not None:
+                self.delta().save(folder / DELTA_FILE)
+        tuned = self.inputs.deltas is not None
         _write(folder / "recipe.toml", self.recipe_toml)
         _write(folder / "history.jsonl", "".join(to_json(record) + "\n" for record in self.history))
-        _write(folder / "run.json", to_json(dict(self.manifest) | {"name": self.name}, indent=2) + "\n")
+        _write(folder / "run.json", to_json(dict(self.manifest) | {"name": self.name, "tuned": tuned}, indent=2) + "\n")
+
+    def delta(self) -> Delta:
+        """What tuning added to the generator's weights, as factors if it is low-rank. Raises ValueError for nothing."""
+        if self.inputs.deltas is None:
+            raise ValueError(f"{self.name}: its generator was not tuned")
+        generator = self.manifest["generator"]
+        tensors = {name: delta[0] for name, delta in self.inputs.deltas.items()}
+        about = {
+            "image": self.name,
+            "recipe": self.manifest["recipe"]["name"],
+            "tuned": self.manifest.get("tuned_from"),
+        }
+        delta = Delta(tensors, generator["fingerprint"], generator["name"], about)
+        rank = self.manifest.get("rank")
+        return delta if rank is None else delta.compact(rank)
 
     def _metadata(self) -> dict[str, str]:
         generator = self.manifest.get("generator", {})
@@ -70,6 +91,8 @@ class Inversion:
         folder = Path(folder)
         run = _read_run(folder)
         inputs = GeneratorInputs.load(folder / "inputs.safetensors")
+        if run.get("tuned"):
+            inputs = inputs.replace(deltas=Delta.load(folder / DELTA_FILE).deltas())
         try:
             target, image = read_png(folder / "target.png"), read_png(folder / "proj.png")
         except ImageError as error:
@@ -106,7 +129,8 @@ def is_complete(folder: Path, key: str) -> bool:
         run = _read_run(folder)
     except CheckpointError:
         return False
-    return run.get("key") == key and all((folder / name).is_file() for name in RUN_FILES)
+    files = (*RUN_FILES, DELTA_FILE) if run.get("tuned") else RUN_FILES
+    return run.get("key") == key and all((folder / name).is_file() for name in files)
 
 
 def load_projected_w(path: Path) -> Tensor:

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from latentopt.images import TargetImage
+from latentopt.types import GeneratorInputs
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the work on an image begins: an earlier result's inputs, batch of 1.
+
+    `digest` identifies the inputs; `record` goes into the new result's manifest.
+    """
+
+    inputs: GeneratorInputs
+    digest: str
+    record: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image to invert: `name` is its result's place under the output folder, `source` where it came from."""
+    """One image to invert: `name` is its result's place under the output folder, `source` where it came from.
+
+    `start` is what a recipe whose first stage has init = "previous" begins with.
+    """
 
     name: str
     source: str
     target: TargetImage
+    start: Start | None = None
 
 
 @dataclass(frozen=True)
@@ -27,9 +44,10 @@ class Unread:
     name: str
     source: str
     read: Callable[[], TargetImage]
+    start: Callable[[], Start] | None = None
 
     def item(self) -> Item:
-        return Item(self.name, self.source, self.read())
+        return Item(self.name, self.source, self.read(), None if self.start is None else self.start())
 
 
 def tensor_items(images: Tensor, names: Sequence[str] | None = None, mask: Tensor | None = None) -> list[Item]:

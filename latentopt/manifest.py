@@ -72,7 +72,7 @@ def manifest(
             "notes": list(target.notes),
         },
         "recipe": {"name": recipe_name, "digest": recipe_digest},
-        "generator": {"name": generator.name, "fingerprint": generator.fingerprint},
+        "generator": {"name": generator.name, "fingerprint": generator.fingerprint, "source": generator.source},
         "statistics": dict(statistics or {}),
         "seed": int(seed),
         "device": _device_name(generator.device),

@@ -21,7 +21,7 @@ from latentopt.errors import LatentoptError, UsageError
 
 # storage.write_atomically names its temporary files `.<stem>-<8 characters><suffix>`; these are the ones of a run.
 TEMPORARY_STEMS = (
-    "target", "proj", "projected_w", "inputs", "recipe", "history", "run",
+    "target", "proj", "projected_w", "inputs", "delta", "recipe", "history", "run",
     "summary", "index", "grid", "video", "writable",
 )  # fmt: skip
 TEMPORARY_NAME = re.compile(rf"\.(?:{'|'.join(TEMPORARY_STEMS)})-[a-z0-9_]{{8}}")

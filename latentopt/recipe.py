@@ -16,7 +16,7 @@ from typing import Any
 from latentopt.errors import UsageError
 from latentopt.registry import PARAMETERIZATIONS, nearest
 from latentopt.resources import resource_folder
-from latentopt.stage import OTHER_SPACES, Stage, check_keys, checked_plugin, checked_stage
+from latentopt.stage import OTHER_SPACES, WEIGHT_SPACES, Stage, check_keys, checked_plugin, checked_stage
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Recipe:
     def files(self) -> list[str]:
         """The files that plug-ins are told to read."""
         parts = [part for stage in self.stages for part in _parts(stage)]
-        return [part[key] for part in parts for key in ("path", "stats", "weights") if part.get(key)]
+        return [part[key] for part in parts for key in ("path", "stats", "sigma", "weights") if part.get(key)]
 
     @property
     def statistics_file(self) -> str | None:
@@ -98,6 +98,33 @@ class Recipe:
         """Whether some plug-in looks up the generator's P-norm statistics itself."""
         parts = [part for stage in self.stages for part in _parts(stage) if not part.get("stats")]
         return any(part["name"].startswith("p-") or _is_held(part) for part in parts)
+
+    @property
+    def needs_start(self) -> bool:
+        """Whether the first stage goes on from an earlier result."""
+        return self.stages[0].init["name"] == "previous"
+
+    @property
+    def needs_sigma(self) -> bool:
+        """Whether some plug-in looks up the generator's sigma itself."""
+        return any(part["name"] == "epsilon" and not part.get("sigma") for s in self.stages for part in s.optimize)
+
+    @property
+    def shares(self) -> bool:
+        """Whether all images have some variables in common: then they are one batch, done together or not at all."""
+        return any(part.get("shared") for stage in self.stages for part in stage.optimize)
+
+    def split(self) -> tuple[Recipe | None, Recipe | None]:
+        """What finds the latents, and what tunes the generator from there on: None for a part that is missing."""
+        tunes = [any(part["name"] in WEIGHT_SPACES for part in stage.optimize) for stage in self.stages]
+        first = tunes.index(True) if any(tunes) else len(tunes)
+        inverting, tuning = self.stages[:first], self.stages[first:]
+        if tuning and inverting:
+            tuning = (replace(tuning[0], init={"name": "previous"}), *tuning[1:])
+        return (
+            replace(self, name=f"{self.name} (inversion)", stages=inverting) if inverting else None,
+            replace(self, stages=tuning) if tuning else None,
+        )
 
     @property
     def digest(self) -> str:

@@ -78,11 +78,9 @@ def checked_stage(table: Mapping[str, Any], place: str, first: bool) -> Stage:
     table = {key: value for key, value in table.items() if value is not None}
     check_keys(table, Stage, place)
     if first and "init" not in table:
-        raise UsageError(f"{place}: the first stage needs init, such as init = 'mean'")
+        raise UsageError(f"{place}: the first stage needs init, such as init = 'mean' ('previous': an earlier result)")
     values = dict(table)
     values["init"] = checked_plugin(table.get("init", "previous"), INITIALIZERS, f"{place}.init", ("previous",))
-    if first and values["init"]["name"] == "previous":
-        raise UsageError(f"{place}.init: the first stage has no previous one to start from")
     values["optimize"] = _plugins(table["optimize"], PARAMETERIZATIONS, f"{place}.optimize", "lr")
     values["terms"] = _plugins(table["terms"], TERMS, f"{place}.terms", "weight")
     values["optimizer"] = checked_plugin(table.get("optimizer", "adam"), OPTIMIZERS, f"{place}.optimizer")

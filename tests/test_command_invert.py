@@ -23,7 +23,7 @@ import latentopt.generators.checkpoints as checkpoints
 from latentopt import images, outputs
 from latentopt import run as run_module
 from latentopt.commands import main
-from latentopt.commands.invert import VIDEO_HEIGHT, _side_by_side
+from latentopt.commands.batches import VIDEO_HEIGHT, _side_by_side
 from latentopt.errors import UsageError
 from latentopt.generators.checkpoints import save_generator
 from latentopt.images import RUN_FILES, save_png

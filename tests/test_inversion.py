@@ -18,7 +18,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from latentopt import storage
 from latentopt.distortion import PSNR_CAP, metrics
 from latentopt.errors import CheckpointError, LatentoptError, UntrustedFileError, UsageError
-from latentopt.images import RUN_FILES, from_uint8, read_image, save_png
+from latentopt.images import DELTA_FILE, RUN_FILES, from_uint8, read_image, save_png
 from latentopt.inversion import Inversion, is_complete, load_projected_w
 from latentopt.manifest import manifest, run_key
 from latentopt.outputs import check_outdir, sweep
@@ -68,7 +68,7 @@ def folder(tmp_path) -> Path:
 
 def test_roundtrip(inversion, folder):
     inversion.save(folder)
-    assert {path.name for path in folder.iterdir()} == set(RUN_FILES)
+    assert {path.name for path in folder.iterdir()} == {*RUN_FILES, DELTA_FILE}
     back = Inversion.load(folder)
     assert back.name == "photo" and back.recipe_toml == inversion.recipe_toml
     assert torch.equal(back.image, inversion.image) and torch.equal(back.target, inversion.target)
@@ -85,7 +85,7 @@ def test_manifest_says_what_is_needed(inversion, folder, tiny_generator):
     inversion.save(folder)
     run = json.loads((folder / "run.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} in run.json"))
     assert run["schema"] == 1
-    assert run["generator"] == {"name": "tiny", "fingerprint": tiny_generator.fingerprint}
+    assert run["generator"] == {"name": "tiny", "fingerprint": tiny_generator.fingerprint, "source": "tiny"}
     assert {"latentopt", "torch", "numpy", "pillow", "python"} <= run["versions"].keys()
     assert run["source"]["size"] == [32, 32] and len(run["source"]["sha256"]) == 64
     assert (run["device"], run["dtype"], run["seed"], run["stop_reason"]) == ("cpu", "float32", 0, "steps")
@@ -114,14 +114,14 @@ def test_another_generator_is_refused(inversion, tiny_generator):
         other.check_generator(tiny_generator)
 
 
-@pytest.mark.parametrize("name", RUN_FILES)
+@pytest.mark.parametrize("name", (*RUN_FILES, DELTA_FILE))
 def test_a_missing_file_is_not_done(inversion, folder, name):
     inversion.save(folder)
     (folder / name).unlink()
     assert not is_complete(folder, run_key(**KEY))
 
 
-@pytest.mark.parametrize("name", [name for name in RUN_FILES if name != "projected_w.npz"])
+@pytest.mark.parametrize("name", [name for name in (*RUN_FILES, DELTA_FILE) if name != "projected_w.npz"])
 @pytest.mark.parametrize("damage", ["missing", "empty", "junk"])
 def test_load_names_the_damaged_file(inversion, folder, name, damage):
     inversion.save(folder)

@@ -142,9 +142,10 @@ def test_wrong_entries_are_refused_by_place(path):
     assert "mine.toml" in str(caught.value) or "unknown" in str(caught.value)
 
 
-def test_first_stage_has_no_previous_one():
-    with pytest.raises(UsageError, match="first stage"):
-        Recipe.from_table(table("stages.0.init", "previous"))
+def test_a_first_stage_may_go_on_from_an_earlier_result_but_says_so():
+    assert Recipe.from_table(table("stages.0.init", "previous")).needs_start
+    with pytest.raises(UsageError, match="first stage needs init"):
+        Recipe.from_table(table("stages.0.init", ...))
 
 
 def test_a_needed_option_is_asked_for():
