@@ -33,7 +33,7 @@ def main(images: int, samples: str, work: str, device: str, minutes: float | Non
     """Train, fit and draw what is not there yet, then copy it into the package."""
     common = ("--outdir", work, "--cache", f"{work}/data", "--device", device)
     latentopt("train", "perceptual", *common)
-    latentopt("train", "judge", "--steps", "2200", *common)
+    latentopt("train", "judge", "--steps", "5000", *common)
     limit = () if minutes is None else ("--minutes", str(minutes))
     latentopt("train", "generator", "--images", str(images), "--name", "portraits", *limit, *common)
     bundled = ROOT / "latentopt" / "bundled" / "portraits"
