@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,10 +80,11 @@ class Sigma:
         """
         path = Path(path)
         try:
-            sigma = _read(path)
-        except (StatisticsError, CheckpointError, KeyError, ValueError, RecursionError) as error:
-            text = f"it lacks {error}" if isinstance(error, KeyError) else str(error).removeprefix(f"{path}: ")
+            tensors, metadata = load_tensors(path)
+        except CheckpointError as error:
+            text = str(error).removeprefix(f"{path}: ")
             raise StatisticsError(f"{path}: not a usable sigma file: {text}") from error
+        sigma = parse_sigma(tensors, metadata, str(path))
         if generator is not None:
             _check_fits(sigma, path, generator, force)
         return sigma
@@ -131,14 +132,18 @@ def _beside(generator: Generator) -> tuple[Path, ...]:
     return path.with_name("sigma.safetensors"), path.with_name(f"{path.stem}.sigma.safetensors")
 
 
-def _read(path: Path) -> Sigma:
-    tensors, metadata = load_tensors(path)
-    if metadata.get("format") != FORMAT:
-        raise StatisticsError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
-    card = json.loads(metadata.get("card", "{}"))
-    if not isinstance(card, dict):
-        raise StatisticsError("its card is not a table")
-    return Sigma(tensors, metadata["origin"], metadata["fingerprint"], metadata.get("base"), card)
+def parse_sigma(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: str) -> Sigma:
+    """A sigma from the contents of its file. Raises StatisticsError, naming `path`, for damaged ones."""
+    try:
+        if metadata.get("format") != FORMAT:
+            raise StatisticsError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
+        card = json.loads(metadata.get("card", "{}"))
+        if not isinstance(card, dict):
+            raise StatisticsError("its card is not a table")
+        return Sigma(dict(tensors), metadata["origin"], metadata["fingerprint"], metadata.get("base"), card)
+    except (StatisticsError, KeyError, ValueError, RecursionError) as error:
+        text = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise StatisticsError(f"{path}: not a usable sigma file: {text}") from error
 
 
 def _check_fits(sigma: Sigma, path: Path, generator: Generator, force: bool = False) -> None:

@@ -1,19 +1,29 @@
-"""Sigma files: round trip, bad ones, and which of several is found."""
+"""Sigma: its files, which of several is found, the estimate against whole Jacobians, and `latentopt fit-sigma`."""
 
 from __future__ import annotations
 
+import copy
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import make_tiny_generator
 
 from latentopt import sigma as sigma_module
-from latentopt.errors import StatisticsError
+from latentopt.commands import cli
+from latentopt.curvature import Draws, outputs_of, squared_gradients
+from latentopt.errors import StatisticsError, UsageError
 from latentopt.generators.checkpoints import load_generator, save_generator
+from latentopt.generators.describe import describe
 from latentopt.moments import StatisticsWarning
+from latentopt.parameterizations.tunable import choose_weights
 from latentopt.sigma import Sigma, find_sigma
+from latentopt.sigma_fit import fit_sigma, inverse_root, picture_change
 from latentopt.storage import load_tensors, save_tensors
+from latentopt.terms.perceptual import Perceptual
+from latentopt.types import GeneratorInputs, View
 
 WEIGHT = "synthesis.b32.conv1.weight"
 
@@ -190,3 +200,269 @@ def test_nothing_is_warned_of_where_all_is_well(places):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert find_sigma(generator) is not None
+
+
+# --- the estimate
+
+
+SMALL = {"channels": (8, 6, 4), "z_dim": 8, "w_dim": 8}
+LAYERS = "convs:2"
+
+
+@pytest.fixture(scope="module")
+def small():
+    return make_tiny_generator(**SMALL)
+
+
+def quick(generator, **options):
+    return fit_sigma(generator, **({"layers": LAYERS, "samples": 6, "batch": 32} | options))
+
+
+def exact_diagonal(generator, name, samples, outputs, seed=0):
+    """The mean over pictures of sum_k (df_k/dtheta_i)^2, from whole Jacobians of one weight."""
+    ws, _ = Draws(generator, seed, purpose=0).ws(range(samples))
+
+    def drawn(delta, row):
+        image = generator.synthesis(GeneratorInputs(row[None], deltas={name: delta[None]}))
+        return torch.cat([x.flatten() for x in outputs(image)])
+
+    zero = ws.new_zeros(generator.tunable[name])
+    jacobians = (torch.func.jacfwd(drawn)(zero, row) for row in ws)
+    return sum(j.square().sum(dim=0).double() for j in jacobians) / samples
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")  # torch's own forward mode asks for it
+@pytest.mark.parametrize("features", ["image", "perceptual"])
+@pytest.mark.parametrize("name", ["synthesis.b16.conv1.weight", "synthesis.b8.torgb.affine.bias"])
+def test_curvature_is_the_diagonal_of_the_whole_jacobian(small, name, features):
+    if features == "perceptual":
+        small = copy.copy(small)
+        small.card = {"data": "portraits"}
+    samples, probes = 4, 400
+    outputs, _ = outputs_of(small, features)
+    halves = squared_gradients(small, (name,), outputs, samples=samples, probes=probes, batch=4)
+    found, expected = (halves[0][name] + halves[1][name]) / 2, exact_diagonal(small, name, samples, outputs)
+    ratio = found / expected
+    error = (2 / probes) ** 0.5  # relative, of a mean of squares of nearly Gaussian sums, were all due to one picture
+    assert (ratio - 1).square().mean().sqrt() < error
+    assert (ratio - 1).abs().max() < 4 * error
+
+
+def test_outputs_measure_pixels_and_the_perceptual_distance():
+    generator = make_tiny_generator(channels=(8, 6, 4, 4, 4))
+    generator.card = {"data": "portraits"}
+    a, b = (generator.synthesis(GeneratorInputs(Draws(generator, 0, 0).ws(range(i, i + 3))[0])) for i in (0, 3))
+
+    def distance(outputs):
+        return sum((x - y).square().flatten(1).sum(dim=1) for x, y in zip(outputs(a), outputs(b), strict=True))
+
+    torch.testing.assert_close(distance(outputs_of(generator, "image")[0]), (a - b).square().mean((1, 2, 3)))
+    outputs, network = outputs_of(generator, "perceptual")
+    term = Perceptual(generator, b)
+    torch.testing.assert_close(distance(outputs), term(View(a, b, None, {}, 0.0)), rtol=1e-4, atol=1e-6)
+    assert network == term.network
+
+
+@pytest.mark.parametrize("features", ["image", "perceptual"])
+@pytest.mark.parametrize("amount", [0.02, 0.1, 0.3])
+def test_the_amount_is_reached(small, amount, features):
+    small = copy.copy(small)
+    small.card = {"data": "portraits"}
+    sigma = quick(small, amount=amount, features=features)
+    seen = picture_change(small, sigma.tensors, batch=16)
+    assert abs(seen / amount - 1) < 0.02
+    assert sigma.card["measured"] == pytest.approx(seen, rel=1e-3)
+    fresh = picture_change(small, sigma.tensors, pictures=500, seed=5, batch=50)
+    assert abs(fresh / amount - 1) < 0.25  # other pictures of a tiny generator
+    assert sigma.card["first_order"] == pytest.approx(amount, rel=0.3 if amount < 0.2 else 1)
+
+
+def test_first_order_is_what_the_curvature_says(small):
+    """E mean_k (df_k)^2 = sum sigma_i^2 h_i: two ways to the same number."""
+    names = choose_weights(small, LAYERS)
+    sigma = quick(small, samples=64, batch=16, amount=0.01)
+    halves = squared_gradients(small, names, outputs_of(small, "image")[0], samples=150, probes=2, seed=9, batch=25)
+    h = {name: (halves[0][name] + halves[1][name]) / 2 for name in names}
+    expected = sum((sigma.tensors[name].double().square() * h[name]).sum().item() for name in names) ** 0.5
+    assert sigma.card["first_order"] == pytest.approx(expected, rel=0.15)
+    shares = {name: (sigma.tensors[name].double().square() * h[name]).sum().item() / expected**2 for name in names}
+    assert sigma.card["shares"] == pytest.approx(shares, abs=0.05)
+    assert sum(sigma.card["shares"].values()) == pytest.approx(1)
+
+
+def test_sigma_is_the_damped_inverse_root():
+    h = torch.tensor([0.0, 1.0, 3.0], dtype=torch.float64)
+    expected = torch.tensor([3**0.5, 0.75**0.5, 0.3**0.5], dtype=torch.float64)  # mean 4/3, so 1/3 is added
+    torch.testing.assert_close(inverse_root(h, 0.25), expected)
+    assert inverse_root(torch.zeros(2), 0.1).tolist() == [0, 0]
+
+
+def test_the_seed_decides_and_the_batch_does_not(small):
+    first, again, batched, other = (quick(small, samples=12, **x) for x in ({}, {}, {"batch": 7}, {"seed": 1}))
+    for name, values in first.tensors.items():
+        assert torch.equal(values, again.tensors[name])
+        torch.testing.assert_close(values, batched.tensors[name], rtol=1e-3, atol=0)
+        assert not torch.allclose(values, other.tensors[name], rtol=1e-2)
+    assert first.card == again.card
+
+
+def test_more_samples_agree_better(small):
+    few, many = (quick(small, samples=n, batch=50).card["halves"] for n in (10, 400))
+    assert few < many
+    assert many > 0.9
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"const_size": (2, 3)},
+        {"c_dim": 3},
+        {"architecture": "resnet"},
+        {"architecture": "orig"},
+        {"conv_clamp": 256.0},
+        {"demodulation": "scaled"},
+    ],
+    ids=str,
+)
+def test_any_architecture(changes):
+    generator = make_tiny_generator(**SMALL, **changes)
+    sigma = quick(generator, layers="all")
+    assert sigma.tensors.keys() == generator.tunable.keys()
+    assert sigma.fingerprint == generator.fingerprint
+    assert all(x.shape == generator.tunable[name] for name, x in sigma.tensors.items())
+    assert abs(picture_change(generator, sigma.tensors, batch=32) / 0.1 - 1) < 0.02
+
+
+def test_labels_are_drawn():
+    generator = make_tiny_generator(**SMALL, c_dim=3)
+    z_only = Draws(make_tiny_generator(**SMALL), 0, 0).ws(range(4))[0]
+    ws = Draws(generator, 0, 0).ws(range(4))[0]
+    assert ws.shape == z_only.shape
+    assert not torch.allclose(ws, z_only)
+
+
+def test_sixteen_bits_are_left_aside(small):
+    half = copy.deepcopy(small).set_precision(torch.bfloat16)
+    expected, found = quick(small), quick(half)
+    for name, values in expected.tensors.items():
+        assert torch.equal(values, found.tensors[name])
+    assert half.precision == torch.bfloat16
+    assert found.fingerprint == small.fingerprint
+
+
+def test_a_weight_without_influence_stays_put(small):
+    generator = copy.deepcopy(small)
+    generator.synthesis.b8.torgb.weight.zero_()
+    generator.synthesis.b8.torgb.bias.zero_()
+    names = "synthesis.b8.torgb.affine.*,synthesis.b16.conv1.weight"
+    sigma = quick(generator, layers=names)
+    assert sigma.tensors["synthesis.b8.torgb.affine.bias"].abs().max() == 0
+    assert sigma.tensors["synthesis.b16.conv1.weight"].min() > 0
+    with pytest.raises(StatisticsError, match="no influence"):
+        quick(generator, layers="synthesis.b8.torgb.affine.*")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"samples": 1}, "samples must be at least 2"),
+        ({"probes": 0}, "probes must be at least 1"),
+        ({"batch": 0}, "batch must be at least 1"),
+        ({"amount": 0.0}, "amount"),
+        ({"amount": float("nan")}, "amount"),
+        ({"damping": 0.0}, "damping"),
+        ({"damping": float("inf")}, "damping"),
+        ({"features": "pixels"}, "not one of image, perceptual"),
+        ({"layers": "synthesis.b99.*"}, "matches no weight"),
+    ],
+    ids=str,
+)
+def test_options_out_of_range(small, options, message):
+    with pytest.raises(UsageError, match=message):
+        quick(small, **options)
+
+
+def test_an_amount_out_of_reach(small):
+    with pytest.raises(StatisticsError, match="choose a smaller amount"):
+        quick(small, amount=1e4, samples=2)
+
+
+# --- the command
+
+
+@pytest.fixture
+def model(tmp_path, small, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_generator(small, tmp_path / "small.safetensors")
+    return "small.safetensors"
+
+
+def fit_command(*arguments):
+    options = ["--layers", LAYERS, "--samples", "4", "--batch", "32", "--device", "cpu"]
+    return CliRunner().invoke(cli, ["fit-sigma", *options, *arguments])
+
+
+def test_the_command(model, small):
+    result = fit_command("--network", model)
+    assert result.exit_code == 0, result.output
+    out = Path("sigma/small.safetensors")
+    expected = quick(small, samples=4)
+    found, path = find_sigma(load_generator(model))
+    assert path == out
+    for name, values in expected.tensors.items():
+        assert torch.equal(found.tensors[name], values)
+        row = next(line for line in result.output.splitlines() if name in line).split()
+        assert row[1] == f"{values.numel():,}"
+        assert float(row[3]) == pytest.approx(values.median().item(), rel=0.05)
+    assert str(out) in result.output
+    before = out.stat().st_mtime_ns
+    again = fit_command("--network", model)
+    assert "already fitted" in again.output
+    assert out.stat().st_mtime_ns == before
+    assert fit_command("--network", model, "--amount", "0.2").exit_code == 0
+    assert Sigma.load(out).card["amount"] == 0.2
+
+
+def test_what_the_command_does_not_replace(model, small):
+    out = Path("sigma/small.safetensors")
+    kept = {
+        "sigma of another generator": make_sigma(make_tiny_generator()),
+        "learned": Sigma({"synthesis.b16.conv1.weight": torch.ones(4, 4, 3, 3)}, "learned", small.fingerprint),
+    }
+    for message, sigma in kept.items():
+        sigma.save(out)
+        result = fit_command("--network", model)
+        assert isinstance(result.exception, StatisticsError)
+        assert message in str(result.exception)
+        assert "--overwrite" in str(result.exception)
+    out.write_bytes(b"no sigma")
+    assert isinstance(fit_command("--network", model).exception, StatisticsError)
+    assert fit_command("--network", model, "--overwrite").exit_code == 0
+    assert Sigma.load(out).origin == "estimated"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--amount", "0"], ["--amount", "nan"], ["--damping", "-1"], ["--samples", "0"], ["--features", "x"]]
+)
+def test_bad_options_of_the_command(model, arguments):
+    assert fit_command("--network", model, *arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("arguments", [["--layers", "nothing.*"], ["--out", "sigma.npz"], ["--samples", "1"]])
+def test_usage_errors_of_the_command(model, arguments):
+    assert isinstance(fit_command("--network", model, *arguments).exception, UsageError)
+
+
+def test_another_file_that_comes_first_is_named(model, small):
+    name = "synthesis.b16.conv1.weight"
+    Sigma({name: torch.ones(small.tunable[name])}, "learned", small.fingerprint).save(Path("sigma.safetensors"))
+    result = fit_command("--network", model)
+    assert "note: by default sigma.safetensors is used" in result.output
+
+
+def test_info_says_what_a_sigma_file_is(model, small):
+    quick(small).save(Path("s.safetensors"))
+    facts = describe("s.safetensors")
+    assert facts["kind"].startswith("sigma")
+    assert (facts["origin"], facts["fingerprint"], facts["weights"]) == ("estimated", small.fingerprint, 2)
+    assert CliRunner().invoke(cli, ["info", "s.safetensors"]).exit_code == 0

@@ -14,6 +14,7 @@ from latentopt.version import package_version
 COMMANDS = {  # name: (module, one line of help)
     "invert": ("invert", "Find the latents of images by optimisation."),
     "fit-pnorm": ("fit_pnorm", "Measure a generator's latent distribution (P-norm statistics)."),
+    "fit-sigma": ("fit_sigma", "Estimate how far a generator's weights may be moved in tuning."),
     "sample": ("sample", "Draw images from a generator."),
     "info": ("info", "Say what a model file is."),
     "convert": ("convert", "Write a generator as safetensors or rosinality .pt."),

@@ -21,6 +21,8 @@ from latentopt.generators.checkpoints import (
 from latentopt.generators.model_files import Checkpoint, Source, read_checkpoint, resolve
 from latentopt.generators.restricted_pickle import Record
 from latentopt.generators.weights import build, looks_like
+from latentopt.sigma import FORMAT as SIGMA_FORMAT
+from latentopt.sigma import parse_sigma
 
 LAYOUTS = {
     "nvidia": "NVIDIA pickle",
@@ -101,6 +103,8 @@ def _safetensors(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
         return _statistics(checkpoint)
     if form == DELTA_FORMAT:
         return _delta(checkpoint)
+    if form == SIGMA_FORMAT:
+        return _sigma(checkpoint)
     if form.startswith("latentopt-"):
         kind, size = form.removeprefix("latentopt-").rsplit("-", 1)[0], sum(x.numel() for x in contents.values())
         return {"kind": f"latentopt {kind}", "format": form, "numbers": size, **_card(checkpoint)}
@@ -140,6 +144,21 @@ def _delta(checkpoint: Checkpoint) -> dict[str, Any]:
         "bytes": checkpoint.path.stat().st_size,
         "about": delta.about,
         "use": "sample, convert (--delta FILE), with the generator of this fingerprint",
+    }
+
+
+def _sigma(checkpoint: Checkpoint) -> dict[str, Any]:
+    sigma = parse_sigma(checkpoint.contents, checkpoint.metadata, str(checkpoint.path))
+    return {
+        "kind": "sigma: how far weights may be moved",
+        "origin": sigma.origin,
+        "fingerprint": sigma.fingerprint,
+        "base": sigma.base,
+        "weights": len(sigma.tensors),
+        "values": sum(x.numel() for x in sigma.tensors.values()),
+        "medians": {name: float(x.median()) for name, x in sigma.tensors.items()},
+        "card": sigma.card,
+        "use": "tuning with the epsilon space, for the generator with this fingerprint (or, less exactly, base)",
     }
 
 

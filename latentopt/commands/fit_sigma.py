@@ -1,0 +1,173 @@
+"""`latentopt fit-sigma`: estimate how far each weight of a generator may be moved."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from latentopt.commands.fit_pnorm import Count, check_writable
+from latentopt.errors import StatisticsError, UsageError
+from latentopt.terminal import escape_controls
+
+if TYPE_CHECKING:
+    from latentopt.protocols import Generator
+    from latentopt.sigma import Sigma
+
+SMALL_SIGMA = 1e-3  # the paper counts these (its Table 6)
+STEADY = 0.9  # least correlation between two halves of the samples
+
+
+class Positive(click.ParamType):
+    """A finite number above 0."""
+
+    name = "number"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = math.nan
+        if not 0 < number < math.inf:
+            self.fail(f"{value!r} is not a finite number above 0", param, ctx)
+        return number
+
+
+@click.command()
+@click.option("--network", default="portraits", show_default=True, help="A bundled generator or a checkpoint file.")
+@click.option(
+    "--layers",
+    default="convs:6",
+    show_default=True,
+    help="Which weights: all, convs, convs:N (the last N), or globs such as 'synthesis.b64.*', joined by commas.",
+)
+@click.option("--samples", type=Count(), default="256", show_default=True, help="Pictures to draw.")
+@click.option("--probes", type=Count(), default="1", show_default=True, help="Backward passes for each picture.")
+@click.option(
+    "--features",
+    type=click.Choice(["image", "perceptual"]),
+    default="image",
+    show_default=True,
+    help="What the influence of a weight is measured in.",
+)
+@click.option(
+    "--amount",
+    type=Positive(),
+    default="0.1",
+    show_default=True,
+    help="Root-mean-square change of a pixel ([-1,1]) by a random draw of all weights.",
+)
+@click.option("--damping", type=Positive(), default="0.1", show_default=True, help="Bounds sigma of idle weights.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--batch", type=Count(), default="4", show_default=True, help="Pictures at once: speed and memory only.")
+@click.option("--out", type=click.Path(path_type=Path), help="Default: sigma/<generator>.safetensors")
+@click.option("--overwrite", is_flag=True, help="Replace the output whatever it is.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:<index> or mps.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def command(
+    network: str,
+    out: Path | None,
+    overwrite: bool,
+    device: str,
+    quiet: bool,
+    batch: int,
+    **settings: object,
+) -> None:
+    """Estimate sigma: how far each weight of a generator may be moved when it is tuned to an image.
+
+    Draws pictures and measures how strongly they depend on each weight; sigma is the inverse of that, scaled so that a
+    random draw of all weights changes the picture by the stated amount. No data, no training. Finished fits are not
+    repeated.
+
+    \b
+    Example:
+      latentopt fit-sigma
+      latentopt fit-sigma --network ffhq.pkl --layers convs --samples 128
+    """
+    if out is not None and out.suffix != ".safetensors":
+        raise UsageError(f"--out {out}: sigma is written as .safetensors")
+    check_writable(out or Path("sigma/x.safetensors"))
+
+    from latentopt.devices import choose_device
+    from latentopt.generators.checkpoints import load_generator
+    from latentopt.progress import Progress
+    from latentopt.sigma import FOLDER
+    from latentopt.sigma_fit import fit_sigma
+
+    generator = load_generator(network, device=choose_device(device))
+    out = out or FOLDER / f"{generator.name}.safetensors"
+    sigma = None if overwrite else read_existing(out, generator)
+    if sigma is not None and all(sigma.card.get(key) == value for key, value in settings.items()):
+        click.echo(f"already fitted: {escape_controls(str(out))}")
+    else:
+        with Progress(int(settings["samples"]), "fit-sigma", unit="picture", quiet=quiet) as progress:
+            sigma = fit_sigma(generator, batch=batch, on_progress=progress.advance, **settings)
+        sigma.save(out)
+    show(sigma, generator, out)
+
+
+def read_existing(out: Path, generator: Generator) -> Sigma | None:
+    """The estimate already at `out`. Raises StatisticsError for what a new one must not replace."""
+    from latentopt.sigma import Sigma
+
+    if not out.exists():
+        return None
+    remedy = "--overwrite replaces the file, --out chooses another"
+    try:
+        sigma = Sigma.load(out, generator)
+    except StatisticsError as error:
+        raise StatisticsError(f"{error}\n{remedy}") from error
+    if sigma.origin != "estimated" or sigma.fingerprint != generator.fingerprint:
+        raise StatisticsError(f"{out}: was learned in a training, not estimated; {remedy}")
+    return sigma
+
+
+def show(sigma: Sigma, generator: Generator, out: Path) -> None:
+    """What was measured, for people: a table of the layers, the amounts, and the file."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from latentopt.sigma import find_sigma
+
+    console, card = Console(), sigma.card
+    if not console.is_terminal:
+        console.width = 120  # a file or a pipe has no width to fit
+    table = Table(Column("weight", overflow="fold"), box=box.SIMPLE_HEAD)
+    for heading in ("number", "5 %", "sigma 50 %", "95 %", f"< {SMALL_SIGMA:g}", "of the change"):
+        table.add_column(heading, justify="right")
+    for name, row in rows(sigma).items():
+        table.add_row(name, *row)
+    console.print(table)
+    lines = {
+        "generator": f"{generator.name} ({generator.fingerprint})",
+        "amount": f"{card['measured']:.4f} measured, {card['first_order']:.4f} to first order",
+        "halves": f"correlation {card['halves'] or 0:.3f} of log sigma between two halves of the {card['samples']} samples",
+        "sigma": str(out),
+    }
+    for key, text in lines.items():
+        click.echo(escape_controls(f"{key:<12} {text}"))
+    if (card["halves"] or 1) < STEADY:
+        click.echo("warning: the halves differ: draw more --samples", err=True)
+    found = find_sigma(generator)
+    if found is not None and found[1].resolve() != out.resolve():
+        click.echo(
+            escape_controls(f"note: by default {found[1]} is used, which is {found[0].origin}; name this one"), err=True
+        )
+    elif found is None:
+        click.echo("note: it is found by itself only in ./sigma or beside the generator's file", err=True)
+
+
+def rows(sigma: Sigma) -> dict[str, list[str]]:
+    """Number, quantiles, share of small values, share of the picture's change, for each weight."""
+    import numpy as np
+
+    table = {}
+    for name, tensor in sigma.tensors.items():
+        values = tensor.flatten().numpy()
+        quantiles = [f"{q:.3g}" for q in np.quantile(values, [0.05, 0.5, 0.95])]
+        small = f"{100 * (values < SMALL_SIGMA).mean():.2f} %"
+        table[name] = [f"{values.size:,}", *quantiles, small, f"{100 * sigma.card['shares'][name]:.1f} %"]
+    return table
