@@ -119,7 +119,7 @@ def sample_attributes(seeds: Tensor | Sequence[int]) -> Tensor:
     numbers = np.asarray(seeds.cpu() if isinstance(seeds, Tensor) else list(seeds))
     if numbers.size and (numbers.ndim != 1 or numbers.dtype.kind not in "iu" or numbers.min() < 0):
         raise UsageError("portrait seeds must be a flat list of whole numbers of at least 0")
-    # Sums of 12 centred uniforms are normal to well within the needs here, but Box-Muller is exact.
+    # Box-Muller transform: exactly normal from two uniforms.
     u = _uniforms(numbers.reshape(-1), 2 * len(NAMES))
     u1, u2 = u[:, ::2], u[:, 1::2]
     normal = np.sqrt(-2 * np.log(u1)) * np.cos(2 * np.pi * u2)
@@ -202,7 +202,10 @@ def cached(
 
     Raises:
         ImageError: a file of that name is not such an array.
+        UsageError: n, resolution or chunk below 1, or start_seed below 0.
     """
+    if min(n, resolution, chunk) < 1 or start_seed < 0:
+        raise UsageError(f"cannot draw {n} portraits of {resolution} pixels from seed {start_seed}, {chunk} at a time")
     name = f"portraits-v{VERSION}-{resolution}px-{start_seed}-{n}.npy"
     path, partial = Path(directory) / name, Path(directory) / f"{name}.partial"
     if not path.exists():
@@ -226,7 +229,10 @@ def _draw_to(partial: Path, n: int, resolution: int, start_seed: int, chunk: int
     """Fill the array of a partial file; the count of finished images lies beside it."""
     progress = partial.with_suffix(".done")
     shape = (n, 3, resolution, resolution)
-    done = int(progress.read_text()) if progress.exists() and partial.exists() else 0
+    count = progress.read_bytes() if progress.exists() and partial.exists() else b""
+    done = int(count) if count.isdigit() else 0  # no number: a crash left the file empty
+    if done:
+        _mapped(partial, shape, "r")  # opening to write would lengthen a file cut short with zeros
     array = _mapped(partial, shape, "r+") if done else open_memmap(partial, "w+", np.uint8, shape)
     for start in range(done, n, chunk):
         stop = min(start + chunk, n)
