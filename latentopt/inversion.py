@@ -89,7 +89,7 @@ class Inversion:
     def load(folder: Path) -> Inversion:
         """Read what `save` wrote; the images come back as 8-bit levels. Raises CheckpointError naming the file."""
         folder = Path(folder)
-        run = _read_run(folder)
+        run = read_run(folder)
         inputs = GeneratorInputs.load(folder / "inputs.safetensors")
         if run.get("tuned"):
             inputs = inputs.replace(deltas=Delta.load(folder / DELTA_FILE).deltas())
@@ -112,7 +112,8 @@ class Inversion:
             )
 
 
-def _read_run(folder: Path) -> dict[str, Any]:
+def read_run(folder: Path) -> dict[str, Any]:
+    """The run.json of a result. Raises CheckpointError where there is none, or one that cannot be read."""
     path = folder / "run.json"
     if not path.is_file():
         raise CheckpointError(f"{folder}: no finished inversion there (no run.json); run latentopt invert first")
@@ -126,7 +127,7 @@ def is_complete(folder: Path, key: str) -> bool:
     """Whether `folder` holds the finished result of exactly the run that `key` (see latentopt.manifest.run_key) names."""
     folder = Path(folder)
     try:
-        run = _read_run(folder)
+        run = read_run(folder)
     except CheckpointError:
         return False
     files = (*RUN_FILES, DELTA_FILE) if run.get("tuned") else RUN_FILES

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import copy
+import csv
+import os
+import shutil
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from latentopt import run as run_module
+from latentopt.commands import main
+from latentopt.generators.checkpoints import save_generator
 from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from latentopt.images import save_png
+from latentopt.pnorm_fit import fit_pnorm
 from latentopt.types import GeneratorInputs
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -52,3 +62,76 @@ def tiny_inputs(tiny_generator) -> GeneratorInputs:
     rng = torch.Generator().manual_seed(1)
     z = torch.randn(3 * tiny_generator.num_ws, tiny_generator.z_dim, generator=rng)
     return GeneratorInputs(tiny_generator.mapping(z).unflatten(0, (3, -1)))
+
+
+# ---- the command line on a tiny generator and three small photos
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory) -> Path:
+    """A folder with net/tiny.safetensors (16x16 pixels), its statistics, and three small photos."""
+    folder = tmp_path_factory.mktemp("prepared")
+    generator = make_tiny_generator(channels=(8, 6, 4))
+    save_generator(generator, folder / "net" / "tiny.safetensors")
+    fit_pnorm(generator, 2000, batch=1000).save(folder / "pnorm_stats" / "tiny.safetensors")
+    for i, name in enumerate("abc"):
+        photo(folder / "photos" / f"{name}.png", i)
+    return folder
+
+
+def photo(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    blocks = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    save_png(path, blocks.repeat_interleave(5, 1).repeat_interleave(5, 2))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, prepared) -> Path:
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def latentopt(monkeypatch, capsys):
+    """Run the command line as `main` does: (exit code, stdout, stderr)."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["latentopt", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return call
+
+
+def rows(folder: Path) -> dict[str, dict]:
+    with (folder / "summary.csv").open(newline="") as stream:
+        return {row["name"]: row for row in csv.DictReader(stream)}
+
+
+def w(folder: Path) -> np.ndarray:
+    with np.load(folder / "projected_w.npz") as arrays:
+        return arrays["w"]
+
+
+def finished(folder: Path) -> dict[str, int]:
+    """The images that count as done, with the time of their record."""
+    return {p.parent.name: p.stat().st_mtime_ns for p in folder.rglob("run.json")}
+
+
+def interrupt(monkeypatch, after: int, *numbers: int) -> None:
+    """Send this process signals once `after` measurements were made."""
+    plain, count = run_module.minimise, [0]
+
+    def minimise(problem, state):
+        for step in plain(problem, state):
+            count[0] += 1
+            if count[0] == after:
+                for number in numbers:
+                    os.kill(os.getpid(), number)
+            yield step
+
+    monkeypatch.setattr(run_module, "minimise", minimise)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,15 @@ def interruptible() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler or signal.SIG_DFL)
 
 
-def work(inverter: Inverter, items: list[Unread], outdir: Path, save_video: bool, quiet: bool) -> list[dict]:
+def work(
+    inverter: Inverter,
+    items: list[Unread],
+    outdir: Path,
+    save_video: bool = False,
+    quiet: bool = False,
+    verb: str = "inverting",
+) -> list[dict]:
+    """Do the work under a progress line; a row for the summary of each image. Raises ImageError if none could be read."""
     from latentopt.inverter import Failed, Finished, Progressed
     from latentopt.progress import Progress
 
@@ -63,7 +71,7 @@ def work(inverter: Inverter, items: list[Unread], outdir: Path, save_video: bool
     rows: list[dict] = []
     unreadable = 0
     frames: dict[str, list] = {}
-    with Progress(total, "inverting", unit="image steps", quiet=quiet) as progress, interruptible() as interrupted:
+    with Progress(total, verb, unit="image steps", quiet=quiet) as progress, interruptible() as interrupted:
         for event in inverter.invert(items, interrupted):
             if isinstance(event, Progressed):
                 mean = sum(event.step.best_loss) / len(event.step.best_loss)
@@ -93,12 +101,20 @@ def work(inverter: Inverter, items: list[Unread], outdir: Path, save_video: bool
 def _row(inversion: Any) -> dict:
     record = inversion.manifest
     row = {"name": inversion.name, "status": "ok", **record["metrics"]}
+    before = record.get("tuned_from", {}).get("metrics", {})
+    row |= {f"{name}_before": before[name] for name in ("psnr", "ssim", "perceptual") if name in before}
     row |= {
         "seconds": record["seconds"]["optimisation"],
         "steps": record["steps"],
         "stop_reason": record["stop_reason"],
     }
     return row
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else "-"
 
 
 def _keep_frames(frames: dict[str, list], event: Any) -> None:
@@ -132,17 +148,19 @@ def _write_video(frames: list, inversion: Any, outdir: Path) -> None:
     save_video([*frames, *[last] * 10], outdir / inversion.name / "proj.webp")
 
 
-def report(rows: list[dict], outdir: Path, recipe: str) -> int:
-    """Print the table, write the summary, and say by the exit code whether all is well."""
+COLUMNS = {"psnr": "psnr", "ssim": "ssim", "perceptual": "perceptual", "radius": "radius", "seconds": "seconds"}
+
+
+def report(rows: list[dict], outdir: Path, title: str, columns: Mapping[str, str] = COLUMNS) -> int:
+    """Print the table, write the summary, and say by the exit code whether all is well. columns: {of a row: heading}."""
     from rich.console import Console
     from rich.table import Table
 
     from latentopt.summary import write_summary
 
-    columns = ("psnr", "ssim", "perceptual", "radius", "seconds")
-    table = Table("image", *columns, title=f"recipe {recipe}", title_justify="left")
+    table = Table("image", *columns.values(), title=title, title_justify="left")
     for row in rows:
-        figures = [f"{row[name]:.4g}" if isinstance(row.get(name), float) else "-" for name in columns]
+        figures = [_figure(row.get(name)) for name in columns]
         table.add_row(row["name"], *(figures if row["status"] == "ok" else ["failed"] + ["-"] * (len(columns) - 1)))
     Console(width=None if Console().is_terminal else 100).print(table)
     write_summary(outdir, rows)

@@ -37,7 +37,7 @@ def resolve_recipe(recipe: str | None, settings: list[str], **options: Any) -> R
         settings = [f"stages.0.optimize.0.clip={clip}", *settings]
     given = [f"stages.0.{key}={options[key]}" for key in ("steps", "lr") if options[key] is not None]
     if options["init"] is not None:
-        given.append(f"stages.0.init={_init(options['init'])}")
+        given.append(f"stages.0.init={start_entry(options['init'])}")
     if options["batch"] is not None:
         given += [f"stages.{i}.batch={options['batch']}" for i in range(len(found.stages))]
     if options["terms"] is not None:
@@ -45,7 +45,7 @@ def resolve_recipe(recipe: str | None, settings: list[str], **options: Any) -> R
     return found.override([*given, *settings])
 
 
-def _init(text: str) -> str:
+def start_entry(text: str) -> str:
     """A start's name, or `file:PATH`, as TOML."""
     name, _, path = text.partition(":")
     return f"{{name = 'file', path = {json.dumps(path, ensure_ascii=False)}}}" if name == "file" and path else text
@@ -136,7 +136,7 @@ def command(
         reading = (("fit", fit), ("alpha", alpha), ("dtype", dtype), ("network", generator.name))
         inverter = Inverter(generator, resolved, seed, outdir, reading)
         rows = work(inverter, items, outdir, save_video, quiet)
-        return report(rows, outdir, resolved.name)
+        return report(rows, outdir, f"recipe {resolved.name}")
 
 
 def find_items(images: tuple[str, ...], generator: StyleGAN2, fit: Any, alpha: Any) -> list[Unread]:

@@ -1,0 +1,271 @@
+"""latentopt tune: change the generator's weights so that it draws inverted images better."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from latentopt.commands.batches import load_network, report, work
+from latentopt.commands.invert import find_items, start_entry
+from latentopt.errors import CheckpointError, UsageError
+from latentopt.recipe import Recipe
+from latentopt.terminal import escape_controls
+
+if TYPE_CHECKING:
+    from latentopt.generators.stylegan2 import StyleGAN2
+    from latentopt.inverter import Inverter
+    from latentopt.tuning import EarlierResult
+
+SIGMA_FOLDER = Path("sigma")
+COLUMNS = {
+    "psnr_before": "psnr before",
+    "psnr": "after",
+    "perceptual_before": "perceptual before",
+    "perceptual": "after",
+    "frechet": "corruption",
+    "seconds": "seconds",
+    "tuned": "parameters",
+    "peak_mb": "peak MB",
+}
+
+
+@click.command("tune", short_help="Tune the generator's weights to inverted images.")
+@click.argument("sources", nargs=-1, metavar="[RUN | IMAGES]", type=click.Path())
+@click.option("--method", default="wrangan", show_default=True, help="pti, weights, wrangan, ..., or a TOML file.")
+@click.option("--network", help="Generator; by default the one that RUN was made with (IMAGES: portraits).")
+@click.option("--init", help="IMAGES: start of their inversion (see latentopt invert).")
+@click.option("--steps", "--num-steps", type=int, help="Optimisation steps of the tuning.")
+@click.option("--lr", type=float, help="Learning rate of the tuning.")
+@click.option("--layers", help="Weights to tune: all, convs, convs:N (the last N), or globs joined by commas.")
+@click.option("--rank", type=int, help="Rank of each weight's change (lowrank).")
+@click.option("--sigma", type=click.Path(), help="Sigma file of the epsilon space; found or estimated by default.")
+@click.option("--shared", is_flag=True, help="One change of the weights for all images (of one subject).")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any entry of the tuning's recipe.")
+@click.option(
+    "--outdir",
+    default="out",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Output folder: where the newest run is looked for, and IMAGES are inverted.",
+)
+@click.option("--to", type=click.Path(path_type=Path), help="Folder of the results; by default RUN/tuned-METHOD.")
+@click.option("--corruption", default=1000, show_default=True, type=int, help="Pictures to measure it with; 0: not.")
+@click.option("--seed", default=0, show_default=True, type=int, help="Random seed.")
+@click.option("--batch", type=int, help="Images at once (only speed and memory depend on it).")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
+@click.option("--overwrite", is_flag=True, help="Do finished images again.")
+@click.option("-n", "--dry-run", is_flag=True, help="Print the resolved recipe of the tuning and stop.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def command(
+    sources: tuple[str, ...],
+    method: str,
+    network: str | None,
+    init: str | None,
+    outdir: Path,
+    to: Path | None,
+    corruption: int,
+    seed: int,
+    device: str,
+    dtype: str,
+    overwrite: bool,
+    dry_run: bool,
+    quiet: bool,
+    **options: Any,
+) -> int:
+    """Tune the generator's weights to each image of RUN, the folder of an inversion (the newest in --outdir by default).
+
+    IMAGES (files, folders, globs) are inverted first, as the method's recipe says. Every tuned image gets a folder as from
+    latentopt invert, and in it delta.safetensors: what was added to the weights. latentopt convert bakes it into a
+    generator, latentopt sample draws with it.
+
+    \b
+    Examples:
+      latentopt tune --method wrangan
+      latentopt tune out/anna --method pti --steps 200
+      latentopt tune photos/ --method lowrank --rank 2 --network ffhq.pkl
+    """
+    found = _method(method)
+    if corruption and corruption < 4:
+        raise UsageError(f"--corruption {corruption}: needs 4 pictures or more, or 0 to leave it out")
+    results, run = (None, outdir / Path(method).stem) if _are_images(sources) else _earlier(sources, outdir)
+    if results is None:
+        inversion = _inversion(found, init, options["batch"])
+    elif init is not None:
+        raise UsageError("--init goes with IMAGES: the results of a run are where the tuning starts")
+    resolved = _tuning(found, inversion if results is None else _recipe_of(results), options)
+    if dry_run:
+        click.echo(resolved.dump(), nl=False)
+        return 0
+    if results is None:
+        generator = load_network(network or "portraits", device, dtype, False)
+        results = _invert(sources, generator, inversion, run, seed, dtype, quiet)
+    else:
+        generator = load_network(
+            network or results[0].record["generator"].get("source", "portraits"), device, dtype, False
+        )
+    if options["shared"] and not options["batch"]:
+        resolved = resolved.override([f"stages.{i}.batch={len(results)}" for i in range(len(resolved.stages))])
+    return _tune(
+        results,
+        resolved,
+        generator,
+        to or run / f"tuned-{Path(method).stem}",
+        seed,
+        dtype,
+        corruption,
+        overwrite,
+        quiet,
+    )
+
+
+def _method(method: str) -> Recipe:
+    found = Recipe.load(method)
+    if found.split()[1] is None:
+        from latentopt.tuning import tuning_recipe
+
+        tuning_recipe(found, found)  # says which recipes tune
+    return found
+
+
+def _are_images(sources: tuple[str, ...]) -> bool:
+    """Whether SOURCES are pictures: a single folder with a finished inversion in it is a run."""
+    if len(sources) != 1 or not Path(sources[0]).is_dir():
+        return bool(sources)
+    return next(Path(sources[0]).rglob("run.json"), None) is None
+
+
+def _earlier(sources: tuple[str, ...], outdir: Path) -> tuple[list[EarlierResult], Path]:
+    """The results to go on from, and the folder of their run."""
+    from latentopt.tuning import find_results, newest_run
+
+    if sources:
+        return find_results(Path(sources[0])), Path(sources[0])
+    if not outdir.is_dir():
+        raise CheckpointError(f"{outdir}: no such folder; run latentopt invert first, or name a run or images")
+    results = newest_run(outdir)
+    first = results[0]
+    run = first.folder if first.folder == outdir else _above(first.folder, first.name)
+    click.echo(escape_controls(f"tuning the newest run: {run} ({len(results)} images)"), err=True)
+    return results, run
+
+
+def _above(folder: Path, name: str) -> Path:
+    return folder.parents[len(Path(name).parts) - 1]
+
+
+def _recipe_of(results: list[EarlierResult]) -> Recipe:
+    recipes = {result.record["recipe"]["digest"]: result for result in results}
+    if len(recipes) > 1:
+        names = ", ".join(sorted(str(result.folder) for result in recipes.values()))
+        raise UsageError(f"these results were made by different recipes ({names}); tune those of one at a time")
+    return results[0].recipe
+
+
+def _inversion(method: Recipe, init: str | None, batch: int | None) -> Recipe:
+    """What inverts IMAGES: the method's own first stages, or the default recipe for a method without."""
+    recipe = method.split()[0] or Recipe.load("ii2s")
+    given = [f"stages.0.init={start_entry(init)}"] if init is not None else []
+    given += [f"stages.{i}.batch={batch}" for i in range(len(recipe.stages)) if batch is not None]
+    return recipe.override(given)
+
+
+def _tuning(method: Recipe, earlier: Recipe, options: dict[str, Any]) -> Recipe:
+    from latentopt.stage import WEIGHT_SPACES
+    from latentopt.tuning import tuning_recipe
+
+    recipe = tuning_recipe(method, earlier)
+    given = []
+    for i, stage in enumerate(recipe.stages):
+        given += [f"stages.{i}.{key}={options[key]}" for key in ("steps", "lr", "batch") if options[key] is not None]
+        lenses = [(j, part) for j, part in enumerate(stage.optimize) if part["name"] in WEIGHT_SPACES]
+        for j, _ in lenses:
+            names = [key for key in ("layers", "rank", "sigma") if options[key] is not None]
+            given += [f"stages.{i}.optimize.{j}.{key}={_quoted(options[key])}" for key in names]
+            given += [f"stages.{i}.optimize.{j}.shared=true"] if options["shared"] else []
+    return recipe.override([*given, *options["settings"]])
+
+
+def _quoted(value: object) -> str:
+    import json
+
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+
+
+def _invert(
+    images: tuple[str, ...], generator: StyleGAN2, recipe: Recipe, run: Path, seed: int, dtype: str, quiet: bool
+) -> list[EarlierResult]:
+    from latentopt.tuning import find_results
+
+    items = find_items(images, generator, "crop", "composite")
+    with _folder(run):
+        report(
+            work(_inverter(generator, recipe, run, seed, dtype), items, run, quiet=quiet), run, f"recipe {recipe.name}"
+        )
+    names = {item.name for item in items}
+    return [result for result in find_results(run) if result.name in names]
+
+
+def _tune(
+    results: list[EarlierResult],
+    recipe: Recipe,
+    generator: StyleGAN2,
+    to: Path,
+    seed: int,
+    dtype: str,
+    corruption: int,
+    overwrite: bool,
+    quiet: bool,
+) -> int:
+    from dataclasses import replace
+
+    from latentopt.tuning import tuning_items
+
+    items = tuning_items(results, generator)
+    title = f"tuned by {recipe.name}"
+    if recipe.needs_sigma:
+        title += f", sigma {_ensure_sigma(recipe, generator, quiet)}"
+    with _folder(to):
+        for item in items if overwrite else ():
+            (to / item.name / "run.json").unlink(missing_ok=True)
+        inverter = replace(_inverter(generator, recipe, to, seed, dtype), corruption=corruption)
+        rows = work(inverter, items, to, quiet=quiet, verb="tuning")
+        return report(rows, to, title, COLUMNS)
+
+
+@contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    from latentopt.outputs import check_outdir, locked, sweep
+
+    check_outdir(folder)
+    with locked(folder):
+        sweep(folder)
+        yield
+
+
+def _inverter(generator: StyleGAN2, recipe: Recipe, out: Path, seed: int, dtype: str) -> Inverter:
+    from latentopt.inverter import Inverter
+
+    return Inverter(generator, recipe, seed, out, (("dtype", dtype), ("network", generator.name)))
+
+
+def _ensure_sigma(recipe: Recipe, generator: StyleGAN2, quiet: bool) -> str:
+    """Which sigma the tuning goes by, in words; one is estimated and kept where the generator has none."""
+    from latentopt.progress import Progress
+    from latentopt.sigma import find_sigma
+    from latentopt.sigma_fit import fit_sigma
+
+    found = find_sigma(generator)
+    if found is None:
+        layers = next(part["layers"] for stage in recipe.stages for part in stage.optimize if part["name"] == "epsilon")
+        path = SIGMA_FOLDER / f"{generator.name}.safetensors"
+        click.echo(escape_controls(f"{generator.name} has no sigma yet: estimating it, kept in {path}"), err=True)
+        with Progress(256, "estimating sigma", unit="sample", quiet=quiet) as progress:
+            fit_sigma(generator, layers=layers, samples=256, on_progress=progress.advance).save(path)
+        found = find_sigma(generator)
+    sigma, path = found
+    return f"{sigma.origin} ({path.parent.name}/{path.name})"
