@@ -14,8 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentopt.commands import main
-from latentopt.commands import train as train_module
+from latentopt.commands import main, train_loop
 from latentopt.data.portraits import portraits
 from latentopt.generators.checkpoints import load_discriminator, load_generator
 from latentopt.images import save_png
@@ -190,7 +189,7 @@ def test_folders_without_pictures(train, folder):
 def test_time_that_runs_out_between_two_looks_at_the_clock_loses_nothing(train, folder, monkeypatch):
     """Kept, then ended: never ended without having been kept."""
     times = iter([0.0] * 4)
-    monkeypatch.setattr(train_module, "time", SimpleNamespace(monotonic=lambda: next(times, 100.0)))
+    monkeypatch.setattr(train_loop, "time", SimpleNamespace(monotonic=lambda: next(times, 100.0)))
     assert train(*DRAWN, "--minutes", "1", "--outdir", "out", "-q")[0] == 0
     assert snapshot("out")["step"] == 2
 

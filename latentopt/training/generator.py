@@ -1,8 +1,8 @@
 """Adversarial training of a StyleGAN2 generator, resumable at any snapshot.
 
-Source: Karras et al. 2020 (losses, lazy regularisation, exponential moving average of the weights). Difference from the
-paper: the discriminator's and the generator's update of one step look at the same generated images, which saves one
-synthesis pass a step.
+Source: Karras et al. 2020 (losses, lazy regularisation, exponential moving average of the weights); WRanGAN, Algorithm 2
+(randomised weights). Difference from both: the discriminator's and the generator's update of one step look at the same
+generated images (so at the same epsilon), which saves one synthesis pass a step.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Protocol
 
@@ -24,7 +24,10 @@ from latentopt.generators.discriminator import Discriminator, DiscriminatorConfi
 from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from latentopt.storage import write_atomically
 from latentopt.training.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
+from latentopt.training.randomized import RandomizedWeights, last_convolutions
 from latentopt.types import GeneratorInputs
+
+Architecture = tuple[StyleGAN2Config, DiscriminatorConfig]
 
 
 class ImageStream(Protocol):
@@ -38,6 +41,8 @@ class GeneratorTraining:
     """Settings of one training. `images` is the number of real images shown in all; gains and rates as in the paper.
 
     Noise inputs join after `noise_from` images: from the start, a small generator paints eyes and mouths with noise.
+    The last `randomized` convolutions have weights mu + sigma * epsilon, sigma being `sigma_init` at the start; 0 is the
+    plain generator.
     """
 
     resolution: int = 64
@@ -59,6 +64,8 @@ class GeneratorTraining:
     w_avg_beta: float = 0.998
     precision: str = "bfloat16"
     seed: int = 0
+    randomized: int = 0
+    sigma_init: float = 1.0
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -81,23 +88,41 @@ class TrainingStep:
 
 
 class GeneratorTrainer:
-    """Generator, its moving average, discriminator and both optimisers; `train()` yields a record for each step."""
+    """Generator, its moving average, discriminator and both optimisers; `train()` yields a record for each step.
 
-    def __init__(self, settings: GeneratorTraining, stream: ImageStream, device: torch.device | str = "cpu") -> None:
+    `architecture` is that of the networks to start from, in place of the one that `settings` describe. `base` is the
+    fingerprint of the generator that the weights came from, None where they were random.
+    """
+
+    def __init__(
+        self,
+        settings: GeneratorTraining,
+        stream: ImageStream,
+        device: torch.device | str = "cpu",
+        architecture: Architecture | None = None,
+    ) -> None:
         self.settings, self.stream, self.device, self.step = settings, stream, torch.device(device), 0
+        self.architecture, self.base = architecture, None
         torch.manual_seed(settings.seed)
         s = settings
-        config = StyleGAN2Config(s.w_dim, s.w_dim, s.channels, mapping_layers=s.mapping_layers)
+        config, discriminator_config = architecture or (
+            StyleGAN2Config(s.w_dim, s.w_dim, s.channels, mapping_layers=s.mapping_layers),
+            DiscriminatorConfig(s.channels),
+        )
         self.generator = StyleGAN2(config).to(self.device)
-        self.discriminator = Discriminator(DiscriminatorConfig(s.channels)).to(self.device)
+        self.discriminator = Discriminator(discriminator_config).to(self.device)
         self.ema = copy.deepcopy(self.generator).requires_grad_(False)
+        names = last_convolutions(self.generator, s.randomized) if s.randomized else ()
+        self.sigma = RandomizedWeights(self.generator, names, s.sigma_init)
+        self.sigma_ema = copy.deepcopy(self.sigma).requires_grad_(False)
         precision = getattr(torch, s.precision)
         if precision != torch.float32:
             self.generator.set_precision(precision)
             self.discriminator.low_precision = precision
         self.generator.set_memory_format(torch.channels_last)
         self.discriminator.to(memory_format=torch.channels_last)
-        self.g_optimizer = self._adam(self.generator, s.path_interval if s.path_weight else None)
+        generator_and_sigma = torch.nn.ModuleList([self.generator, self.sigma])
+        self.g_optimizer = self._adam(generator_and_sigma, s.path_interval if s.path_weight else None)
         self.d_optimizer = self._adam(self.discriminator, s.r1_interval)
         self.path_mean = torch.zeros([], device=self.device)
 
@@ -123,7 +148,7 @@ class GeneratorTrainer:
             real = self.stream.batch(self.step, self.settings.batch).to(self.device)
             real = real.contiguous(memory_format=torch.channels_last)
             ws = self._ws(self.settings.batch)
-            fake = self.generator.synthesis(GeneratorInputs(ws), self._noise_mode)
+            fake = self.generator.synthesis(self._inputs(ws), self._noise_mode)
             d_loss, r1 = self._update_discriminator(real, fake.detach())
             g_loss, path = self._update_generator(fake)
             self._update_ema()
@@ -131,10 +156,14 @@ class GeneratorTrainer:
             losses = (float(x) for x in (d_loss, g_loss, r1, path))
             yield TrainingStep(self.step, self.images_seen, *losses, time.perf_counter() - started)
 
+    def _inputs(self, ws: Tensor) -> GeneratorInputs:
+        """Style vectors and, where weights are randomised, a fresh `sigma * epsilon` for all images."""
+        return GeneratorInputs(ws, deltas=self.sigma.draw() or None)
+
     def _ws(self, batch: int) -> Tensor:
         """Random style vectors [B,L,C], two a picture with probability `mixing`, crossing at a random layer."""
         generator, s = self.generator, self.settings
-        w, other = (generator.mapping(torch.randn(batch, s.w_dim, device=self.device)) for _ in range(2))
+        w, other = (generator.mapping(torch.randn(batch, generator.z_dim, device=self.device)) for _ in range(2))
         with torch.no_grad():
             generator.w_avg.lerp_(w.detach().mean(dim=0), 1 - s.w_avg_beta)
         layers = torch.arange(generator.num_ws, device=self.device)
@@ -164,7 +193,7 @@ class GeneratorTrainer:
         loss.backward()
         if s.path_weight and self.step % s.path_interval == 0:
             ws = self._ws(max(s.batch // 2, 1))
-            lengths = path_lengths(self.generator.synthesis(GeneratorInputs(ws), self._noise_mode), ws)
+            lengths = path_lengths(self.generator.synthesis(self._inputs(ws), self._noise_mode), ws)
             self.path_mean.lerp_(lengths.detach().mean(), 0.01)
             ((lengths - self.path_mean).square().mean() * (s.path_weight * s.path_interval)).backward()
             length = lengths.mean()
@@ -176,13 +205,19 @@ class GeneratorTrainer:
         s = self.settings
         half_life = min(s.ema_images, max(self.images_seen * s.ema_rampup, 1.0))
         beta = 0.5 ** (s.batch / half_life)
-        for average, current in zip(self.ema.parameters(), self.generator.parameters(), strict=True):
-            average.lerp_(current, 1 - beta)
+        for averages, network in ((self.ema, self.generator), (self.sigma_ema, self.sigma)):
+            for average, current in zip(averages.parameters(), network.parameters(), strict=True):
+                average.lerp_(current, 1 - beta)
         for average, current in zip(self.ema.buffers(), self.generator.buffers(), strict=True):
             average.copy_(current)
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What a snapshot holds the state of."""
+        return PARTS + (("sigma", "sigma_ema") if self.settings.randomized else ())
+
     def start_from(self, generator: StyleGAN2, discriminator: Discriminator) -> None:
-        """Begin with trained weights instead of random ones; the optimisers' moments start anew.
+        """Begin with trained weights (mu) instead of random ones; sigma and the optimisers' moments start anew.
 
         Raises CheckpointError where they do not fit this trainer's networks.
         """
@@ -192,24 +227,33 @@ class GeneratorTrainer:
                 network.load_state_dict(trained.state_dict())
             except RuntimeError as error:
                 raise CheckpointError(f"the weights to start from are of another size or make: {error}") from error
+        self.base = generator.fingerprint
 
     def save(self, path: Path) -> None:
         """Write a snapshot from which `load` continues exactly."""
-        state = {name: getattr(self, name).state_dict() for name in PARTS}
+        state = {name: getattr(self, name).state_dict() for name in self.parts}
         state |= {"step": self.step, "path_mean": self.path_mean, "settings": json.dumps(asdict(self.settings))}
+        if self.settings.randomized:
+            state["base"] = self.base
         write_atomically(path, lambda temporary: torch.save(state, temporary))
 
-    def load(self, path: Path) -> None:
+    def load(self, path: Path, base: str | None = None) -> None:
         """Continue from a snapshot; the number of images may differ from the one it was made with, nothing else.
 
-        Raises CheckpointError when the settings do not agree.
+        Raises CheckpointError when the settings do not agree, or `base` is not the generator that the weights came from.
         """
         state = torch.load(path, map_location=self.device, weights_only=True)
-        saved, mine = json.loads(state["settings"]), json.loads(json.dumps(asdict(self.settings)))
-        differing = [key for key in mine if key != "images" and saved.get(key) != mine[key]]
+        mine = json.loads(json.dumps(asdict(self.settings)))
+        saved = {field.name: field.default for field in fields(GeneratorTraining)} | json.loads(state["settings"])
+        differing = [key for key in mine if key != "images" and saved[key] != mine[key]]
         if differing:
             raise CheckpointError(f"{path}: made with other settings ({', '.join(differing)}); use another folder")
-        for name in PARTS:
+        self.base = state.get("base")
+        if base is not None and base != self.base:
+            raise CheckpointError(
+                f"{path}: started from another generator ({self.base}, not {base}); use another folder"
+            )
+        for name in self.parts:
             getattr(self, name).load_state_dict(state[name])
         self.step = state["step"]
         self.path_mean.copy_(state["path_mean"])

@@ -1,0 +1,53 @@
+"""What the `latentopt train` commands share: their options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _together(*options: Decorator) -> Decorator:
+    """Several options as one decorator; the help lists them in this order."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+outdir_option = click.option(
+    "--outdir",
+    default="train",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of snapshots and weights.",
+)
+cache_option = click.option(
+    "--cache",
+    default="train/data",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of training pictures.",
+)
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress.")
+folder_options = _together(outdir_option, cache_option, device_option, quiet_option)
+
+adversarial_options = _together(
+    click.option("--batch", type=int, help="Images a step."),
+    click.option("--lr", type=float),
+    click.option("--r1-gamma", type=float, help="Weight of the R1 penalty."),
+    click.option("--path-weight", type=float, help="Weight of path-length regularisation; 0 leaves it out."),
+    click.option("--noise-from", type=int, help="Images after which noise inputs join."),
+    click.option("--precision", type=click.Choice(["bfloat16", "float16", "float32"])),
+    click.option("--seed", type=int),
+    click.option("--minutes", type=float, help="Stop after this long; the same command goes on."),
+)
+images_option = click.option("--images", default=200_000, show_default=True, help="Real images to show in all.")

@@ -1,0 +1,75 @@
+"""Normally distributed weights of a generator: theta = mu + sigma * epsilon, mu being the generator's own weights.
+
+Source: WRanGAN (Algorithm 2, section 3.4): the last N convolutions are randomised, those to RGB left out. Difference from
+the paper: sigma is trained as a product of factors, for all of a convolution, for each of its output and of its input
+channels, and for each weight. One epsilon a step says next to nothing about one weight (the mean of sigma's gradient was
+measured at 0.002 to 0.02 of its spread), so that sigma per weight alone takes the paper's 200,000 steps; the factors sum
+the gradients of what they cover, and find the level in hundreds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from latentopt.errors import UsageError
+from latentopt.generators.stylegan2 import StyleGAN2
+
+SMALL = 1e-3  # below it, a standard deviation counts as small (table 6)
+
+
+class RandomizedWeights(nn.Module):
+    """The standard deviations of the weights `names` of a generator, `init` > 0 at the start.
+
+    sigma = weights * exp(level + outputs + inputs), in units of the stored weight, before the gain of the equalised
+    learning rate. Its sign means nothing, for epsilon is symmetric; it changes freely in training.
+    """
+
+    def __init__(self, generator: StyleGAN2, names: Sequence[str], init: float = 1.0) -> None:
+        super().__init__()
+        self.names, device = tuple(names), generator.device
+        shapes = [generator.get_parameter(name).shape for name in self.names]  # [O,I,k,k]
+        self.weights = nn.ParameterList(torch.ones(shape, device=device) for shape in shapes)
+        self.level = nn.ParameterList(torch.tensor(math.log(init), device=device) for _ in shapes)
+        self.outputs = nn.ParameterList(torch.zeros(shape[0], 1, 1, 1, device=device) for shape in shapes)
+        self.inputs = nn.ParameterList(torch.zeros(1, shape[1], 1, 1, device=device) for shape in shapes)
+
+    @property
+    def sigma(self) -> list[Tensor]:
+        """Signed, [O,I,k,k] each."""
+        factors = zip(self.weights, self.level, self.outputs, self.inputs, strict=True)
+        return [weight * torch.exp(level + outputs + inputs) for weight, level, outputs, inputs in factors]
+
+    def draw(self, rng: torch.Generator | None = None) -> dict[str, Tensor]:
+        """`sigma * epsilon` of a fresh epsilon ~ N(0, 1), as deltas that all images share: {weight: [1,*shape]}."""
+        drawn = [(s * torch.randn(s.shape, generator=rng, device=s.device))[None] for s in self.sigma]
+        return dict(zip(self.names, drawn, strict=True))
+
+    def magnitudes(self) -> dict[str, Tensor]:
+        """|sigma| of each weight."""
+        return {name: sigma.detach().abs() for name, sigma in zip(self.names, self.sigma, strict=True)}
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        """Quartiles and largest value of |sigma| in each weight, and the share of small ones (figure 8, table 6)."""
+        return {name: _figures(sigma) for name, sigma in self.magnitudes().items()}
+
+
+def _figures(sigma: Tensor) -> dict[str, float]:
+    values = sigma.flatten().sort().values
+    at = {"q25": 0.25, "median": 0.5, "q75": 0.75, "largest": 1.0}
+    found = {name: float(values[round(q * (len(values) - 1))]) for name, q in at.items()}
+    return found | {"small": float((values < SMALL).float().mean())}
+
+
+def last_convolutions(generator: StyleGAN2, n: int) -> tuple[str, ...]:
+    """The weights of the last `n` convolutions, those to RGB left out, from coarse to fine.
+
+    Raises UsageError when the generator has fewer.
+    """
+    names = [f"synthesis.{name}.weight" for name in generator.synthesis.layers]
+    if not 1 <= n <= len(names):
+        raise UsageError(f"{n} convolutions cannot be randomised: this generator has {len(names)}")
+    return tuple(names[-n:])
