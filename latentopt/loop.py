@@ -247,7 +247,8 @@ def _update(problem: Problem, state: State, gradients: Variables, factor: float)
     state.moments = {name: dict(optimizer.state[v]) for name, v in new.items()}
     if (state.rate != 1).any():
         for name, v in new.items():
-            new[name] = torch.lerp(old[name], v, _over(state.rate[: len(v)], v))
+            rate = _over(state.rate[: len(v)], v)
+            new[name] = torch.where(rate == 1, v, torch.lerp(old[name], v, rate))  # 1 must not even round
     for v in new.values():
         v.grad = None
     state.variables = new
