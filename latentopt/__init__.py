@@ -9,6 +9,8 @@ EXPORTS = {
     "load_discriminator": "latentopt.generators.checkpoints",
     "save_generator": "latentopt.generators.checkpoints",
     "invert": "latentopt.api",
+    "tune": "latentopt.api",
+    "Delta": "latentopt.delta",
     "Inversion": "latentopt.inversion",
     "Recipe": "latentopt.recipe",
     "GeneratorInputs": "latentopt.types",

@@ -1,4 +1,4 @@
-"""`latentopt.invert`: the inversion of images as one call."""
+"""`latentopt.invert` and `latentopt.tune`: the work on many images as one call."""
 
 from __future__ import annotations
 
@@ -17,6 +17,15 @@ from latentopt.items import Item, Unread, tensor_items
 from latentopt.outputs import check_outdir, locked
 from latentopt.protocols import Generator
 from latentopt.recipe import Recipe
+from latentopt.tuning import (
+    common_recipe,
+    find_results,
+    inversion_item,
+    recipe_of,
+    sharing,
+    tuning_items,
+    tuning_recipe,
+)
 
 
 def invert(
@@ -45,13 +54,55 @@ def invert(
     items = _items(generator, images, names, mask)
     if len({item.name for item in items}) != len(items):
         raise UsageError("two images have the same name; pass distinct names=[...]")
+    return _work(Inverter(generator, recipe, seed, None if out is None else Path(out)), items, on_event)
+
+
+def tune(
+    generator: Generator,
+    results: str | Path | Sequence[Inversion],
+    method: str | Path | Recipe = "wrangan",
+    *,
+    seed: int = 0,
+    shared: bool = False,
+    out: str | Path | None = None,
+    corruption: int = 1000,
+    on_event: Callable[[Event], None] | None = None,
+) -> list[Inversion]:
+    """Change the generator's weights so that it draws inverted images better.
+
+    results: what `invert` returned, or the folder of a run. method: a recipe that tunes weights (pti, weights, wrangan, ...);
+    its stages from the first such on are run, each image starting from its earlier result, in the space of that.
+    shared: one change of the weights for all images together. corruption: how many pictures are drawn to measure what
+    tuning did to the rest of the generator, 0 for none. The others are as for `invert`.
+
+    Returns one Inversion per image; `inputs.deltas` holds what was added to the weights, `delta()` as a file's contents.
+    Raises UsageError, CheckpointError for results of another generator or of several recipes, and InversionFailed.
+    """
+    method = method if isinstance(method, Recipe) else Recipe.load(str(method))
+    if isinstance(results, str | Path):
+        found = find_results(Path(results))
+        earlier, items = common_recipe(found), tuning_items(found, generator)
+    else:
+        for inversion in results:
+            inversion.check_generator(generator)
+        earlier, items = recipe_of(results), [inversion_item(inversion) for inversion in results]
+    recipe = tuning_recipe(method, earlier)
+    recipe = sharing(recipe, len(items)) if shared else recipe
     folder = None if out is None else Path(out)
+    return _work(Inverter(generator, recipe, seed, folder, corruption=corruption), items, on_event)
+
+
+def _work(
+    inverter: Inverter, items: Sequence[Item | Unread], on_event: Callable[[Event], None] | None
+) -> list[Inversion]:
+    """The results in order. Raises InversionFailed once all had their turn."""
+    folder = inverter.out
     if folder is not None:
         check_outdir(folder)
     found: dict[str, Inversion] = {}
     failed: list[Failed] = []
     with contextlib.nullcontext() if folder is None else locked(folder):
-        for event in Inverter(generator, recipe, seed, folder).invert(items):
+        for event in inverter.invert(items):
             if on_event is not None:
                 on_event(event)
             if isinstance(event, Failed):

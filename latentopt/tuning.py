@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +20,7 @@ from latentopt.inversion import Inversion, read_run
 from latentopt.items import Item, Start, Unread
 from latentopt.protocols import Generator
 from latentopt.recipe import Recipe, recipe_names
-from latentopt.stage import OTHER_SPACES
+from latentopt.stage import OTHER_SPACES, WEIGHT_SPACES
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,33 @@ def tuning_recipe(method: Recipe, earlier: Recipe) -> Recipe:
     stages = [replace(stage, optimize=tuple(_in_space(stage.optimize, space))) for stage in tuning.stages]
     stages[0] = replace(stages[0], init={"name": "previous"})
     return replace(tuning, stages=tuple(stages))
+
+
+def common_recipe(results: Sequence[EarlierResult]) -> Recipe:
+    """The recipe that all of them were made by. Raises UsageError where there are several."""
+    by_recipe = {result.record["recipe"]["digest"]: str(result.folder) for result in results}
+    if len(by_recipe) > 1:
+        folders = ", ".join(sorted(by_recipe.values()))
+        raise UsageError(f"these results were made by different recipes ({folders}); tune those of one at a time")
+    return results[0].recipe
+
+
+def recipe_of(inversions: Sequence[Inversion]) -> Recipe:
+    """The recipe that all of them were made by. Raises UsageError where there are none, or several recipes."""
+    tables = {inversion.manifest["recipe"]["digest"]: inversion.recipe_toml for inversion in inversions}
+    if len(tables) != 1:
+        raise UsageError(f"results of one recipe are tuned at a time; these are of {len(tables)}")
+    return Recipe.from_table(tomllib.loads(next(iter(tables.values()))))
+
+
+def sharing(recipe: Recipe, images: int) -> Recipe:
+    """The same recipe with one change of the weights for all `images`, which then are one batch."""
+
+    def share(part: dict) -> dict:
+        return part | {"shared": True} if part["name"] in WEIGHT_SPACES else part
+
+    stages = (replace(s, optimize=tuple(share(p) for p in s.optimize), batch=images) for s in recipe.stages)
+    return replace(recipe, stages=tuple(stages))
 
 
 def _latents(parts: Sequence[dict]) -> list[dict]:

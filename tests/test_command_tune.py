@@ -200,9 +200,7 @@ def test_not_a_number_rolls_back_or_fails_alone(tuned, latentopt, monkeypatch):
     def spoilt(self, view):
         calls.append(1)
         value = plain(self, view)
-        if len(calls) in (4, 5):
-            value = torch.where(torch.arange(len(value)) == 1, value * float("nan"), value)
-        return value
+        return value * value.new_tensor([1, float("nan"), 1]) if len(calls) in (4, 5) else value
 
     arguments = ("tune", "out", "--method", "weights.toml", "-q")
     assert latentopt(*arguments, "--to", "whole")[0] == 0

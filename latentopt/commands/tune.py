@@ -89,6 +89,8 @@ def command(
       latentopt tune out/anna --method pti --steps 200
       latentopt tune photos/ --method lowrank --rank 2 --network ffhq.pkl
     """
+    from latentopt.tuning import common_recipe, sharing
+
     found = _method(method)
     if corruption and corruption < 4:
         raise UsageError(f"--corruption {corruption}: needs 4 pictures or more, or 0 to leave it out")
@@ -97,7 +99,7 @@ def command(
         inversion = _inversion(found, init, options["batch"])
     elif init is not None:
         raise UsageError("--init goes with IMAGES: the results of a run are where the tuning starts")
-    resolved = _tuning(found, inversion if results is None else _recipe_of(results), options)
+    resolved = _tuning(found, inversion if results is None else common_recipe(results), options)
     if dry_run:
         click.echo(resolved.dump(), nl=False)
         return 0
@@ -108,8 +110,8 @@ def command(
         generator = load_network(
             network or results[0].record["generator"].get("source", "portraits"), device, dtype, False
         )
-    if options["shared"] and not options["batch"]:
-        resolved = resolved.override([f"stages.{i}.batch={len(results)}" for i in range(len(resolved.stages))])
+    if options["shared"]:
+        resolved = sharing(resolved, options["batch"] or len(results))
     return _tune(
         results,
         resolved,
@@ -158,14 +160,6 @@ def _above(folder: Path, name: str) -> Path:
     return folder.parents[len(Path(name).parts) - 1]
 
 
-def _recipe_of(results: list[EarlierResult]) -> Recipe:
-    recipes = {result.record["recipe"]["digest"]: result for result in results}
-    if len(recipes) > 1:
-        names = ", ".join(sorted(str(result.folder) for result in recipes.values()))
-        raise UsageError(f"these results were made by different recipes ({names}); tune those of one at a time")
-    return results[0].recipe
-
-
 def _inversion(method: Recipe, init: str | None, batch: int | None) -> Recipe:
     """What inverts IMAGES: the method's own first stages, or the default recipe for a method without."""
     recipe = method.split()[0] or Recipe.load("ii2s")
@@ -176,7 +170,7 @@ def _inversion(method: Recipe, init: str | None, batch: int | None) -> Recipe:
 
 def _tuning(method: Recipe, earlier: Recipe, options: dict[str, Any]) -> Recipe:
     from latentopt.stage import WEIGHT_SPACES
-    from latentopt.tuning import tuning_recipe
+    from latentopt.tuning import sharing, tuning_recipe
 
     recipe = tuning_recipe(method, earlier)
     given = []
@@ -186,8 +180,8 @@ def _tuning(method: Recipe, earlier: Recipe, options: dict[str, Any]) -> Recipe:
         for j, _ in lenses:
             names = [key for key in ("layers", "rank", "sigma") if options[key] is not None]
             given += [f"stages.{i}.optimize.{j}.{key}={_quoted(options[key])}" for key in names]
-            given += [f"stages.{i}.optimize.{j}.shared=true"] if options["shared"] else []
-    return recipe.override([*given, *options["settings"]])
+    recipe = recipe.override([*given, *options["settings"]])
+    return sharing(recipe, options["batch"] or recipe.stages[0].batch) if options["shared"] else recipe
 
 
 def _quoted(value: object) -> str:
