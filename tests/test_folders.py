@@ -56,7 +56,7 @@ def test_an_unchanged_folder_is_read_once(pictures, tmp_path, reads):
     again, _ = folder_images(pictures, tmp_path / "cache", 8)
     assert reads == ["a.png", "b.png", "c.png"]
     assert np.array_equal(first, again)
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".json", ".npy"]
 
 
 def touched(folder: Path) -> None:
@@ -94,6 +94,16 @@ def test_broken_pictures_are_passed_over_and_named(pictures, tmp_path):
     assert images.shape == (2, 3, 8, 8)
     assert len(skipped) == 1
     assert "a.png" in skipped[0]
+    assert folder_images(pictures, tmp_path / "cache", 8)[1] == skipped, "named again when the array is there already"
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+def test_a_damaged_cache_names_the_file_and_the_remedy(pictures, tmp_path, suffix):
+    folder_images(pictures, tmp_path / "cache", 8)
+    damaged = next((tmp_path / "cache").glob(f"*{suffix}"))
+    damaged.write_bytes(b"half")
+    with pytest.raises(ImageError, match=r"damaged.*delete both"):
+        folder_images(pictures, tmp_path / "cache", 8)
 
 
 def test_a_folder_without_a_readable_picture(pictures, tmp_path):

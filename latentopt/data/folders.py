@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
 
 from latentopt.errors import ImageError
 from latentopt.images import find_images, read_image, to_uint8
-from latentopt.storage import write_atomically
+from latentopt.storage import write_atomically, write_text
 
 
 def folder_images(folder: Path, cache: Path, resolution: int) -> tuple[np.ndarray, list[str]]:
     """The pictures of `folder`, centre-cropped and resized: uint8 [n,3,H,W] (memory-mapped), and what was skipped and why.
 
-    The array lies in `cache`; its name holds the files' names, sizes and times, so that a changed folder is read again.
-    Raises ImageError when no picture can be read.
+    The array lies in `cache`, the list beside it; their name holds the files' names, sizes and times, so that a changed
+    folder is read again. Raises ImageError when no picture can be read, or the array is damaged.
     """
     sources = find_images([folder])
     digest = hashlib.sha256(str(resolution).encode())
     for source in sources:
         stat = source.path.stat()
         digest.update(f"{source.path}:{stat.st_size}:{stat.st_mtime_ns}\n".encode(errors="surrogateescape"))
-    path, skipped = cache / f"folder-{resolution}px-{digest.hexdigest()[:16]}.npy", []
-    if not path.exists():
-        images = []
+    path = cache / f"folder-{resolution}px-{digest.hexdigest()[:16]}.npy"
+    notes = path.with_suffix(".json")
+    if not path.exists() or not notes.exists():
+        images, skipped = [], []
         for source in sources:
             try:
                 image = read_image(source.path, (resolution, resolution)).image
@@ -36,4 +38,10 @@ def folder_images(folder: Path, cache: Path, resolution: int) -> tuple[np.ndarra
         if not images:
             raise ImageError(f"{folder}: none of its {len(sources)} pictures can be read")
         write_atomically(path, lambda temporary: np.save(temporary, np.stack(images)))
-    return np.load(path, mmap_mode="r", allow_pickle=False), skipped
+        write_text(notes, json.dumps(skipped))
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False), json.loads(notes.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ImageError(
+            f"{path} or {notes.name} is damaged ({error}): delete both, and the folder is read again"
+        ) from error
