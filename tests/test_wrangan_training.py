@@ -130,6 +130,24 @@ def test_gradients_reach_mu_and_sigma():
     torch.testing.assert_close(generator.synthesis(GeneratorInputs(ws), "none"), image, rtol=1e-4, atol=1e-5)
 
 
+def test_the_level_is_kept():
+    """Whatever the factors: the mean of log sigma over all weights, apart from `weights` of root mean square 1."""
+    generator, _ = random_pair()
+    randomized = RandomizedWeights(generator, last_convolutions(generator, 4), 0.25, keep_level=True)
+    with torch.no_grad():
+        for parameter in randomized.parameters():
+            parameter += torch.randn_like(parameter) - 2
+        logs, squares = [], []
+        for sigma, weight in zip(randomized.sigma, randomized.weights, strict=True):
+            logs.append((sigma / weight * weight.square().mean().sqrt()).log().flatten())
+            squares.append((sigma / logs[-1].exp().reshape(sigma.shape)).square().mean())
+    assert torch.cat(logs).mean().item() == pytest.approx(math.log(0.25), abs=1e-4)
+    assert torch.cat(logs).std() > 0.5, "they may differ"
+    torch.testing.assert_close(torch.stack(squares), torch.ones(4), rtol=1e-4, atol=0)
+    torch.stack([sigma.square().sum() for sigma in randomized.sigma]).sum().backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in randomized.parameters())
+
+
 def test_figures_by_hand():
     generator, _ = random_pair()
     randomized = RandomizedWeights(generator, ["synthesis.b16.conv1.weight"], 0.5)  # 144 weights
@@ -154,7 +172,9 @@ def test_without_randomised_weights_nothing_is_added(stream, tmp_path):
     state = torch.load(tmp_path / "snapshot.pt", weights_only=True)
     assert state.keys() == {*PARTS, "step", "path_mean", "settings"}
     assert len(state["g_optimizer"]["state"]) == sum(p.grad is not None for p in trainer.generator.parameters())
-    earlier = {k: v for k, v in json.loads(state["settings"]).items() if k not in ("randomized", "sigma_init")}
+    earlier = {
+        k: v for k, v in json.loads(state["settings"]).items() if k not in ("randomized", "sigma_init", "keep_level")
+    }
     torch.save(state | {"settings": json.dumps(earlier)}, tmp_path / "snapshot.pt")
     resumed = trainer_of(stream, random_pair(3), randomized=0)
     resumed.load(tmp_path / "snapshot.pt")
@@ -163,7 +183,9 @@ def test_without_randomised_weights_nothing_is_added(stream, tmp_path):
     assert untimed(next(tiny.train()))[2:4] == untimed(first)[2:4], "epsilon is drawn after the images' z"
 
 
-@pytest.mark.parametrize("changes", [{}, {"path_weight": 2.0, "path_interval": 2, "noise_from": 8}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"path_weight": 2.0, "path_interval": 2, "noise_from": 8, "keep_level": True}], ids=str
+)
 def test_saved_after_any_step_and_gone_on_with_is_the_same_to_the_bit(stream, changes, tmp_path):
     whole, records = trainer_of(stream, **changes), []
     for record in whole.train():
@@ -318,6 +340,16 @@ def test_from_a_folder_stopped_and_gone_on_with(train):
     assert train("--start", "out", "--outdir", "again", "--minutes", "0")[0] == 0, "what was trained is a start too"
 
 
+def test_a_card_that_makes_no_sense_is_passed_over(train, folder):
+    write_pair(
+        folder / "first", card={"data": "portraits", "drawn": "many", "settings": {"batch": "x", "precision": "a"}}
+    )
+    code, err = train("--start", "first", "--drawn", "32", "--minutes", "0")
+    assert code == 0, err
+    used = json.loads(snapshot("out")["settings"])
+    assert (used["batch"], used["precision"]) == (GeneratorTraining.batch, GeneratorTraining.precision)
+
+
 def test_noise_joins_at_once_where_the_start_uses_it(train, folder):
     generator, _ = write_pair(folder / "first")
     assert train("--start", "first", "--minutes", "0")[0] == 0
@@ -373,6 +405,7 @@ def test_what_is_no_start(train, folder, arguments, code, words):
     [
         (("--layers", "3"), 1, "made with other settings (randomized); use another folder"),
         (("--sigma-init", "0.5"), 1, "made with other settings (sigma_init)"),
+        (("--keep-level",), 1, "made with other settings (keep_level)"),
         (("--start", "second"), 1, "started from another generator"),
         (("--drawn", "33"), 2, "'drawn': 33}; use another --outdir"),
     ],
@@ -396,10 +429,11 @@ def test_a_plain_snapshot_is_not_gone_on_with(stream, tmp_path):
         trainer_of(stream, randomized=0).load(tmp_path / "snapshot.pt")
 
 
-def test_sigma_starts_at_what_is_asked_for():
+@pytest.mark.parametrize("keep_level", [False, True])
+def test_sigma_starts_at_what_is_asked_for(keep_level):
     generator, _ = random_pair()
-    randomized = RandomizedWeights(generator, last_convolutions(generator, 5), 0.3)
+    randomized = RandomizedWeights(generator, last_convolutions(generator, 5), 0.3, keep_level)
     for name, sigma in randomized.magnitudes().items():
-        assert sigma.shape == generator.tunable[name]
+        assert tuple(sigma.shape) == generator.tunable[name]
         assert sigma.min().item() == pytest.approx(0.3, rel=1e-6)
         assert math.isclose(sigma.max().item(), sigma.min().item())

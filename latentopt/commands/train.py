@@ -15,11 +15,12 @@ from latentopt.errors import UsageError
 
 @click.group("train", short_help="Train the bundled kinds of models.")
 def command() -> None:
-    """Train a generator, or the networks of the portraits domain.
+    """Train a generator, go on with one whose weights are random (WRanGAN), or train the networks of the portraits domain.
 
     \b
     Example:
       latentopt train generator --images 20000 --outdir train
+      latentopt train wrangan --start portraits --outdir train/wrangan
     """
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+PRECISIONS = ("bfloat16", "float16", "float32")
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -46,7 +48,7 @@ adversarial_options = _together(
     click.option("--r1-gamma", type=float, help="Weight of the R1 penalty."),
     click.option("--path-weight", type=float, help="Weight of path-length regularisation; 0 leaves it out."),
     click.option("--noise-from", type=int, help="Images after which noise inputs join."),
-    click.option("--precision", type=click.Choice(["bfloat16", "float16", "float32"])),
+    click.option("--precision", type=click.Choice(PRECISIONS)),
     click.option("--seed", type=int),
     click.option("--minutes", type=float, help="Stop after this long; the same command goes on."),
 )

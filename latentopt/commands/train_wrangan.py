@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentopt.commands.train_options import adversarial_options, folder_options, images_option
+from latentopt.commands.train_options import PRECISIONS, adversarial_options, folder_options, images_option
 from latentopt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +32,12 @@ INHERITED = ("batch", "lr", "r1_gamma", "r1_interval", "path_weight", "path_inte
     type=click.FloatRange(min=0, min_open=True),
     help="Every sigma at the start; 0.1 spares a short training the time in which 1 wrecks all images.",
 )
+@click.option(
+    "--keep-level/--free-level",
+    default=False,
+    show_default=True,
+    help="Hold the mean of log sigma, so that sigma cannot fall to nothing: only its distribution is learned.",
+)
 @click.option("--data", help="portraits (drawn by latentopt), or a folder; by default what the start was trained on.")
 @click.option("--drawn", type=int, help="How many portraits to draw and keep; by default as for the start.")
 @images_option
@@ -41,6 +48,7 @@ def wrangan(
     start: str,
     layers: int,
     sigma_init: float,
+    keep_level: bool,
     data: str | None,
     drawn: int | None,
     minutes: float | None,
@@ -61,7 +69,8 @@ def wrangan(
 
     \b
     Example:
-      latentopt train wrangan --start portraits --layers 6 --images 200000 --outdir train/wrangan
+      latentopt train wrangan --start portraits --layers 6 --outdir train/wrangan
+      latentopt train wrangan --start portraits --sigma-init 0.1 --keep-level --images 200000 --outdir train/wrangan
     """
     from latentopt.commands.train_loop import check_data, described_data, load_start, start_name, stream_of, train
     from latentopt.devices import choose_device
@@ -79,6 +88,7 @@ def wrangan(
         **inherited(generator) | {"resolution": resolution, "w_dim": generator.w_dim} | given,
         randomized=layers,
         sigma_init=sigma_init,
+        keep_level=keep_level,
     )
     described, chosen = described_data(data, drawn), choose_device(device)
     architecture = (generator.config, discriminator.config)
@@ -115,13 +125,19 @@ def chosen_data(start: str, card: dict[str, object], data: str | None, drawn: in
     if data is None and card.get("data") != "portraits":
         known = f" (it was trained on: {card['data']})" if card.get("data") else ""
         raise UsageError(f"--start {start}: does not say where its training data are{known}; give --data")
-    return data or "portraits", drawn or int(card.get("drawn", 60_000))
+    known = card.get("drawn")
+    return data or "portraits", drawn or (known if isinstance(known, int) else 60_000)
 
 
 def inherited(generator: StyleGAN2) -> dict[str, Any]:
     """Settings of the start's own training. Noise inputs join at once where it has learned to use them."""
-    settings = generator.card.get("settings")
-    found = {key: settings[key] for key in INHERITED if key in settings} if isinstance(settings, dict) else {}
+    from latentopt.training.generator import GeneratorTraining
+
+    settings, defaults = generator.card.get("settings"), asdict(GeneratorTraining())
+    known = settings if isinstance(settings, dict) else {}
+    found = {key: known[key] for key in INHERITED if isinstance(known.get(key), type(defaults[key]))}
+    if found.get("precision") not in PRECISIONS:
+        found.pop("precision", None)
     if any(layer.noise_strength.abs().max() > 0 for layer in generator.synthesis.layers.values()):
         found["noise_from"] = 0
     return found

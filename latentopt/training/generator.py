@@ -41,8 +41,8 @@ class GeneratorTraining:
     """Settings of one training. `images` is the number of real images shown in all; gains and rates as in the paper.
 
     Noise inputs join after `noise_from` images: from the start, a small generator paints eyes and mouths with noise.
-    The last `randomized` convolutions have weights mu + sigma * epsilon, sigma being `sigma_init` at the start; 0 is the
-    plain generator.
+    The last `randomized` convolutions have weights mu + sigma * epsilon, sigma being `sigma_init` at the start and, with
+    `keep_level`, on the whole also later; 0 is the plain generator.
     """
 
     resolution: int = 64
@@ -66,6 +66,7 @@ class GeneratorTraining:
     seed: int = 0
     randomized: int = 0
     sigma_init: float = 1.0
+    keep_level: bool = False
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -113,7 +114,7 @@ class GeneratorTrainer:
         self.discriminator = Discriminator(discriminator_config).to(self.device)
         self.ema = copy.deepcopy(self.generator).requires_grad_(False)
         names = last_convolutions(self.generator, s.randomized) if s.randomized else ()
-        self.sigma = RandomizedWeights(self.generator, names, s.sigma_init)
+        self.sigma = RandomizedWeights(self.generator, names, s.sigma_init, s.keep_level)
         self.sigma_ema = copy.deepcopy(self.sigma).requires_grad_(False)
         precision = getattr(torch, s.precision)
         if precision != torch.float32:

@@ -5,6 +5,10 @@ the paper: sigma is trained as a product of factors, for all of a convolution, f
 channels, and for each weight. One epsilon a step says next to nothing about one weight (the mean of sigma's gradient was
 measured at 0.002 to 0.02 of its spread), so that sigma per weight alone takes the paper's 200,000 steps; the factors sum
 the gradients of what they cover, and find the level in hundreds.
+
+The adversarial loss has no term that rewards spread, so that its optimum is sigma = 0 wherever the images depend on the
+weight; the paper's training is over long before, one of factors is not. `keep_level` therefore holds the mean of
+log sigma over all weights, up to a constant the entropy of theta, and lets only its distribution be learned.
 """
 
 from __future__ import annotations
@@ -25,12 +29,13 @@ class RandomizedWeights(nn.Module):
     """The standard deviations of the weights `names` of a generator, `init` > 0 at the start.
 
     sigma = weights * exp(level + outputs + inputs), in units of the stored weight, before the gain of the equalised
-    learning rate. Its sign means nothing, for epsilon is symmetric; it changes freely in training.
+    learning rate. Its sign means nothing, for epsilon is symmetric; it changes freely in training. With `keep_level`, the
+    mean of `level + outputs + inputs` over all weights stays at log(init), and `weights` have root mean square 1.
     """
 
-    def __init__(self, generator: StyleGAN2, names: Sequence[str], init: float = 1.0) -> None:
+    def __init__(self, generator: StyleGAN2, names: Sequence[str], init: float = 1.0, keep_level: bool = False) -> None:
         super().__init__()
-        self.names, device = tuple(names), generator.device
+        self.names, self.init, self.keep_level, device = tuple(names), init, keep_level, generator.device
         shapes = [generator.get_parameter(name).shape for name in self.names]  # [O,I,k,k]
         self.weights = nn.ParameterList(torch.ones(shape, device=device) for shape in shapes)
         self.level = nn.ParameterList(torch.tensor(math.log(init), device=device) for _ in shapes)
@@ -40,8 +45,14 @@ class RandomizedWeights(nn.Module):
     @property
     def sigma(self) -> list[Tensor]:
         """Signed, [O,I,k,k] each."""
-        factors = zip(self.weights, self.level, self.outputs, self.inputs, strict=True)
-        return [weight * torch.exp(level + outputs + inputs) for weight, level, outputs, inputs in factors]
+        weights: list[Tensor] = list(self.weights)
+        logs = [sum(factors) for factors in zip(self.level, self.outputs, self.inputs, strict=True)]  # [O,I,1,1]
+        if self.keep_level and weights:
+            sizes = [weight.numel() for weight in weights]
+            mean = sum(log.mean() * size for log, size in zip(logs, sizes, strict=True)) / sum(sizes)
+            logs = [log - mean + math.log(self.init) for log in logs]
+            weights = [weight / weight.square().mean().sqrt() for weight in weights]
+        return [weight * log.exp() for weight, log in zip(weights, logs, strict=True)]
 
     def draw(self, rng: torch.Generator | None = None) -> dict[str, Tensor]:
         """`sigma * epsilon` of a fresh epsilon ~ N(0, 1), as deltas that all images share: {weight: [1,*shape]}."""
