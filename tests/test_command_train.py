@@ -16,11 +16,13 @@ from torch import Tensor
 
 from latentopt.commands import main, train_loop
 from latentopt.data.portraits import portraits
+from latentopt.errors import CheckpointError
 from latentopt.generators.checkpoints import load_discriminator, load_generator
 from latentopt.images import save_png
 from latentopt.storage import load_tensors
 from latentopt.training.generator import PARTS, GeneratorTrainer, GeneratorTraining
 from latentopt.training.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
+from latentopt.training.snapshots import load_snapshot
 from latentopt.training.streams import ArrayStream, portrait_stream
 
 STEPS = 8
@@ -325,3 +327,17 @@ def test_weights_of_another_size_are_no_start(train):
     assert train(*DRAWN, "--outdir", "first")[0] == 0
     code, _, error = train(*DRAWN, "--channel-max", "4", "--outdir", "second", "--start", "first")
     assert code == 1 and "another size" in error
+
+
+@pytest.mark.parametrize("content", [b"", b"half", b"PK\x03\x04 but no more"])
+def test_a_damaged_snapshot_names_the_file_and_the_remedy(tmp_path, content):
+    path = tmp_path / "snapshot.pt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"snapshot\.pt: not a readable snapshot.*remove it"):
+        load_snapshot(path, "cpu")
+
+
+def test_a_torch_file_that_is_no_snapshot_is_refused(tmp_path):
+    torch.save({"weights": torch.zeros(2)}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match="no snapshot of a training"):
+        load_snapshot(tmp_path / "other.pt", "cpu")

@@ -20,9 +20,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from latentopt.data.portraits import ATTRIBUTES, MIRRORED, NAMES, TEST_SEEDS, VERSION, cached, portraits, render
 from latentopt.errors import CheckpointError, UsageError
 from latentopt.evaluation.judge import Judge, JudgeConfig, save_judge
-from latentopt.storage import write_atomically
 from latentopt.terms.perceptual_net import PerceptualNet, PerceptualNetConfig, save_perceptual_net, stage_distance
 from latentopt.training.degradations import degrade
+from latentopt.training.snapshots import load_snapshot, save_snapshot
 from latentopt.training.streams import ArrayStream
 
 BINARY = tuple(attribute.name for attribute in ATTRIBUTES if attribute.kind == "binary")
@@ -161,11 +161,11 @@ def identity_loss(embedding: Tensor, batch: int, temperature: float) -> Tensor:
 def _save(path: Path, parts: dict[str, object], settings: AttributeTraining, step: int) -> None:
     state = {name: part.state_dict() for name, part in parts.items()}
     state |= {"step": step, "settings": json.dumps(asdict(settings))}
-    write_atomically(path, lambda temporary: torch.save(state, temporary))
+    save_snapshot(path, state)
 
 
 def _load(path: Path, parts: dict[str, object], settings: AttributeTraining, device: torch.device) -> int:
-    state = torch.load(path, map_location=device, weights_only=True)
+    state = load_snapshot(path, device)
     if state["settings"] != json.dumps(asdict(settings)):
         raise CheckpointError(f"{path}: made with other settings ({state['settings']}); delete it to start again")
     for name, part in parts.items():

@@ -22,9 +22,9 @@ from torch import Tensor
 from latentopt.errors import CheckpointError
 from latentopt.generators.discriminator import Discriminator, DiscriminatorConfig
 from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from latentopt.storage import write_atomically
 from latentopt.training.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
 from latentopt.training.randomized import RandomizedWeights, last_convolutions
+from latentopt.training.snapshots import load_snapshot, save_snapshot
 from latentopt.types import GeneratorInputs
 
 Architecture = tuple[StyleGAN2Config, DiscriminatorConfig]
@@ -236,14 +236,14 @@ class GeneratorTrainer:
         state |= {"step": self.step, "path_mean": self.path_mean, "settings": json.dumps(asdict(self.settings))}
         if self.settings.randomized:
             state["base"] = self.base
-        write_atomically(path, lambda temporary: torch.save(state, temporary))
+        save_snapshot(path, state)
 
     def load(self, path: Path, base: str | None = None) -> None:
         """Continue from a snapshot; the number of images may differ from the one it was made with, nothing else.
 
         Raises CheckpointError when the settings do not agree, or `base` is not the generator that the weights came from.
         """
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        state = load_snapshot(path, self.device)
         mine = json.loads(json.dumps(asdict(self.settings)))
         saved = {field.name: field.default for field in fields(GeneratorTraining)} | json.loads(state["settings"])
         differing = [key for key in mine if key != "images" and saved[key] != mine[key]]
