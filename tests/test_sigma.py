@@ -238,7 +238,7 @@ def test_curvature_is_the_diagonal_of_the_whole_jacobian(small, name, features):
     if features == "perceptual":
         small = copy.copy(small)
         small.card = {"data": "portraits"}
-    samples, probes = 4, 400
+    samples, probes = 4, 200
     outputs, _ = outputs_of(small, features)
     halves = squared_gradients(small, (name,), outputs, samples=samples, probes=probes, batch=4)
     found, expected = (halves[0][name] + halves[1][name]) / 2, exact_diagonal(small, name, samples, outputs)
