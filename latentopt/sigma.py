@@ -1,4 +1,4 @@
-"""Sigma: how far each weight of a generator may be moved (Iarygin et al. 2023, "WRanGAN", section 3).
+"""Sigma: how far each weight of a generator may be moved (Sevriugov and Oseledets, "WRanGAN", section 3).
 
 A tuned generator has the weights `mu + sigma * epsilon`, epsilon ~ N(0,1) a priori. Sigma is learned with the generator
 (`latentopt train wrangan`) or estimated from its samples (`latentopt fit-sigma`).
