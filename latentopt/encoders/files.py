@@ -1,0 +1,119 @@
+"""Encoders in files: our safetensors, the bundled ones by name, and released pSp, e4e and ReStyle checkpoints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from latentopt.encoders.building import build_net, rows_of_average
+from latentopt.encoders.config import KINDS, EncoderConfig
+from latentopt.encoders.encoder import Encoder
+from latentopt.encoders.official import official_encoder
+from latentopt.errors import CheckpointError, MissingWeightsError
+from latentopt.generators.model_files import BUNDLED, Checkpoint, read_checkpoint
+from latentopt.generators.persistence import plain_entries
+from latentopt.generators.weights import looks_like
+from latentopt.protocols import Generator
+from latentopt.storage import save_tensors
+
+FORMAT = "latentopt-encoder-1"
+AVERAGE = "latent_avg"
+
+
+def save_encoder(encoder: Encoder, path: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write a safetensors file that `load_encoder` reads; names of weights as in released files.
+
+    dtype: of the floating-point weights; float16 halves the file and changes codes by about 1e-3 of their size.
+    """
+    names = encoder.net.official_names()
+    tensors = {names[name]: tensor for name, tensor in encoder.net.state_dict().items()}
+    tensors = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    if encoder.latent_avg is not None:
+        tensors[AVERAGE] = encoder.latent_avg.float()
+    metadata = {
+        "format": FORMAT,
+        "config": encoder.config.to_json(),
+        "card": json.dumps(dict(encoder.card)),
+        "generator": encoder.generator,
+    }
+    save_tensors(Path(path), tensors, metadata)
+
+
+def load_encoder(source: str | Path, generator: Generator | None = None, *, force: bool = False) -> Encoder:
+    """An encoder from a file, or the bundled one of that kind (`e4e`) for `generator`: evaluation mode, no gradients, CPU.
+
+    Given a generator, the encoder is checked against it, and moved to its device; one that was trained for another
+    generator is refused, unless `force`.
+    Raises MissingWeightsError where no encoder of that name is bundled, CheckpointError for files of another kind, damaged
+    ones and ones that do not fit, UntrustedFileError for files that ask for code to be run.
+    """
+    path = encoder_path(source, generator)
+    encoder = encoder_from(read_checkpoint(path), str(source))
+    if generator is None:
+        return encoder
+    encoder.check_fits(generator)
+    if encoder.generator not in ("", generator.fingerprint) and not force:
+        raise CheckpointError(
+            f"{source}: trained for generator {encoder.generator}, not for {generator.name!r} ({generator.fingerprint}); "
+            "name its own generator, or force it where one was made from the other"
+        )
+    return encoder.to(generator.device)
+
+
+def encoder_path(source: str | Path, generator: Generator | None = None) -> Path:
+    """The file that `source` means: a kind's name stands for a bundled encoder, `./e4e` for a file.
+
+    Raises MissingWeightsError or CheckpointError where there is none.
+    """
+    if isinstance(source, str) and source in KINDS:
+        return _bundled(source, generator)
+    path = Path(source)
+    if not path.is_file():
+        what = "a folder, not an encoder's file" if path.is_dir() else "no such file"
+        raise CheckpointError(f"{source}: {what}; give a file, or one of {', '.join(KINDS)} for a bundled encoder")
+    return path
+
+
+def _bundled(kind: str, generator: Generator | None) -> Path:
+    for path in sorted(BUNDLED.glob(f"*/encoder-{kind}.safetensors")):
+        with safe_open(path, "pt") as file:
+            made_for = (file.metadata() or {}).get("generator")
+        if generator is None or made_for == generator.fingerprint:
+            return path
+    whom = "" if generator is None else f" for generator {generator.name!r} ({generator.fingerprint})"
+    network = "NETWORK" if generator is None else generator.source
+    raise MissingWeightsError(
+        f"no bundled {kind} encoder{whom}; give an encoder's file, or train one: "
+        f"latentopt train encoder --kind {kind} --network {network}"
+    )
+
+
+def encoder_from(checkpoint: Checkpoint, name: str) -> Encoder:
+    """The encoder of a file that was read. Raises CheckpointError."""
+    path = str(checkpoint.path)
+    if checkpoint.format == "torch":
+        return official_encoder(checkpoint.contents, path, name)
+    if checkpoint.format == "nvidia":
+        raise CheckpointError(f"{path}: an NVIDIA pickle with a generator, not an encoder; give it as --network")
+    if (found := checkpoint.metadata.get("format", "")) != FORMAT:
+        kind = f"a file of format {found}" if found else f"it looks like {looks_like(checkpoint.contents)}"
+        raise CheckpointError(f"{path}: no encoder: {kind}; expected {FORMAT}, or a pSp, e4e or ReStyle .pt")
+    return _own_encoder(checkpoint, name)
+
+
+def _own_encoder(checkpoint: Checkpoint, name: str) -> Encoder:
+    path, metadata = str(checkpoint.path), checkpoint.metadata
+    try:
+        config = EncoderConfig.from_json(metadata["config"])
+        card = json.loads(metadata.get("card", "{}"))
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: its configuration cannot be read ({error!r}); the file is damaged") from error
+    state = dict(checkpoint.contents)
+    average = state.pop(AVERAGE, None)
+    net = build_net(config, state, path)
+    latent_avg = None if average is None else rows_of_average(average, config, path)
+    card = plain_entries(card) if isinstance(card, dict) else {}
+    return Encoder(net, latent_avg, metadata.get("generator", ""), name, card)
