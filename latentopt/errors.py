@@ -30,7 +30,7 @@ class ImageError(LatentoptError):
 
 
 class StatisticsError(LatentoptError):
-    """P-norm statistics that are damaged or belong to another generator."""
+    """Statistics of a generator (P-norm, sigma) that are damaged, missing or belong to another one."""
 
 
 class MissingWeightsError(LatentoptError):

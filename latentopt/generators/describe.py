@@ -31,7 +31,7 @@ LAYOUTS = {
 }
 TORCH_NETWORKS = ("g", "d", "g_ema", "state_dict")
 STATISTICS_FIELDS = ("name", "fingerprint", "n", "seed", "slope")
-GENERATOR_USE = "latentopt invert, sample, fit-pnorm (--network FILE), convert"
+GENERATOR_USE = "latentopt invert, tune, sample, fit-pnorm, fit-sigma (--network FILE), convert"
 
 
 def describe(source: Source) -> dict[str, Any]:
