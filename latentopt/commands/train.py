@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from latentopt.commands.train_encoder import encoder
 from latentopt.commands.train_networks import judge, perceptual
 from latentopt.commands.train_options import adversarial_options, folder_options, images_option
 from latentopt.commands.train_wrangan import wrangan
@@ -82,5 +83,5 @@ def generator(
     return train(trainer, outdir, name, card, minutes, quiet)
 
 
-for network in (wrangan, perceptual, judge):
+for network in (wrangan, encoder, perceptual, judge):
     command.add_command(network)

@@ -100,7 +100,7 @@ def train(
         export(trainer, outdir, name, card)
         sample_sheet(trainer, outdir / "samples.png")
 
-    asked, ends = _interruptions(), float("inf") if minutes is None else time.monotonic() + 60 * minutes
+    asked, ends = interruptions(), float("inf") if minutes is None else time.monotonic() + 60 * minutes
 
     def stop() -> bool:
         return bool(asked) or time.monotonic() > ends
@@ -127,7 +127,7 @@ def train(
     return 0
 
 
-def _interruptions() -> list[int]:
+def interruptions() -> list[int]:
     """Filled by Ctrl-C or SIGTERM, after which the step is finished and kept; a second Ctrl-C stops at once."""
     asked: list[int] = []
 
