@@ -1,4 +1,4 @@
-"""The files that a recipe reads beside the generator: P-norm statistics, sigma, a saved start."""
+"""The files that a recipe reads beside the generator: P-norm statistics, sigma, a saved start, encoders."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 from pathlib import Path
 
+from latentopt.encoders.files import start_files
 from latentopt.errors import StatisticsError
 from latentopt.pnorm import PNorm, find_stats
 from latentopt.protocols import Generator
@@ -43,5 +44,6 @@ def recipe_files(recipe: Recipe, generator: Generator) -> dict[str, str]:
             paths.append(find_stats(generator)[1])
     if recipe.needs_sigma and (found := find_sigma(generator)) is not None:
         paths.append(found[1])
+    paths += [path for stage in recipe.stages for path in start_files(stage.init, generator)]
     paths = [path / "inputs.safetensors" if path.is_dir() else path for path in paths]
     return {str(p): hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in paths if p.is_file()}

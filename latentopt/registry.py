@@ -155,6 +155,12 @@ INITIALIZERS = Registry(
         "sample": "latentopt.initializers.simple:Sample",
         "best-of": "latentopt.initializers.simple:BestOf",
         "file": "latentopt.initializers.simple:File",
+        "linear": "latentopt.initializers.linear:Linear",
+        "encoder": "latentopt.initializers.encoder:EncoderStart",
+        "psp": "latentopt.initializers.encoder:psp",
+        "e4e": "latentopt.initializers.encoder:e4e",
+        "restyle-psp": "latentopt.initializers.encoder:restyle_psp",
+        "restyle-e4e": "latentopt.initializers.encoder:restyle_e4e",
     },
     {"pmean": "p-mean", "w_avg": "mean"},
 )

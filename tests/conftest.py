@@ -15,6 +15,8 @@ import torch
 
 from latentopt import run as run_module
 from latentopt.commands import main
+from latentopt.encoders.config import EncoderConfig
+from latentopt.encoders.encoder import Encoder, EncoderNet
 from latentopt.generators.checkpoints import save_generator
 from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from latentopt.images import save_png
@@ -42,6 +44,19 @@ def make_tiny_generator(seed: int = 0, **changes) -> StyleGAN2:
         c = torch.randn(512, config.c_dim) if config.c_dim else None
         generator.w_avg.copy_(generator.mapping(torch.randn(512, config.z_dim), c).mean(dim=0))
     return generator
+
+
+def make_encoder(generator: StyleGAN2, kind: str, seed: int = 0, **changes) -> Encoder:
+    """An untrained encoder of narrow layers, whose codes differ clearly between pictures."""
+    settings = {"widths": (8, 8, 8, 8), "head_width": None} | changes
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = EncoderNet(EncoderConfig.for_generator(generator, kind, **settings)).eval().requires_grad_(False)
+        for name, weight in net.named_parameters():
+            if name.endswith("conv2.weight") or ".convs." in name:
+                weight.mul_(3)
+    average = generator.w_avg.expand(generator.num_ws, -1).clone()
+    return Encoder(net, average, generator.fingerprint, kind)
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import make_tiny_generator
+from conftest import make_encoder, make_tiny_generator
 from torch import Tensor
 
+from latentopt.encoders import files as encoder_files
+from latentopt.encoders.files import save_encoder
 from latentopt.errors import CheckpointError, StatisticsError, UntrustedFileError, UsageError
 from latentopt.initializers.simple import sample_w
 from latentopt.pnorm_fit import fit_pnorm
@@ -15,6 +17,8 @@ from latentopt.registry import INITIALIZERS
 from latentopt.types import GeneratorInputs
 
 NAMES = {"mean": {}, "p-mean": {}, "sample": {}, "best-of": {"n": 6, "batch": 4}, "file": {"path": "start.safetensors"}}
+ENCODERS = {"psp": {}, "e4e": {"stage": 2}, "restyle-psp": {"steps": 2}, "restyle-e4e": {"steps": 1}}
+NAMES |= ENCODERS | {"encoder": {"kind": "restyle-psp", "bootstrap": "e4e", "mix": "psp", "share": 0.25}}
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +33,13 @@ def statistics(tiny_generator):
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch, statistics, tiny_inputs):
+def folder(tmp_path, monkeypatch, statistics, tiny_generator, tiny_inputs):
     """The current folder holds statistics and a saved start of one image."""
     statistics.save(tmp_path / "pnorm_stats" / "tiny.safetensors")
     tiny_inputs.index([1]).save(tmp_path / "start.safetensors")
+    monkeypatch.setattr(encoder_files, "BUNDLED", tmp_path / "bundled")
+    for kind in ENCODERS:
+        save_encoder(make_encoder(tiny_generator, kind), tmp_path / "bundled" / "tiny" / f"encoder-{kind}.safetensors")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -13,6 +13,7 @@ from latentopt.version import package_version
 
 COMMANDS = {  # name: (module, one line of help)
     "invert": ("invert", "Find the latents of images by optimisation."),
+    "encode": ("encode", "Find the latents of images by an encoder, without optimisation."),
     "tune": ("tune", "Tune the generator's weights to inverted images."),
     "fit-pnorm": ("fit_pnorm", "Measure a generator's latent distribution (P-norm statistics)."),
     "fit-sigma": ("fit_sigma", "Estimate how far a generator's weights may be moved in tuning."),

@@ -46,9 +46,11 @@ def resolve_recipe(recipe: str | None, settings: list[str], **options: Any) -> R
 
 
 def start_entry(text: str) -> str:
-    """A start's name, or `file:PATH`, as TOML."""
+    """A start's name, or `file:PATH`, `encoder:PATH`, as TOML."""
     name, _, path = text.partition(":")
-    return f"{{name = 'file', path = {json.dumps(path, ensure_ascii=False)}}}" if name == "file" and path else text
+    if name not in ("file", "encoder") or not path:
+        return text
+    return f"{{name = '{name}', path = {json.dumps(path, ensure_ascii=False)}}}"
 
 
 def _terms(text: str) -> str:
@@ -71,7 +73,9 @@ def _terms(text: str) -> str:
 @click.option("--clip", type=float, help="Bound in P-norm+, in standard deviations.")
 @click.option("--steps", "--num-steps", type=int, help="Optimisation steps of the first stage.")
 @click.option("--lr", type=float, help="Learning rate of the first stage.")
-@click.option("--init", help="Start of the first stage: mean, p-mean, sample, best-of, file:PATH.")
+@click.option(
+    "--init", help="Start: mean, p-mean, sample, best-of, file:PATH, e4e (psp, restyle-e4e, ...), encoder:PATH."
+)
 @click.option("--terms", help="Loss terms with weights, such as perceptual=1,l2=1.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any recipe entry, as stages.0.lr=0.02.")
 @click.option(

@@ -143,22 +143,25 @@ class Encoder:
         steps: int | None = None,
         start: GeneratorInputs | None = None,
         image: Tensor | None = None,
+        stage: int | None = None,
     ) -> list[GeneratorInputs]:
         """The codes of target [B,3,H,W] in [-1,1] after each step; one-pass encoders have one.
 
         steps: of ReStyle, 5 by default. start: what its first step corrects, instead of the average (encoder bootstrapping,
-        ReStyle 4.4); image: how that looks, [B,3,H,W], where another generator drew it.
+        ReStyle 4.4); image: how that looks, [B,3,H,W], where another generator drew it. stage: of e4e, see `EncoderNet`.
         Raises UsageError for steps or a start that a one-pass encoder cannot take, CheckpointError where it does not fit.
         """
         self.check_fits(generator)
         steps = self.default_steps if steps is None else steps
         if steps < 1:
             raise UsageError(f"steps must be at least 1, not {steps}")
+        if stage is not None and not self.config.progressive:
+            raise UsageError(f"{self.name}: an encoder of kind {self.config.kind} has no stages; only e4e's do")
         x = resized(target.float(), self.config.image_size)
         if not self.config.iterative:
             if steps != 1 or start is not None:
                 raise UsageError(f"{self.name}: a one-pass encoder ({self.config.kind}) takes no steps and no start")
-            return [GeneratorInputs(self.codes(x, self.average(generator)).to(target))]
+            return [GeneratorInputs(self.codes(x, self.average(generator), stage=stage).to(target))]
         if start is None:
             ws, shown = self.average(generator), self.start_image(generator)
         else:
@@ -169,6 +172,6 @@ class Encoder:
         for step in range(steps):
             if step:
                 shown = resized(generator.synthesis(found[-1]).float(), self.config.image_size)
-            ws = self.codes(x, ws, shown).to(target)
+            ws = self.codes(x, ws, shown, stage).to(target)
             found.append(GeneratorInputs(ws))
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from safetensors import safe_open
 from latentopt.encoders.building import build_net, rows_of_average
 from latentopt.encoders.config import KINDS, EncoderConfig
 from latentopt.encoders.encoder import Encoder
-from latentopt.encoders.official import official_encoder
+from latentopt.encoders.official import has_decoder, official_encoder
 from latentopt.errors import CheckpointError, MissingWeightsError
 from latentopt.generators.model_files import BUNDLED, Checkpoint, read_checkpoint
 from latentopt.generators.persistence import plain_entries
@@ -91,6 +92,17 @@ def _bundled(kind: str, generator: Generator | None) -> Path:
     )
 
 
+def start_files(init: Mapping[str, object], generator: Generator) -> list[Path]:
+    """The encoders that a recipe's `init` entry reads; none where it is a start of another kind."""
+    name = str(init["name"])
+    if name != "encoder" and name not in KINDS:
+        return []
+    sources = [init.get("path") or init.get("kind", name), init.get("mix")]
+    if init.get("bootstrap_network") is None or init.get("bootstrap") not in KINDS:
+        sources.append(init.get("bootstrap"))
+    return [encoder_path(str(source), generator) for source in sources if source is not None]
+
+
 def encoder_from(checkpoint: Checkpoint, name: str) -> Encoder:
     """The encoder of a file that was read. Raises CheckpointError."""
     path = str(checkpoint.path)
@@ -117,3 +129,11 @@ def _own_encoder(checkpoint: Checkpoint, name: str) -> Encoder:
     latent_avg = None if average is None else rows_of_average(average, config, path)
     card = plain_entries(card) if isinstance(card, dict) else {}
     return Encoder(net, latent_avg, metadata.get("generator", ""), name, card)
+
+
+def holds_generator(source: str | Path) -> bool:
+    """Whether the file that `source` means has a generator beside the encoder: `load_generator` then reads it."""
+    if isinstance(source, str) and source in KINDS:
+        return False
+    checkpoint = read_checkpoint(encoder_path(source))
+    return checkpoint.format == "torch" and has_decoder(checkpoint.contents)

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from latentopt.delta_files import FORMAT as DELTA_FORMAT
 from latentopt.delta_files import parse_delta
+from latentopt.encoders.files import FORMAT as ENCODER_FORMAT
+from latentopt.encoders.files import encoder_from
+from latentopt.encoders.official import has_decoder, has_encoder
 from latentopt.errors import CheckpointError
 from latentopt.generators.checkpoints import (
     DISCRIMINATOR_FORMAT,
@@ -31,6 +34,7 @@ LAYOUTS = {
 }
 TORCH_NETWORKS = ("g", "d", "g_ema", "state_dict")
 STATISTICS_FIELDS = ("name", "fingerprint", "n", "seed", "slope")
+ENCODER_USE = "latentopt encode (--encoder FILE), invert (--init encoder:FILE)"
 GENERATOR_USE = "latentopt invert, tune, sample, fit-pnorm, fit-sigma (--network FILE), convert"
 
 
@@ -44,6 +48,8 @@ def describe(source: Source) -> dict[str, Any]:
     facts: dict[str, Any] = {"file": str(checkpoint.path), "layout": LAYOUTS[checkpoint.format]}
     if checkpoint.format == "safetensors":
         return facts | _safetensors(checkpoint, str(source))
+    if checkpoint.format == "torch" and has_encoder(checkpoint.contents):
+        return facts | _torch_encoder(checkpoint, str(source))
     if checkpoint.format == "nvidia":
         facts["networks"] = [str(key) for key, value in checkpoint.contents.items() if isinstance(value, Record)]
     return facts | (
@@ -89,6 +95,38 @@ def _discriminator(checkpoint: Checkpoint) -> dict[str, Any]:
     return facts | _card(checkpoint) | {"use": "a feature network for refiners and training; it draws no images"}
 
 
+def _torch_encoder(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    """A released encoder, and the generator that most of them hold too."""
+    if not has_decoder(checkpoint.contents):
+        return _encoder(checkpoint, name)
+    try:
+        about = _encoder(checkpoint, name)
+    except CheckpointError as error:  # its generator may be used all the same
+        about = {"unusable": str(error)}
+    return _generator(checkpoint, name) | {"encoder": about}
+
+
+def _encoder(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    encoder = encoder_from(checkpoint, name)
+    config = encoder.config
+    facts = {
+        "kind": f"{config.kind} encoder",
+        "backbone": config.backbone,
+        "heads": config.heads,
+        "num_ws": config.num_ws,
+        "w_dim": config.w_dim,
+        "image_size": list(config.image_size),
+        "start_from_average": config.start_from_average,
+        "average": "in the file" if encoder.latent_avg is not None else "the generator's mean of w",
+        "stage": config.stage,
+        "steps": encoder.default_steps,
+        "parameters": _count(encoder.net),
+        "generator": encoder.generator,
+        "fingerprint": encoder.fingerprint,
+    }
+    return facts | _card(checkpoint) | {"notes": list(encoder.notes), "use": ENCODER_USE}
+
+
 def _count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
@@ -99,6 +137,8 @@ def _safetensors(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
         return _generator(checkpoint, name)
     if form == DISCRIMINATOR_FORMAT:
         return _discriminator(checkpoint)
+    if form == ENCODER_FORMAT:
+        return _encoder(checkpoint, name)
     if form.startswith("latentopt-pnorm"):
         return _statistics(checkpoint)
     if form == DELTA_FORMAT:
@@ -111,7 +151,7 @@ def _safetensors(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     if "ws" in contents and contents["ws"].ndim == 3:
         return _inputs(contents)
     raise CheckpointError(
-        f"{checkpoint.path}: a safetensors file that is no latentopt generator, discriminator, statistics or saved "
+        f"{checkpoint.path}: a safetensors file that is no latentopt generator, discriminator, encoder, statistics or saved "
         f"inputs; it looks like {looks_like(contents)}"
     )
 
