@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,21 +36,26 @@ KEPT_EVERY = 240.0  # seconds
 @click.option("--backbone", default="small", show_default=True, type=click.Choice(["small", "ir-se-50", "resnet-34"]))
 @click.option("--heads", type=click.Choice(["pyramid", "simple"]), help="By default pyramid, for ReStyle simple.")
 @click.option("--size", type=int, help="Side of the images the encoder takes; by default 64 (small) or 256.")
-@click.option("--steps", type=int, help="Updates in all; schedules are shares of it.")
-@click.option("--batch", type=int, help="Images a step, of all processes together.")
-@click.option("--lr", type=float)
-@click.option("--decay", type=float, help="Share of the steps, at the end, over which the rate falls to 0.")
+@click.option("--start", help="Begin with a trained encoder: its file, or a kind's name for the bundled one.")
+@click.option("--steps", type=int, show_default="10000", help="Updates in all; schedules are shares of it.")
+@click.option("--batch", type=int, show_default="8", help="Images a step, of all processes together.")
+@click.option("--lr", type=float, show_default="1e-3", help="1e-4 in the papers, for their backbones.")
+@click.option(
+    "--decay", type=float, show_default="0.5", help="Share of the steps, at the end, over which the rate falls to 0."
+)
 @click.option(
     "--optimizer", type=click.Choice(["adam", "ranger"]), help="ranger: as in the papers; needs latentopt[train]."
 )
-@click.option("--l2-weight", type=float)
-@click.option("--perceptual-weight", type=float)
-@click.option("--similarity-weight", type=float)
-@click.option("--delta-weight", type=float, help="e4e's delta regularisation.")
-@click.option("--latent-weight", type=float, help="e4e's latent discriminator.")
-@click.option("--latent-lr", type=float, help="Rate of the latent discriminator.")
-@click.option("--progressive/--no-progressive", default=None, help="e4e: let offsets join row by row.")
-@click.option("--restyle-steps", type=int, help="ReStyle: steps a batch.")
+@click.option("--l2-weight", type=float, show_default="1")
+@click.option("--perceptual-weight", type=float, show_default="0.8")
+@click.option("--similarity-weight", type=float, show_default="0.1")
+@click.option("--delta-weight", type=float, show_default="e4e: 2e-4", help="Of delta regularisation.")
+@click.option("--latent-weight", type=float, show_default="e4e: 0.1", help="Of the latent discriminator.")
+@click.option("--latent-lr", type=float, show_default="lr / 5", help="Rate of the latent discriminator.")
+@click.option(
+    "--progressive/--no-progressive", default=None, show_default="e4e: on", help="Let offsets join row by row."
+)
+@click.option("--restyle-steps", type=int, show_default="ReStyle: 5", help="Steps a batch.")
 @click.option("--perceptual", "perceptual_net", type=click.Choice(["auto", "bundled", "lpips-vgg", "lpips-alex"]))
 @click.option(
     "--similarity", type=click.Path(path_type=Path), help="Weights of MoCo or ResNet-50, or a perceptual network."
@@ -67,6 +73,7 @@ def encoder(
     backbone: str,
     heads: str | None,
     size: int | None,
+    start: str | None,
     similarity: Path | None,
     minutes: float | None,
     validate_every: int,
@@ -89,6 +96,7 @@ def encoder(
       torchrun --nproc-per-node 4 --no-python latentopt train encoder --kind e4e
     """
     from latentopt.devices import choose_device
+    from latentopt.encoders.files import load_encoder
     from latentopt.generators.checkpoints import load_generator
     from latentopt.outputs import check_outdir
     from latentopt.training.encoder import EncoderTrainer
@@ -114,7 +122,10 @@ def encoder(
             for reason in found.skipped:
                 click.echo(f"skipped: {reason}", err=True)
         trainer = EncoderTrainer(training, config, generator, found.stream, processes, feature_net)
-        return follow(trainer, outdir, found, minutes, validate_every, quiet)
+        described = found.described | ({} if start is None else {"start": Path(start).name})
+        if start is not None:
+            trainer.start_from(load_encoder(start, generator, force=True))
+        return follow(trainer, outdir, replace(found, described=described), minutes, validate_every, quiet)
     finally:
         processes.leave()
 

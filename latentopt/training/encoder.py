@@ -76,8 +76,18 @@ class EncoderTrainer:
         self.start = self.encoder.start_image(generator) if config.iterative else None  # [1,3,h,w]
         self.optimizer = make_optimizer(settings.optimizer, self.net.parameters(), settings.lr)
         self.discriminator = LatentDiscriminator(generator.w_dim).to(self.device)
-        self.d_optimizer = torch.optim.Adam(self.discriminator.parameters(), lr=settings.latent_lr)
+        self.d_optimizer = torch.optim.Adam(self.discriminator.parameters(), lr=settings.latent_rate)
         self.real_pool, self.fake_pool = (CodePool(generator.w_dim).to(self.device) for _ in range(2))
+
+    def start_from(self, encoder: Encoder) -> None:
+        """Begin with the weights of a trained encoder instead of random ones. Raises CheckpointError where they do not fit."""
+        for network in (self.net, self.ema):
+            try:
+                network.load_state_dict(encoder.net.state_dict())
+            except RuntimeError as error:
+                raise CheckpointError(
+                    f"{encoder.name}: of another architecture than the one to train: {error}"
+                ) from error
 
     @property
     def images_seen(self) -> int:

@@ -24,7 +24,8 @@ class EncoderTraining:
 
     Weights are the papers' (faces). `progressive`: offsets join from row 1 on, the first after `progressive_from` of all
     steps, the last by `progressive_until`: e4e's schedule (20,000 steps, then a row every 2,000) at its 200,000 steps.
-    The rate falls to 0 as a half cosine over the last `decay` of the steps; the papers' is constant.
+    The rate falls to 0 as a half cosine over the last `decay` of the steps; the papers' is constant. The latent
+    discriminator's is, unless given, a fifth of `lr`, as in the papers (2e-5 and 1e-4), and constant.
     """
 
     kind: str = "psp"
@@ -38,7 +39,7 @@ class EncoderTraining:
     similarity_weight: float = 0.1
     delta_weight: float = 0.0
     latent_weight: float = 0.0
-    latent_lr: float = 2e-5
+    latent_lr: float | None = None
     latent_r1: float = 10.0
     latent_r1_interval: int = 16
     progressive: bool = False
@@ -65,6 +66,11 @@ class EncoderTraining:
         """The learning rate of this step."""
         left = (self.steps - step) / max(self.decay * self.steps, 1e-9)
         return self.lr * (1 - math.cos(math.pi * min(left, 1.0))) / 2
+
+    @property
+    def latent_rate(self) -> float:
+        """The learning rate of the latent discriminator."""
+        return self.lr / 5 if self.latent_lr is None else self.latent_lr
 
     def check(self, generator: Generator, processes: int = 1) -> None:
         """Raises UsageError for settings and generators that cannot be trained with."""
@@ -96,7 +102,7 @@ def make_optimizer(name: str, parameters: Iterable[nn.Parameter], lr: float) -> 
     Raises UsageError when pytorch-optimizer, which has Ranger, is not installed.
     """
     if name == "adam":
-        return torch.optim.Adam(parameters, lr=lr)
+        return torch.optim.Adam(parameters, lr=lr, fused=True)
     try:
         from pytorch_optimizer import Ranger
     except ImportError as error:
