@@ -34,6 +34,7 @@ from latentopt.types import GeneratorInputs
 
 PARTS = ("net", "ema", "optimizer", "discriminator", "d_optimizer", "real_pool", "fake_pool")
 W_AVG_SAMPLES = 10_000
+LOW_PRECISION_SIDE = 32  # below it the last maps are 1x1, whose weight gradients oneDNN leaves undefined in bfloat16
 
 
 @torch.no_grad()
@@ -127,7 +128,7 @@ class EncoderTrainer:
         with self._autocast():
             target = self.distortion.target(image)
         for _ in range(self.settings.restyle_steps):
-            with self._autocast():
+            with self._autocast(min(self.config.image_size) >= LOW_PRECISION_SIDE):
                 codes = self.encoder.codes(image, ws, shown, self.stage)
             drawn = self._draw(codes, rng)
             losses = self._losses(drawn, target, codes, rows)
@@ -181,8 +182,9 @@ class EncoderTrainer:
         image = self.synthesis.synthesis(GeneratorInputs(codes, noise=noise))
         return resized(image, self.config.image_size)
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+    def _autocast(self, wanted: bool = True) -> torch.autocast:
+        enabled = wanted and self.precision != torch.float32
+        return torch.autocast(self.device.type, self.precision if enabled else torch.bfloat16, enabled=enabled)
 
     def _anneal(self) -> None:
         for group in self.optimizer.param_groups:
