@@ -54,7 +54,7 @@ def make_encoder(generator: StyleGAN2, kind: str, seed: int = 0, **changes) -> E
         net = EncoderNet(EncoderConfig.for_generator(generator, kind, **settings)).eval().requires_grad_(False)
         for name, weight in net.named_parameters():
             if name.endswith("conv2.weight") or ".convs." in name:
-                weight.mul_(3)
+                weight.mul_(2)
     average = generator.w_avg.expand(generator.num_ws, -1).clone()
     return Encoder(net, average, generator.fingerprint, kind)
 

@@ -12,6 +12,7 @@ import click
 
 from latentopt.commands.batches import interruptible, load_network, report
 from latentopt.commands.invert import find_items, resolve_recipe
+from latentopt.encoders import KINDS
 from latentopt.errors import ImageError, UsageError
 from latentopt.recipe import Recipe
 from latentopt.terminal import escape_controls
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from latentopt.encoders.batch import BatchEncoder
     from latentopt.items import Unread
 
-KINDS = ("psp", "e4e", "restyle-psp", "restyle-e4e", "w")
 COLUMNS = {"psnr": "psnr", "ssim": "ssim", "perceptual": "perceptual", "seconds": "seconds"}
 STARTS = ("steps", "stage", "bootstrap", "bootstrap_network", "mix", "share", "force")
 

@@ -77,7 +77,7 @@ class SmallBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
-        self.norm = nn.GroupNorm(NORM_GROUPS, inputs)
+        self.norm = nn.GroupNorm(min(NORM_GROUPS, inputs // 2), inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1)
         self.act = nn.PReLU(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1)

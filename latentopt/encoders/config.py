@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from latentopt.encoders import KINDS
 from latentopt.protocols import Generator
 
-KINDS = ("psp", "e4e", "restyle-psp", "restyle-e4e", "w")
 BACKBONES = ("ir-se-50", "resnet-34", "small")
 HEADS = ("pyramid", "simple", "w", "w+")
 LARGEST = 1024  # rows, channels, pixels: a damaged file cannot ask for more

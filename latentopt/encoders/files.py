@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from latentopt.encoders import KINDS
 from latentopt.encoders.building import build_net, rows_of_average
-from latentopt.encoders.config import KINDS, EncoderConfig
+from latentopt.encoders.config import EncoderConfig
 from latentopt.encoders.encoder import Encoder
 from latentopt.encoders.official import has_decoder, official_encoder
 from latentopt.errors import CheckpointError, MissingWeightsError
