@@ -290,8 +290,10 @@ def damage(tensors, metadata, how):
         tensors[first][0, 0] = torch.nan
     elif how == "average":
         tensors["latent_avg"] = torch.zeros(3, 16)
-    elif how == "huge":
+    elif how == "wide":
         config["widths"] = [1024] * 4
+    elif how == "huge":
+        config |= {"num_ws": 1024, "head_width": 1024}
     elif how == "kind":
         config["kind"] = "sg3"
     elif how == "json":
@@ -307,7 +309,8 @@ def damage(tensors, metadata, how):
         ("shape", r"styles.0.linear.weight \(16, 1\) instead of \(16, 16\)"),
         ("nan", "not finite: styles.0.linear.weight"),
         ("average", r"latent_avg is \[3, 16\]"),
-        ("huge", "other shapes"),
+        ("wide", "other shapes"),
+        ("huge", "more than 1,073,741,824 are not read"),
         ("kind", "configuration cannot be read"),
         ("json", "configuration cannot be read"),
     ],
@@ -572,6 +575,7 @@ def test_mixing_interpolates_between_two_encoders_codes(share, tiny_generator, t
         ("psp", {"steps": 2}, "takes no steps"),
         ("restyle-psp", {"steps": 0}, "at least 1"),
         ("psp", {"stage": 1}, "no stages"),
+        ("e4e", {"stage": -1}, "at least 0"),
     ],
 )
 def test_steps_and_stages_that_an_encoder_cannot_take(kind, options, words, tiny_generator, target):

@@ -13,6 +13,7 @@ from latentopt.encoders.encoder import EncoderNet
 from latentopt.errors import CheckpointError
 
 LISTED = 5  # names in a message
+LARGEST = 1 << 30  # numbers; the released encoders have up to 2.7e8, and a tiny file can claim any shape
 
 
 def build_net(config: EncoderConfig, state: Mapping[str, Any], where: str) -> EncoderNet:
@@ -23,6 +24,8 @@ def build_net(config: EncoderConfig, state: Mapping[str, Any], where: str) -> En
     with torch.device("meta"):  # takes no memory, whatever the configuration asks for
         net = EncoderNet(config)
     official, wanted = net.official_names(), net.state_dict()
+    if (size := sum(tensor.numel() for tensor in wanted.values())) > LARGEST:
+        raise CheckpointError(f"{where}: an encoder of {size:,} numbers; more than {LARGEST:,} are not read")
     names = {official[name]: name for name in wanted}
     _check_names(names.keys(), state.keys(), where)
     wrong = [

@@ -155,6 +155,8 @@ class Encoder:
         steps = self.default_steps if steps is None else steps
         if steps < 1:
             raise UsageError(f"steps must be at least 1, not {steps}")
+        if stage is not None and stage < 0:
+            raise UsageError(f"stage must be at least 0, not {stage}")
         if stage is not None and not self.config.progressive:
             raise UsageError(f"{self.name}: an encoder of kind {self.config.kind} has no stages; only e4e's do")
         x = resized(target.float(), self.config.image_size)
