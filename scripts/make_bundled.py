@@ -47,7 +47,7 @@ def main(images: int, samples: str, work: str, device: str, minutes: float | Non
     for name in NETWORKS:
         shutil.copyfile(ROOT / work / f"{name}.safetensors", bundled / f"{name}.safetensors")
     stats = ("--out", "pnorm_stats/portraits.safetensors", "--overwrite")
-    latentopt("fit-pnorm", "--network", "portraits", "--samples", samples, *stats)
+    latentopt("fit-pnorm", "--network", "portraits", "--samples", samples, "--prior", *stats)
     subprocess.run([sys.executable, str(ROOT / "scripts" / "make_samples.py")], check=True, cwd=ROOT)
     for kind, settings in ENCODERS.items():
         latentopt("train", "encoder", "--kind", kind, *settings, *common)

@@ -12,12 +12,15 @@ from latentopt.encoders import files as encoder_files
 from latentopt.encoders.files import save_encoder
 from latentopt.errors import CheckpointError, StatisticsError, UntrustedFileError, UsageError
 from latentopt.initializers.simple import sample_w
+from latentopt.linear_prior import PooledFeatures
+from latentopt.linear_prior_fit import fit_prior
 from latentopt.pnorm_fit import fit_pnorm
 from latentopt.registry import INITIALIZERS
 from latentopt.types import GeneratorInputs
 
 NAMES = {"mean": {}, "p-mean": {}, "sample": {}, "best-of": {"n": 6, "batch": 4}, "file": {"path": "start.safetensors"}}
 ENCODERS = {"psp": {}, "e4e": {"stage": 2}, "restyle-psp": {"steps": 2}, "restyle-e4e": {"steps": 1}}
+NAMES["linear"] = {}
 NAMES |= ENCODERS | {"encoder": {"kind": "restyle-psp", "bootstrap": "e4e", "mix": "psp", "share": 0.25}}
 
 
@@ -32,10 +35,17 @@ def statistics(tiny_generator):
     return fit_pnorm(tiny_generator, 2000, batch=1000)
 
 
+@pytest.fixture(scope="module")
+def prior(tiny_generator, statistics):
+    features = PooledFeatures(tiny_generator, "bundled", grids=(1, 1, 1, 1, 1))
+    return fit_prior(tiny_generator, statistics, features, samples=40)
+
+
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch, statistics, tiny_generator, tiny_inputs):
-    """The current folder holds statistics and a saved start of one image."""
+def folder(tmp_path, monkeypatch, statistics, prior, tiny_generator, tiny_inputs):
+    """The current folder holds statistics, a prior and a saved start of one image."""
     statistics.save(tmp_path / "pnorm_stats" / "tiny.safetensors")
+    prior.save(tmp_path / "pnorm_stats" / "tiny.prior.safetensors")
     tiny_inputs.index([1]).save(tmp_path / "start.safetensors")
     monkeypatch.setattr(encoder_files, "BUNDLED", tmp_path / "bundled")
     for kind in ENCODERS:

@@ -6,12 +6,12 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from latentopt.commands.numbers import Count, Shard
 from latentopt.errors import LatentoptError, StatisticsError, UsageError
 
 if TYPE_CHECKING:
@@ -21,33 +21,6 @@ if TYPE_CHECKING:
 
 CHECK_SAMPLES = 10_000
 CHECK_RANGE = (0.8, 1.25)  # mean square of whitened samples, over the half of the components with the largest std
-
-
-class Count(click.ParamType):
-    """A positive whole number, also written 1e6 or 1_000_000."""
-
-    name = "count"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            number = Decimal(str(value))
-            if number == number.to_integral_value() and 1 <= number <= 10**12:
-                return int(number)
-        except InvalidOperation:
-            pass
-        self.fail(f"{value!r} is not a whole number from 1 to 1e12, such as 1e6", param, ctx)
-
-
-class Shard(click.ParamType):
-    """`i/N` with i from 0 to N-1."""
-
-    name = "i/N"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        index, _, count = str(value).partition("/")
-        if index.isdecimal() and count.isdecimal() and int(index) < int(count):
-            return int(index), int(count)
-        self.fail(f"{value!r} is not a shard i/N with i from 0 to N-1, such as 0/4", param, ctx)
 
 
 @click.command()
@@ -60,6 +33,16 @@ class Shard(click.ParamType):
 @click.option("--figure", type=click.Path(path_type=Path), help="Draw the distributions in W, P and P-norm (PNG).")
 @click.option("--shard", type=Shard(), help="Draw only every N-th batch, from the i-th (0 to N-1); see --merge.")
 @click.option("--merge", is_flag=True, help="Merge the finished shards beside the output.")
+@click.option("--prior", is_flag=True, help="Also fit the linear prior that --init linear starts from; minutes.")
+@click.option("--prior-samples", type=Count(), default="20000", show_default=True, help="Pictures to draw for it.")
+@click.option(
+    "--prior-net",
+    type=click.Choice(["auto", "bundled", "lpips-vgg", "lpips-alex"]),
+    default="auto",
+    show_default=True,
+    help="The network of its features; auto: the one that the perceptual term takes.",
+)
+@click.option("--prior-weights", metavar="FILE", help="torchvision's weights of that network, not to download them.")
 @click.option("--overwrite", is_flag=True, help="Replace the output even if it belongs to another generator.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:<index> or mps.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -73,6 +56,10 @@ def command(
     figure: Path | None,
     shard: tuple[int, int] | None,
     merge: bool,
+    prior: bool,
+    prior_samples: int,
+    prior_net: str,
+    prior_weights: str | None,
     overwrite: bool,
     device: str,
     quiet: bool,
@@ -87,11 +74,13 @@ def command(
       latentopt fit-pnorm --samples 1e6
       latentopt fit-pnorm --network ffhq.pkl --figure ffhq-pnorm.png
       latentopt fit-pnorm --network ffhq.pkl --npz ffhq_PCA.npz
+      latentopt fit-pnorm --network ffhq.pkl --prior
     """
     if sum((npz is not None, shard is not None, merge)) > 1:
         raise UsageError("--npz, --shard and --merge exclude one another")
-    if figure is not None and shard is not None:
-        raise UsageError("--figure needs the whole statistics: use it with --merge, not with --shard")
+    if (figure is not None or prior) and shard is not None:
+        option = "--prior" if figure is None else "--figure"
+        raise UsageError(f"{option} needs the whole statistics: use it with --merge, not with --shard")
     if out is not None and out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: statistics are written as .safetensors")
     for path in (out or Path("pnorm_stats/x.safetensors"), figure):
@@ -124,6 +113,12 @@ def command(
 
         draw_figure(generator, pnorm, figure)
         click.echo(f"figure       {figure}")
+    if prior:
+        from latentopt.commands.fit_prior import add_prior
+        from latentopt.linear_prior import prior_path
+
+        options = {"samples": prior_samples, "net": prior_net, "weights": prior_weights, "seed": seed}
+        add_prior(generator, pnorm, prior_path(out), **options, overwrite=overwrite, quiet=quiet)
 
 
 def check_writable(path: Path | None) -> None:
