@@ -155,6 +155,7 @@ def generation_part(bench: Bench, out: Path, n: int) -> str:
 @click.option("--shifted", default=1000, show_default=True, type=click.IntRange(min=4), help="Pictures for corruption.")
 @click.option("--n", default=5000, show_default=True, type=click.IntRange(min=16), help="Pictures for Table 3.")
 @click.option("--batch", default=8, show_default=True, type=click.IntRange(min=1))
+@click.option("--backwards", is_flag=True, help="Last runs first: for a second process beside another.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--out", default="benchmarks/results", show_default=True, type=click.Path(path_type=Path))
 def main(
@@ -167,11 +168,12 @@ def main(
     shifted: int,
     n: int,
     batch: int,
+    backwards: bool,
     device: str,
     out: Path,
 ) -> None:
     """Compare ways of tuning the generator to an image."""
-    bench = Bench(network, None if wrangan == "none" else wrangan, images, outside, batch, device, shifted, steps)
+    bench = Bench(network, None if wrangan == "none" else wrangan, images, outside, batch, device, shifted, steps, backwards)
     out.mkdir(parents=True, exist_ok=True)
     work = {
         "table": lambda: table_part(bench, out),

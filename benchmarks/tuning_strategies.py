@@ -12,6 +12,7 @@ from latentopt.stage import WEIGHT_SPACES
 
 BASE, WRANGAN = "base", "wrangan"  # the networks
 PIVOT, SIMPLE, PTI, LOW_RANK = "pivot", "simple weight tune", "PTI", "low rank"
+UNSTOPPED = "PTI, all 350 steps"
 ESTIMATED, LEARNED = "sigma estimated", "sigma learned"  # on the base
 WRANGAN_PIVOT, JOINT, FIXED = "pivot of WRanGAN", "WRanGAN", "WRanGAN, pivot fixed"
 
@@ -26,7 +27,7 @@ class Strategy:
     corruption: bool = True
 
 
-def tuning_part(name: str, steps: int | None, **options: object) -> Recipe:
+def tuning_part(name: str, steps: int | None, stopped: bool = True, **options: object) -> Recipe:
     """The tuning stages of a shipped recipe, from a given pivot; `options` go to its weight space, `steps` to all stages."""
     recipe = Recipe.load(name).split()[1]
     if recipe is None:
@@ -35,6 +36,7 @@ def tuning_part(name: str, steps: int | None, **options: object) -> Recipe:
     table["stages"][0]["init"] = {"name": "previous"}
     for stage in table["stages"]:
         stage["steps"] = stage["steps"] if steps is None else steps
+        stage["stop"] = stage["stop"] if stopped else None
         for part in stage["optimize"]:
             part.update(options if part["name"] in WEIGHT_SPACES else {})
     return Recipe.from_table(table, name)
@@ -50,6 +52,7 @@ def strategies(sigma: Mapping[str, Path], steps: int | None) -> list[Strategy]:
         Strategy(PIVOT, BASE, None),
         Strategy(SIMPLE, BASE, part("weights")),
         Strategy(PTI, BASE, part("pti")),
+        Strategy(UNSTOPPED, BASE, part("pti", stopped=False)),
         Strategy(LOW_RANK, BASE, part("lowrank")),
         Strategy(ESTIMATED, BASE, part("wrangan", sigma=str(sigma["estimated"]))),
     ]

@@ -73,6 +73,7 @@ class Bench:
     device: str = "cpu"
     shifted: int = 1000  # pictures that corruption is measured on
     steps: int | None = None
+    backwards: bool = False  # last runs first
 
     @cached_property
     def networks(self) -> dict[str, StyleGAN2]:
@@ -138,13 +139,15 @@ class Bench:
         return Sigma.load(self.sigma[origin])
 
     def run(self, strategies: Sequence[Strategy]) -> dict[str, Result]:
-        """Every strategy on every image."""
+        """Every strategy on every image. What another process has done in the meantime is not done again."""
         jobs = [(strategy, group) for group in self.groups for strategy in strategies]
         left = [job for job in jobs if not self._path(*job).is_file()]
+        left = left[::-1] if self.backwards else left
         total = sum(len(group) * (_steps(strategy) + self._drawn(strategy)) for strategy, group in left)
         with Progress(total, "tuning", unit="picture") as progress:
             for strategy, group in left:
-                self._work(strategy, group, progress)
+                if not self._path(strategy, group).is_file():
+                    self._work(strategy, group, progress)
         results = {strategy.name: Result() for strategy in strategies}
         for strategy, group in jobs:
             tensors, metadata = load_tensors(self._path(strategy, group))
