@@ -173,7 +173,9 @@ def main(
     out: Path,
 ) -> None:
     """Compare ways of tuning the generator to an image."""
-    bench = Bench(network, None if wrangan == "none" else wrangan, images, outside, batch, device, shifted, steps, backwards)
+    bench = Bench(
+        network, None if wrangan == "none" else wrangan, images, outside, batch, device, shifted, steps, backwards
+    )
     out.mkdir(parents=True, exist_ok=True)
     work = {
         "table": lambda: table_part(bench, out),
