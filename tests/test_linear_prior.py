@@ -330,7 +330,10 @@ def test_another_networks_features_are_refused(path, tiny_generator, prior):
         INITIALIZERS.create("linear", tiny_generator)
 
 
-@pytest.mark.parametrize(("grids", "words"), [("[1, 1]", "do not fit the 5 stages"), ("[1, 1, 1, 1, 2]", "here they are the 864 features")])
+@pytest.mark.parametrize(
+    ("grids", "words"),
+    [("[1, 1]", "do not fit the 5 stages"), ("[1, 1, 1, 1, 2]", "here they are the 864 features")],
+)
 def test_grids_that_do_not_fit_the_network(grids, words, path, tiny_generator):
     damage(path, grids=grids)
     with pytest.raises(StatisticsError, match=words):
