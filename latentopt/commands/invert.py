@@ -73,9 +73,7 @@ def _terms(text: str) -> str:
 @click.option("--clip", type=float, help="Bound in P-norm+, in standard deviations.")
 @click.option("--steps", "--num-steps", type=int, help="Optimisation steps of the first stage.")
 @click.option("--lr", type=float, help="Learning rate of the first stage.")
-@click.option(
-    "--init", help="Start: mean, p-mean, linear, sample, best-of, file:PATH, e4e (psp, ...), encoder:PATH."
-)
+@click.option("--init", help="Start: mean, p-mean, linear, sample, best-of, file:PATH, e4e (psp, ...), encoder:PATH.")
 @click.option("--terms", help="Loss terms with weights, such as perceptual=1,l2=1.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any recipe entry, as stages.0.lr=0.02.")
 @click.option(
