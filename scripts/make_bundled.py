@@ -15,6 +15,8 @@ import click
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORKS = ("generator", "discriminator", "perceptual", "judge")
+WRANGAN = ("generator", "discriminator", "sigma")
+RANDOMIZED = ("--layers", "6", "--sigma-init", "0.1", "--keep-level")
 ENCODERS = {
     "psp": ("--steps", "4500"),
     "e4e": ("--steps", "4500"),
@@ -31,27 +33,39 @@ def latentopt(*arguments: str) -> None:
 
 @click.command()
 @click.option("--images", default=300_000, show_default=True, help="Real images to show to the generator in all.")
+@click.option("--wrangan-images", default=100_000, show_default=True, help="The same for the WRanGAN made from it.")
 @click.option("--samples", default="1e6", show_default=True, help="Samples for the P-norm statistics.")
 @click.option("--work", default="work", show_default=True, help="Folder of snapshots and training pictures.")
 @click.option("--device", default="auto", show_default=True)
-@click.option("--minutes", type=float, help="Stop training the generator after this long and ship what there is.")
-def main(images: int, samples: str, work: str, device: str, minutes: float | None) -> None:
+@click.option("--minutes", type=float, help="Stop training a generator after this long and ship what there is.")
+def main(images: int, wrangan_images: int, samples: str, work: str, device: str, minutes: float | None) -> None:
     """Train, fit and draw what is not there yet, then copy it into the package."""
     common = ("--outdir", work, "--cache", f"{work}/data", "--device", device)
     latentopt("train", "perceptual", *common)
     latentopt("train", "judge", "--steps", "5000", *common)
     limit = () if minutes is None else ("--minutes", str(minutes))
     latentopt("train", "generator", "--images", str(images), "--name", "portraits", *limit, *common)
-    bundled = ROOT / "latentopt" / "bundled" / "portraits"
-    bundled.mkdir(parents=True, exist_ok=True)
-    for name in NETWORKS:
-        shutil.copyfile(ROOT / work / f"{name}.safetensors", bundled / f"{name}.safetensors")
-    stats = ("--out", "pnorm_stats/portraits.safetensors", "--overwrite")
-    latentopt("fit-pnorm", "--network", "portraits", "--samples", samples, "--prior", *stats)
+    bundled = ship(NETWORKS, ROOT / work, "portraits")
+    randomized = ("--outdir", f"{work}/wrangan", *common[2:])
+    images = ("--images", str(wrangan_images), "--name", "portraits-wrangan")
+    latentopt("train", "wrangan", "--start", "portraits", *RANDOMIZED, *images, *limit, *randomized)
+    ship(WRANGAN, ROOT / work / "wrangan", "portraits-wrangan")
+    for name, more in (("portraits", ("--prior",)), ("portraits-wrangan", ())):
+        stats = ("--out", f"pnorm_stats/{name}.safetensors", "--overwrite")
+        latentopt("fit-pnorm", "--network", name, "--samples", samples, *more, *stats)
     subprocess.run([sys.executable, str(ROOT / "scripts" / "make_samples.py")], check=True, cwd=ROOT)
     for kind, settings in ENCODERS.items():
         latentopt("train", "encoder", "--kind", kind, *settings, *common)
         ship_encoder(ROOT / work / f"encoder-{kind}.safetensors", bundled)
+
+
+def ship(names: tuple[str, ...], source: Path, model: str) -> Path:
+    """Copy a model's networks into the package; the folder they went to."""
+    folder = ROOT / "latentopt" / "bundled" / model
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        shutil.copyfile(source / f"{name}.safetensors", folder / f"{name}.safetensors")
+    return folder
 
 
 def ship_encoder(source: Path, folder: Path) -> None:
