@@ -47,8 +47,8 @@ def main(images: int, wrangan_images: int, samples: str, work: str, device: str,
     latentopt("train", "generator", "--images", str(images), "--name", "portraits", *limit, *common)
     bundled = ship(NETWORKS, ROOT / work, "portraits")
     randomized = ("--outdir", f"{work}/wrangan", *common[2:])
-    images = ("--images", str(wrangan_images), "--name", "portraits-wrangan")
-    latentopt("train", "wrangan", "--start", "portraits", *RANDOMIZED, *images, *limit, *randomized)
+    length = ("--images", str(wrangan_images), "--name", "portraits-wrangan")
+    latentopt("train", "wrangan", "--start", "portraits", *RANDOMIZED, *length, *limit, *randomized)
     ship(WRANGAN, ROOT / work / "wrangan", "portraits-wrangan")
     for name, more in (("portraits", ("--prior",)), ("portraits-wrangan", ())):
         stats = ("--out", f"pnorm_stats/{name}.safetensors", "--overwrite")
