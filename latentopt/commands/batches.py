@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from latentopt.inverter import Inverter, Unread
 
 VIDEO_FRAMES, VIDEO_HEIGHT = 60, 256
+NAME_WIDTH = 12  # columns that an image's name has at least in the printed table
 
 
 def load_network(network: str, device: str, dtype: str, compiled: bool) -> StyleGAN2:
@@ -154,15 +155,17 @@ COLUMNS = {"psnr": "psnr", "ssim": "ssim", "perceptual": "perceptual", "radius":
 def report(rows: list[dict], outdir: Path, title: str, columns: Mapping[str, str] = COLUMNS) -> int:
     """Print the table, write the summary, and say by the exit code whether all is well. columns: {of a row: heading}."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from latentopt.summary import write_summary
 
-    table = Table("image", *columns.values(), title=title, title_justify="left")
+    table = Table(
+        Column("image", overflow="fold", min_width=NAME_WIDTH), *columns.values(), title=title, title_justify="left"
+    )
     for row in rows:
         figures = [_figure(row.get(name)) for name in columns]
         table.add_row(row["name"], *(figures if row["status"] == "ok" else ["failed"] + ["-"] * (len(columns) - 1)))
-    Console(width=None if Console().is_terminal else 100).print(table)
+    Console(width=None if Console().is_terminal else 120).print(table)
     write_summary(outdir, rows)
     failed = [row["name"] for row in rows if row["status"] != "ok"]
     click.echo(f"{len(rows) - len(failed)} of {len(rows)} images in {outdir}/ (summary.csv, grid.png, index.html)")

@@ -24,7 +24,7 @@ SIGMA_FOLDER = Path("sigma")
 COLUMNS = {
     "psnr_before": "psnr before",
     "psnr": "after",
-    "perceptual_before": "perceptual before",
+    "perceptual_before": "perc. before",
     "perceptual": "after",
     "frechet": "corruption",
     "seconds": "seconds",
