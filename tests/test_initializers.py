@@ -73,9 +73,9 @@ def test_a_start_does_not_depend_on_companions(name, tiny_generator, target):
     assert torch.equal(again.ws, inputs.ws)
     order = [2, 0, 1]
     turned = start(name, tiny_generator, target[order], (3, 1, 2), **options)
-    torch.testing.assert_close(turned.ws, inputs.ws[order], rtol=0, atol=1e-6)
+    torch.testing.assert_close(turned.ws, inputs.ws[order], rtol=1e-5, atol=1e-6)
     alone = start(name, tiny_generator, target[1:2], (2,), **options)
-    torch.testing.assert_close(alone.ws, inputs.ws[1:2], rtol=0, atol=1e-6)
+    torch.testing.assert_close(alone.ws, inputs.ws[1:2], rtol=1e-5, atol=1e-6)
     inputs.ws.add_(1)  # written to in place: nothing else may change
     assert torch.equal(start(name, tiny_generator, target, **options).ws, again.ws)
 
