@@ -6,6 +6,7 @@ weights are those of the released pSp, e4e and ReStyle files.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 
 import torch
@@ -90,14 +91,15 @@ class SmallBlock(nn.Module):
         return residual + (self.shortcut(shortcut) if hasattr(self, "shortcut") else shortcut)
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """A stem, then residual blocks in one `body`; `taps` are the blocks whose outputs [B,channels[i],h,w] are given."""
 
     channels: tuple[int, int, int]
     taps: tuple[int, int, int]
 
+    @abstractmethod
     def stem(self, x: Tensor) -> Tensor:
-        raise NotImplementedError
+        """What comes before the blocks."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x [B,in,H,W] in [-1,1] -> fine [B,c1,H/4,W/4], middle [B,c2,H/8,W/8], coarse [B,c3,H/16,W/16]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -40,13 +41,14 @@ class MapToStyle(nn.Module):
         return self.linear(self.convs(x).flatten(1))
 
 
-class Heads(nn.Module):
+class Heads(nn.Module, ABC):
     """K map2style heads, one a row of the code; `maps` gives each head the map that it reads."""
 
     styles: nn.ModuleList
 
+    @abstractmethod
     def maps(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> list[Tensor]:
-        raise NotImplementedError
+        """The map that each head reads."""
 
     def forward(self, features: tuple[Tensor, Tensor, Tensor], rows: int | None = None) -> Tensor:
         """The codes of the first `rows` rows (all by default), [B,rows,C]."""

@@ -51,9 +51,9 @@ def walk_modules(record: Record) -> Iterator[tuple[str, Record]]:
     exponentially large), for more than 10 000 modules, or for nesting deeper than 32.
     """
     seen: set[int] = set()
-    todo = [("", record, 0)]
-    while todo:
-        path, module, depth = todo.pop()
+    waiting = [("", record, 0)]
+    while waiting:
+        path, module, depth = waiting.pop()
         if id(module) in seen:
             raise CheckpointError(f"module {path or '(root)'} occurs twice in the checkpoint: damaged or made up")
         seen.add(id(module))
@@ -70,9 +70,9 @@ def walk_modules(record: Record) -> Iterator[tuple[str, Record]]:
             if not isinstance(child, Record):
                 raise CheckpointError(f"module {child_path} is a {type(child).__name__}, not a persistence record")
             children.append((child_path, child, depth + 1))
-        if len(todo) + len(children) > MAX_MODULES:
+        if len(waiting) + len(children) > MAX_MODULES:
             raise CheckpointError(f"module {path}: over {MAX_MODULES} modules: not a StyleGAN file")
-        todo.extend(reversed(children))
+        waiting.extend(reversed(children))
 
 
 def module_state(record: Record) -> dict[str, Tensor]:
