@@ -15,7 +15,8 @@ from latentopt.encoders.config import EncoderConfig
 from latentopt.encoders.encoder import Encoder
 from latentopt.encoders.official import has_decoder, official_encoder
 from latentopt.errors import CheckpointError, MissingWeightsError
-from latentopt.generators.model_files import BUNDLED, Checkpoint, read_checkpoint
+from latentopt.generators.checkpoints import load_generator
+from latentopt.generators.model_files import BUNDLED, Checkpoint, read_checkpoint, resolve
 from latentopt.generators.persistence import plain_entries
 from latentopt.generators.weights import looks_like
 from latentopt.protocols import Generator
@@ -94,14 +95,17 @@ def _bundled(kind: str, generator: Generator | None) -> Path:
 
 
 def start_files(init: Mapping[str, object], generator: Generator) -> list[Path]:
-    """The encoders that a recipe's `init` entry reads; none where it is a start of another kind."""
+    """The encoders, and the bootstrap's generator, that a recipe's `init` reads; none where it is another kind of start."""
     name = str(init["name"])
     if name != "encoder" and name not in KINDS:
         return []
     sources = [init.get("path") or init.get("kind", name), init.get("mix")]
-    if init.get("bootstrap_network") is None or init.get("bootstrap") not in KINDS:
-        sources.append(init.get("bootstrap"))
-    return [encoder_path(str(source), generator) for source in sources if source is not None]
+    paths = [encoder_path(str(source), generator) for source in sources if source is not None]
+    if (first := init.get("bootstrap")) is not None:
+        network = init.get("bootstrap_network")
+        paths += [] if network is None else [resolve(str(network))]
+        paths.append(encoder_path(str(first), generator if network is None else load_generator(str(network))))
+    return paths
 
 
 def encoder_from(checkpoint: Checkpoint, name: str) -> Encoder:

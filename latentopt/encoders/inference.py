@@ -14,6 +14,7 @@ from latentopt.encoders.encoder import Encoder
 from latentopt.encoders.files import load_encoder
 from latentopt.encoders.heads import resized
 from latentopt.errors import UsageError
+from latentopt.generators.checkpoints import load_generator
 from latentopt.protocols import Generator
 from latentopt.types import GeneratorInputs
 
@@ -118,6 +119,4 @@ def _about(encoder: Encoder) -> dict[str, object]:
 
 
 def _generator(generator: Generator, network: str | None) -> Generator:
-    from latentopt.generators.checkpoints import load_generator
-
     return generator if network is None else load_generator(network, device=generator.device)

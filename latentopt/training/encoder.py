@@ -23,13 +23,13 @@ from latentopt.encoders.encoder import Encoder, EncoderNet
 from latentopt.encoders.heads import resized
 from latentopt.errors import CheckpointError
 from latentopt.generators.stylegan2 import StyleGAN2
-from latentopt.storage import write_atomically
 from latentopt.training.encoder_losses import Distortion, FeatureNet, Target, delta_regularization
 from latentopt.training.encoder_settings import EncoderTraining, make_optimizer
 from latentopt.training.generator import ImageStream
 from latentopt.training.latent_discriminator import CodePool, LatentDiscriminator, latent_r1_penalty, random_rows
 from latentopt.training.losses import discriminator_loss, generator_loss
 from latentopt.training.parallel import Processes
+from latentopt.training.snapshots import load_snapshot, save_snapshot
 from latentopt.types import GeneratorInputs
 
 PARTS = ("net", "ema", "optimizer", "discriminator", "d_optimizer", "real_pool", "fake_pool")
@@ -202,11 +202,11 @@ class EncoderTrainer:
         """Write a snapshot from which `load` continues exactly; `described` are the training data."""
         state = {name: getattr(self, name).state_dict() for name in PARTS}
         state |= {"step": self.step, "made": json.dumps(self._made(described))}
-        write_atomically(path, lambda temporary: torch.save(state, temporary))
+        save_snapshot(path, state)
 
     def load(self, path: Path, described: Mapping[str, object]) -> None:
         """Continue from a snapshot. Raises CheckpointError for other settings, data, or another generator."""
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        state = load_snapshot(path, self.device, "made")
         mine, saved = json.loads(json.dumps(self._made(described))), json.loads(state["made"])
         differing = [key for key in mine if mine[key] != saved.get(key)]
         if differing:

@@ -17,14 +17,14 @@ def save_snapshot(path: Path, state: dict[str, Any]) -> None:
     write_atomically(path, lambda temporary: torch.save(state, temporary))
 
 
-def load_snapshot(path: Path, device: torch.device | str) -> dict[str, Any]:
-    """What `save_snapshot` wrote. Runs nothing. Raises CheckpointError, naming file and remedy, for anything else."""
+def load_snapshot(path: Path, device: torch.device | str, needed: str = "settings") -> dict[str, Any]:
+    """What `save_snapshot` wrote, with an entry `needed`. Runs nothing. Raises CheckpointError, naming file and remedy."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise CheckpointError(
             f"{path}: not a readable snapshot ({error}); remove it to start the training anew"
         ) from error
-    if not isinstance(state, dict) or "settings" not in state:
+    if not isinstance(state, dict) or needed not in state:
         raise CheckpointError(f"{path}: a torch file, but no snapshot of a training; use another folder")
     return state
