@@ -131,7 +131,7 @@ class Run:
                 self.chunk = self.state.chunk
                 self._record(step)
                 yield self.stage, step
-            self._finish_stage(problem)
+            self._finish_stage()
 
     def _record(self, step: Step) -> None:
         for i, row in enumerate(step.rows):
@@ -142,13 +142,17 @@ class Run:
                 entry["encoding_cost"] = step.encoding_cost[i]
             self.history[row].append(entry)
 
-    def _finish_stage(self, problem: Problem) -> None:
-        with torch.no_grad():
-            self.start = problem.lens.decode(self.state.best, problem.start).detach()
+    def _finish_stage(self) -> None:
+        self.start = self.best_so_far()
         for i, text in enumerate(self.state.status):
             self.status[i] = self.status[i] if text == "running" else text
         self.best_step = self.state.best_step.tolist()
         self.state, self.stage = None, self.stage + 1
+
+    @torch.no_grad()
+    def best_so_far(self) -> GeneratorInputs:
+        """The best measured point of every image, in the midst of a stage."""
+        return self._lens.decode(self.state.best, self.start).detach()
 
     @property
     def finished(self) -> bool:
