@@ -44,6 +44,7 @@ __all__ = [
     "module_attributes",
     "module_state",
     "read_pickle",
+    "read_torch_contents",
     "read_torch_file",
     "read_torch_module",
 ]
@@ -175,6 +176,14 @@ def read_torch_file(path: str | os.PathLike[str]) -> dict:
     in one. Raises UntrustedFileError naming a global that weights-only loading refuses; CheckpointError for anything
     else that is wrong, and for torch before 2.10, whose weights-only loading has known holes.
     """
+    contents = read_torch_contents(path)
+    if not isinstance(contents, dict):
+        raise CheckpointError(f"{path}: holds a {type(contents).__name__}, expected a dict of tensors")
+    return contents
+
+
+def read_torch_contents(path: str | os.PathLike[str]) -> object:
+    """As `read_torch_file`, for files that hold something else than a dict, such as a single tensor."""
     installed = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if installed < MIN_TORCH:
         raise CheckpointError(
@@ -185,10 +194,7 @@ def read_torch_file(path: str | os.PathLike[str]) -> dict:
         if file.read(4) == b"PK\x03\x04":
             TorchZip(file, str(path), size)
         file.seek(0)
-        contents = _weights_only(file, str(path))
-    if not isinstance(contents, dict):
-        raise CheckpointError(f"{path}: holds a {type(contents).__name__}, expected a dict of tensors")
-    return contents
+        return _weights_only(file, str(path))
 
 
 def _weights_only(file: BinaryIO, name: str) -> object:

@@ -1,0 +1,1 @@
+"""Editing: directions in the latent space, style mixing and interpolation."""

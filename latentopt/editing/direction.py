@@ -1,0 +1,112 @@
+"""A direction of the latent space that changes one thing in the picture. B images, L = num_ws, C = w_dim."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentopt.errors import CheckpointError, UsageError
+from latentopt.pnorm import SLOPE, p_to_w, w_to_p
+from latentopt.protocols import Generator
+from latentopt.types import GeneratorInputs
+
+SPACES = ("w", "w+", "p-norm")
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """Added to the latents of an image, `strength` times; positive strengths give more of what it is named after.
+
+    space        "w" (one vector for all layers), "w+" (one a layer) or "p-norm"
+    vector       [C] or, in w+, [L,C]; strength 1 is one standard deviation of the generator's samples along it. In W
+                 coordinates; a direction of P-norm is kept in P, where it is straight as well (P = W with the last leaky
+                 ReLU undone, of negative slope `slope`)
+    layers       the rows of ws that it moves; None for all
+    fingerprint  the generator it belongs to, `generator` its name
+    method       how it was found; score: accuracy on samples held out, in [0,1], None where there are no labels
+    about        the rest: samples, seed, what it was made independent of ...
+
+    Raises CheckpointError for values that cannot be such.
+    """
+
+    name: str
+    space: str
+    vector: Tensor
+    fingerprint: str
+    layers: tuple[int, ...] | None = None
+    generator: str = "generator"
+    method: str = ""
+    score: float | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+    slope: float = SLOPE
+
+    def __post_init__(self) -> None:
+        vector = self.vector.detach().to("cpu", torch.float32).contiguous()
+        dims = 2 if self.space == "w+" else 1
+        if self.space not in SPACES:
+            raise CheckpointError(f"direction {self.name!r}: its space is {self.space!r}, not {', '.join(SPACES)}")
+        if vector.ndim != dims or not vector.numel():
+            raise CheckpointError(f"direction {self.name!r}: {list(vector.shape)} is no direction of {self.space}")
+        if not vector.isfinite().all() or not vector.any():
+            raise CheckpointError(f"direction {self.name!r}: all zero, or not finite")
+        if not (math.isfinite(self.slope) and self.slope > 0):
+            raise CheckpointError(f"direction {self.name!r}: the slope must be positive, not {self.slope}")
+        if self.layers is not None and (not self.layers or min(self.layers) < 0):
+            raise CheckpointError(f"direction {self.name!r}: moves the rows {list(self.layers)}")
+        object.__setattr__(self, "vector", vector)
+
+    def edit(self, inputs: GeneratorInputs, strength: float, layers: Sequence[int] | None = None) -> GeneratorInputs:
+        """`inputs` moved by `strength` standard deviations, other fields untouched; `-strength` goes back (rounding aside).
+
+        layers: the rows of ws to move instead of the direction's own. Raises UsageError for rows that are not there, a
+        strength that is not finite, and latents of another shape.
+        """
+        if not math.isfinite(strength):
+            raise UsageError(f"{self.name}: a strength is a finite number, not {strength}")
+        ws = inputs.ws  # [B,L,C]
+        if self.vector.shape[-1] != ws.shape[-1] or (self.vector.ndim == 2 and len(self.vector) != ws.shape[1]):
+            raise UsageError(
+                f"{self.name}: a direction {list(self.vector.shape)} does not fit latents {list(ws.shape)}; it belongs to "
+                f"generator {self.generator!r}"
+            )
+        chosen = self.layers if layers is None else layers
+        rows = list(range(ws.shape[1]) if chosen is None else chosen)
+        if not rows or max(rows) >= ws.shape[1] or min(rows) < 0:
+            raise UsageError(f"{self.name}: layers {rows} of latents that have the rows 0 to {ws.shape[1] - 1}")
+        vector = self.vector.to(ws)
+        step = strength * (vector[rows] if vector.ndim == 2 else vector)  # [r,C] or [C]
+        straight = self.space != "p-norm"
+        moved = (
+            ws[:, rows] + step if straight else p_to_w(w_to_p(ws[:, rows], self.slope) + step, self.slope)
+        )  # [B,r,C]
+        return inputs.replace(ws=ws.index_copy(1, torch.tensor(rows, device=ws.device), moved))
+
+    def check(self, generator: Generator, where: str = "") -> None:
+        """Raise CheckpointError, naming `where`, unless this is a direction of `generator`."""
+        where = f"{where}: " if where else ""
+        if self.fingerprint != generator.fingerprint:
+            raise CheckpointError(
+                f"{where}direction {self.name!r} belongs to generator {self.generator!r} ({self.fingerprint or 'unknown'}), "
+                f"not to {generator.name!r} ({generator.fingerprint}); find one with latentopt directions find, or force it "
+                "(--force) if both have the same mapping network"
+            )
+        self.check_shape(generator, where)
+
+    def check_shape(self, generator: Generator, where: str = "") -> None:
+        """Raise CheckpointError where the latents of `generator` have other dimensions."""
+        num_ws, w_dim = generator.num_ws, generator.w_dim
+        expected = [num_ws, w_dim] if self.space == "w+" else [w_dim]
+        if list(self.vector.shape) != expected:
+            raise CheckpointError(
+                f"{where}direction {self.name!r} is {list(self.vector.shape)}; the latents of {generator.name!r} ask for "
+                f"{expected} in {self.space}"
+            )
+        if self.layers is not None and max(self.layers) >= num_ws:
+            raise CheckpointError(
+                f"{where}direction {self.name!r} moves row {max(self.layers)}; {generator.name!r} has rows 0 to {num_ws - 1}"
+            )

@@ -1,0 +1,149 @@
+"""Direction files (`latentopt-directions-1`): several directions of one generator, and where they are looked for."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from latentopt.editing.direction import Direction
+from latentopt.editing.foreign import SUFFIXES, read_foreign
+from latentopt.errors import CheckpointError, LatentoptError
+from latentopt.generators.model_files import BUNDLED, resolve
+from latentopt.generators.persistence import plain_entries
+from latentopt.moments import StatisticsWarning
+from latentopt.protocols import Generator
+from latentopt.storage import load_tensors, save_tensors
+
+FORMAT = "latentopt-directions-1"
+FOLDER = Path("directions")  # in the working directory: where `latentopt directions find` writes
+FIELDS = ("space", "layers", "method", "score", "about", "slope")
+
+
+def save_directions(path: Path, directions: Sequence[Direction]) -> None:
+    """Write directions of one generator: a tensor each, the rest as metadata; atomically.
+
+    Raises ValueError for none, two of one name, or those of several generators.
+    """
+    directions = list(directions)
+    if len({direction.fingerprint for direction in directions}) != 1:
+        raise ValueError("a file holds one or more directions of one generator")
+    if len({direction.name for direction in directions}) != len(directions):
+        raise ValueError("two directions of one name")
+    entries = {d.name: {field: getattr(d, field) for field in FIELDS} for d in directions}
+    metadata = {
+        "format": FORMAT,
+        "fingerprint": directions[0].fingerprint,
+        "generator": directions[0].generator,
+        "directions": json.dumps(entries),
+    }
+    save_tensors(Path(path), {d.name: d.vector for d in directions}, metadata)
+
+
+def load_directions(source: str | Path, generator: Generator, force: bool = False) -> dict[str, Direction]:
+    """The directions in a file by name, or those of a bundled model.
+
+    Besides our own, the `.pt`, `.npy` and `.npz` of InterFaceGAN, SeFa, GANSpace and their users are read; they do not say
+    which generator they are for, so they are taken by force only, and scaled to its samples. `force` takes another
+    generator's directions too, as long as their dimensions fit.
+
+    Raises CheckpointError, naming file and remedy; UntrustedFileError for a file that asks for code.
+    """
+    path = resolve(source, "directions")
+    if path.suffix in SUFFIXES:
+        return {d.name: d for d in read_foreign(path, generator, force)}
+    directions = read_directions(path)
+    for direction in directions:
+        if force:
+            direction.check_shape(generator, f"{path}: ")
+        else:
+            direction.check(generator, str(path))
+    return {d.name: adopted(d, generator) for d in directions}
+
+
+def adopted(direction: Direction, generator: Generator) -> Direction:
+    """A direction as one of `generator`; what it was made for is kept on record."""
+    if direction.fingerprint == generator.fingerprint:
+        return direction
+    forced = {"fingerprint": direction.fingerprint, "generator": direction.generator}
+    about = direction.about | {"forced": forced}
+    return replace(direction, fingerprint=generator.fingerprint, generator=generator.name, about=about)
+
+
+def read_directions(path: Path) -> list[Direction]:
+    """What `save_directions` wrote, of whichever generator. Raises CheckpointError, naming the file."""
+    tensors, metadata = load_tensors(Path(path))
+    return parse_directions(tensors, metadata, str(path))
+
+
+def parse_directions(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], where: str) -> list[Direction]:
+    """The directions in the contents of a file. Raises CheckpointError, naming `where`."""
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{where}: its format is {metadata.get('format')!r}, not that of directions ({FORMAT!r})")
+    try:
+        entries = json.loads(metadata["directions"])
+        common = {"fingerprint": metadata["fingerprint"], "generator": metadata.get("generator", "generator")}
+        return [Direction(name, vector=tensors[name], **common, **_fields(entry)) for name, entry in entries.items()]
+    except (LatentoptError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(f"{where}: damaged directions: {reason}; find them again") from error
+
+
+def _fields(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of one direction out of JSON. Raises KeyError, TypeError or ValueError."""
+    layers, score, about = entry["layers"], entry["score"], entry["about"]
+    if layers is not None and not all(type(row) is int for row in layers):
+        raise ValueError(f"layers {layers}")
+    return {
+        "space": str(entry["space"]),
+        "layers": None if layers is None else tuple(layers),
+        "method": str(entry["method"]),
+        "score": None if score is None else float(score),
+        "about": plain_entries(about) if isinstance(about, dict) else {},
+        "slope": float(entry["slope"]),
+    }
+
+
+def find_directions(generator: Generator) -> dict[str, Direction]:
+    """Every direction of `generator` that is at hand, by name; none is no error.
+
+    Looked for in this order, the first of a name counts: `directions.safetensors` or `<stem>.directions.safetensors` beside
+    the generator's own file; `directions/*.safetensors` in the working directory; the bundled models'. Unreadable files are
+    warned of, those of other generators passed over.
+    """
+    found: dict[str, Direction] = {}
+    for direction, _ in directions_at_hand(generator):
+        found.setdefault(direction.name, direction)
+    return found
+
+
+def directions_at_hand(generator: Generator) -> Iterator[tuple[Direction, Path]]:
+    """The directions of `generator` and their files, those that `find_directions` prefers first."""
+    seen = set()
+    for path in _candidates(generator):
+        if path.resolve() in seen or not path.is_file():
+            continue
+        seen.add(path.resolve())
+        try:
+            for direction in read_directions(path):
+                if direction.fingerprint == generator.fingerprint:
+                    direction.check(generator, str(path))
+                    yield direction, path
+        except CheckpointError as error:
+            warnings.warn(f"passed over: {error}", StatisticsWarning, stacklevel=3)
+
+
+def _candidates(generator: Generator) -> Iterator[Path]:
+    try:
+        own = resolve(generator.source)
+        yield own.with_name("directions.safetensors")
+        yield own.with_name(f"{own.stem}.directions.safetensors")
+    except LatentoptError:
+        pass  # it came from no file
+    yield from sorted(FOLDER.glob("*.safetensors"))
+    yield from sorted(BUNDLED.glob("*/directions.safetensors"))

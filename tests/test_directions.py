@@ -1,0 +1,256 @@
+"""Directions: what an edit does, their files, and those of other projects."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from latentopt.editing.direction import SPACES, Direction
+from latentopt.editing.files import find_directions, load_directions, read_directions, save_directions
+from latentopt.editing.scaling import sample_codes, scaled
+from latentopt.errors import CheckpointError, UntrustedFileError, UsageError
+from latentopt.generators.checkpoints import save_generator
+from latentopt.moments import StatisticsWarning
+from latentopt.pnorm import w_to_p
+from latentopt.storage import load_tensors, save_tensors
+from tests.conftest import make_tiny_generator
+
+
+def make(generator, space="w", name="smile", seed=0, **fields) -> Direction:
+    shape = (generator.num_ws, generator.w_dim) if space == "w+" else (generator.w_dim,)
+    vector = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return Direction(name, space, vector, generator.fingerprint, generator=generator.name, **fields)
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("layers", [None, (0, 1, 2), (5,)])
+def test_there_and_back(tiny_generator, tiny_inputs, space, layers):
+    noise = tiny_generator.noise_const
+    start = tiny_inputs.replace(noise=noise)
+    there = make(tiny_generator, space, layers=layers).edit(start, 2.5)
+    back = make(tiny_generator, space, layers=layers).edit(there, -2.5)
+    rows = list(range(8)) if layers is None else list(layers)
+    still = [row for row in range(8) if row not in rows]
+    assert torch.equal(there.ws[:, still], start.ws[:, still])
+    assert (there.ws[:, rows] - start.ws[:, rows]).abs().amax(dim=(0, 2)).min() > 0.1
+    assert torch.allclose(back.ws, start.ws, atol=1e-5)
+    assert there.noise is noise and there.deltas is None
+
+
+def test_edit_moves_by_the_vector(tiny_generator, tiny_inputs):
+    plain, layered, whitened = (make(tiny_generator, space) for space in SPACES)
+    assert torch.allclose(
+        plain.edit(tiny_inputs, -2).ws - tiny_inputs.ws, -2 * plain.vector.expand(3, 8, -1), atol=1e-5
+    )
+    assert torch.allclose(
+        layered.edit(tiny_inputs, 1, [3]).ws[:, 3] - tiny_inputs.ws[:, 3], layered.vector[3], atol=1e-5
+    )
+    step = w_to_p(whitened.edit(tiny_inputs, 3).ws) - w_to_p(tiny_inputs.ws)
+    assert torch.allclose(step, 3 * whitened.vector.expand(3, 8, -1), atol=1e-4)
+
+
+def test_given_layers_replace_its_own(tiny_generator, tiny_inputs):
+    direction = make(tiny_generator, layers=(0,))
+    moved = (direction.edit(tiny_inputs, 1, [6, 7]).ws != tiny_inputs.ws).any(dim=2).any(dim=0)
+    assert moved.nonzero().flatten().tolist() == [6, 7]
+
+
+@pytest.mark.parametrize(
+    ("strength", "layers", "message"),
+    [(float("nan"), None, "finite"), (1, [8], "rows 0 to 7"), (1, [-1], "rows 0 to 7"), (1, [], "rows 0 to 7")],
+)
+def test_edit_refuses(tiny_generator, tiny_inputs, strength, layers, message):
+    with pytest.raises(UsageError, match=message):
+        make(tiny_generator).edit(tiny_inputs, strength, layers)
+
+
+def test_edit_refuses_other_latents(tiny_generator, tiny_inputs):
+    other = make_tiny_generator(w_dim=8, channels=(4, 4))
+    with pytest.raises(UsageError, match="does not fit"):
+        make(other).edit(tiny_inputs, 1)
+    with pytest.raises(UsageError, match="does not fit"):
+        Direction("x", "w+", torch.ones(3, 16), "f").edit(tiny_inputs, 1)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"space": "z"},
+        {"space": "w+"},
+        {"vector": torch.zeros(16)},
+        {"vector": torch.full((16,), torch.nan)},
+        {"layers": ()},
+        {"layers": (-1,)},
+        {"slope": 0.0},
+    ],
+)
+def test_no_such_direction(fields):
+    with pytest.raises(CheckpointError):
+        Direction(**{"name": "x", "space": "w", "vector": torch.ones(16), "fingerprint": "f"} | fields)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_strength_is_one_standard_deviation_of_the_samples(tiny_generator, mixed):
+    codes = sample_codes(tiny_generator, 3, 4000, mixed)
+    assert codes.shape == ((4000, 8, 16) if mixed else (4000, 16))
+    vector = scaled(torch.randn(codes.shape[1:], generator=torch.Generator().manual_seed(0)) * 7, codes)
+    along = codes.flatten(1) @ vector.flatten() / vector.norm()
+    assert along.std().item() == pytest.approx(vector.norm().item(), rel=1e-4)
+    with pytest.raises(UsageError, match="do not vary"):
+        scaled(vector, codes[:1].expand_as(codes))
+
+
+def test_mixed_samples_hold_two_styles(tiny_generator):
+    codes = sample_codes(tiny_generator, 0, 50, mixed=True)
+    changes = (codes[:, 1:] != codes[:, :-1]).any(dim=2).sum(dim=1)
+    assert (changes == 1).all()
+
+
+# ---- files
+
+
+def test_files_keep_everything(tmp_path, tiny_generator):
+    first = make(tiny_generator, "w+", layers=(1, 2), method="interfacegan", score=0.9, about={"n": 100, "seed": 3})
+    second = make(tiny_generator, "p-norm", name="yaw", seed=1, slope=0.3)
+    save_directions(tmp_path / "d.safetensors", [first, second])
+    loaded = load_directions(tmp_path / "d.safetensors", tiny_generator)
+    assert list(loaded) == ["smile", "yaw"]
+    for direction in (first, second):
+        again = loaded[direction.name]
+        assert torch.equal(again.vector, direction.vector)
+        fields = ("space", "layers", "fingerprint", "generator", "method", "score", "about", "slope")
+        assert [getattr(again, f) for f in fields] == [getattr(direction, f) for f in fields]
+
+
+def test_foreign_generator_refused_unless_forced(tmp_path, tiny_generator):
+    save_directions(tmp_path / "d.safetensors", [make(tiny_generator)])
+    other = make_tiny_generator(seed=1)
+    with pytest.raises(CheckpointError, match=r"d\.safetensors.*belongs to generator 'tiny'.*--force"):
+        load_directions(tmp_path / "d.safetensors", other)
+    forced = load_directions(tmp_path / "d.safetensors", other, force=True)["smile"]
+    assert forced.fingerprint == other.fingerprint
+    assert forced.about["forced"]["fingerprint"] == tiny_generator.fingerprint
+    with pytest.raises(CheckpointError, match="ask for"):
+        load_directions(tmp_path / "d.safetensors", make_tiny_generator(w_dim=8), force=True)
+
+
+def test_save_refuses(tmp_path, tiny_generator):
+    for directions in (
+        [],
+        [make(tiny_generator)] * 2,
+        [make(tiny_generator), make(make_tiny_generator(seed=1), name="b")],
+    ):
+        with pytest.raises(ValueError):
+            save_directions(tmp_path / "d.safetensors", directions)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": "latentopt-delta-1"},
+        {"directions": "{"},
+        {"directions": "[]"},
+        {"directions": json.dumps({"other": {}})},
+        {"directions": json.dumps({"smile": {"space": "w"}})},
+        {"directions": json.dumps({"smile": {"space": "q", "layers": None, "method": "", "score": None, "about": {}}})},
+        {"directions": "[" * 5000},
+    ],
+)
+def test_damaged_files(tmp_path, tiny_generator, change):
+    path = tmp_path / "d.safetensors"
+    save_directions(path, [make(tiny_generator)])
+    tensors, metadata = load_tensors(path)
+    save_tensors(path, tensors, metadata | change)
+    with pytest.raises(CheckpointError, match=r"d\.safetensors"):
+        read_directions(path)
+
+
+def test_found_by_fingerprint_nearest_first(tmp_path, monkeypatch, tiny_generator_copy, recwarn):
+    generator = tiny_generator_copy
+    save_generator(generator, tmp_path / "net" / "tiny.safetensors")
+    generator.source = str(tmp_path / "net" / "tiny.safetensors")
+    monkeypatch.chdir(tmp_path)
+    assert find_directions(generator) == {}
+    save_directions(tmp_path / "directions" / "a.safetensors", [make(generator, seed=1), make(generator, name="yaw")])
+    save_directions(tmp_path / "net" / "tiny.directions.safetensors", [make(generator, seed=2)])
+    save_directions(tmp_path / "directions" / "b.safetensors", [make(make_tiny_generator(seed=1), name="other")])
+    assert not recwarn.list
+    (tmp_path / "directions" / "c.safetensors").write_bytes(b"no file")
+    with pytest.warns(StatisticsWarning, match=r"c\.safetensors"):
+        found = find_directions(generator)
+    assert set(found) == {"smile", "yaw"}
+    assert torch.equal(found["smile"].vector, make(generator, seed=2).vector)
+
+
+# ---- other projects' files
+
+
+def foreign_files(folder, w_dim, num_ws):
+    rng = np.random.default_rng(0)
+    one, many = rng.normal(size=(1, w_dim)), rng.normal(size=(5, 1, w_dim)).astype(np.float32)
+    np.save(folder / "age_boundary.npy", one)
+    np.save(folder / "wplus.npy", rng.normal(size=(1, num_ws * w_dim)).astype(np.float32))
+    torch.save(torch.from_numpy(one).float(), folder / "age.pt")
+    torch.save(torch.from_numpy(one).float()[None].repeat(1, num_ws, 1), folder / "pose.pt")
+    torch.save({"comp": torch.from_numpy(many), "std": torch.ones(5)}, folder / "pca.pt")
+    torch.save({"ckpt": "x", "eigvec": torch.from_numpy(rng.normal(size=(w_dim, w_dim)))}, folder / "factor.pt")
+    np.savez_compressed(folder / "official.npz", lat_comp=many, lat_stdev=np.ones(5))
+    return one[0], many[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "space"),
+    [
+        ("age_boundary.npy", ["age_boundary"], "w"),
+        ("wplus.npy", ["wplus"], "w+"),
+        ("age.pt", ["age"], "w"),
+        ("pose.pt", ["pose"], "w"),
+        ("pca.pt", [f"pca-{i}" for i in range(5)], "w"),
+        ("factor.pt", [f"factor-{i}" for i in range(16)], "w"),
+        ("official.npz", [f"official-{i}" for i in range(5)], "w"),
+    ],
+)
+def test_other_projects_files(tmp_path, tiny_generator, name, names, space):
+    one, many = foreign_files(tmp_path, 16, 8)
+    with pytest.raises(CheckpointError, match="does not say which generator"):
+        load_directions(tmp_path / name, tiny_generator)
+    loaded = load_directions(tmp_path / name, tiny_generator, force=True)
+    assert list(loaded) == names
+    assert {d.space for d in loaded.values()} == {space}
+    expected = {"age": one, "age_boundary": one, "pose": one, "pca-3": many[3], "official-4": many[4]}
+    for key in expected.keys() & loaded.keys():
+        vector = loaded[key].vector
+        cosine = torch.cosine_similarity(vector, torch.from_numpy(expected[key]).float(), dim=0)
+        assert cosine.item() == pytest.approx(1, abs=1e-5)
+        along = sample_codes(tiny_generator) @ vector / vector.norm()
+        assert along.std().item() == pytest.approx(vector.norm().item(), rel=1e-4)
+
+
+def test_foreign_files_of_other_dimensions(tmp_path):
+    foreign_files(tmp_path, 16, 8)
+    for name in ("age.pt", "wplus.npy", "pca.pt"):
+        with pytest.raises(CheckpointError, match=name):
+            load_directions(tmp_path / name, make_tiny_generator(w_dim=12), force=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "error"),
+    [
+        ("a.npy", lambda p: np.save(p, np.array([object()]), allow_pickle=True), UntrustedFileError),
+        ("a.npy", lambda p: p.write_bytes(b"\x93NUMPY\x01"), CheckpointError),
+        ("a.npy", lambda p: np.save(p, np.array(["text"])), CheckpointError),
+        ("a.npy", lambda p: np.save(p, np.zeros((1, 16))), CheckpointError),
+        ("a.pt", lambda p: torch.save({"latents": torch.ones(16)}, p), CheckpointError),
+        ("a.pt", lambda p: torch.save([1, 2], p), CheckpointError),
+        ("a.pt", lambda p: p.write_bytes(pickle.dumps(print)), (CheckpointError, UntrustedFileError)),
+        ("a.npz", lambda p: np.savez(p, other=np.ones(3)), CheckpointError),
+    ],
+)
+def test_hostile_and_damaged_files(tmp_path, tiny_generator, name, write, error):
+    write(tmp_path / name)
+    with pytest.raises(error, match=name):
+        load_directions(tmp_path / name, tiny_generator, force=True)
