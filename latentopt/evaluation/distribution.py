@@ -164,12 +164,23 @@ def paired_kernel_distance(
     values = []
     for _ in range(subsets):
         rows = torch.randperm(len(first), generator=rng)[:size]
-        x, y = first[rows], second[rows]
-        between = _kernel(x, y)
-        h = _kernel(x, x) + _kernel(y, y) - between - between.T  # [m,m]
-        values.append((h.sum() - h.trace()) / (size * (size - 1)))
-    found = torch.stack(values)
+        values.append(paired_squared_mmd(first[rows], second[rows]))
+    found = torch.tensor(values, dtype=torch.float64)
     return KernelDistance(found.mean().item(), found.std(unbiased=False).item())
+
+
+def paired_squared_mmd(x: Tensor, y: Tensor) -> float:
+    """Of sets [N,F] whose rows belong together, pairs left out (Gretton et al. 2012, lemma 6): 0 for equal sets."""
+    n = len(x)
+    between = _kernel(x, y)
+    h = _kernel(x, x) + _kernel(y, y) - between - between.T  # [n,n]
+    return ((h.sum() - h.trace()) / (n * (n - 1))).item()
+
+
+def squared_mmd(x: Tensor, y: Tensor) -> float:
+    """Unbiased squared MMD of two whole sets [N,F] and [M,F] (Gretton et al. 2012, equation 3), the kernel distance's."""
+    within = sum(((k := _kernel(z, z)).sum() - k.trace()) / (len(z) * (len(z) - 1)) for z in (x, y))
+    return (within - 2 * _kernel(x, y).mean()).item()
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:

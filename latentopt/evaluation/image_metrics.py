@@ -1,15 +1,73 @@
-"""Multi-scale structural similarity, with as many scales as pictures of the size allow."""
+"""How near a reconstruction is to its target, on the 8-bit pictures that are saved.
+
+PSNR, SSIM and MS-SSIM are those of torchmetrics, in float64. Perceptual distances see pictures of 8-bit levels too.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from latentopt.distortion import PSNR_CAP
 from latentopt.errors import ImageError
-from latentopt.images import to_uint8
+from latentopt.images import from_uint8, to_uint8
+from latentopt.protocols import Generator
+from latentopt.terms.perceptual import Perceptual
 
 BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, from fine to coarse
 WINDOW = 11
+
+
+def on_levels(image: Tensor) -> Tensor:
+    """[...,3,H,W] in [-1,1] as a saved picture holds it: rounded to 8 bits, clipped."""
+    return from_uint8(to_uint8(image)).to(image.device)
+
+
+def distortion(image: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """`image` against `target`, both [B,3,H,W] in [-1,1], rounded to 8 bits first. Each value [B], float64.
+
+    mse, rmse: of levels as fractions of 255; psnr: dB, at most PSNR_CAP; ssim: Wang et al. 2004, window of 11, left out
+    where a side is shorter than 6 pixels; ms_ssim: see there, left out below 11.
+    """
+    from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+    x, y = _fractions(image), _fractions(target)
+    mse = (x - y).square().mean(dim=(1, 2, 3))
+    psnr = peak_signal_noise_ratio(x, y, data_range=1.0, reduction="none", dim=(1, 2, 3))
+    values = {"mse": mse, "rmse": mse.sqrt(), "psnr": psnr.clamp(max=PSNR_CAP)}
+    side = min(x.shape[-2:])
+    if side > WINDOW // 2:
+        values["ssim"] = structural_similarity_index_measure(x, y, data_range=1.0, reduction="none")
+    if side >= WINDOW:
+        values["ms_ssim"] = ms_ssim(image, target).double()
+    return values
+
+
+class PerceptualDistance:
+    """Perceptual distance of any two pictures; `net` as for the term `perceptual`. `name` says network, hash and size."""
+
+    def __init__(
+        self, generator: Generator, net: str = "auto", *, size: int | None = None, weights: str | None = None
+    ) -> None:
+        blank = torch.zeros(1, 3, *generator.resolution, device=generator.device)
+        self.term = Perceptual(generator, blank, net=net, size=size, weights=weights)
+        self.name = f"{self.term.network}, pictures of at most {self.term.size} pixels"
+
+    def __call__(self, first: Tensor, second: Tensor) -> Tensor:
+        """[B] of pictures [B,3,H,W] in [-1,1]; exactly 0 for equal ones."""
+        return self.term.between(first, second)
+
+
+def identity(embed: Callable[[Tensor], Tensor], image: Tensor, target: Tensor) -> Tensor:
+    """Cosine similarity [B] of unit embeddings [B,E]: 1 for the same person."""
+    return (embed(image).double() * embed(target).double()).sum(dim=1)
+
+
+def _fractions(image: Tensor) -> Tensor:
+    """8-bit levels as fractions of 255, float64 on the CPU."""
+    return torch.from_numpy(to_uint8(image)).movedim(-1, -3).double() / 255
 
 
 def ms_ssim_scales(side: int) -> int:
@@ -33,7 +91,7 @@ def ms_ssim(image: Tensor, target: Tensor) -> Tensor:
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
     betas = BETAS[: ms_ssim_scales(min(target.shape[-2:]))]
-    x, y = (torch.from_numpy(to_uint8(images)).movedim(-1, -3).double() / 255 for images in (image, target))
+    x, y = _fractions(image), _fractions(target)
     return multiscale_structural_similarity_index_measure(
         x,
         y,

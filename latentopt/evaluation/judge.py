@@ -67,6 +67,14 @@ class Judge(nn.Module):
         self.register_buffer("std", torch.ones(len(config.attributes)))
         self.register_buffer("binary", torch.tensor([name in config.binary for name in config.attributes]))
 
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        return self.config.attributes
+
+    @property
+    def binary_attributes(self) -> tuple[str, ...]:
+        return self.config.binary
+
     def features(self, image: Tensor) -> Tensor:
         """Features [B,F] of images [B,3,H,W] in [-1,1], for distances between sets of images."""
         x = self.body(at_resolution(image, self.config.resolution))

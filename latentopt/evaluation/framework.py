@@ -1,0 +1,156 @@
+"""The evaluation of embeddings (Zhu et al. 2020, section 4) with what e4e, ReStyle and WRanGAN measure beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from latentopt.errors import StatisticsError, UsageError
+from latentopt.evaluation.image_metrics import PerceptualDistance
+from latentopt.evaluation.judge import load_judge
+from latentopt.evaluation.judge_protocol import AttributeJudge, check_judge, judge_name
+from latentopt.evaluation.measure import Measure, as_dict
+from latentopt.evaluation.reconstruction import reconstruction
+from latentopt.evaluation.subject import Amounts, Edit, Found, Subject
+from latentopt.inversion import Inversion
+from latentopt.manifest import versions
+from latentopt.pnorm import PNorm, find_stats
+from latentopt.protocols import Generator
+from latentopt.registry import nearest
+
+PARTS: dict[str, Callable[[Subject], Found]] = {
+    "reconstruction": reconstruction,
+}
+NETS = {"perceptual": "auto", "bundled": "bundled", "lpips-vgg": "lpips-vgg", "lpips-alex": "lpips-alex"}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured of N results.
+
+    images: a row an image, `name` first; measures: by name, over all images; curves: what is more than a number, by
+    name; about: generator, judge, seed, amounts; notes: which parts were left out, and why.
+    """
+
+    images: list[dict[str, Any]]
+    measures: dict[str, Measure]
+    curves: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as evaluation.json holds it."""
+        return asdict(self)
+
+
+def evaluate(
+    results: Sequence[Inversion],
+    generator: Generator,
+    *,
+    judge: AttributeJudge | None = None,
+    directions: Mapping[str, Edit] | None = None,
+    parts: Sequence[str] | None = None,
+    metrics: Sequence[str] = ("perceptual",),
+    amounts: Amounts | None = None,
+    pnorm: PNorm | None = None,
+    seed: int = 0,
+    on_progress: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Measure finished inversions.
+
+    Args:
+        results: of `generator`, tuned or not.
+        judge: reads attributes; by default the bundled one where the generator draws portraits, elsewhere none. Distances
+            of sets go by its features, or by those of the bundled one.
+        directions: edits by name; one that is named after an attribute of the judge is held against its readings.
+        parts: which of PARTS, all by default.
+        metrics: perceptual distances of the reconstruction, of NETS; path lengths go by the first.
+        amounts: how much is drawn.
+        pnorm: the generator's P-norm statistics; looked for by default.
+        seed: of all draws and intervals.
+        on_progress: called with each part's name before it starts.
+
+    Raises:
+        UsageError: no results, unknown parts or metrics, a judge that is none.
+        CheckpointError: results of another generator.
+        MissingWeightsError: the weights of LPIPS cannot be had.
+    """
+    parts = list(PARTS) if parts is None else list(parts)
+    _check(results, generator, parts, metrics)
+    if judge is not None:
+        check_judge(judge)
+    subject = _subject(results, generator, judge, directions or {}, metrics, amounts or Amounts(), pnorm, seed)
+    found = {}
+    for part in parts:
+        if on_progress is not None:
+            on_progress(part)
+        found[part] = PARTS[part](subject)
+    return _joined(subject, found)
+
+
+def _check(results: Sequence[Inversion], generator: Generator, parts: Sequence[str], metrics: Sequence[str]) -> None:
+    if not results:
+        raise UsageError("no results to evaluate")
+    for kind, words, known in (("part", parts, PARTS), ("metric", metrics, NETS)):
+        for word in words:
+            if word not in known:
+                raise UsageError(f"unknown {kind} {word!r}{nearest(word, list(known))}")
+    if not metrics:
+        raise UsageError(f"at least one perceptual metric is needed, of {', '.join(NETS)}")
+    for result in results:
+        result.check_generator(generator)
+
+
+def _subject(
+    results: Sequence[Inversion],
+    generator: Generator,
+    judge: AttributeJudge | None,
+    directions: Mapping[str, Edit],
+    metrics: Sequence[str],
+    amounts: Amounts,
+    pnorm: PNorm | None,
+    seed: int,
+) -> Subject:
+    bundled = load_judge("portraits").to(generator.device) if judge is None else judge
+    if judge is None and generator.card.get("data") == "portraits":
+        judge = bundled
+    if pnorm is None:
+        try:
+            pnorm, _ = find_stats(generator)
+        except StatisticsError:
+            pnorm = None
+    distances = {name.replace("-", "_"): PerceptualDistance(generator, NETS[name]) for name in metrics}
+    return Subject(results, generator, judge, bundled, directions, pnorm, distances, amounts, seed)
+
+
+def _joined(subject: Subject, found: Mapping[str, Found]) -> Evaluation:
+    images: list[dict[str, Any]] = [{"name": result.name} for result in subject.results]
+    curves: dict[str, Any] = {}
+    for part in found.values():
+        for image, row in zip(images, part.rows or [{}] * len(images), strict=True):
+            image.update(row)
+        curves |= part.curves
+    return Evaluation(
+        images,
+        as_dict([measure for part in found.values() for measure in part.measures]),
+        curves,
+        _about(subject, found),
+        [note for part in found.values() for note in part.notes],
+    )
+
+
+def _about(subject: Subject, parts: Mapping[str, Found]) -> dict[str, Any]:
+    generator = subject.generator
+    return {
+        "generator": {"name": generator.name, "fingerprint": generator.fingerprint},
+        "recipes": sorted({result.manifest["recipe"]["name"] for result in subject.results}),
+        "images": len(subject.results),
+        "judge": None if subject.judge is None else judge_name(subject.judge),
+        "features": subject.extractor,
+        "directions": {name: str(getattr(edit, "method", "")) for name, edit in subject.directions.items()},
+        "parts": list(parts),
+        "amounts": asdict(subject.amounts),
+        "seed": subject.seed,
+        "versions": versions(),
+    }

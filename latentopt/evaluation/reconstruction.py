@@ -1,0 +1,42 @@
+"""Reconstruction (Zhu et al. 2020, Table 1): distances of each saved picture from its target, and of the two sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentopt.evaluation.image_metrics import distortion, identity
+from latentopt.evaluation.judge_protocol import judge_name
+from latentopt.evaluation.measure import Better, measure_mean
+from latentopt.evaluation.set_metrics import set_measures
+from latentopt.evaluation.subject import Found, Subject
+
+BETTER: dict[str, Better] = {"psnr": "higher", "ssim": "higher", "ms_ssim": "higher", "identity": "higher"}
+
+
+@torch.no_grad()
+def reconstruction(subject: Subject) -> Found:
+    """Metrics of `distortion`, perceptual distances, identity where the judge embeds; Frechet, kernel and SWD of the sets."""
+    values, extractors = distortion(subject.images, subject.targets), {}
+    pairs = list(zip(subject.images.split(25), subject.targets.split(25), strict=True))
+    for name, distance in subject.distances.items():
+        values[name] = torch.cat([distance(image, target) for image, target in pairs]).double().cpu()
+        extractors[name] = distance.name
+    if hasattr(subject.judge, "embed"):
+        values["identity"] = torch.cat([identity(subject.judge.embed, *pair) for pair in pairs]).cpu()
+        extractors["identity"] = judge_name(subject.judge)
+    found = Found(rows=by_image(values))
+    for name, column in values.items():
+        better = BETTER.get(name, "lower")
+        extractor = extractors.get(name, "")
+        found.measures.append(measure_mean(name, column, extractor=extractor, better=better, seed=subject.seed))
+    found.measures += set_measures("reconstruction", subject, subject.images[:, None], paired=True)
+    return found
+
+
+def by_image(values: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    """{name: [N]} as N rows."""
+    return [dict(zip(values, row, strict=True)) for row in zip(*(x.tolist() for x in values.values()), strict=True)]

@@ -1,0 +1,32 @@
+"""Pictures of one result with other latents: its noise, features and changed weights stay."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from latentopt.evaluation.image_metrics import on_levels
+from latentopt.protocols import Generator
+from latentopt.types import GeneratorInputs
+
+BATCH = 25
+
+
+def with_latents(inputs: GeneratorInputs, ws: Tensor) -> GeneratorInputs:
+    """One image's inputs, everything but its latents shared by ws [V,L,C]."""
+    features = inputs.features and {key: x.expand(len(ws), *x.shape[1:]) for key, x in inputs.features.items()}
+    return inputs.replace(ws=ws, features=features)
+
+
+@torch.no_grad()
+def draw(
+    generator: Generator, inputs: GeneratorInputs, ws: Tensor, noise_mode: str = "const", batch: int = BATCH
+) -> Tensor:
+    """Pictures [V,3,H,W] on 8-bit levels of one image's `inputs` with each of the latents ws [V,L,C]."""
+    parts = [generator.synthesis(with_latents(inputs, part), noise_mode).float() for part in ws.split(batch)]
+    return on_levels(torch.cat(parts))
+
+
+def draw_samples(generator: Generator, ws: Tensor, batch: int = BATCH) -> Tensor:
+    """The generator's own pictures [V,3,H,W] of ws [V,L,C], on 8-bit levels."""
+    return draw(generator, GeneratorInputs(ws[:1]), ws, batch=batch)
