@@ -171,13 +171,14 @@ def _style(name: str, points: int) -> dict:
 @click.option("--hybrid-steps", default=150, show_default=True, type=click.IntRange(min=1))
 @click.option("--lr", default=0.02, show_default=True, help="Of all arms.")
 @click.option("--batch", default=8, show_default=True, type=click.IntRange(min=1))
+@click.option("--dtype", default="bfloat16", show_default=True, type=click.Choice(["float32", "bfloat16"]))
 @click.option("--only", help="Arms, comma-separated: work on these and write no report.")
 @click.option("--out", default="benchmarks/results", show_default=True, type=click.Path(path_type=Path))
 def main(
-    network: str, n: int, steps: int, hybrid_steps: int, lr: float, batch: int, only: str | None, out: Path
+    network: str, n: int, steps: int, hybrid_steps: int, lr: float, batch: int, dtype: str, only: str | None, out: Path
 ) -> None:
     """Draw the quality-time graph of encoders, optimisation and hybrids."""
-    bench = Bench(network, n, batch, "cpu")
+    bench = Bench(network, n, batch, "cpu", dtype)
     arms = {kind: lambda kind=kind: encoded(bench, kind) for kind in ENCODERS}
     arms["linear prior"] = lambda: predicted(bench)
     arms |= {
@@ -198,6 +199,7 @@ def main(
         network=f"{bench.generator.name} ({bench.generator.fingerprint})",
         encoders=", ".join(f"{kind} {load_encoder(kind, bench.generator).fingerprint}" for kind in ENCODERS),
         batch=batch,
+        dtype=dtype,
     )
     write_report(
         out / "encoders.md", "Encoders, optimisation and hybrids", f"Expected:\n\n{held}", text, MEANING, facts

@@ -77,10 +77,14 @@ class Bench:
     n: int
     batch: int = 8
     device: str = "auto"
+    dtype: str = "float32"  # of all but the generator's first block
 
     @cached_property
     def generator(self) -> StyleGAN2:
-        return load_generator(self.network, device=choose_device(self.device))
+        generator = load_generator(self.network, device=choose_device(self.device))
+        if self.dtype != "float32":
+            generator.set_precision(getattr(torch, self.dtype)).set_memory_format(torch.channels_last)
+        return generator
 
     @cached_property
     def targets(self) -> Tensor:
@@ -99,7 +103,15 @@ class Bench:
         """All that decides a result beside the recipe and the images."""
         nets = [hashlib.sha256(weights_path("portraits", kind).read_bytes()).hexdigest() for kind in KINDS]
         statistics = [self.pnorm.n, self.pnorm.seed, self.pnorm.fingerprint]
-        return [self.generator.fingerprint, self.generator.device.type, statistics, nets, package_version("latentopt")]
+        dtype = [] if self.dtype == "float32" else [self.dtype]
+        return [
+            self.generator.fingerprint,
+            self.generator.device.type,
+            statistics,
+            nets,
+            package_version("latentopt"),
+            *dtype,
+        ]
 
     def run(self, methods: Sequence[Method]) -> dict[str, Result]:
         """Every method on every image, with progress in steps of one group of images."""
