@@ -155,9 +155,13 @@ class LinearPrior:
         The predictions are shorter than samples, as those of every regression; they are not stretched: that made the
         pictures worse.
         """
-        scaled = (x.cpu().float() - self.feature_mean) / self.feature_scale
-        v = self.intercept + (scaled @ self.reduce @ self.expand.flatten(1)).unflatten(1, self.intercept.shape)
+        v = self.regress(x)
         return v * (v.shape[2] ** 0.5 / v.norm(dim=2, keepdim=True).clamp_min(1e-12)).clamp_max(1)
+
+    def regress(self, x: Tensor) -> Tensor:
+        """x [B,D] -> v [B,L,C] as the regression has it, however far out."""
+        scaled = (x.cpu().float() - self.feature_mean) / self.feature_scale
+        return self.intercept + (scaled @ self.reduce @ self.expand.flatten(1)).unflatten(1, self.intercept.shape)
 
     def predict(self, x: Tensor) -> GeneratorInputs:
         """x [B,D] -> the latents, on the device of x."""

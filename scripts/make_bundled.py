@@ -53,6 +53,7 @@ def main(images: int, wrangan_images: int, samples: str, work: str, device: str,
     for name, more in (("portraits", ("--prior",)), ("portraits-wrangan", ())):
         stats = ("--out", f"pnorm_stats/{name}.safetensors", "--overwrite")
         latentopt("fit-pnorm", "--network", name, "--samples", samples, *more, *stats)
+        calibrate_preflight(name)
     subprocess.run([sys.executable, str(ROOT / "scripts" / "make_samples.py")], check=True, cwd=ROOT)
     for kind, settings in ENCODERS.items():
         latentopt("train", "encoder", "--kind", kind, *settings, *common)
@@ -66,6 +67,14 @@ def ship(names: tuple[str, ...], source: Path, model: str) -> Path:
     for name in names:
         shutil.copyfile(source / f"{name}.safetensors", folder / f"{name}.safetensors")
     return folder
+
+
+def calibrate_preflight(name: str) -> None:
+    """What the preflight holds pictures against: readings of the generator's own samples."""
+    from latentopt.evaluation.preflight import SUFFIX, Preflight
+    from latentopt.generators.checkpoints import load_generator
+
+    Preflight.of(load_generator(name)).save(ROOT / "pnorm_stats" / f"{name}{SUFFIX}")
 
 
 def ship_encoder(source: Path, folder: Path) -> None:

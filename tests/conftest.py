@@ -17,6 +17,7 @@ from latentopt import run as run_module
 from latentopt.commands import main
 from latentopt.encoders.config import EncoderConfig
 from latentopt.encoders.encoder import Encoder, EncoderNet
+from latentopt.evaluation.preflight import SUFFIX, Preflight
 from latentopt.generators.checkpoints import save_generator
 from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from latentopt.images import save_png
@@ -89,6 +90,7 @@ def prepared(tmp_path_factory) -> Path:
     generator = make_tiny_generator(channels=(8, 6, 4))
     save_generator(generator, folder / "net" / "tiny.safetensors")
     fit_pnorm(generator, 2000, batch=1000).save(folder / "pnorm_stats" / "tiny.safetensors")
+    Preflight.of(generator).save(folder / "pnorm_stats" / f"tiny{SUFFIX}")
     for i, name in enumerate("abc"):
         photo(folder / "photos" / f"{name}.png", i)
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentopt.commands.batches import load_network, report, work
+from latentopt.commands.preflight import PictureCheck
 from latentopt.errors import UsageError
 from latentopt.recipe import Recipe, with_space
 from latentopt.registry import PARAMETERIZATIONS
@@ -17,6 +19,7 @@ from latentopt.terminal import escape_controls
 
 if TYPE_CHECKING:
     from latentopt.generators.stylegan2 import StyleGAN2
+    from latentopt.images import ImageSource, TargetImage
     from latentopt.inverter import Unread
 
 SPACE_RECIPES = {"w": "i2s", "w+": "i2s", "z": "ii2s-pnorm", "p-norm": "ii2s-pnorm", "p-norm+": "ii2s-pnorm"}
@@ -86,6 +89,7 @@ def _terms(text: str) -> str:
 @click.option("--compile", "compiled", is_flag=True, help="Compile the generator with torch.compile.")
 @click.option("--fit", default="crop", show_default=True, type=click.Choice(["crop", "pad", "stretch"]))
 @click.option("--alpha", default="composite", show_default=True, type=click.Choice(["composite", "mask"]))
+@click.option("--no-preflight", is_flag=True, help="Do not look first whether pictures suit the generator.")
 @click.option("--save-video", is_flag=True, help="Keep how each image converged, as proj.webp.")
 @click.option("--overwrite", is_flag=True, help="Do finished images again.")
 @click.option("-n", "--dry-run", is_flag=True, help="Print the resolved recipe and stop.")
@@ -102,6 +106,7 @@ def command(
     compiled: bool,
     fit: str,
     alpha: str,
+    no_preflight: bool,
     save_video: bool,
     overwrite: bool,
     dry_run: bool,
@@ -112,7 +117,8 @@ def command(
 
     Every image gets a folder with target.png, proj.png, projected_w.npz, inputs.safetensors, recipe.toml, history.jsonl and
     run.json; the output folder a summary.csv, a grid.png and an index.html. A run that was stopped goes on when the same
-    command is given again.
+    command is given again. A picture that looks misaligned, or unlike what the generator draws, is inverted all the same, with
+    a warning.
 
     \b
     Examples:
@@ -132,7 +138,8 @@ def command(
 
         sweep(outdir)
         generator = load_network(network, device, dtype, compiled)
-        items = find_items(images, generator, fit, alpha)
+        check = None if no_preflight else PictureCheck(generator, quiet)
+        items = find_items(images, generator, fit, alpha, check, outdir)
         for item in items if overwrite else ():
             (outdir / item.name / "run.json").unlink(missing_ok=True)
         reading = (("fit", fit), ("alpha", alpha), ("dtype", dtype), ("network", generator.name))
@@ -141,9 +148,16 @@ def command(
         return report(rows, outdir, f"recipe {resolved.name}")
 
 
-def find_items(images: tuple[str, ...], generator: StyleGAN2, fit: Any, alpha: Any) -> list[Unread]:
-    """The images, to be read when their turn comes."""
-    from latentopt.images import TargetImage, find_images, read_image
+def find_items(
+    images: tuple[str, ...],
+    generator: StyleGAN2,
+    fit: Any,
+    alpha: Any,
+    check: PictureCheck | None = None,
+    outdir: Path | None = None,
+) -> list[Unread]:
+    """The images, to be read when their turn comes; `check` looks at those that have no result in `outdir` yet."""
+    from latentopt.images import find_images, read_image
     from latentopt.inverter import Unread
     from latentopt.resources import PACKAGE
 
@@ -151,10 +165,12 @@ def find_items(images: tuple[str, ...], generator: StyleGAN2, fit: Any, alpha: A
         images = (str(PACKAGE / "bundled" / "samples"),)
         click.echo("no image named: inverting the bundled sample pictures", err=True)
 
-    def read(path: Path) -> TargetImage:
-        target = read_image(path, generator.resolution, fit=fit, alpha=alpha)
-        for note in target.notes:
-            click.echo(escape_controls(f"{path}: {note}"), err=True)
-        return target
+    def read(source: ImageSource) -> TargetImage:
+        target = read_image(source.path, generator.resolution, fit=fit, alpha=alpha)
+        done = outdir is not None and (outdir / source.key / "run.json").is_file()
+        found = () if check is None or done else check(target)
+        for note in (*target.notes, *found):
+            click.echo(escape_controls(f"{source.path}: {note}"), err=True)
+        return replace(target, notes=(*target.notes, *found))
 
-    return [Unread(source.key, str(source.path), partial(read, source.path)) for source in find_images(images)]
+    return [Unread(source.key, str(source.path), partial(read, source)) for source in find_images(images)]
