@@ -7,12 +7,18 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from latentopt.errors import StatisticsError, UsageError
+from latentopt.evaluation.again import consistency, corruption
+from latentopt.evaluation.editing_consistency import Invert
 from latentopt.evaluation.image_metrics import PerceptualDistance
 from latentopt.evaluation.judge import load_judge
 from latentopt.evaluation.judge_protocol import AttributeJudge, check_judge, judge_name
+from latentopt.evaluation.latents import latents
 from latentopt.evaluation.measure import Measure, as_dict
+from latentopt.evaluation.mixtures import interpolation, mixing
+from latentopt.evaluation.path_length import paths
 from latentopt.evaluation.reconstruction import reconstruction
-from latentopt.evaluation.subject import Amounts, Edit, Found, Subject
+from latentopt.evaluation.responses import attributes, pose
+from latentopt.evaluation.subject import Amounts, Edit, Found, Partners, Subject
 from latentopt.inversion import Inversion
 from latentopt.manifest import versions
 from latentopt.pnorm import PNorm, find_stats
@@ -21,6 +27,14 @@ from latentopt.registry import nearest
 
 PARTS: dict[str, Callable[[Subject], Found]] = {
     "reconstruction": reconstruction,
+    "latents": latents,
+    "pose": pose,
+    "attributes": attributes,
+    "paths": paths,
+    "interpolation": interpolation,
+    "mixing": mixing,
+    "lec": consistency,
+    "corruption": corruption,
 }
 NETS = {"perceptual": "auto", "bundled": "bundled", "lpips-vgg": "lpips-vgg", "lpips-alex": "lpips-alex"}
 
@@ -54,6 +68,9 @@ def evaluate(
     metrics: Sequence[str] = ("perceptual",),
     amounts: Amounts | None = None,
     pnorm: PNorm | None = None,
+    pose: str = "yaw",
+    partners: Partners = "samples",
+    invert: Invert | None = None,
     seed: int = 0,
     on_progress: Callable[[str], None] | None = None,
 ) -> Evaluation:
@@ -68,6 +85,9 @@ def evaluate(
         metrics: perceptual distances of the reconstruction, of NETS; path lengths go by the first.
         amounts: how much is drawn.
         pnorm: the generator's P-norm statistics; looked for by default.
+        pose: the attribute (and direction) of the pose response.
+        partners: what images are interpolated with, "samples" of the generator or the other "embeddings".
+        invert: how LEC inverts edited pictures; by default the recipe of the results is run again.
         seed: of all draws and intervals.
         on_progress: called with each part's name before it starts.
 
@@ -80,7 +100,21 @@ def evaluate(
     _check(results, generator, parts, metrics)
     if judge is not None:
         check_judge(judge)
-    subject = _subject(results, generator, judge, directions or {}, metrics, amounts or Amounts(), pnorm, seed)
+    bundled = load_judge("portraits").to(generator.device) if judge is None else judge
+    subject = Subject(
+        results=results,
+        generator=generator,
+        judge=bundled if judge is not None or generator.card.get("data") == "portraits" else None,
+        extract=bundled,
+        directions=directions or {},
+        pnorm=pnorm or _statistics(generator),
+        distances={name.replace("-", "_"): PerceptualDistance(generator, NETS[name]) for name in metrics},
+        amounts=amounts or Amounts(),
+        seed=seed,
+        pose=pose,
+        partners=partners,
+        invert=invert,
+    )
     found = {}
     for part in parts:
         if on_progress is not None:
@@ -102,26 +136,11 @@ def _check(results: Sequence[Inversion], generator: Generator, parts: Sequence[s
         result.check_generator(generator)
 
 
-def _subject(
-    results: Sequence[Inversion],
-    generator: Generator,
-    judge: AttributeJudge | None,
-    directions: Mapping[str, Edit],
-    metrics: Sequence[str],
-    amounts: Amounts,
-    pnorm: PNorm | None,
-    seed: int,
-) -> Subject:
-    bundled = load_judge("portraits").to(generator.device) if judge is None else judge
-    if judge is None and generator.card.get("data") == "portraits":
-        judge = bundled
-    if pnorm is None:
-        try:
-            pnorm, _ = find_stats(generator)
-        except StatisticsError:
-            pnorm = None
-    distances = {name.replace("-", "_"): PerceptualDistance(generator, NETS[name]) for name in metrics}
-    return Subject(results, generator, judge, bundled, directions, pnorm, distances, amounts, seed)
+def _statistics(generator: Generator) -> PNorm | None:
+    try:
+        return find_stats(generator)[0]
+    except StatisticsError:
+        return None
 
 
 def _joined(subject: Subject, found: Mapping[str, Found]) -> Evaluation:

@@ -33,7 +33,9 @@ def reconstruction(subject: Subject) -> Found:
         better = BETTER.get(name, "lower")
         extractor = extractors.get(name, "")
         found.measures.append(measure_mean(name, column, extractor=extractor, better=better, seed=subject.seed))
-    found.measures += set_measures("reconstruction", subject, subject.images[:, None], paired=True)
+    found.measures += set_measures(
+        "reconstruction", subject, subject.features(subject.images)[:, None], subject.images, paired=True
+    )
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from latentopt.evaluation.distribution import (
@@ -21,17 +20,19 @@ from latentopt.evaluation.subject import Subject
 SMALL_SET = "fewer images than features: too high, and comparable at equal n only; go by the kernel distance"
 
 
-def set_measures(prefix: str, subject: Subject, pictures: Tensor, *, paired: bool = False) -> list[Measure]:
-    """Frechet, kernel and sliced Wasserstein distance of pictures [N,K,3,H,W], K an image, from the targets.
+def set_measures(
+    prefix: str, subject: Subject, generated: Tensor, pictures: Tensor, *, paired: bool = False
+) -> list[Measure]:
+    """Frechet, kernel and sliced Wasserstein distance of drawn pictures from the targets.
 
-    Frechet and kernel distance come from torchmetrics, on the features of `subject.extract`; paired: K = 1, and each
-    picture is to be its target, which the kernel distance then leaves out. Nothing for fewer than 4 images.
+    generated: features [N,K,F] of K pictures an image, by `subject.extract`; Frechet and kernel distance, by torchmetrics,
+    are of all of them. pictures: one of an image's [N,3,H,W], for the sliced Wasserstein distance. paired: K = 1, and each
+    picture is to be its target: that pair is left out of the kernel distance. Nothing for fewer than 4 images.
     """
-    n, k = pictures.shape[:2]
+    n = len(generated)
     if n < 4:
         return []
     real = subject.target_features  # [N,F]
-    generated = subject.features(pictures.flatten(0, 1)).unflatten(0, (n, k))  # [N,K,F]
     kernel, mmd = (paired_kernel_distance, paired_squared_mmd) if paired else (kernel_distance, squared_mmd)
     small = SMALL_SET if n <= real.shape[1] else ""
     distances: list[tuple[str, float, Callable[[Tensor, Tensor], float], str]] = [
@@ -46,13 +47,6 @@ def set_measures(prefix: str, subject: Subject, pictures: Tensor, *, paired: boo
 
         low, high = jackknife_interval(value, n, without)
         found.append(Measure(f"{prefix}_{name}", value, low, high, n, subject.extractor, "lower", note))
-    found.append(_swd(prefix, subject.targets, pictures, subject.seed))
-    return found
-
-
-def _swd(prefix: str, targets: Tensor, pictures: Tensor, seed: int) -> Measure:
-    """Of one picture an image, the k-th of image i with k = i mod K: equally many on both sides. Interval: see picture_swd."""
-    n, k = pictures.shape[:2]
-    rows = torch.arange(n)
-    value, error = picture_swd(targets, pictures[rows, rows % k], seed=seed)
-    return Measure(f"{prefix}_swd", value, value - 1.96 * error, value + 1.96 * error, n, "7x7 patches", "lower")
+    value, error = picture_swd(subject.targets, pictures, seed=subject.seed)
+    name = f"{prefix}_swd"
+    return [*found, Measure(name, value, value - 1.96 * error, value + 1.96 * error, n, "7x7 patches", "lower")]

@@ -81,8 +81,8 @@ def sliced_wasserstein(first: Tensor, second: Tensor, *, seed: int = 0) -> float
     rng = torch.Generator().manual_seed(seed)
     found = []
     for _ in range(REPEATS):
-        directions = F.normalize(torch.randn(first.shape[1], DIRECTIONS, generator=rng), dim=0)
-        a, b = ((points @ directions).sort(dim=0).values for points in (first, second))
+        directions = F.normalize(torch.randn(DIRECTIONS, first.shape[1], generator=rng), dim=1)
+        a, b = ((directions @ points.T).sort(dim=1).values for points in (first, second))  # [D,M]
         found.append((a - b).abs().mean())
     return torch.stack(found).mean().item()
 

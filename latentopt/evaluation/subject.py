@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from latentopt.inversion import Inversion
 from latentopt.pnorm import PNorm
 from latentopt.protocols import Generator
 from latentopt.types import GeneratorInputs
+
+Partners = Literal["samples", "embeddings"]
 
 SAMPLES_SEED = 77  # of the generator's own pictures, apart from the seeds of users
 
@@ -67,7 +69,8 @@ class Subject:
     """N results of one generator and the instruments; what several parts need is drawn once.
 
     judge: None where no judge knows the domain; `extract` gives the features of set distances in any case. distances:
-    perceptual ones by name, at least one.
+    perceptual ones by name, at least one. pose: the attribute and direction of Table 4. partners: with what images are
+    interpolated, the generator's samples or each other.
     """
 
     results: Sequence[Inversion]
@@ -79,6 +82,9 @@ class Subject:
     distances: Mapping[str, PerceptualDistance]
     amounts: Amounts
     seed: int = 0
+    pose: str = "yaw"
+    partners: Partners = "samples"
+    invert: Callable[[Tensor, Sequence[int]], Tensor] | None = None
 
     @cached_property
     def inputs(self) -> list[GeneratorInputs]:
@@ -119,6 +125,22 @@ class Subject:
     def readings(self) -> Tensor:
         """[N,A] of the saved pictures."""
         return read(self.judge, self.images)
+
+    @property
+    def reads(self) -> dict[str, int]:
+        """The attributes that the judge reads, each with its column; directions may write them with hyphens."""
+        return {} if self.judge is None else {name: k for k, name in enumerate(self.judge.attributes)}
+
+    def read(self, images: Tensor) -> Tensor:
+        """[V,A] of pictures [V,3,H,W]."""
+        return read(self.judge, images)
+
+    @property
+    def labelled(self) -> dict[str, tuple[Edit, int]]:
+        """The directions that are named after an attribute: {attribute: (direction, the attribute's column)}."""
+        reads = self.reads
+        named = {name.replace("-", "_"): edit for name, edit in self.directions.items()}
+        return {name: (edit, reads[name]) for name, edit in named.items() if name in reads}
 
     def draw(self, i: int, ws: Tensor) -> Tensor:
         """Pictures [V,3,H,W] of image i with latents ws [V,L,C]."""

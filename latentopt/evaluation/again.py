@@ -1,0 +1,134 @@
+"""The parts that do the work again: LEC inverts edited pictures by the results' own recipe; corruption of tuned generators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from latentopt.errors import UsageError
+from latentopt.evaluation.corruption import corruption as measure_corruption
+from latentopt.evaluation.editing_consistency import Invert, editing_distances, trimmed_lec
+from latentopt.evaluation.judge import Judge
+from latentopt.evaluation.measure import Measure, measure_mean
+from latentopt.evaluation.subject import Edit, Found, Subject
+from latentopt.events import Finished
+from latentopt.inverter import Inverter
+from latentopt.items import tensor_items
+from latentopt.recipe import Recipe
+from latentopt.stage import OTHER_SPACES
+from latentopt.tuning import recipe_of
+
+STRENGTH = 1.0
+
+
+def consistency(subject: Subject) -> Found:
+    """LEC (e4e, equation 8) of the first images, over all of ws, and as e4e's released code trims it.
+
+    E is the recipe that the results were made by, run again with the same seeds. The edit is the pose direction, else the
+    first one, by one standard deviation.
+    """
+    count = min(subject.amounts.lec, len(subject.results))
+    if not count:
+        return Found()
+    if not subject.directions:
+        return Found(notes=["lec: left out, this generator has no directions; latentopt directions find makes some"])
+    name = subject.pose if subject.pose in subject.directions else next(iter(subject.directions))
+    edit = subject.directions[name]
+    try:
+        invert = subject.invert or by_recipe(subject)
+    except UsageError as error:
+        return Found(notes=[f"lec: left out, {error}"])
+    distances = _by_noise_mode(subject, count, edit, invert)
+    rows = [{} for _ in subject.results]
+    for row, value in zip(rows, distances.tolist(), strict=False):
+        row["lec"] = value
+    extractor = f"{name} {STRENGTH:+g}"
+    distances = distances[~distances.isnan()]
+    if not len(distances):
+        return Found(notes=["lec: none of the edited pictures could be inverted again"])
+    trimmed = Measure("lec_trimmed", trimmed_lec(distances), None, None, len(distances), extractor, "lower")
+    return Found(
+        [measure_mean("lec", distances, extractor=extractor, better="lower", seed=subject.seed), trimmed], rows
+    )
+
+
+def _by_noise_mode(subject: Subject, count: int, edit: Edit, invert: Invert) -> Tensor:
+    found = torch.full((count,), torch.nan, dtype=torch.float64)
+    modes = [subject.noise_mode(i) for i in range(count)]
+    for mode in sorted(set(modes)):
+        rows = [i for i in range(count) if modes[i] == mode]
+        inputs = [subject.inputs[i] for i in rows]
+
+        def chosen(pictures: Tensor, which: Sequence[int], rows: Sequence[int] = rows) -> Tensor:
+            return invert(pictures, [rows[k] for k in which])
+
+        found[rows] = editing_distances(subject.generator, inputs, edit, STRENGTH, chosen, mode)
+    return found
+
+
+def by_recipe(subject: Subject) -> Invert:
+    """The inversion that the results came from. Raises UsageError for several recipes, or one that starts elsewhere."""
+    recipe = latent_stages(recipe_of(subject.results))
+    seeds = {result.manifest["seed"] for result in subject.results}
+    if len(seeds) > 1:
+        raise UsageError("the results were made with several seeds; evaluate those of one")
+    inverter = Inverter(subject.generator, recipe, seeds.pop(), corruption=0)
+
+    def invert(pictures: Tensor, rows: Sequence[int]) -> Tensor:
+        names = [subject.results[i].name for i in rows]
+        done = {
+            event.inversion.name: event.inversion.inputs.ws[0]
+            for event in inverter.invert(tensor_items(pictures, names))
+            if isinstance(event, Finished)
+        }
+        lost = torch.full_like(subject.ws[0].cpu(), torch.nan)
+        return torch.stack([done.get(name, lost) for name in names])
+
+    return invert
+
+
+def latent_stages(recipe: Recipe) -> Recipe:
+    """The stages up to the last that writes latents: those after it tune weights or noise and leave the latents alone."""
+    if recipe.needs_start:
+        raise UsageError(
+            f"recipe {recipe.name!r} goes on from an earlier result; evaluate the run that it was tuned from"
+        )
+    writes = [k for k, stage in enumerate(recipe.stages) if any(p["name"] not in OTHER_SPACES for p in stage.optimize)]
+    return replace(recipe, stages=recipe.stages[: max(writes, default=0) + 1])
+
+
+def corruption(subject: Subject) -> Found:
+    """How far tuning moved the generator's other pictures (WRanGAN, Table 4): the recorded figures, or measured now."""
+    tuned = [i for i, inputs in enumerate(subject.inputs) if inputs.deltas]
+    rows = [{} for _ in subject.inputs]
+    if not tuned:
+        return Found()
+    kinds, extractors = set(), set()
+    for i in tuned:
+        record = subject.results[i].manifest
+        known = record.get("corruption") or {}
+        if "frechet" in record["metrics"] and known.get("images"):
+            rows[i] = {f"corruption_{name}": record["metrics"][name] for name in ("frechet", "kernel")}
+            kinds.add(known["images"])
+            extractors.add(known["extractor"])
+        elif subject.amounts.corruption:
+            judge = subject.extract if isinstance(subject.extract, Judge) else None
+            found = measure_corruption(
+                subject.generator, subject.inputs[i], n=subject.amounts.corruption, seed=subject.seed, judge=judge
+            )
+            rows[i] = {"corruption_frechet": found.frechet, "corruption_kernel": found.kernel}
+            kinds.add(found.n)
+            extractors.add(found.extractor)
+    measures = []
+    for name in ("corruption_frechet", "corruption_kernel"):
+        values = torch.tensor([row[name] for row in rows if name in row], dtype=torch.float64)
+        if len(values):
+            note = f"of {' or '.join(map(str, sorted(kinds)))} pictures an image"
+            extractor = "; ".join(sorted(extractors))
+            measures.append(
+                measure_mean(name, values, extractor=extractor, better="lower", seed=subject.seed, note=note)
+            )
+    return Found(measures, rows)

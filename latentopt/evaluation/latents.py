@@ -1,0 +1,60 @@
+"""Where the latents lie: radius, histograms and outliers in P-norm+ (Zhu et al. 2020, 4.7), variation over rows (e4e)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from latentopt.evaluation.editing_consistency import latent_variation, pnorm_radius
+from latentopt.evaluation.measure import measure_mean
+from latentopt.evaluation.subject import Found, Subject
+
+FIRST = 10  # dimensions, of Figure 7
+LAST = 50 / 512  # share of the dimensions, of Figure 8
+OUTLIER = 3.0  # standard deviations; a Gaussian has 0.27 % beyond
+EDGES = torch.linspace(-6, 6, 61)
+
+
+@torch.no_grad()
+def latents(subject: Subject) -> Found:
+    """Latent variation; radius, radius of the first 10 dimensions, and outliers (all, and in the last 50 of 512 dimensions).
+
+    The radius is a root mean square: 1 for the generator's samples. Curves: densities of the first dimension (Figure 6), of
+    the last ones (Figure 8) and of all, for the embeddings and the generator's samples.
+    """
+    values = {"latent_variation": latent_variation(subject.ws).cpu()}
+    found = Found()
+    if subject.pnorm is None:
+        found.notes.append("P-norm: left out, no statistics of this generator; run latentopt fit-pnorm")
+    else:
+        v = subject.pnorm.whiten(subject.ws.double().cpu())  # [N,L,C]
+        last = max(1, round(LAST * v.shape[2]))
+        values["radius"] = pnorm_radius(subject.ws, subject.pnorm)
+        values["radius_first"] = v[..., :FIRST].square().mean(dim=(1, 2)).sqrt()
+        values["outliers"] = outliers(v)
+        values["outliers_last"] = outliers(v[..., -last:])
+        samples = subject.pnorm.whiten(subject.samples.double().cpu())
+        found.curves["p-norm"] = {"edges": EDGES.tolist()} | {
+            name: {"first": density(x[..., :1]), "last": density(x[..., -last:]), "all": density(x)}
+            for name, x in (("embeddings", v), ("samples", samples))
+        }
+    for name, column in values.items():
+        better = "lower" if name.startswith(("outliers", "latent")) else "neither"
+        found.measures.append(measure_mean(name, column, better=better, seed=subject.seed))
+    found.rows = [
+        dict(zip(values, row, strict=True)) for row in zip(*(x.tolist() for x in values.values()), strict=True)
+    ]
+    return found
+
+
+def outliers(v: Tensor) -> Tensor:
+    """Share [N] of the entries of v [N,L,C] beyond 3 standard deviations."""
+    return (v.abs() > OUTLIER).double().mean(dim=(1, 2))
+
+
+def density(values: Tensor) -> list[float]:
+    """Histogram over EDGES as a density; what lies beyond is counted in the outermost bins, where outliers show."""
+    edges = EDGES.double()
+    inside = values.double().flatten().clamp(edges[0], edges[-1])
+    counts = torch.histogram(inside, edges).hist
+    return (counts / counts.sum() / edges.diff()).tolist()
