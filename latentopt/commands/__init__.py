@@ -15,6 +15,7 @@ COMMANDS = {  # name: (module, one line of help)
     "invert": ("invert", "Find the latents of images by optimisation."),
     "encode": ("encode", "Find the latents of images by an encoder, without optimisation."),
     "tune": ("tune", "Tune the generator's weights to inverted images."),
+    "evaluate": ("evaluate", "Measure reconstruction and editability of inversions."),
     "fit-pnorm": ("fit_pnorm", "Measure a generator's latent distribution (P-norm statistics)."),
     "fit-sigma": ("fit_sigma", "Estimate how far a generator's weights may be moved in tuning."),
     "sample": ("sample", "Draw images from a generator."),

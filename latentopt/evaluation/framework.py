@@ -18,7 +18,8 @@ from latentopt.evaluation.mixtures import interpolation, mixing
 from latentopt.evaluation.path_length import paths
 from latentopt.evaluation.reconstruction import reconstruction
 from latentopt.evaluation.responses import attributes, pose
-from latentopt.evaluation.subject import Amounts, Edit, Found, Partners, Subject
+from latentopt.evaluation.subject import Amounts, Edit, Found, Partners, PictureDistance, Subject
+from latentopt.evaluation.vgg import VGGDistance
 from latentopt.inversion import Inversion
 from latentopt.manifest import versions
 from latentopt.pnorm import PNorm, find_stats
@@ -36,7 +37,12 @@ PARTS: dict[str, Callable[[Subject], Found]] = {
     "lec": consistency,
     "corruption": corruption,
 }
-NETS = {"perceptual": "auto", "bundled": "bundled", "lpips-vgg": "lpips-vgg", "lpips-alex": "lpips-alex"}
+METRICS: dict[str, Callable[[Generator], PictureDistance]] = {
+    "perceptual": PerceptualDistance,
+    "lpips-vgg": lambda generator: PerceptualDistance(generator, "lpips-vgg"),
+    "lpips-alex": lambda generator: PerceptualDistance(generator, "lpips-alex"),
+    "vgg": lambda generator: VGGDistance(generator.device),
+}
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,8 @@ def evaluate(
             of sets go by its features, or by those of the bundled one.
         directions: edits by name; one that is named after an attribute of the judge is held against its readings.
         parts: which of PARTS, all by default.
-        metrics: perceptual distances of the reconstruction, of NETS; path lengths go by the first.
+        metrics: perceptual distances of the reconstruction, of METRICS (`perceptual` is the
+            bundled network for portraits, LPIPS-VGG else); path lengths go by the first.
         amounts: how much is drawn.
         pnorm: the generator's P-norm statistics; looked for by default.
         pose: the attribute (and direction) of the pose response.
@@ -108,7 +115,7 @@ def evaluate(
         extract=bundled,
         directions=directions or {},
         pnorm=pnorm or _statistics(generator),
-        distances={name.replace("-", "_"): PerceptualDistance(generator, NETS[name]) for name in metrics},
+        distances={name.replace("-", "_"): METRICS[name](generator) for name in metrics},
         amounts=amounts or Amounts(),
         seed=seed,
         pose=pose,
@@ -126,12 +133,12 @@ def evaluate(
 def _check(results: Sequence[Inversion], generator: Generator, parts: Sequence[str], metrics: Sequence[str]) -> None:
     if not results:
         raise UsageError("no results to evaluate")
-    for kind, words, known in (("part", parts, PARTS), ("metric", metrics, NETS)):
+    for kind, words, known in (("part", parts, PARTS), ("metric", metrics, METRICS)):
         for word in words:
             if word not in known:
                 raise UsageError(f"unknown {kind} {word!r}{nearest(word, list(known))}")
     if not metrics:
-        raise UsageError(f"at least one perceptual metric is needed, of {', '.join(NETS)}")
+        raise UsageError(f"at least one perceptual metric is needed, of {', '.join(METRICS)}")
     for result in results:
         result.check_generator(generator)
 

@@ -131,7 +131,8 @@ def _lengths(
     t = t if sampling == "full" else torch.zeros_like(t)
     found = []
     for a, b, s in zip(start.split(BATCH), end.split(BATCH), t.split(BATCH), strict=True):
-        found.append(distance(draw(between(a, b, s)), draw(between(a, b, s + epsilon))) / epsilon**2)
+        drawn = draw(torch.cat([between(a, b, s), between(a, b, s + epsilon)]))
+        found.append(distance(*drawn.chunk(2)) / epsilon**2)
     return torch.cat(found).double().cpu()
 
 

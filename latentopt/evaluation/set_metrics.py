@@ -11,22 +11,26 @@ from latentopt.evaluation.distribution import (
     kernel_distance,
     paired_kernel_distance,
     paired_squared_mmd,
+    precision_recall,
     squared_mmd,
 )
-from latentopt.evaluation.measure import Measure, jackknife_interval
+from latentopt.evaluation.measure import Better, Measure, jackknife_interval
 from latentopt.evaluation.sliced_wasserstein import picture_swd
 from latentopt.evaluation.subject import Subject
 
+SetDistance = Callable[[Tensor, Tensor], float]
+
+NEIGHBOURS = 3  # of precision and recall
 SMALL_SET = "fewer images than features: too high, and comparable at equal n only; go by the kernel distance"
 
 
 def set_measures(
     prefix: str, subject: Subject, generated: Tensor, pictures: Tensor, *, paired: bool = False
 ) -> list[Measure]:
-    """Frechet, kernel and sliced Wasserstein distance of drawn pictures from the targets.
+    """Frechet, kernel and sliced Wasserstein distance of drawn pictures from the targets, precision and recall.
 
-    generated: features [N,K,F] of K pictures an image, by `subject.extract`; Frechet and kernel distance, by torchmetrics,
-    are of all of them. pictures: one of an image's [N,3,H,W], for the sliced Wasserstein distance. paired: K = 1, and each
+    generated: features [N,K,F] of K pictures an image, by `subject.extract`; Frechet and kernel distance (by torchmetrics),
+    precision and recall are of all of them. pictures: one of an image's [N,3,H,W], for the sliced Wasserstein distance. paired: K = 1, and each
     picture is to be its target: that pair is left out of the kernel distance. Nothing for fewer than 4 images.
     """
     n = len(generated)
@@ -35,18 +39,32 @@ def set_measures(
     real = subject.target_features  # [N,F]
     kernel, mmd = (paired_kernel_distance, paired_squared_mmd) if paired else (kernel_distance, squared_mmd)
     small = SMALL_SET if n <= real.shape[1] else ""
-    distances: list[tuple[str, float, Callable[[Tensor, Tensor], float], str]] = [
-        ("frechet", frechet_distance(real, generated.flatten(0, 1)), frechet_distance, small),
-        ("kernel", kernel(real, generated.flatten(0, 1), seed=subject.seed).mean, mmd, ""),
+    flat = generated.flatten(0, 1)
+    rows: list[tuple[str, float, SetDistance, Better, str]] = [
+        ("frechet", frechet_distance(real, flat), frechet_distance, "lower", small),
+        ("kernel", kernel(real, flat, seed=subject.seed).mean, mmd, "lower", ""),
     ]
+    if n > NEIGHBOURS + 1:
+        rows += [
+            ("precision", _precision(real, flat), _precision, "higher", ""),
+            ("recall", _recall(real, flat), _recall, "higher", ""),
+        ]
     found = []
-    for name, value, distance, note in distances:
+    for name, value, distance, better, note in rows:
 
-        def without(rows: Tensor, distance: Callable[[Tensor, Tensor], float] = distance) -> float:
-            return distance(real[rows], generated[rows].flatten(0, 1))
+        def without(kept: Tensor, distance: SetDistance = distance) -> float:
+            return distance(real[kept], generated[kept].flatten(0, 1))
 
         low, high = jackknife_interval(value, n, without)
-        found.append(Measure(f"{prefix}_{name}", value, low, high, n, subject.extractor, "lower", note))
+        found.append(Measure(f"{prefix}_{name}", value, low, high, n, subject.extractor, better, note))
     value, error = picture_swd(subject.targets, pictures, seed=subject.seed)
     name = f"{prefix}_swd"
     return [*found, Measure(name, value, value - 1.96 * error, value + 1.96 * error, n, "7x7 patches", "lower")]
+
+
+def _precision(real: Tensor, generated: Tensor) -> float:
+    return precision_recall(real, generated, NEIGHBOURS).precision
+
+
+def _recall(real: Tensor, generated: Tensor) -> float:
+    return precision_recall(real, generated, NEIGHBOURS).recall

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import UsageError
-from latentopt.evaluation.image_metrics import PerceptualDistance, on_levels
+from latentopt.evaluation.image_metrics import on_levels
 from latentopt.evaluation.judge_protocol import AttributeJudge, features, judge_name, read
 from latentopt.evaluation.measure import Measure
 from latentopt.evaluation.rendering import draw, draw_samples
@@ -30,6 +30,14 @@ class Edit(Protocol):
     """A change of latents; `latentopt.editing.direction.Direction` is one. Strengths are standard deviations of samples."""
 
     def edit(self, inputs: GeneratorInputs, strength: float) -> GeneratorInputs: ...
+
+
+class PictureDistance(Protocol):
+    """A distance of pictures; `name` tells the network, the hash of its weights, and the size that pictures have for it."""
+
+    name: str
+
+    def __call__(self, first: Tensor, second: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ class Subject:
     extract: AttributeJudge
     directions: Mapping[str, Edit]
     pnorm: PNorm | None
-    distances: Mapping[str, PerceptualDistance]
+    distances: Mapping[str, PictureDistance]
     amounts: Amounts
     seed: int = 0
     pose: str = "yaw"

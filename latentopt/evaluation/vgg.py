@@ -1,0 +1,63 @@
+"""Perceptual distance by VGG-16 activations (Abdal et al. 2019, Image2StyleGAN, equation 2), the "VGG" of II2S's tables."""
+
+from __future__ import annotations
+
+import pickle
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latentopt.errors import MissingWeightsError
+from latentopt.terms.perceptual import weights_hash
+
+LAYERS = (0, 2, 12, 19)  # conv1_1, conv1_2, conv3_2, conv4_2 in torchvision's `features`
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for pictures in [0,1]
+
+
+class VGGDistance:
+    """Sum over four layers of the mean squared difference of their activations (before the ReLU; all weights 1).
+
+    II2S does not say which layers; these are those of Image2StyleGAN, its baseline. `name` says network, hash and size.
+    Raises MissingWeightsError when torchvision's weights are neither here nor to be had.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu", size: int = 256) -> None:
+        self.layers = _vgg16().features[: LAYERS[-1] + 1].to(device).eval().requires_grad_(False)
+        self.size = size
+        self.name = f"vgg16 {weights_hash(self.layers)}, pictures of at most {size} pixels"
+
+    def __call__(self, first: Tensor, second: Tensor) -> Tensor:
+        """[B] of pictures [B,3,H,W] in [-1,1]."""
+        pairs = zip(self.activations(first), self.activations(second), strict=True)
+        return sum((a - b).square().mean(dim=(1, 2, 3)) for a, b in pairs)
+
+    def activations(self, image: Tensor) -> list[Tensor]:
+        """Of the four layers, [B,C,h,w] each."""
+        x = self._prepared(image)
+        found = []
+        for k, layer in enumerate(self.layers):
+            # torchvision's ReLUs work in place and would overwrite what is kept
+            x = F.relu(x) if isinstance(layer, nn.ReLU) else layer(x)
+            if k in LAYERS:
+                found.append(x)
+        return found
+
+    def _prepared(self, image: Tensor) -> Tensor:
+        if image.shape[2] > self.size:
+            width = max(1, round(self.size * image.shape[3] / image.shape[2]))
+            image = F.interpolate(image, (self.size, width), mode="area")
+        mean, std = (image.new_tensor(x)[:, None, None] for x in (MEAN, STD))
+        return ((image + 1) / 2 - mean) / std
+
+
+def _vgg16() -> nn.Module:
+    from torchvision.models import VGG16_Weights, vgg16
+
+    try:
+        return vgg16(weights=VGG16_Weights.IMAGENET1K_V1)
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:  # offline, or a broken file
+        raise MissingWeightsError(
+            f"torchvision's VGG-16 is not on this machine and could not be downloaded, or its copy under "
+            f"{torch.hub.get_dir()} is damaged ({error}). Connect once, or leave the metric vgg out"
+        ) from error
