@@ -15,13 +15,17 @@ W_STD_SAMPLES, W_STD_SEED = 10_000, 123  # as in NVIDIA's projector
 def sample_w(generator: Generator, seed: int, n: int, label: int = 0) -> Tensor:
     """`n` mapped samples [n,C] of one seed, the same on every device."""
     z = torch.randn(n, generator.z_dim, generator=torch.Generator().manual_seed(seed)).to(generator.device)
-    c = None
-    if generator.c_dim:
-        if not 0 <= label < generator.c_dim:
-            raise UsageError(f"label must be from 0 to {generator.c_dim - 1}, not {label}")
-        c = F.one_hot(torch.full((n,), label), generator.c_dim).float().to(generator.device)
     with torch.no_grad():
-        return generator.mapping(z, c)
+        return generator.mapping(z, one_hot(generator, label, n))
+
+
+def one_hot(generator: Generator, label: int, n: int) -> Tensor | None:
+    """`n` times one label [n,K] for a generator that takes labels, else None. Raises UsageError for labels out of range."""
+    if not generator.c_dim:
+        return None
+    if not 0 <= label < generator.c_dim:
+        raise UsageError(f"label must be from 0 to {generator.c_dim - 1}, not {label}")
+    return F.one_hot(torch.full((n,), label), generator.c_dim).float().to(generator.device)
 
 
 def w_std(generator: Generator) -> float:

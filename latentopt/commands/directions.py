@@ -1,0 +1,249 @@
+"""latentopt directions: find directions for a generator, and list those at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from latentopt.commands.batches import load_network
+from latentopt.commands.numbers import Count
+from latentopt.errors import CheckpointError, UsageError
+from latentopt.terminal import escape_controls
+
+if TYPE_CHECKING:
+    from latentopt.editing.direction import Direction
+    from latentopt.editing.labels import Labelled
+    from latentopt.editing.spaces import EditingSpace
+    from latentopt.generators.stylegan2 import StyleGAN2
+
+SHEET_SEED, SHEET_SAMPLES = 4, 2
+SHEET_PSI = 0.7
+
+
+@click.group("directions", short_help="Find directions for editing, and list them.")
+def command() -> None:
+    """Directions of a generator's latent space that change one thing in the picture.
+
+    \b
+    Example:
+      latentopt directions list
+      latentopt directions find --method ganspace
+    """
+
+
+@command.command("find")
+@click.option("--method", type=click.Choice(["interfacegan", "ganspace", "sefa"]), required=True, help="How.")
+@click.option("--network", default="portraits", show_default=True, help="A bundled generator or a checkpoint file.")
+@click.option("--space", type=click.Choice(["w", "w+", "p-norm"]), default="w", show_default=True, help="Where.")
+@click.option("--layers", help="Rows of ws that the directions move, such as 0-6.")
+@click.option("--samples", type=Count(), help="Samples to draw.  [default: 5000 to be judged, 1e5 for ganspace]")
+@click.option(
+    "--judge", default="portraits", show_default=True, help="Reads labels: a bundled name, FILE, module:function."
+)
+@click.option("--labels", type=click.Path(path_type=Path), help="Labels in a CSV: picture,attribute,... (see below).")
+@click.option("--folders", nargs=2, type=click.Path(path_type=Path), help="Labels by two folders: with it, without it.")
+@click.option("--run", type=click.Path(path_type=Path), help="The inversions that --labels names.")
+@click.option(
+    "--trunc", type=float, default=0.7, show_default=True, help="Truncation of the pictures of latentopt sample."
+)
+@click.option("--attributes", help="Those to find, joined by commas; all by default.")
+@click.option("--name", help="Name of the direction of --folders; by default that of the first folder.")
+@click.option(
+    "--condition",
+    default="entangled",
+    show_default=True,
+    help="What each is made independent of: none, all, entangled, or names joined by commas.",
+)
+@click.option("--components", type=Count(), default="10", show_default=True, help="Directions of ganspace and sefa.")
+@click.option("--layer", help="GANSpace of this layer's output instead of w, such as b8.conv1.")
+@click.option("--stats", type=click.Path(path_type=Path), help="P-norm statistics; found by default.")
+@click.option("--class", "label", type=int, default=0, help="Class label, for generators that take labels.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Default: directions/<generator>-<method>.safetensors")
+@click.option("--sheet/--no-sheet", default=True, show_default=True, help="Draw what they do, beside the file.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def find(method: str, network: str, out: Path | None, sheet: bool, device: str, quiet: bool, **options: Any) -> None:
+    """Find directions and keep them where latentopt edit looks for them; a file that is there already is added to.
+
+    interfacegan needs labels: read by a judge from the generator's samples; or in a table, whose first column names pictures
+    of latentopt sample (seed0012.png) or inversions of --run; or two folders of such pictures or inversions. ganspace and
+    sefa need none, but what they find has to be looked at: the sheet shows each at -2 to 2.
+
+    A judge package.module:function is imported and run: name your own code only.
+
+    \b
+    Example:
+      latentopt directions find --method interfacegan --attributes smile,yaw
+      latentopt directions find --method interfacegan --network cats.pkl --folders tabby plain
+      latentopt directions find --method ganspace --space p-norm
+      latentopt directions find --method sefa --layers 0-3
+    """
+    from latentopt.editing.files import FOLDER, read_directions, save_directions
+
+    _check(method, options)
+    generator = load_network(network, device, "float32", False)
+    out = out or FOLDER / f"{generator.name}-{method}.safetensors"
+    kept = read_directions(out) if out.exists() else []
+    if kept and kept[0].fingerprint != generator.fingerprint:
+        raise CheckpointError(
+            f"{out}: holds directions of generator {kept[0].generator!r}; name another file with --out"
+        )
+    found = _find(method, generator, quiet, **options)
+    names = {direction.name for direction in found}
+    save_directions(out, [*(direction for direction in kept if direction.name not in names), *found])
+    _print([(direction, out) for direction in found])
+    if sheet:
+        click.echo(escape_controls(f"what they do at -2 to 2: {_draw(generator, found, out)}"))
+
+
+def _check(method: str, options: dict[str, Any]) -> None:
+    """Options that go with another method, or exclude one another."""
+    only = {"interfacegan": ("labels", "folders", "run", "attributes", "name"), "ganspace": ("layer",)}
+    for other, names in only.items():
+        for name in names:
+            if options[name] and method != other:
+                raise UsageError(f"--{name} goes with --method {other}")
+    if options["labels"] and options["folders"]:
+        raise UsageError("--labels and --folders exclude one another")
+    if options["run"] and not options["labels"]:
+        raise UsageError("--run names the inversions of a table: add --labels TABLE.csv")
+    if options["name"] and not options["folders"]:
+        raise UsageError("--name goes with --folders; a table names its attributes itself")
+
+
+def _find(method: str, generator: StyleGAN2, quiet: bool, **options: Any) -> list[Direction]:
+    from latentopt.editing.ganspace import find_ganspace
+    from latentopt.editing.layers import parse_layers
+    from latentopt.editing.sefa import find_sefa
+    from latentopt.editing.spaces import EditingSpace
+    from latentopt.pnorm import PNorm, find_stats
+    from latentopt.progress import Progress
+
+    pnorm = None
+    if options["space"] == "p-norm":
+        stats = options["stats"]
+        pnorm = find_stats(generator)[0] if stats is None else PNorm.load(stats, generator)
+    space = EditingSpace(options["space"], generator, pnorm)
+    layers = None if options["layers"] is None else parse_layers(options["layers"])
+    if layers is not None and max(layers) >= generator.num_ws:
+        raise UsageError(f"--layers {options['layers']}: this generator has rows 0 to {generator.num_ws - 1}")
+    if method == "sefa":
+        return find_sefa(space, components=options["components"], layers=layers)
+    if method == "ganspace":
+        samples = options["samples"] or 100_000
+        with Progress(samples, "ganspace", unit="sample", quiet=quiet) as progress:
+            chosen = {"components": options["components"], "samples": samples, "layer": options["layer"]}
+            return find_ganspace(space, **chosen, layers=layers, seed=options["seed"], on_progress=progress.advance)
+    return _interfacegan(space, layers, quiet, **options)
+
+
+def _interfacegan(space: EditingSpace, layers: tuple[int, ...] | None, quiet: bool, **options: Any) -> list[Direction]:
+    from latentopt.editing.interfacegan import find_interfacegan
+
+    attributes, condition = options["attributes"], options["condition"]
+    return find_interfacegan(
+        _labelled(space, quiet, **options),
+        space,
+        names=None if attributes is None else [name.strip() for name in attributes.split(",")],
+        condition=condition if condition in ("none", "all", "entangled") else condition.split(","),
+        layers=layers,
+        seed=options["seed"],
+    )
+
+
+def _labelled(space: EditingSpace, quiet: bool, **options: Any) -> Labelled:
+    from latentopt.editing.labels import folder_labels, read_labels, table_labels
+    from latentopt.evaluation.judge_protocol import judge_name, load_attribute_judge
+    from latentopt.progress import Progress
+
+    generator, of_samples = space.generator, (options["trunc"], options["label"])
+    if options["folders"]:
+        more, less = options["folders"]
+        return folder_labels(more, less, generator, options["name"] or more.name, *of_samples)
+    if options["labels"]:
+        return table_labels(options["labels"], generator, options["run"], *of_samples)
+    judge = load_attribute_judge(options["judge"], generator.device)
+    samples = options["samples"] or 5000
+    codes = space.sample(samples, options["seed"])
+    with Progress(samples, "judging", unit="sample", quiet=quiet) as progress:
+        about = {"judge": judge_name(judge), "samples": samples}
+        return read_labels(
+            generator, codes, judge, judge.attributes, judge.binary_attributes, on_progress=progress.advance, **about
+        )
+
+
+def _draw(generator: StyleGAN2, directions: list[Direction], out: Path) -> Path:
+    from latentopt.editing.labels import seed_codes
+    from latentopt.editing.pictures import direction_sheet
+
+    path = out.with_suffix(".png")
+    codes = seed_codes(generator, range(SHEET_SEED, SHEET_SEED + SHEET_SAMPLES), SHEET_PSI)
+    direction_sheet(generator, directions, codes, path)
+    return path
+
+
+@command.command("list")
+@click.argument("file", required=False)
+@click.option("--network", default="portraits", show_default=True, help="The generator whose directions are meant.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(file: str | None, network: str, as_json: bool) -> None:
+    """List the directions in FILE, or all that latentopt edit finds for a generator.
+
+    Looked for beside the generator's own file, in directions/ and among the bundled ones.
+
+    \b
+    Example:
+      latentopt directions list
+      latentopt directions list directions/cats-sefa.safetensors
+    """
+    from latentopt.editing.files import directions_at_hand, read_directions
+    from latentopt.generators.model_files import resolve
+
+    if file is not None:
+        path = resolve(file, "directions")
+        found = [(direction, path) for direction in read_directions(path)]
+    else:
+        found = list(directions_at_hand(load_network(network, "cpu", "float32", False)))
+        if not found:
+            raise CheckpointError(
+                f"no directions of {network} at hand; run latentopt directions find --network {network}"
+            )
+    if as_json:
+        from latentopt.manifest import to_json
+
+        click.echo(to_json([_entry(direction, path) for direction, path in found], indent=2))
+    else:
+        _print(found)
+
+
+def _entry(direction: Direction, path: Path) -> dict[str, Any]:
+    fields = ("name", "space", "layers", "method", "score", "generator", "fingerprint", "about")
+    return {field: getattr(direction, field) for field in fields} | {"file": str(path)}
+
+
+def _print(found: list[tuple[Direction, Path]]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from latentopt.editing.layers import layers_text
+
+    table = Table("direction", "space", "layers", "method", "accuracy", "independent of", "file")
+    for direction, path in found:
+        others = direction.about.get("independent_of")
+        names = ", ".join(map(str, others)) if isinstance(others, list) else ""
+        score = "" if direction.score is None else f"{direction.score:.2f}"
+        cells = (
+            direction.name,
+            direction.space,
+            layers_text(direction.layers),
+            direction.method,
+            score,
+            names,
+            str(path),
+        )
+        table.add_row(*(escape(escape_controls(cell)) for cell in cells))
+    Console(width=None if Console().is_terminal else 140).print(table)

@@ -1,0 +1,93 @@
+"""latentopt interpolate: from one inverted image to the next."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from latentopt.commands.latent_options import (
+    FPS,
+    FRAMES,
+    at_least,
+    find_latents,
+    latent_options,
+    load_latents,
+    output_folder,
+)
+from latentopt.terminal import escape_controls
+
+if TYPE_CHECKING:
+    from latentopt.generators.stylegan2 import StyleGAN2
+    from latentopt.pnorm import PNorm
+
+
+@click.command("interpolate", short_help="Interpolate between inverted images.")
+@click.argument("runs", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--space", type=click.Choice(["w+", "p-norm+"]), default="w+", show_default=True, help="Where the way is straight."
+)
+@click.option(
+    "--steps", default=7, show_default=True, type=click.IntRange(3, 1000), help="Pictures, both ends included."
+)
+@click.option("--stats", type=click.Path(path_type=Path), help="P-norm statistics; found by default.")
+@click.option("--animate", is_flag=True, help="Also write a film (WebP).")
+@latent_options
+def command(
+    runs: tuple[Path, ...],
+    space: str,
+    steps: int,
+    stats: Path | None,
+    animate: bool,
+    network: str | None,
+    outdir: Path,
+    to: Path | None,
+    device: str,
+) -> None:
+    """Go from each image of RUNS to the next: results of inversions, or files of saved inputs; the newest run by default.
+
+    Every picture in between is written as PNG and with its latents; interpolated-SPACE.png shows all.
+
+    \b
+    Example:
+      latentopt interpolate out/anna out/ben --space p-norm+
+      latentopt interpolate --steps 9 --animate
+    """
+    from latentopt.contact_sheet import contact_sheet
+    from latentopt.editing.latents import file_name, save_latent
+    from latentopt.editing.mixing import interpolate
+    from latentopt.editing.pictures import draw, film_frame, there_and_back
+    from latentopt.video import save_video
+
+    sources, root = find_latents(runs, outdir)
+    at_least(sources, 2, "interpolation")
+    generator, latents = load_latents(sources, network, device)
+    pnorm = _statistics(generator, stats) if space == "p-norm+" else None
+    with output_folder(to or root / "interpolated") as folder:
+        rows, labels, frames = [], [], []
+        for first, second in pairwise(latents):
+            name = f"{first.name} to {second.name}"
+            labels.append(name)
+            rows.append([])
+            for i in range(steps):
+                between = interpolate(first.inputs, second.inputs, i / (steps - 1), space, pnorm)
+                rows[-1].append(draw(generator, between, first.noise_mode))
+                if 0 < i < steps - 1:
+                    path = folder / file_name(f"{name}, {space}") / f"{i:03d}"
+                    save_latent(path, rows[-1][-1], between, generator)
+            for i in range(FRAMES if animate else 0):
+                between = interpolate(first.inputs, second.inputs, i / (FRAMES - 1), space, pnorm)
+                frames.append(film_frame(draw(generator, between, first.noise_mode)))
+        columns = [f"{i / (steps - 1):.2g}" for i in range(steps)]
+        contact_sheet(rows, folder / f"interpolated-{space}.png", columns=columns, labels=labels)
+        if animate:
+            save_video(there_and_back(frames), folder / f"interpolated-{space}.webp", fps=FPS)
+        click.echo(escape_controls(f"{len(rows)} ways of {steps} pictures in {folder}/ (interpolated-{space}.png)"))
+
+
+def _statistics(generator: StyleGAN2, stats: Path | None) -> PNorm:
+    from latentopt.pnorm import PNorm, find_stats
+
+    return find_stats(generator)[0] if stats is None else PNorm.load(stats, generator)

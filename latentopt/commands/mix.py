@@ -1,0 +1,66 @@
+"""latentopt mix: the coarse layers of one image, the fine layers of another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from latentopt.commands.latent_options import at_least, find_latents, latent_options, load_latents, output_folder
+from latentopt.terminal import escape_controls
+
+
+@click.command("mix", short_help="Mix the styles of inverted images.")
+@click.argument("runs", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--split",
+    type=float,
+    help="First row of ws from the second image, or a share of the rows below 1.  [default: 7 of 18]",
+)
+@click.option("--most", default=6, show_default=True, type=click.IntRange(2, 32), help="Images to mix, each with each.")
+@latent_options
+def command(
+    runs: tuple[Path, ...],
+    split: float | None,
+    most: int,
+    network: str | None,
+    outdir: Path,
+    to: Path | None,
+    device: str,
+) -> None:
+    """Mix images of RUNS, each with each: results of inversions, or files of saved inputs; the newest run by default.
+
+    The coarse layers (pose, shape) come from the one image and the fine ones (colours, light) from the other; noise maps
+    and tuned weights go with their layers. Every mixture is written as PNG and with its latents, mixed.png shows all: a row
+    for each image that gives the coarse layers, a column for each that gives the fine ones.
+
+    \b
+    Example:
+      latentopt mix
+      latentopt mix out/anna out/ben --split 4
+    """
+    from latentopt.contact_sheet import contact_sheet
+    from latentopt.editing.latents import file_name, save_latent
+    from latentopt.editing.mixing import mix, split_row
+    from latentopt.editing.pictures import draw
+
+    sources, root = find_latents(runs, outdir)
+    at_least(sources, 2, "mixing")
+    generator, loaded = load_latents(sources[:most], network, device)
+    row = split_row(generator.num_ws, split)
+    latents = list(loaded)
+    with output_folder(to or root / "mixed") as folder:
+        rows = []
+        for coarse in latents:
+            rows.append([])
+            for fine in latents:
+                mixed = mix(coarse.inputs, fine.inputs, row)
+                image = draw(generator, mixed, coarse.noise_mode)
+                rows[-1].append(image)
+                if coarse is not fine:
+                    save_latent(folder / file_name(f"{coarse.name}+{fine.name}"), image, mixed, generator)
+        names = [latent.name for latent in latents]
+        contact_sheet(rows, folder / "mixed.png", columns=names, labels=[f"{name}: rows 0-{row - 1}" for name in names])
+        count = len(latents) * (len(latents) - 1)
+        rest = f"; {len(sources) - most} more images left out (--most)" if len(sources) > most else ""
+        click.echo(escape_controls(f"{count} mixtures, split at row {row}, in {folder}/ (mixed.png){rest}"))

@@ -1,0 +1,54 @@
+"""Drawing edited latents: sheets of what directions do, and films."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentopt.contact_sheet import contact_sheet
+from latentopt.editing.direction import Direction
+from latentopt.images import to_uint8
+from latentopt.protocols import Generator
+from latentopt.types import GeneratorInputs
+
+STRENGTHS = (-2.0, -1.0, 0.0, 1.0, 2.0)
+FILM_SIDE = 256  # pixels; smaller pictures are enlarged by a whole factor
+
+
+@torch.no_grad()
+def draw(generator: Generator, inputs: GeneratorInputs, noise_mode: str = "const") -> Tensor:
+    """One image's picture [3,H,W], on the CPU, clipped to [-1,1]."""
+    return generator.synthesis(inputs.to(generator.device), noise_mode)[0].float().clamp(-1, 1).cpu()
+
+
+def direction_sheet(
+    generator: Generator,
+    directions: Sequence[Direction],
+    codes: Tensor,
+    path: Path,
+    strengths: Sequence[float] = STRENGTHS,
+) -> None:
+    """Write a PNG: a row for each direction and each of `codes` [n,C], a column for each strength."""
+    starts = [GeneratorInputs(generator.broadcast(code[None])) for code in codes.to(generator.device)]
+    rows = [
+        [draw(generator, direction.edit(start, strength)) for strength in strengths]
+        for direction in directions
+        for start in starts
+    ]
+    labels = [direction.name if i == 0 else "" for direction in directions for i in range(len(starts))]
+    contact_sheet(rows, path, columns=[f"{strength:+g}" for strength in strengths], labels=labels)
+
+
+def film_frame(image: Tensor) -> np.ndarray:
+    """A picture [3,H,W] as a frame [h,w,3], small ones enlarged."""
+    factor = max(1, FILM_SIDE // max(image.shape[-2:]))
+    return to_uint8(image.repeat_interleave(factor, -2).repeat_interleave(factor, -1))
+
+
+def there_and_back(frames: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """A film that ends where it begins, and so can go on for ever."""
+    return [*frames, *frames[-2:0:-1]]
