@@ -36,7 +36,7 @@ ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
     "--metrics",
     default="perceptual",
     show_default=True,
-    help="Perceptual distances, comma-separated: perceptual, lpips-vgg, lpips-alex, vgg.",
+    help="Perceptual distances, comma-separated: perceptual, bundled, lpips-vgg, lpips-alex, vgg.",
 )
 @click.option("--interpolate-with", "partners", default="samples", show_default=True,
               type=click.Choice(["samples", "embeddings"]), help="Partners of interpolation.")  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from latentopt.errors import StatisticsError, UsageError
+from latentopt.errors import MissingWeightsError, StatisticsError, UsageError
 from latentopt.evaluation.again import consistency, corruption
 from latentopt.evaluation.editing_consistency import Invert
 from latentopt.evaluation.image_metrics import PerceptualDistance
@@ -39,6 +39,7 @@ PARTS: dict[str, Callable[[Subject], Found]] = {
 }
 METRICS: dict[str, Callable[[Generator], PictureDistance]] = {
     "perceptual": PerceptualDistance,
+    "bundled": lambda generator: PerceptualDistance(generator, "bundled"),
     "lpips-vgg": lambda generator: PerceptualDistance(generator, "lpips-vgg"),
     "lpips-alex": lambda generator: PerceptualDistance(generator, "lpips-alex"),
     "vgg": lambda generator: VGGDistance(generator.device),
@@ -115,7 +116,7 @@ def evaluate(
         extract=bundled,
         directions=directions or {},
         pnorm=pnorm or _statistics(generator),
-        distances={name.replace("-", "_"): METRICS[name](generator) for name in metrics},
+        distances={name.replace("-", "_"): _distance(name, generator) for name in metrics},
         amounts=amounts or Amounts(),
         seed=seed,
         pose=pose,
@@ -141,6 +142,13 @@ def _check(results: Sequence[Inversion], generator: Generator, parts: Sequence[s
         raise UsageError(f"at least one perceptual metric is needed, of {', '.join(METRICS)}")
     for result in results:
         result.check_generator(generator)
+
+
+def _distance(name: str, generator: Generator) -> PictureDistance:
+    try:
+        return METRICS[name](generator)
+    except MissingWeightsError as error:
+        raise MissingWeightsError(f"metric {name}: {error}; to evaluate without: --metrics bundled") from error
 
 
 def _statistics(generator: Generator) -> PNorm | None:

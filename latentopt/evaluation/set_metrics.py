@@ -29,9 +29,9 @@ def set_measures(
 ) -> list[Measure]:
     """Frechet, kernel and sliced Wasserstein distance of drawn pictures from the targets, precision and recall.
 
-    generated: features [N,K,F] of K pictures an image, by `subject.extract`; Frechet and kernel distance (by torchmetrics),
-    precision and recall are of all of them. pictures: one of an image's [N,3,H,W], for the sliced Wasserstein distance. paired: K = 1, and each
-    picture is to be its target: that pair is left out of the kernel distance. Nothing for fewer than 4 images.
+    generated: features [N,K,F] of K pictures an image, by `subject.extract`, all of which count; Frechet and kernel
+    distance are torchmetrics'. pictures: one of an image's [N,3,H,W], for the sliced Wasserstein distance. paired: K = 1,
+    and each picture is to be its target: that pair is left out of the kernel distance. Nothing for fewer than 4 images.
     """
     n = len(generated)
     if n < 4:
@@ -58,8 +58,9 @@ def set_measures(
         low, high = jackknife_interval(value, n, without)
         found.append(Measure(f"{prefix}_{name}", value, low, high, n, subject.extractor, better, note))
     value, error = picture_swd(subject.targets, pictures, seed=subject.seed)
-    name = f"{prefix}_swd"
-    return [*found, Measure(name, value, value - 1.96 * error, value + 1.96 * error, n, "7x7 patches", "lower")]
+    low, high = value - 1.96 * error, value + 1.96 * error
+    note = f"other patches of the targets themselves are at {subject.swd_floor:.3g}"
+    return [*found, Measure(f"{prefix}_swd", value, low, high, n, "7x7 patches", "lower", note)]
 
 
 def _precision(real: Tensor, generated: Tensor) -> float:

@@ -15,6 +15,7 @@ from latentopt.evaluation.image_metrics import on_levels
 from latentopt.evaluation.judge_protocol import AttributeJudge, features, judge_name, read
 from latentopt.evaluation.measure import Measure
 from latentopt.evaluation.rendering import draw, draw_samples
+from latentopt.evaluation.sliced_wasserstein import picture_swd
 from latentopt.generators.cloud import sample_w
 from latentopt.inversion import Inversion
 from latentopt.pnorm import PNorm
@@ -178,3 +179,8 @@ class Subject:
     def target_features(self) -> Tensor:
         """[N,F]"""
         return self.features(self.targets)
+
+    @cached_property
+    def swd_floor(self) -> float:
+        """What so few pictures give by chance: the targets against themselves, at other places."""
+        return picture_swd(self.targets, self.targets, seed=self.seed)[0]
