@@ -1,4 +1,4 @@
-"""The preflight of the commands that invert: calibrated once for a generator, then a warning for each picture in need of one."""
+"""The preflight of the commands that invert: calibrated once for a generator, then a warning for pictures that need one."""
 
 from __future__ import annotations
 

@@ -222,7 +222,7 @@ def _tune(
     items = tuning_items(results, generator)
     title = f"tuned by {recipe.name}"
     if recipe.needs_sigma:
-        title += f", sigma {_ensure_sigma(recipe, generator, quiet)}"
+        title += f", sigma {ensure_sigma(recipe, generator, quiet)}"
     with _folder(to):
         for item in items if overwrite else ():
             (to / item.name / "run.json").unlink(missing_ok=True)
@@ -247,7 +247,7 @@ def _inverter(generator: StyleGAN2, recipe: Recipe, out: Path, seed: int, dtype:
     return Inverter(generator, recipe, seed, out, (("dtype", dtype), ("network", generator.name)))
 
 
-def _ensure_sigma(recipe: Recipe, generator: StyleGAN2, quiet: bool) -> str:
+def ensure_sigma(recipe: Recipe, generator: StyleGAN2, quiet: bool) -> str:
     """Which sigma the tuning goes by, in words; one is estimated and kept where the generator has none."""
     from latentopt.progress import Progress
     from latentopt.sigma import find_sigma
