@@ -73,7 +73,10 @@ def bootstrap_interval(
     if n < 2:
         return None, None
     picks = torch.randint(n, (resamples, n), generator=torch.Generator().manual_seed(seed))
-    found = torch.stack([statistic(rows[pick]).double() for pick in picks])
+    if statistic is torch.mean and rows.ndim == 1:
+        found = rows[picks].double().mean(dim=1)  # the usual case, all at once
+    else:
+        found = torch.stack([statistic(rows[pick]).double() for pick in picks])
     low, high = torch.quantile(found[~found.isnan()], torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return low, high
 

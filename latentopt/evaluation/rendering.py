@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,3 +32,11 @@ def draw(
 def draw_samples(generator: Generator, ws: Tensor, batch: int = BATCH) -> Tensor:
     """The generator's own pictures [V,3,H,W] of ws [V,L,C], on 8-bit levels."""
     return draw(generator, GeneratorInputs(ws[:1]), ws, batch=batch)
+
+
+@torch.no_grad()
+def draw_each(generator: Generator, images: Sequence[GeneratorInputs], noise_mode: str = "const") -> Tensor:
+    """Pictures [V,3,H,W] on 8-bit levels of V inputs of one image each; those with weights of their own one by one."""
+    step = 1 if any(inputs.deltas for inputs in images) else BATCH
+    parts = [GeneratorInputs.cat(images[k : k + step]) for k in range(0, len(images), step)]
+    return on_levels(torch.cat([generator.synthesis(part, noise_mode).float() for part in parts]))
