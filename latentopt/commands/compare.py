@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latentopt.errors import InversionFailed
+from latentopt.errors import InversionFailed, UsageError
 
 if TYPE_CHECKING:
     from latentopt.commands.comparing import Session, Swept
@@ -43,6 +43,10 @@ DIAL_STEPS = 200
 @click.option(
     "--judge", "judge_name", help="Judge: a bundled name, a file, or package.module:function, whose code is run."
 )
+@click.option("--pose", default="yaw", show_default=True, help="Attribute and direction of the pose response.")
+@click.option(
+    "--metrics", default="perceptual", show_default=True, help="Perceptual distances (see latentopt evaluate)."
+)
 @click.option("--lec", default=2, show_default=True, type=click.IntRange(0), help="Images inverted again for LEC.")
 @click.option(
     "--outdir", default="compared", show_default=True, type=click.Path(path_type=Path), help="Folder of the results."
@@ -62,6 +66,8 @@ def command(
     edits: tuple[str, ...],
     directions_file: str | None,
     judge_name: str | None,
+    pose: str,
+    metrics: str,
     lec: int,
     outdir: Path,
     seed: int,
@@ -98,7 +104,8 @@ def command(
         directions = _directions(generator, directions_file)
         for edit in wanted:
             choose(edit.name, directions)
-        session = Session(generator, outdir, seed, dtype, quiet, directions, _judge(judge_name, generator))
+        asked = {"judge": _judge(judge_name, generator), "pose": pose, "metrics": _metrics(metrics, generator)}
+        session = Session(generator, outdir, seed, dtype, quiet, directions, asked)
         methods = session.runnable(methods, optional=_is_default("recipes"))
         items = session.read(_pictures(images, generator, count, no_preflight, quiet))
         compared = session.compare(methods, items, lec)
@@ -123,6 +130,19 @@ def _judge(name: str | None, generator: StyleGAN2) -> AttributeJudge | None:
     from latentopt.evaluation.judge_protocol import load_attribute_judge
 
     return None if name is None else load_attribute_judge(name, generator.device)
+
+
+def _metrics(names: str, generator: StyleGAN2) -> tuple[str, ...]:
+    """Checked, and their weights had, before the work begins."""
+    from latentopt.evaluation.framework import METRICS
+    from latentopt.registry import nearest
+
+    found = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    for name in found:
+        if name not in METRICS:
+            raise UsageError(f"unknown metric {name!r}{nearest(name, list(METRICS))}")
+        METRICS[name](generator)
+    return found
 
 
 def _pictures(

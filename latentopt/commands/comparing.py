@@ -23,7 +23,7 @@ from latentopt.terminal import escape_controls
 
 if TYPE_CHECKING:
     from latentopt.editing.direction import Direction
-    from latentopt.evaluation.judge_protocol import AttributeJudge
+    from latentopt.evaluation.framework import Evaluation
     from latentopt.evaluation.measure import Measure
     from latentopt.generators.stylegan2 import StyleGAN2
 
@@ -34,7 +34,10 @@ Swept = tuple[str, str, dict[str, dict[str, "Measure"]]]  # title, what was swep
 
 @dataclass
 class Session:
-    """What all methods share. `notes` and `failed` gather what the report has to say of the work itself."""
+    """What all methods share. `asked`: judge, pose and metrics of the evaluation.
+
+    `notes` gathers what the report has to say of the work itself, `failed` counts what went wrong.
+    """
 
     generator: StyleGAN2
     outdir: Path
@@ -42,7 +45,7 @@ class Session:
     dtype: str
     quiet: bool
     directions: Mapping[str, Direction]
-    judge: AttributeJudge | None
+    asked: Mapping[str, object]
     notes: list[str] = field(default_factory=list)
     failed: int = 0
 
@@ -123,7 +126,7 @@ class Session:
         first, second = dial.recipes
         return {0.0: first, 1.0: second}.get(share, f"{100 * share:g} %")
 
-    def _measure(self, name: str, results: Sequence[Inversion], folder: Path, **options: object) -> object:
+    def _measure(self, name: str, results: Sequence[Inversion], folder: Path, **options: object) -> Evaluation:
         def say(part: str) -> None:
             if not self.quiet:
                 click.echo(escape_controls(f"measuring {name}: {part}"), err=True)
@@ -133,9 +136,9 @@ class Session:
             self.generator,
             folder,
             directions=self.directions,
-            judge=self.judge,
             seed=self.seed,
             on_progress=say,
+            **self.asked,
             **options,
         )
 

@@ -8,14 +8,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from latentopt.errors import UsageError
 from latentopt.evaluation.framework import Evaluation, evaluate
-from latentopt.evaluation.measure import Measure, measure_mean
+from latentopt.evaluation.measure import Measure
 from latentopt.evaluation.subject import Amounts, Edit
 from latentopt.inversion import Inversion
 from latentopt.manifest import to_json
@@ -44,8 +44,8 @@ class Compared:
     @property
     def measures(self) -> dict[str, Measure]:
         """The evaluation's, and the seconds of optimisation that an image took."""
-        seconds = [result.manifest["seconds"]["optimisation"] for result in self.results]
-        cost = measure_mean("seconds", torch.tensor(seconds), better="lower")
+        seconds = fmean(result.manifest["seconds"]["optimisation"] for result in self.results)
+        cost = Measure("seconds", seconds, None, None, len(self.results), better="lower")  # batches share their time
         return {**self.evaluation.measures, "seconds": cost}
 
 

@@ -15,9 +15,10 @@ EDITABILITY = ("pose_share", "edit_response", "radius")
 TITLES = {
     "pose_share": "pose response, share of the samples' own",
     "edit_response": "response to edits",
-    "radius": "P-norm radius",
+    "radius": "P-norm radius (1: the generator's own samples)",
     "rmse": "RMSE",
 }
+NEUTRAL = 7  # colour of what is no method
 LABELS = 92  # pixels right of lines for their names
 
 Measures = Mapping[str, Measure]
@@ -63,7 +64,7 @@ def pose_response(methods: Sequence[Method]) -> Figure | None:
         return None
     lines = [Line(name, tuple(zip(c["strengths"], c["mean"], strict=True)), i) for i, name, c in curves]
     first = curves[0][2]
-    lines.append(Line("samples", tuple(zip(first["strengths"], first["samples"], strict=True)), 7, dashed=True))
+    lines.append(Line("samples", tuple(zip(first["strengths"], first["samples"], strict=True)), NEUTRAL, dashed=True))
     title = f"{first['attribute']}, as the judge reads it"
     markup = plot(Axis("pose set to, standard deviations"), Axis(title), lines=lines, room=LABELS)
     caption = "Steeper is better, up to the generator's own samples (dashed)."
@@ -77,13 +78,16 @@ def latent_density(methods: Sequence[Method]) -> Figure | None:
         return None
     centres = [(a + b) / 2 for a, b in pairwise(curves[0][2]["edges"])]
     lines = [_density_line(name, centres, c["embeddings"]["all"], i) for i, name, c in curves]
-    samples = _density_line("samples", centres, curves[0][2]["samples"]["all"], 7)
+    samples = _density_line("samples", centres, curves[0][2]["samples"]["all"], NEUTRAL)
     markup = plot(
         Axis("coordinate in P-norm+, standard deviations"),
         Axis("density"),
-        lines=[*lines, Line(samples.label, samples.points, 7, dashed=True, dots=False)],
+        lines=[*lines, Line(samples.label, samples.points, NEUTRAL, dashed=True, dots=False)],
     )
-    caption = "The generator's own samples are dashed: latents that spread wider lie where it never drew."
+    caption = (
+        "The generator's own samples are dashed: latents that spread wider lie where it never drew. "
+        "What lies beyond 6 is counted at the ends."
+    )
     return Figure("Where the latents lie", markup, caption)
 
 
@@ -101,7 +105,7 @@ def dial_figure(title: str, about: str, settings: Mapping[str, Measures], method
     if x is None or y is None:
         return None
     first = next(iter(sets.values()))
-    line = Line("", tuple((s[x].value, s[y].value) for s in sets.values()), 0, tuple(sets))
+    line = Line("", tuple((s[x].value, s[y].value) for s in sets.values()), NEUTRAL, tuple(sets))
     others = [(i, m.name, with_averages(m.measures)) for i, m in enumerate(methods)]
     points = [Point(name, s[x].value, s[y].value, i) for i, name, s in others if x in s and y in s]
     markup = plot(_axis(x, first), _axis(y, first), points, [line])
@@ -114,7 +118,7 @@ def _first(names: Sequence[str], sets: Sequence[Measures]) -> str | None:
 
 def _axis(name: str, measures: Measures) -> Axis:
     title = TITLES.get(name, f"{name.replace('_', ' ')} distance" if name in DISTORTION else name)
-    return Axis(title, measures[name].better)
+    return Axis(title, measures[name].better, log=name == "radius")
 
 
 def _interval(measure: Measure) -> tuple[float, float] | None:
