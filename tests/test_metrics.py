@@ -33,8 +33,8 @@ from latentopt.evaluation.editing_consistency import (
 )
 from latentopt.evaluation.image_metrics import PerceptualDistance, distortion, identity
 from latentopt.evaluation.latents import EDGES, density, outliers
-from latentopt.evaluation.measure import bootstrap_interval, jackknife_interval, measure_mean
-from latentopt.evaluation.mixtures import between, others
+from latentopt.evaluation.measure import bootstrap_interval, jackknife_interval, measure_mean, measure_ratio
+from latentopt.evaluation.mixtures import others
 from latentopt.evaluation.vgg import VGGDistance
 from latentopt.pnorm_fit import fit_pnorm
 from latentopt.terms import perceptual
@@ -233,11 +233,21 @@ def test_picture_swd_tells_textures_apart():
 
 def test_bootstrap_of_a_mean_has_the_width_of_theory():
     x = normal(400, seed=3).double()
-    low, high = bootstrap_interval(x, torch.mean)
+    low, high = bootstrap_interval(x)
     assert high - low == pytest.approx(2 * 1.96 * x.std().item() / 20, rel=0.1)
     assert low < x.mean() < high
-    assert bootstrap_interval(x, torch.mean) == (low, high)
-    assert bootstrap_interval(x, torch.mean, seed=1) != (low, high)
+    assert bootstrap_interval(x) == (low, high)
+    assert bootstrap_interval(x, seed=1) != (low, high)
+
+
+def test_the_interval_of_a_ratio_knows_that_both_vary_together():
+    """Ten times the denominator, always: the ratio is 10, without doubt."""
+    below = 1 + normal(30).abs()
+    measure = measure_ratio("x", 10 * below, below)
+    assert (measure.value, measure.low, measure.high) == (pytest.approx(10),) * 3
+    noisy = measure_ratio("x", 10 * below + normal(30, seed=1), below)
+    assert noisy.low < noisy.value < noisy.high
+    assert noisy.value == pytest.approx(((10 * below + normal(30, seed=1)).sum() / below.sum()).item())
 
 
 def test_a_single_image_has_no_interval():
@@ -395,17 +405,7 @@ def test_the_coordinate_counts_strengths_from_the_centre():
     assert coordinate(GeneratorInputs(ws), direction, torch.ones(8)).item() == pytest.approx(3)
 
 
-# ---- interpolation and mixing
-
-
-def test_interpolation_meets_both_ends_and_is_straight_in_its_space(pnorm):
-    a, b = (x[:, None].expand(-1, 8, -1) for x in normal(2, 1, 16))
-    for statistics in (None, pnorm):
-        torch.testing.assert_close(between(a, b, 0.0, statistics), a, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(between(a, b, 1.0, statistics), b, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(between(a, b, 0.25), 0.75 * a + 0.25 * b)
-    middle = pnorm.whiten(between(a, b, 0.5, pnorm).double())
-    torch.testing.assert_close(middle, (pnorm.whiten(a.double()) + pnorm.whiten(b.double())) / 2, rtol=1e-3, atol=1e-3)
+# ---- partners
 
 
 @pytest.mark.parametrize(("n", "count", "given"), [(5, 2, 2), (3, 9, 2), (2, 1, 1)])

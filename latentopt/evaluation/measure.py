@@ -41,43 +41,51 @@ def measure_mean(
     name: str, values: Tensor, *, extractor: str = "", better: Better = "neither", seed: int = 0, note: str = ""
 ) -> Measure:
     """The mean of one value an image [N], with its bootstrap interval. Raises ValueError for none."""
-    return measure_statistic(name, values, torch.mean, extractor=extractor, better=better, seed=seed, note=note)
+    return measure_ratio(
+        name, values, torch.ones_like(values), extractor=extractor, better=better, seed=seed, note=note
+    )
 
 
-def measure_statistic(
+def measure_ratio(
     name: str,
-    rows: Tensor,
-    statistic: Callable[[Tensor], Tensor],
+    above: Tensor,
+    below: Tensor,
     *,
     extractor: str = "",
     better: Better = "neither",
     seed: int = 0,
     note: str = "",
 ) -> Measure:
-    """`statistic` of rows [N,...], one an image, with its bootstrap interval: images are drawn anew, whole.
+    """The sum of `above` over the sum of `below`, one entry an image each [N], with its bootstrap interval.
 
     Raises ValueError for no image.
     """
-    if not len(rows):
+    if not len(above):
         raise ValueError(f"{name}: no image to measure")
-    rows = rows.double().cpu()
-    low, high = bootstrap_interval(rows, statistic, seed)
-    return Measure(name, float(statistic(rows)), low, high, len(rows), extractor, better, note)
+    above, below = above.double().cpu(), below.double().cpu()
+    low, high = bootstrap_interval(above, below, seed)
+    return Measure(name, ratio(above, below).item(), low, high, len(above), extractor, better, note)
+
+
+def ratio(above: Tensor, below: Tensor) -> Tensor:
+    """Sums over the last dimension, divided; 0 / 0 is 0."""
+    return above.sum(dim=-1) / below.sum(dim=-1).clamp(min=1e-12)
 
 
 def bootstrap_interval(
-    rows: Tensor, statistic: Callable[[Tensor], Tensor], seed: int = 0, resamples: int = RESAMPLES
+    above: Tensor, below: Tensor | None = None, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[float | None, float | None]:
-    """95 % percentile interval (Efron 1979) of `statistic` over resampled rows [N,...]; (None, None) for one row."""
-    n = len(rows)
+    """95 % percentile interval (Efron 1979) of a mean, or of a `ratio`, when images [N] are drawn anew, whole.
+
+    (None, None) for one image.
+    """
+    n = len(above)
     if n < 2:
         return None, None
+    below = torch.ones_like(above) if below is None else below
     picks = torch.randint(n, (resamples, n), generator=torch.Generator().manual_seed(seed))
-    if statistic is torch.mean and rows.ndim == 1:
-        found = rows[picks].double().mean(dim=1)  # the usual case, all at once
-    else:
-        found = torch.stack([statistic(rows[pick]).double() for pick in picks])
-    low, high = torch.quantile(found[~found.isnan()], torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    found = ratio(above[picks].double(), below[picks].double())  # [R]
+    low, high = torch.quantile(found, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return low, high
 
 

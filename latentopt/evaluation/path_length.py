@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentopt.evaluation.measure import measure_statistic
+from latentopt.evaluation.measure import measure_ratio
 from latentopt.evaluation.rendering import BATCH, with_latents
 from latentopt.evaluation.subject import Found, Subject
 from latentopt.generators.cloud import sample_w
@@ -136,12 +136,17 @@ def _lengths(
     return torch.cat(found).double().cpu()
 
 
-def trimmed_mean(lengths: Tensor) -> Tensor:
-    """The mean without the lowest and the highest 1 %, as StyleGAN has it; of any shape."""
+def kept(lengths: Tensor) -> Tensor:
+    """Which of all lengths, of any shape, are not among the lowest or the highest 1 %, as StyleGAN has it."""
     values = lengths.flatten().numpy()
     low = np.percentile(values, 100 * DISCARD, method="lower")
     high = np.percentile(values, 100 * (1 - DISCARD), method="higher")
-    return torch.tensor(values[(values >= low) & (values <= high)].mean())
+    return (lengths >= low) & (lengths <= high)
+
+
+def trimmed_mean(lengths: Tensor) -> Tensor:
+    """The mean without the lowest and the highest 1 %."""
+    return lengths[kept(lengths)].mean()
 
 
 def paths(subject: Subject) -> Found:
@@ -166,9 +171,15 @@ def paths(subject: Subject) -> Found:
         samples = torch.stack(
             [path_lengths(generator, x, distance, seed=subject.seed + i, **options) for i, x in enumerate(references)]
         )
+        counted = kept(own).double()  # [N,n]
         found.measures.append(
-            measure_statistic(
-                kind, own, trimmed_mean, extractor=f"{name}: {distance.name}", better="higher", seed=subject.seed
+            measure_ratio(
+                kind,
+                (own * counted).sum(dim=1),
+                counted.sum(dim=1),
+                extractor=f"{name}: {distance.name}",
+                better="higher",
+                seed=subject.seed,
             )
         )
         lengths[kind] = {"embeddings": trimmed_mean(own).item(), "samples": trimmed_mean(samples).item()}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latentopt.evaluation.editing_consistency import placed
-from latentopt.evaluation.measure import bootstrap_interval, measure_mean, measure_statistic
+from latentopt.evaluation.measure import bootstrap_interval, measure_mean, measure_ratio
 from latentopt.evaluation.rendering import draw_samples
 from latentopt.evaluation.set_metrics import set_measures
 from latentopt.evaluation.subject import Edit, Found, Subject
@@ -96,20 +96,16 @@ def _movements(found: Found, subject: Subject, name: str, column: int, read: Ten
     moved = own[:, mild].abs()
     common = {"extractor": subject.reader, "seed": subject.seed}
     span = STRENGTHS[-1] - STRENGTHS[0]
-    pair = torch.stack([drift.mean(dim=1), moved.mean(dim=1)], dim=1)  # [N,2]
+    drift, moved = drift.mean(dim=1), moved.mean(dim=1)
     found.measures += [
         measure_mean(f"response_{name}", (own[:, -1] - own[:, 0]) / span, better="higher", **common),
-        measure_mean(f"drift_{name}", pair[:, 0], better="lower", **common),
-        measure_statistic(f"entanglement_{name}", pair, _ratio, better="lower", **common),
+        measure_mean(f"drift_{name}", drift, better="lower", **common),
+        measure_ratio(f"entanglement_{name}", drift, moved, better="lower", **common),
     ]
     by_attribute = (change[:, -1] - change[:, 0]).mean(dim=0) / span  # [A]
     found.curves.setdefault("edits", {})[name] = curve(STRENGTHS, own) | {
         "others": dict(zip(subject.judge.attributes, by_attribute.tolist(), strict=True))
     }
-
-
-def _ratio(pair: Tensor) -> Tensor:
-    return pair[:, 0].mean() / pair[:, 1].mean().clamp(min=1e-9)
 
 
 def _flips(found: Found, subject: Subject, name: str, edit: Edit, column: int) -> None:
@@ -150,7 +146,7 @@ def _reference(
 
 def curve(strengths: Sequence[float], readings: Tensor) -> dict[str, list]:
     """Means of readings [N,K] by strength, with their intervals."""
-    bounds = [bootstrap_interval(column, torch.mean) for column in readings.T]
+    bounds = [bootstrap_interval(column) for column in readings.T]
     return {
         "strengths": list(strengths),
         "mean": readings.mean(dim=0).tolist(),
