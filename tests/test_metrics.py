@@ -377,6 +377,11 @@ def test_pnorm_radius_and_outliers_of_known_codes(pnorm):
     assert outliers(v).tolist() == pytest.approx([0, 1.5 / 16])
 
 
+def test_the_generator_s_own_samples_have_radius_one(tiny_generator, pnorm):
+    ws = tiny_generator.broadcast(tiny_generator.mapping(normal(2000, 16, seed=8)))
+    assert pnorm_radius(ws, pnorm).square().mean().sqrt().item() == pytest.approx(1, abs=0.03)
+
+
 def test_density_keeps_outliers_in_the_outermost_bins():
     values = torch.tensor([-50.0, 0.05, 0.05, 7.0])
     found = torch.tensor(density(values)) * EDGES.diff()

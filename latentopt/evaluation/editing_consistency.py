@@ -38,8 +38,8 @@ def editing_distances(
     found = []
     for one, ws in zip(inputs, again, strict=True):
         back = edit.edit(with_latents(one, ws[None].to(one.ws)), -strength)
-        found.append((one.ws.double() - back.ws.double()).norm())
-    return torch.stack(found).cpu()
+        found.append((one.ws.cpu().double() - back.ws.cpu().double()).norm())  # Apple's GPUs have no float64
+    return torch.stack(found)
 
 
 def lec(distances: Tensor) -> float:
@@ -61,12 +61,12 @@ def trimmed_lec(distances: Tensor, batch: int = TRIM_BATCH) -> float:
 
 def latent_variation(ws: Tensor) -> Tensor:
     """||w - mean over rows||_2 of each image, ws [B,L,C] -> [B]: 0 in W (e4e, section 8.2)."""
-    return (ws - ws.mean(dim=1, keepdim=True)).double().flatten(1).norm(dim=1)
+    return (ws - ws.mean(dim=1, keepdim=True)).cpu().double().flatten(1).norm(dim=1)
 
 
 def pnorm_radius(ws: Tensor, pnorm: PNorm) -> Tensor:
     """Root mean square [B] of the P-norm+ codes: about 1 for the generator's own samples, more for latents far off."""
-    return pnorm.whiten(ws.double().cpu()).square().mean(dim=(1, 2)).sqrt()
+    return pnorm.whiten(ws.cpu().double()).square().mean(dim=(1, 2)).sqrt()
 
 
 def coordinate(inputs: GeneratorInputs, edit: Edit, centre: Tensor) -> Tensor:
@@ -75,9 +75,9 @@ def coordinate(inputs: GeneratorInputs, edit: Edit, centre: Tensor) -> Tensor:
     The projection on what strength 1 adds, over the rows that it moves; in P where the edit is straight there.
     """
     straight = _straight(edit)
-    here = straight(inputs.ws.double())
-    step = straight(edit.edit(inputs, 1.0).ws.double()) - here  # [B,L,C]
-    away = here - straight(centre.double())
+    here = straight(inputs.ws.cpu().double())
+    step = straight(edit.edit(inputs, 1.0).ws.cpu().double()) - here  # [B,L,C]
+    away = here - straight(centre.cpu().double())
     return (away * step).sum(dim=(1, 2)) / step.square().sum(dim=(1, 2)).clamp(min=1e-30)
 
 

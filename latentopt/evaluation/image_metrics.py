@@ -62,7 +62,7 @@ class PerceptualDistance:
 
 def identity(embed: Callable[[Tensor], Tensor], image: Tensor, target: Tensor) -> Tensor:
     """Cosine similarity [B] of unit embeddings [B,E]: 1 for the same person."""
-    return (embed(image).double() * embed(target).double()).sum(dim=1)
+    return (embed(image).cpu().double() * embed(target).cpu().double()).sum(dim=1)
 
 
 def _fractions(image: Tensor) -> Tensor:

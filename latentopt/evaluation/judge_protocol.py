@@ -73,7 +73,7 @@ def check_judge(judge: object, name: str = "judge") -> None:
 @torch.no_grad()
 def read(judge: AttributeJudge, images: Tensor, batch: int = 64) -> Tensor:
     """Attributes [B,A] on the CPU in float64. Raises UsageError where a judge of the user's gives something else."""
-    found = torch.cat([judge.read(part).double().cpu() for part in images.split(batch)])
+    found = torch.cat([judge.read(part).cpu().double() for part in images.split(batch)])
     if found.shape != (len(images), len(judge.attributes)):
         raise UsageError(
             f"the judge read {list(found.shape)} from {len(images)} pictures, with {len(judge.attributes)} attributes"
@@ -85,7 +85,7 @@ def read(judge: AttributeJudge, images: Tensor, batch: int = 64) -> Tensor:
 def features(judge: AttributeJudge, images: Tensor, batch: int = 64) -> Tensor:
     """Features [B,F] of pictures [B,3,H,W] for set distances, on the CPU in float64."""
     extract = getattr(judge, "features", judge.read)
-    return torch.cat([extract(part).double().cpu() for part in images.split(batch)])
+    return torch.cat([extract(part).cpu().double() for part in images.split(batch)])
 
 
 def judge_name(judge: AttributeJudge) -> str:

@@ -22,18 +22,18 @@ def latents(subject: Subject) -> Found:
     The radius is a root mean square: 1 for the generator's samples. Curves: densities of the first dimension (Figure 6), of
     the last ones (Figure 8) and of all, for the embeddings and the generator's samples.
     """
-    values = {"latent_variation": latent_variation(subject.ws).cpu()}
+    values = {"latent_variation": latent_variation(subject.ws)}
     found = Found()
     if subject.pnorm is None:
         found.notes.append("P-norm: left out, no statistics of this generator; run latentopt fit-pnorm")
     else:
-        v = subject.pnorm.whiten(subject.ws.double().cpu())  # [N,L,C]
+        v = subject.pnorm.whiten(subject.ws.cpu().double())  # [N,L,C]
         last = max(1, round(LAST * v.shape[2]))
         values["radius"] = pnorm_radius(subject.ws, subject.pnorm)
         values["radius_first"] = v[..., :FIRST].square().mean(dim=(1, 2)).sqrt()
         values["outliers"] = outliers(v)
         values["outliers_last"] = outliers(v[..., -last:])
-        samples = subject.pnorm.whiten(subject.samples.double().cpu())
+        samples = subject.pnorm.whiten(subject.samples.cpu().double())
         found.curves["p-norm"] = {"edges": EDGES.tolist()} | {
             name: {"first": density(x[..., :1]), "last": density(x[..., -last:]), "all": density(x)}
             for name, x in (("embeddings", v), ("samples", samples))

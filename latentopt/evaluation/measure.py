@@ -62,7 +62,7 @@ def measure_ratio(
     """
     if not len(above):
         raise ValueError(f"{name}: no image to measure")
-    above, below = above.double().cpu(), below.double().cpu()
+    above, below = above.cpu().double(), below.cpu().double()
     low, high = bootstrap_interval(above, below, seed)
     return Measure(name, ratio(above, below).item(), low, high, len(above), extractor, better, note)
 

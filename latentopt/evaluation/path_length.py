@@ -133,7 +133,7 @@ def _lengths(
     for a, b, s in zip(start.split(BATCH), end.split(BATCH), t.split(BATCH), strict=True):
         drawn = draw(torch.cat([between(a, b, s), between(a, b, s + epsilon)]))
         found.append(distance(*drawn.chunk(2)) / epsilon**2)
-    return torch.cat(found).double().cpu()
+    return torch.cat(found).cpu().double()
 
 
 def kept(lengths: Tensor) -> Tensor:

@@ -23,10 +23,10 @@ def reconstruction(subject: Subject) -> Found:
     values, extractors = distortion(subject.images, subject.targets), {}
     pairs = list(zip(subject.images.split(25), subject.targets.split(25), strict=True))
     for name, distance in subject.distances.items():
-        values[name] = torch.cat([distance(image, target) for image, target in pairs]).double().cpu()
+        values[name] = torch.cat([distance(image, target) for image, target in pairs]).cpu().double()
         extractors[name] = distance.name
     if hasattr(subject.judge, "embed"):
-        values["identity"] = torch.cat([identity(subject.judge.embed, *pair) for pair in pairs]).cpu()
+        values["identity"] = torch.cat([identity(subject.judge.embed, *pair) for pair in pairs])
         extractors["identity"] = judge_name(subject.judge)
     found = Found(rows=by_image(values))
     for name, column in values.items():
