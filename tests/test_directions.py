@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from conftest import make_tiny_generator
 
 from latentopt.editing.direction import SPACES, Direction
 from latentopt.editing.files import find_directions, load_directions, read_directions, save_directions
@@ -17,7 +18,6 @@ from latentopt.generators.checkpoints import save_generator
 from latentopt.moments import StatisticsWarning
 from latentopt.pnorm import w_to_p
 from latentopt.storage import load_tensors, save_tensors
-from tests.conftest import make_tiny_generator
 
 
 def make(generator, space="w", name="smile", seed=0, **fields) -> Direction:

@@ -137,15 +137,17 @@ def _find(method: str, generator: StyleGAN2, quiet: bool, **options: Any) -> lis
         with Progress(samples, "ganspace", unit="sample", quiet=quiet) as progress:
             chosen = {"components": options["components"], "samples": samples, "layer": options["layer"]}
             return find_ganspace(space, **chosen, layers=layers, seed=options["seed"], on_progress=progress.advance)
-    return _interfacegan(space, layers, quiet, **options)
+    return _interfacegan(space, layers, quiet, options)
 
 
-def _interfacegan(space: EditingSpace, layers: tuple[int, ...] | None, quiet: bool, **options: Any) -> list[Direction]:
+def _interfacegan(
+    space: EditingSpace, layers: tuple[int, ...] | None, quiet: bool, options: dict[str, Any]
+) -> list[Direction]:
     from latentopt.editing.interfacegan import find_interfacegan
 
     attributes, condition = options["attributes"], options["condition"]
     return find_interfacegan(
-        _labelled(space, quiet, **options),
+        _labelled(space, quiet, options),
         space,
         names=None if attributes is None else [name.strip() for name in attributes.split(",")],
         condition=condition if condition in ("none", "all", "entangled") else condition.split(","),
@@ -154,7 +156,7 @@ def _interfacegan(space: EditingSpace, layers: tuple[int, ...] | None, quiet: bo
     )
 
 
-def _labelled(space: EditingSpace, quiet: bool, **options: Any) -> Labelled:
+def _labelled(space: EditingSpace, quiet: bool, options: dict[str, Any]) -> Labelled:
     from latentopt.editing.labels import folder_labels, read_labels, table_labels
     from latentopt.evaluation.judge_protocol import judge_name, load_attribute_judge
     from latentopt.progress import Progress

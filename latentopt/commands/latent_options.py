@@ -58,12 +58,14 @@ def find_latents(paths: Sequence[Path], outdir: Path) -> tuple[list[Source], Pat
 
 
 def load_latents(sources: Sequence[Source], network: str | None, device: str) -> tuple[StyleGAN2, Iterator[Latent]]:
-    """Their generator, and the latents one after the other."""
-    from latentopt.editing.latents import read_latent
+    """Their generator, and the latents one after the other. Raises CheckpointError at once for another generator's."""
+    from latentopt.editing.latents import check_source, read_latent
 
     generator = load_network(
         network or str(sources[0].generator.get("source") or "portraits"), device, "float32", False
     )
+    for source in sources:
+        check_source(source, generator)
     return generator, (read_latent(source, generator) for source in sources)
 
 

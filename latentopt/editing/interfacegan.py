@@ -26,11 +26,11 @@ from latentopt.editing.spaces import EditingSpace, unit
 from latentopt.errors import UsageError
 from latentopt.registry import nearest
 
-SHARE = 0.3
+SHARE = 0.1
 HELD_OUT = 0.3
 FEWEST = 10  # samples on a side of the hyperplane
-PENALTY = 100.0  # of the squared normal (1/C of scikit-learn), for coordinates of unit variance
-ENTANGLED = 0.2  # cosine of two normals above which `entangled` makes them independent
+PENALTY = 1000.0  # of the squared normal (1/C of scikit-learn), for coordinates of unit variance
+ENTANGLED = 0.25  # cosine of two normals above which `entangled` makes them independent
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +90,9 @@ def find_interfacegan(
 ) -> list[Direction]:
     """A direction for each attribute in `names` (all by default).
 
-    condition: what each is made independent of: "none", "all" the other attributes, those "entangled" with it (cosine of the
-    normals above `ENTANGLED`), a list of names, or a list for each attribute. layers: the rows of ws that the directions
-    move. Raises UsageError for unknown names and labels without two sides.
+    condition: what each is made independent of: "none", "all" the other attributes, those "entangled" with it (one after the
+    other, until the normal has no cosine above `ENTANGLED` with another one's), a list of names, or a list for each attribute.
+    layers: the rows of ws that the directions move. Raises UsageError for unknown names and labels without two sides.
     """
     names = list(labelled.names if names is None else names)
     wanted = [*names, *(_named(condition))]
@@ -148,6 +148,19 @@ def _conditions(
     if condition == "all":
         return [other for other in planes if other != name]
     if condition == "entangled":
-        normal = planes[name].normal
-        return [k for k, plane in planes.items() if k != name and abs(float(plane.normal @ normal)) > ENTANGLED]
+        return _entangled(name, {key: plane.normal for key, plane in planes.items()})
     return [other for other in condition if other != name]
+
+
+def _entangled(name: str, normals: Mapping[str, Tensor]) -> list[str]:
+    """The fewest, the most entangled first, that must be projected out until no cosine is above `ENTANGLED`."""
+    conditions: list[str] = []
+    rest = normals[name]
+    for _ in range(len(normals) - 1):
+        cosines = {key: abs(float(normal @ rest)) for key, normal in normals.items() if key not in (name, *conditions)}
+        worst = max(cosines, key=cosines.get)
+        if cosines[worst] <= ENTANGLED:
+            break
+        conditions.append(worst)
+        rest = independent_of(normals[name], [normals[other] for other in conditions])
+    return conditions

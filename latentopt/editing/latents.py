@@ -57,20 +57,24 @@ def find_sources(path: Path) -> list[Source]:
     return [Source(path, path.stem, load_tensors(path)[1])]
 
 
-def read_latent(source: Source, generator: Generator) -> Latent:
-    """Raises CheckpointError for latents of another generator or another shape."""
-    if source.path.is_dir():
-        inversion = Inversion.load(source.path)
-        inversion.check_generator(generator)
-        mode = inversion.manifest.get("noise_mode", "const")
-        delta = source.path / DELTA_FILE if inversion.inputs.deltas is not None else None
-        return Latent(source.name, inversion.inputs, inversion.target, "none" if mode == "none" else "const", delta)
+def check_source(source: Source, generator: Generator) -> None:
+    """Raise CheckpointError where the latents are on record as another generator's."""
     made_for = source.generator.get("fingerprint")
     if made_for not in (None, "", generator.fingerprint):
         raise CheckpointError(
             f"{source.path}: latents of generator {source.generator.get('name')!r} ({made_for}), not of "
             f"{generator.name!r} ({generator.fingerprint}); name theirs with --network"
         )
+
+
+def read_latent(source: Source, generator: Generator) -> Latent:
+    """Raises CheckpointError for latents of another generator or another shape."""
+    check_source(source, generator)
+    if source.path.is_dir():
+        inversion = Inversion.load(source.path)
+        mode = inversion.manifest.get("noise_mode", "const")
+        delta = source.path / DELTA_FILE if inversion.inputs.deltas is not None else None
+        return Latent(source.name, inversion.inputs, inversion.target, "none" if mode == "none" else "const", delta)
     if source.path.suffix == ".npz":
         inputs = GeneratorInputs(load_projected_w(source.path))
     else:
