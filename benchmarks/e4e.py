@@ -37,6 +37,7 @@ CONFIGURATIONS = "ABCD"
 EDITS = (("yaw", 2.0), ("yaw", -2.0), ("smile", 2.0), ("smile", -2.0))
 W_SAMPLES = 5000  # as in section 8.2
 W_SEED = 4321
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 PICTURES = 5
 TABLE_6 = {  # faces: L2, LPIPS, FID, SWD of inversions, FID, SWD of edits
     "A": (0.03, 0.17, 25.17, 48.72, 62.46, 48.75),
@@ -93,28 +94,56 @@ def consistency(bench: Bench, encoder: Encoder, codes: GeneratorInputs, edit: Di
 
 def work(bench: Bench, path: Path, directions: dict[str, Direction], w_samples: int) -> Configuration:
     encoder = load_encoder(str(path), bench.generator)
-    parts = [encoder.encode(bench.generator, part)[-1] for part in bench.targets.split(bench.batch)]
-    codes = GeneratorInputs.cat(parts)
-    images = drawn(bench, codes)
+    codes = encoded(bench, encoder)
+    found = Configuration(encoder, codes, *pictures(bench, codes, directions), {})
+    found.figures |= qualities(bench, codes, found.images, found.edited)
+    found.figures["distance to W"] = distance_to_w(bench, encoder, w_samples)
+    for name, strength in EDITS:
+        distances = consistency(bench, encoder, codes, directions[name], strength)
+        found.figures[f"LEC {name}{strength:+g}"] = lec(distances)
+        found.figures[f"trimmed LEC {name}{strength:+g}"] = trimmed_lec(distances)
+    return found
+
+
+def encoded(bench: Bench, encoder: Encoder) -> GeneratorInputs:
+    return GeneratorInputs.cat([encoder.encode(bench.generator, x)[-1] for x in bench.targets.split(bench.batch)])
+
+
+def pictures(
+    bench: Bench, codes: GeneratorInputs, directions: dict[str, Direction]
+) -> tuple[Tensor, dict[tuple[str, float], Tensor]]:
+    """What codes draw, and what they draw after each edit, [N,3,H,W]."""
     edited = {(name, s): drawn(bench, directions[name].edit(codes, s)) for name, s in EDITS}
+    return drawn(bench, codes), edited
+
+
+def qualities(
+    bench: Bench, codes: GeneratorInputs, images: Tensor, edited: dict[tuple[str, float], Tensor]
+) -> dict[str, float]:
+    """Distortion, perceptual quality and editability, as e4e's Table 3 has them, and the variation of the codes."""
     real = features(bench, bench.targets)
     values, _ = measured(bench, codes, bench.targets)
-    all_edited = torch.cat(list(edited.values()))
     figures = {name: sum(values[name]) / len(codes) for name in ("l2", "perceptual", "psnr", "identity")}
     figures |= {
         "frechet": frechet_distance(real, features(bench, images)),
         "swd": picture_swd(bench.targets, images)[0],
     }
-    figures["edited frechet"] = frechet_distance(real, features(bench, all_edited))
+    figures["edited frechet"] = frechet_distance(real, features(bench, torch.cat(list(edited.values()))))
     swds = [picture_swd(bench.targets, images)[0] for images in edited.values()]
     figures["edited swd"] = sum(swds) / len(swds)
     figures["variation"] = latent_variation(codes.ws).mean().item()
-    figures["distance to W"] = distance_to_w(bench, encoder, w_samples)
-    for name, strength in EDITS:
-        distances = consistency(bench, encoder, codes, directions[name], strength)
-        figures[f"LEC {name}{strength:+g}"] = lec(distances)
-        figures[f"trimmed LEC {name}{strength:+g}"] = trimmed_lec(distances)
-    return Configuration(encoder, codes, images, edited, figures)
+    return figures
+
+
+def dial(bench: Bench, directions: dict[str, Direction]) -> str:
+    """From the bundled pSp's codes to the bundled e4e's (Figure 10)."""
+    first, second = (encoded(bench, load_encoder(kind, bench.generator)) for kind in ("psp", "e4e"))
+    rows = []
+    for share in SHARES:
+        codes = GeneratorInputs(torch.lerp(first.ws, second.ws, share))
+        figures = qualities(bench, codes, *pictures(bench, codes, directions))
+        rows.append([share, *(figures[column] for column in (*COLUMNS, "variation"))])
+    return markdown_table(["share of e4e", *COLUMNS, "variation"], rows)
 
 
 def table_6(found: dict[str, Configuration]) -> str:
@@ -183,6 +212,7 @@ def main(folders: str, network: str, n: int, w_samples: int, batch: int, out: Pa
         edits=", ".join(f"{name} {strength:+g}" for name, strength in EDITS) + " standard deviations",
     )
     text = [f"Expected:\n\n{expectations(found)}", "## Table 6", table_6(found), "## The rest", other_figures(found)]
+    text += ["## From pSp to e4e (Figure 10)", dial(bench, directions)]
     write_report(out / "e4e.md", "e4e's configurations", *text, MEANING, facts)
     shown = list(EDITS[::2])
     columns = ["target", *(h for c in found for h in (c, *(f"{c}: {name} {s:+g}" for name, s in shown)))]

@@ -30,17 +30,24 @@ from scipy.stats import spearmanr
 from tables import cell, markdown_table, provenance, write_report
 from torch.nn.functional import normalize
 
-import latentopt
 from latentopt.data.portraits import TEST_SEEDS
 from latentopt.editing.files import find_directions
 from latentopt.evaluation.framework import evaluate
 from latentopt.evaluation.subject import Amounts
+from latentopt.events import Finished
+from latentopt.generators.cloud import sample_w
 from latentopt.inversion import Inversion
+from latentopt.inverter import Inverter
+from latentopt.items import tensor_items
 from latentopt.recipe import Recipe
 from latentopt.storage import write_text
+from latentopt.types import GeneratorInputs
 
 FOLDER = Path("work/benchmarks/framework")
 RECIPES = {I2S: "i2s", PULSE: "pulse", S2E: "s2e", SG2: "sg2", OURS: "ii2s"}
+OTHERS = ("hybrid-e4e", "pti", "wrangan")  # of the drift table alone, with their own steps
+SAMPLES = "the generator's samples"
+SAMPLES_SEED = 99
 PARTS = ("reconstruction", "latents", "pose", "attributes", "paths", "interpolation", "mixing")
 Row = dict[str, float]
 
@@ -51,6 +58,7 @@ def recipes(bench: Bench, steps: int, ablation_steps: int, lr: float) -> dict[st
     for name, recipe_name in RECIPES.items():
         recipe = Recipe.load(recipe_name)
         found[name] = replace(recipe, stages=tuple(replace(stage, steps=steps) for stage in recipe.stages))
+    found |= {name: Recipe.load(name) for name in OTHERS}
     layers, w_dim = bench.generator.num_ws, bench.generator.w_dim
     for table in TABLES[4:]:
         for name in table.rows:
@@ -70,7 +78,26 @@ def recipes(bench: Bench, steps: int, ablation_steps: int, lr: float) -> dict[st
 def inverted(bench: Bench, name: str, recipe: Recipe) -> list[Inversion]:
     """All portraits by one recipe."""
     names = [str(seed) for seed in TEST_SEEDS[: bench.n]]
-    return latentopt.invert(bench.generator, bench.targets, recipe, names=names, out=folder_of(name))
+    inverter = Inverter(bench.generator, recipe, 0, folder_of(name), corruption=0)
+    events = inverter.invert(tensor_items(bench.targets, names, None))
+    found = {event.inversion.name: event.inversion for event in events if isinstance(event, Finished)}
+    return [found[name] for name in names]
+
+
+@torch.no_grad()
+def samples(bench: Bench) -> list[Inversion]:
+    """The generator's own pictures as results without an error: how edits are at their best."""
+    generator = bench.generator
+    manifest = {
+        "generator": {"name": generator.name, "fingerprint": generator.fingerprint},
+        "recipe": {"name": SAMPLES},
+    }
+    found = []
+    for i, ws in enumerate(generator.broadcast(sample_w(generator, SAMPLES_SEED, bench.n)).split(1)):
+        inputs = GeneratorInputs(ws)
+        image = generator.synthesis(inputs)[0].float().clamp(-1, 1)
+        found.append(Inversion(str(i), image, image, inputs, "", [], manifest))
+    return found
 
 
 def folder_of(name: str) -> Path:
@@ -91,6 +118,7 @@ def evaluated(bench: Bench, name: str, recipe: Recipe, results: list[Inversion])
     row |= {"judge": judge_distance(bench, results), "flipped": sum(flips) / len(flips)}
     pose = found.curves["pose"]
     row |= {f"pose{s:+d}": mean for s, mean in zip(pose["strengths"], pose["mean"], strict=True)}
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps({"key": key, "row": row}))
     return row
 
@@ -135,6 +163,14 @@ def poses(table: Table, rows: dict[str, Row]) -> str:
     own = {name: rows[SAME_RUN.get(name, name)] for name in table.rows}
     lines = [[name, *(row[f"pose{s:+d}"] for s in range(-2, 3))] for name, row in own.items()]
     return "Yaw after the edit:\n\n" + markdown_table(["", *(f"{s:+d} sigma" for s in range(-2, 3))], lines)
+
+
+def drift(rows: dict[str, Row]) -> str:
+    """What an edit of yaw by one deviation also changes, which the judge can tell for each method."""
+    columns = ("psnr", "identity", "response_yaw", "drift_yaw", "entanglement_yaw")
+    names = [SAMPLES, *RECIPES, *OTHERS]
+    lines = [[name, *(None if name == SAMPLES and c == "psnr" else rows[name][c] for c in columns)] for name in names]
+    return markdown_table(["", *columns], lines)
 
 
 def headlines(rows: dict[str, Row]) -> str:
@@ -189,7 +225,7 @@ def main(
     judged = Bench(network, n, 8, "cpu")  # evaluation is in float32
     runs = recipes(bench, steps, ablation_steps, ablation_lr)
     chosen = [name for name in runs if not only or name in only.split(";")]
-    rows = {}
+    rows = {SAMPLES: evaluated(judged, SAMPLES, next(iter(runs.values())), samples(judged))}
     for name in chosen:
         rows[name] = evaluated(judged, name, runs[name], inverted(bench, name, runs[name]))
         click.echo(
@@ -205,6 +241,7 @@ def main(
         inverted_in=dtype,
     )
     text = [f"The paper's conclusions:\n\n{headlines(rows)}", *(table_text(table, rows) for table in TABLES)]
+    text += ["## What an edit of yaw drags along", drift(rows)]
     write_report(out / "framework.md", "The P-norm paper's tables", *text, MEANING, facts)
     click.echo("\n\n".join(text))
 
@@ -213,7 +250,8 @@ MEANING = (
     "Frechet distances of 60 targets and 96 features are too high by the same amount in every row: orders can be compared, "
     "values cannot. RMSE of [0,1]. VGG: loss network, LPIPS: judge. Path lengths: end, towards samples, one for all layers "
     "(random) or another for each (random all), loss network; a short one is bad here, as the paper says. A pair counts as "
-    "out of order when ours is a tie."
+    "out of order when ours is a tie. response: deviations of the samples' yaw per deviation of the edit; drift: mean movement "
+    "of the judge's other attributes, in deviations, at +-1; entanglement: drift over the movement of yaw."
 )
 
 
