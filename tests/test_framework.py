@@ -135,6 +135,9 @@ def test_edits_move_their_attribute_and_no_other():
     assert found.measures["response_yaw"].value == pytest.approx(response, rel=0.03)
     assert found.measures["drift_yaw"].value == pytest.approx(0, abs=1e-9)
     assert found.measures["entanglement_yaw"].value == pytest.approx(0, abs=1e-9)
+    means = [found.measures[f"response_{name}"].value for name in DIRECTIONS]
+    assert found.measures["edit_response"].value == pytest.approx(sum(means) / 3)
+    assert found.images[0]["edit_response"] == pytest.approx(sum(means) / 3)
     assert found.curves["edits"]["yaw"]["others"]["smile"] == pytest.approx(0, abs=1e-9)
 
 

@@ -12,11 +12,15 @@ from latentopt.errors import CheckpointError, UsageError
 from latentopt.terminal import escape_controls
 
 if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
     from latentopt.evaluation.framework import Evaluation
     from latentopt.evaluation.measure import Measure
     from latentopt.generators.stylegan2 import StyleGAN2
     from latentopt.inversion import Inversion
 
+KINDS = ("response", "drift", "entanglement")
 ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 
 
@@ -31,7 +35,7 @@ ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
     "your own code.",
 )
 @click.option("--pose", default="yaw", show_default=True, help="Attribute and direction of the pose response.")
-@click.option("--parts", help="What to measure, comma-separated; all by default (see below).")
+@click.option("--parts", help="What to measure, comma-separated; all by default (see above).")
 @click.option(
     "--metrics",
     default="perceptual",
@@ -161,26 +165,62 @@ def _evaluate(
 
 def _report(done: list[tuple[Path, Path, Evaluation]]) -> None:
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     from latentopt.evaluation.evaluation_files import save_evaluation
 
-    evaluations = [evaluation for _, _, evaluation in done]
-    table = Table("measure", "", title_justify="left", title=f"{evaluations[0].about['images']} images, 95 % intervals")
-    for folder, _, _ in done:
-        table.add_column(Text(escape_controls(folder.name or str(folder))), justify="right")
-    names = dict.fromkeys(name for evaluation in evaluations for name in evaluation.measures)
-    for name in names:
-        measures = [evaluation.measures.get(name) for evaluation in evaluations]
-        better = next(m.better for m in measures if m is not None)
-        table.add_row(name, ARROWS[better], *map(_figure, measures))
-    Console(width=None if Console().is_terminal else 120).print(table)
-    for note in dict.fromkeys(note for evaluation in evaluations for note in evaluation.notes):
+    evaluations = {escape_controls(folder.name or str(folder)): evaluation for folder, _, evaluation in done}
+    if len(evaluations) < len(done):
+        evaluations = {escape_controls(str(folder)): evaluation for folder, _, evaluation in done}
+    console = Console(width=None if Console().is_terminal else 120)
+    console.print(_measures(evaluations))
+    if any("edits" in evaluation.curves for evaluation in evaluations.values()):
+        console.print(_edits(evaluations))
+    for note in dict.fromkeys(note for evaluation in evaluations.values() for note in evaluation.notes):
         click.echo(escape_controls(f"note: {note}"), err=True)
     for _, to, evaluation in done:
         written = save_evaluation(evaluation, to)
         click.echo(escape_controls(f"{', '.join(path.name for path in written)} in {to}/"))
+
+
+def _measures(evaluations: dict[str, Evaluation]) -> Table:
+    """All figures but those of the single edits, a column a run."""
+    from rich.table import Table
+
+    images = max(evaluation.about["images"] for evaluation in evaluations.values())
+    table = Table("measure", "", title_justify="left", title=f"{images} images, 95 % intervals")
+    for run in evaluations:
+        table.add_column(_plain(run), justify="right")
+    names = dict.fromkeys(name for evaluation in evaluations.values() for name in evaluation.measures)
+    single = {f"{kind}_{edit}" for e in evaluations.values() for edit in e.curves.get("edits", {}) for kind in KINDS}
+    for name in (name for name in names if name not in single):
+        measures = [evaluation.measures.get(name) for evaluation in evaluations.values()]
+        better = next(m.better for m in measures if m is not None)
+        table.add_row(name, ARROWS[better], *map(_figure, measures))
+    return table
+
+
+def _edits(evaluations: dict[str, Evaluation]) -> Table:
+    """The single edits, a row each: response, drift and entanglement of every run."""
+    from rich.table import Table
+
+    table = Table("edit", title_justify="left", title="edits: response ↑, drift of other attributes ↓, their ratio ↓")
+    for run in evaluations:
+        table.add_column(_plain(run), justify="right")
+    edits = dict.fromkeys(edit for e in evaluations.values() for edit in e.curves.get("edits", {}))
+    for edit in edits:
+        cells = []
+        for evaluation in evaluations.values():
+            found = [evaluation.measures.get(f"{kind}_{edit}") for kind in KINDS]
+            cells.append("   ".join("-" if measure is None else f"{measure.value:6.3f}" for measure in found))
+        table.add_row(_plain(edit), *cells)
+    return table
+
+
+def _plain(text: str) -> Text:
+    """Not to be read as markup."""
+    from rich.text import Text
+
+    return Text(text)
 
 
 def _figure(measure: Measure | None) -> str:

@@ -7,9 +7,11 @@ from torch import Tensor
 
 from latentopt.evaluation.editing_consistency import latent_variation, pnorm_radius
 from latentopt.evaluation.measure import measure_mean
-from latentopt.evaluation.subject import Found, Subject
+from latentopt.evaluation.subject import SAMPLES_SEED, Found, Subject
+from latentopt.generators.cloud import sample_w
 
 FIRST = 10  # dimensions, of Figure 7
+SAMPLES = 10_000  # behind the histogram of the generator's own
 LAST = 50 / 512  # share of the dimensions, of Figure 8
 OUTLIER = 3.0  # standard deviations; a Gaussian has 0.27 % beyond
 EDGES = torch.linspace(-6, 6, 61)
@@ -33,7 +35,8 @@ def latents(subject: Subject) -> Found:
         values["radius_first"] = v[..., :FIRST].square().mean(dim=(1, 2)).sqrt()
         values["outliers"] = outliers(v)
         values["outliers_last"] = outliers(v[..., -last:])
-        samples = subject.pnorm.whiten(subject.samples.cpu().double())
+        w = sample_w(subject.generator, SAMPLES_SEED, SAMPLES)  # all rows of a sample are the same
+        samples = subject.pnorm.whiten(w.cpu().double())[:, None]
         found.curves["p-norm"] = {"edges": EDGES.tolist()} | {
             name: {"first": density(x[..., :1]), "last": density(x[..., -last:]), "all": density(x)}
             for name, x in (("embeddings", v), ("samples", samples))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -90,12 +91,17 @@ def bootstrap_interval(
 
 
 def jackknife_interval(
-    value: float, n: int, without: Callable[[Tensor], float], groups: int = GROUPS
+    value: float,
+    n: int,
+    without: Callable[[Tensor], float],
+    groups: int = GROUPS,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> tuple[float | None, float | None]:
     """95 % interval of a distance between sets, by the delete-a-group jackknife (Quenouille 1956; Tukey 1958).
 
     The bootstrap is no use there: an image drawn twice is at distance 0 from itself and biases the result. `without` takes
-    the rows that are kept, of n, and gives the distance without the others. (None, None) for fewer than 4 images.
+    the rows that are kept, of n, and gives the distance without the others; bounds: what the distance can be at all.
+    (None, None) for fewer than 4 images.
     """
     if n < 4:
         return None, None
@@ -103,7 +109,7 @@ def jackknife_interval(
     found = torch.tensor([without(_others(n, part)) for part in parts], dtype=torch.float64)
     g = len(found)
     error = ((g - 1) / g * (found - found.mean()).square().sum()).sqrt().item()
-    return value - 1.96 * error, value + 1.96 * error
+    return max(value - 1.96 * error, bounds[0]), min(value + 1.96 * error, bounds[1])
 
 
 def _others(n: int, left_out: Tensor) -> Tensor:

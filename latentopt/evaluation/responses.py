@@ -10,6 +10,7 @@ from torch import Tensor
 
 from latentopt.evaluation.editing_consistency import placed
 from latentopt.evaluation.measure import bootstrap_interval, measure_mean, measure_ratio
+from latentopt.evaluation.reconstruction import by_image
 from latentopt.evaluation.rendering import draw_samples
 from latentopt.evaluation.set_metrics import set_measures
 from latentopt.evaluation.subject import Edit, Found, Subject
@@ -18,6 +19,7 @@ from latentopt.types import GeneratorInputs
 POSES = (-2, -1, 0, 1, 2)  # standard deviations
 STRENGTHS = (-2, -1, 1, 2)
 FLIPS = (1, 2, 3)
+KINDS = ("response", "drift", "entanglement")
 REFERENCES = 32  # of the generator's samples, for the same edits
 
 
@@ -56,7 +58,8 @@ def attributes(subject: Subject) -> Found:
     """Every direction that is named after an attribute, added at -2 to 2 standard deviations.
 
     response_X: how far the attribute moves, in deviations of the generator's samples per deviation of the edit; drift_X: how
-    far the others move on average, at +-1; entanglement_X: drift over the attribute's own movement, both at +-1.
+    far the others move on average, at +-1; entanglement_X: drift over the attribute's own movement, both at +-1. Binary
+    attributes move by their log-odds. edit_response, edit_drift and edit_entanglement are means over all these edits.
     Binary attributes: flipped_X is the share of images that change class when edited away from it by 1 deviation (4.4.2
     does not say how accuracy counts; 0.10 for SG2 rules out counting both signs, where no response at all gives 0.5), and
     accuracy_X counts both signs. Frechet, kernel and SWD of the pictures edited by +-1 from the targets: e4e's Table 3.
@@ -77,8 +80,12 @@ def attributes(subject: Subject) -> Found:
         features.append(subject.features(edited))
         pictures.append(edited[i % len(edited)])
     found = Found()
-    for k, (name, (_, column)) in enumerate(labelled.items()):
-        _movements(found, subject, name, column, read[:, k])
+    moves = [
+        _movements(found, subject, name, column, read[:, k]) for k, (name, (_, column)) in enumerate(labelled.items())
+    ]
+    response, drift, own = (torch.stack(values).mean(dim=0) for values in zip(*moves, strict=True))  # [N]
+    _add_movements(found, subject, ("edit_response", "edit_drift", "edit_entanglement"), response, drift, own)
+    found.rows = by_image({"edit_response": response, "edit_drift": drift})
     found.measures += set_measures("edited", subject, torch.stack(features), torch.stack(pictures))
     for name in subject.judge.binary_attributes:
         if name in labelled:
@@ -86,26 +93,33 @@ def attributes(subject: Subject) -> Found:
     return found
 
 
-def _movements(found: Found, subject: Subject, name: str, column: int, read: Tensor) -> None:
-    """Of one direction; read [N,4,A]."""
-    change = (read - subject.readings[:, None]) / subject.scales  # [N,4,A]
+def _movements(found: Found, subject: Subject, name: str, column: int, read: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of one direction, read [N,4,A]: response, drift and the attribute's own movement of each image [N]."""
+    before, after = subject.unbounded(subject.readings), subject.unbounded(read)
+    change = (after - before[:, None]) / subject.scales  # [N,4,A]
     own = change[..., column]  # [N,4]
     others = [k for k in range(change.shape[2]) if k != column]
     mild = [k for k, s in enumerate(STRENGTHS) if abs(s) == 1]
-    drift = change[:, mild][..., others].abs().mean(dim=2)  # [N,2]
-    moved = own[:, mild].abs()
-    common = {"extractor": subject.reader, "seed": subject.seed}
     span = STRENGTHS[-1] - STRENGTHS[0]
-    drift, moved = drift.mean(dim=1), moved.mean(dim=1)
-    found.measures += [
-        measure_mean(f"response_{name}", (own[:, -1] - own[:, 0]) / span, better="higher", **common),
-        measure_mean(f"drift_{name}", drift, better="lower", **common),
-        measure_ratio(f"entanglement_{name}", drift, moved, better="lower", **common),
-    ]
+    response = (own[:, -1] - own[:, 0]) / span
+    drift = change[:, mild][..., others].abs().sum(dim=2).mean(dim=1) / max(len(others), 1)
+    moved = own[:, mild].abs().mean(dim=1)
+    _add_movements(found, subject, tuple(f"{kind}_{name}" for kind in KINDS), response, drift, moved)
     by_attribute = (change[:, -1] - change[:, 0]).mean(dim=0) / span  # [A]
     found.curves.setdefault("edits", {})[name] = curve(STRENGTHS, own) | {
         "others": dict(zip(subject.judge.attributes, by_attribute.tolist(), strict=True))
     }
+    return response, drift, moved
+
+
+def _add_movements(
+    found: Found, subject: Subject, names: tuple[str, ...], response: Tensor, drift: Tensor, moved: Tensor
+) -> None:
+    common = {"extractor": subject.reader, "seed": subject.seed}
+    found.measures.append(measure_mean(names[0], response, better="higher", **common))
+    if len(subject.judge.attributes) > 1:
+        found.measures.append(measure_mean(names[1], drift, better="lower", **common))
+        found.measures.append(measure_ratio(names[2], drift, moved, better="lower", **common))
 
 
 def _flips(found: Found, subject: Subject, name: str, edit: Edit, column: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from torch import Tensor
@@ -20,6 +21,8 @@ from latentopt.evaluation.subject import Subject
 
 SetDistance = Callable[[Tensor, Tensor], float]
 
+ANY = math.inf
+BOUNDS = {"frechet": (0, ANY), "kernel": (-ANY, ANY), "precision": (0, 1), "recall": (0, 1)}
 NEIGHBOURS = 3  # of precision and recall
 SMALL_SET = "fewer images than features: too high, and comparable at equal n only; go by the kernel distance"
 
@@ -55,10 +58,10 @@ def set_measures(
         def without(kept: Tensor, distance: SetDistance = distance) -> float:
             return distance(real[kept], generated[kept].flatten(0, 1))
 
-        low, high = jackknife_interval(value, n, without)
+        low, high = jackknife_interval(value, n, without, bounds=BOUNDS[name])
         found.append(Measure(f"{prefix}_{name}", value, low, high, n, subject.extractor, better, note))
     value, error = picture_swd(subject.targets, pictures, seed=subject.seed)
-    low, high = value - 1.96 * error, value + 1.96 * error
+    low, high = max(0.0, value - 1.96 * error), value + 1.96 * error
     note = f"other patches of the targets themselves are at {subject.swd_floor:.3g}"
     return [*found, Measure(f"{prefix}_swd", value, low, high, n, "7x7 patches", "lower", note)]
 

@@ -24,6 +24,7 @@ from latentopt.types import GeneratorInputs
 
 Partners = Literal["samples", "embeddings"]
 
+RAREST = 1e-4
 SAMPLES_SEED = 77  # of the generator's own pictures, apart from the seeds of users
 
 
@@ -128,7 +129,13 @@ class Subject:
     @cached_property
     def scales(self) -> Tensor:
         """Standard deviation [A] of each attribute over the generator's own pictures: what a change of 1 means."""
-        return self.sample_readings.std(dim=0).clamp(min=1e-6)
+        return self.unbounded(self.sample_readings).std(dim=0).clamp(min=1e-6)
+
+    def unbounded(self, readings: Tensor) -> Tensor:
+        """Readings [...,A] with log-odds (of 1e-4 at least) for probabilities, which hardly move near 0 and 1."""
+        names = self.judge.binary_attributes
+        binary = torch.tensor([name in names for name in self.judge.attributes])
+        return torch.where(binary, readings.clamp(RAREST, 1 - RAREST).logit(), readings)
 
     @cached_property
     def readings(self) -> Tensor:
