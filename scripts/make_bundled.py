@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,29 +30,26 @@ ENCODERS = {
     "restyle-e4e": ("--steps", "3000", "--restyle-steps", "3"),
 }
 DIRECTION_SAMPLES, DIRECTION_SEED = 10_000, 1
-DIRECTIONS = {  # attribute: the rows of ws that change it, first and last
-    "yaw": (0, 1),
-    "smile": (0, 9),
-    "glasses": (0, 1),
-    "beard": (0, 3),
-    "hair_length": (0, 3),
-    "hair_tone": (2, 6),
-    "hair_red": (5, 6),
-    "fringe": (1, 4),
-    "skin_tone": (0, 5),
-    "face_width": (0, 4),
-    "face_height": (0, 3),
-    "light_direction": (0, 4),
-    "background_red": (4, 9),
-    "background_green": (4, 9),
-    "background_blue": (4, 9),
-    "shirt_red": (5, 9),
-    "shirt_green": (5, 9),
-    "shirt_blue": (5, 9),
+DIRECTIONS = {  # attribute: first and last row of ws that it moves, and what it is made independent of
+    "yaw": (0, 1, ("skin_tone",)),
+    "smile": (0, 9, ("beard", "glasses", "hair_length", "hair_tone")),
+    "glasses": (0, 1, ()),
+    "beard": (0, 3, ("glasses",)),
+    "hair_length": (0, 3, ("beard",)),
+    "hair_tone": (2, 6, ("skin_tone",)),
+    "hair_red": (5, 6, ()),
+    "fringe": (1, 4, ("hair_length",)),
+    "skin_tone": (0, 5, ("hair_tone",)),
+    "face_width": (0, 4, ("face_height",)),
+    "face_height": (0, 3, ("glasses",)),
+    "light_direction": (0, 4, ()),
+    "background_red": (4, 9, ()),
+    "background_green": (4, 9, ()),
+    "background_blue": (4, 9, ()),
+    "shirt_red": (5, 9, ()),
+    "shirt_green": (5, 9, ("hair_red",)),
+    "shirt_blue": (5, 9, ()),
 }
-CONDITIONS = {
-    "smile": ["beard", "glasses", "hair_length", "hair_tone"]
-}  # all that it is entangled with would leave little of it
 
 
 def latentopt(*arguments: str) -> None:
@@ -128,17 +124,14 @@ def make_directions(name: str, samples: int = DIRECTION_SAMPLES) -> None:
 
 
 def ship_directions(name: str, labelled: Labelled, space: EditingSpace) -> None:
-    """Write the directions of DIRECTIONS, each independent of those that it is entangled with and that share rows with it."""
+    """Write the directions of DIRECTIONS. More conditions would leave too little of what they are named after."""
     from latentopt.editing.files import save_directions
     from latentopt.editing.interfacegan import find_interfacegan
 
     found = []
-    for attribute, (first, last) in DIRECTIONS.items():
-        near = [other for other, (low, high) in DIRECTIONS.items() if low <= last and first <= high]
-        columns = [labelled.names.index(other) for other in near]
-        part = replace(labelled, names=tuple(near), values=labelled.values[:, columns])
-        settings = {"condition": CONDITIONS.get(attribute, "entangled"), "layers": range(first, last + 1)}
-        found += find_interfacegan(part, space, names=[attribute], **settings, seed=DIRECTION_SEED)
+    for attribute, (first, last, conditions) in DIRECTIONS.items():
+        settings = {"condition": conditions, "layers": range(first, last + 1), "seed": DIRECTION_SEED}
+        found += find_interfacegan(labelled, space, names=[attribute], **settings)
     save_directions(ROOT / "latentopt" / "bundled" / name / "directions.safetensors", found)
 
 

@@ -30,7 +30,7 @@ SHARE = 0.1
 HELD_OUT = 0.3
 FEWEST = 10  # samples on a side of the hyperplane
 PENALTY = 1000.0  # of the squared normal (1/C of scikit-learn), for coordinates of unit variance
-ENTANGLED = 0.25  # cosine of two normals above which `entangled` makes them independent
+ENTANGLED = 0.4  # cosine of two normals above which `entangled` makes them independent
 
 
 @dataclass(frozen=True, eq=False)
