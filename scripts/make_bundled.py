@@ -35,7 +35,7 @@ DIRECTIONS = {  # attribute: first and last row of ws that it moves, and what it
     "smile": (0, 9, ("beard", "glasses", "hair_length", "hair_tone")),
     "glasses": (0, 1, ()),
     "beard": (0, 3, ("glasses",)),
-    "hair_length": (0, 3, ("beard",)),
+    "hair_length": (0, 3, ("beard", "glasses")),
     "hair_tone": (2, 6, ("skin_tone",)),
     "hair_red": (5, 6, ()),
     "fringe": (1, 4, ("hair_length",)),
