@@ -49,7 +49,7 @@ TABLES = (
         "Table 3: path length, style mixing, a binary attribute",
         {"PPL random all": "path_length_end_all", "PPL random": "path_length_end"}
         | STYLE_MIX
-        | {"attribute accuracy": "flipped"},
+        | {"attribute accuracy": "flipped_glasses"},
         {
             I2S: (66.9, 115.0, 78.0, 0.35),
             PULSE: (26.7, 61.2, 81.3, 0.40),
