@@ -14,14 +14,16 @@ from latentopt.evaluation.measure import Better, measure_mean
 from latentopt.evaluation.set_metrics import set_measures
 from latentopt.evaluation.subject import Found, Subject
 
+BATCH = 8
 BETTER: dict[str, Better] = {"psnr": "higher", "ssim": "higher", "ms_ssim": "higher", "identity": "higher"}
 
 
 @torch.no_grad()
 def reconstruction(subject: Subject) -> Found:
     """Metrics of `distortion`, perceptual distances, identity where the judge embeds; Frechet, kernel and SWD of the sets."""
-    values, extractors = distortion(subject.images, subject.targets), {}
-    pairs = list(zip(subject.images.split(25), subject.targets.split(25), strict=True))
+    pairs = list(zip(subject.images.split(BATCH), subject.targets.split(BATCH), strict=True))
+    parts = [distortion(*pair) for pair in pairs]
+    values, extractors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, {}
     for name, distance in subject.distances.items():
         values[name] = torch.cat([distance(image, target) for image, target in pairs]).cpu().double()
         extractors[name] = distance.name

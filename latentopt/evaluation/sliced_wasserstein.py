@@ -17,6 +17,7 @@ PATCH, PATCHES = 7, 128  # side, and how many a picture and level
 DIRECTIONS, REPEATS = 128, 4
 SMALLEST = 16  # pixels of the coarsest level
 BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # Burt and Adelson 1983
+BATCH = 16  # pictures taken apart at once
 SPLITS = 8  # for the standard error
 
 
@@ -29,7 +30,7 @@ def picture_swd(first: Tensor, second: Tensor, *, seed: int = 0) -> tuple[float,
     if first.shape != second.shape:
         raise StatisticsError(f"pictures {list(first.shape)} and {list(second.shape)} cannot be compared")
     rng = torch.Generator().manual_seed(seed)
-    sides = [[patches(level, rng) for level in pyramid(levels_of(side))] for side in (first, second)]
+    sides = [_descriptors(side, rng) for side in (first, second)]
     pairs = list(zip(*sides, strict=True))  # of [N,P,147], from fine to coarse
     value = _mean_distance(pairs, seed)
     n = len(first)
@@ -40,6 +41,12 @@ def picture_swd(first: Tensor, second: Tensor, *, seed: int = 0) -> tuple[float,
     left = torch.tensor([_mean_distance([(a[rows], b[rows]) for a, b in pairs], seed) for rows in kept])
     g = len(left)
     return value, ((g - 1) / g * (left - left.mean()).square().sum()).sqrt().item()
+
+
+def _descriptors(images: Tensor, rng: torch.Generator) -> list[Tensor]:
+    """Standardised patches of every level, from fine to coarse, [N,P,147] each; few pictures are in work at a time."""
+    parts = [[patches(level, rng) for level in pyramid(levels_of(part))] for part in images.split(BATCH)]
+    return [standardised(torch.cat(level)) for level in zip(*parts, strict=True)]
 
 
 def levels_of(images: Tensor) -> Tensor:
@@ -58,7 +65,7 @@ def pyramid(images: Tensor) -> list[Tensor]:
 
 
 def patches(level: Tensor, rng: torch.Generator) -> Tensor:
-    """PATCHES random 7x7 patches of each picture [N,3,h,w], standardised by channel over the set: [N,P,147]."""
+    """PATCHES random 7x7 patches of each picture [N,3,h,w]: [N,P,147], channel after channel."""
     n, channels, height, width = level.shape
     half = PATCH // 2
     y = torch.randint(half, height - half, (n, PATCHES), generator=rng)
@@ -67,9 +74,16 @@ def patches(level: Tensor, rng: torch.Generator) -> Tensor:
     rows = y[..., None, None] + offsets[:, None]  # [N,P,7,1]
     columns = x[..., None, None] + offsets  # [N,P,1,7]
     index = (rows * width + columns).flatten(1)  # [N,P*49]
-    picked = level.flatten(2).gather(2, index[:, None].expand(-1, channels, -1)).unflatten(2, (PATCHES, -1))
-    mean, std = picked.mean(dim=(0, 2, 3), keepdim=True), picked.std(dim=(0, 2, 3), keepdim=True, correction=0)
-    return ((picked - mean) / std.clamp(min=1e-8)).movedim(1, 2).flatten(2)
+    picked = level.flatten(2).gather(2, index[:, None].expand(-1, channels, -1))  # [N,3,P*49]
+    return picked.unflatten(2, (PATCHES, -1)).movedim(1, 2).flatten(2)
+
+
+def standardised(patches: Tensor) -> Tensor:
+    """[N,P,147] with mean 0 and deviation 1 in each channel of the whole set."""
+    channels = patches.unflatten(2, (-1, PATCH * PATCH))  # [N,P,3,49]
+    mean = channels.mean(dim=(0, 1, 3), keepdim=True)
+    std = channels.std(dim=(0, 1, 3), keepdim=True, correction=0)
+    return ((channels - mean) / std.clamp(min=1e-8)).flatten(2)
 
 
 def sliced_wasserstein(first: Tensor, second: Tensor, *, seed: int = 0) -> float:
