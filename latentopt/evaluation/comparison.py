@@ -26,6 +26,7 @@ from latentopt.recipe import Recipe
 from latentopt.recipe_files import recipe_files
 from latentopt.storage import write_text
 from latentopt.types import GeneratorInputs
+from latentopt.version import package_version
 
 EVALUATION_FILE = "compared.json"
 AMOUNTS = Amounts(samples=32, paths=2, steps=3, partners=2, lec=2, corruption=200)
@@ -111,6 +112,7 @@ def measured(
     """
     asked = {"amounts": asdict(amounts), "seed": seed, "directions": _fingerprints(directions, generator)}
     asked |= {key: value for key, value in options.items() if key != "judge"}
+    asked["version"] = package_version("latentopt")
     asked["results"] = [[result.name, result.manifest["key"], _digest(result)] for result in results]
     key = hashlib.sha256(to_json(asked).encode()).hexdigest()
     path = None if folder is None or options.get("judge") is not None else Path(folder) / EVALUATION_FILE

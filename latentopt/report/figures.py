@@ -8,7 +8,7 @@ from itertools import pairwise
 from latentopt.evaluation.measure import Measure
 from latentopt.report.charts import Axis, Line, Point, plot
 from latentopt.report.page import Dial, Figure, Method
-from latentopt.report.tables import overview, with_averages
+from latentopt.report.tables import overview
 
 DISTORTION = ("perceptual", "lpips_vgg", "lpips_alex", "bundled", "rmse")  # the first that there is
 EDITABILITY = ("pose_share", "edit_response", "radius")
@@ -45,7 +45,7 @@ def quality_time(methods: Sequence[Method]) -> Figure | None:
 
 
 def distortion_editability(methods: Sequence[Method]) -> Figure | None:
-    sets = [with_averages(m.measures) for m in methods]
+    sets = [m.measures for m in methods]
     x, y = _first(DISTORTION, sets), _first(EDITABILITY, sets)
     if x is None or y is None:
         return None
@@ -100,15 +100,17 @@ def _density_line(name: str, centres: Sequence[float], values: Sequence[float], 
 
 def dial_figure(title: str, about: str, settings: Mapping[str, Measures], methods: Sequence[Method]) -> Dial | None:
     """One dial as a curve through its settings, the compared methods beside it; and its table."""
-    sets = {name: with_averages(measures) for name, measures in settings.items()}
-    x, y = _first(DISTORTION, list(sets.values())), _first(EDITABILITY, list(sets.values()))
+    sets = list(settings.values())
+    x, y = _first(DISTORTION, sets), _first(EDITABILITY, sets)
     if x is None or y is None:
         return None
-    first = next(iter(sets.values()))
-    line = Line("", tuple((s[x].value, s[y].value) for s in sets.values()), NEUTRAL, tuple(sets))
-    others = [(i, m.name, with_averages(m.measures)) for i, m in enumerate(methods)]
-    points = [Point(name, s[x].value, s[y].value, i) for i, name, s in others if x in s and y in s]
-    markup = plot(_axis(x, first), _axis(y, first), points, [line])
+    line = Line("", tuple((s[x].value, s[y].value) for s in sets), NEUTRAL, tuple(settings))
+    points = [
+        Point(m.name, m.measures[x].value, m.measures[y].value, i)
+        for i, m in enumerate(methods)
+        if x in m.measures and y in m.measures
+    ]
+    markup = plot(_axis(x, sets[0]), _axis(y, sets[0]), points, [line])
     return Dial(Figure(title, markup, about), overview(settings))
 
 

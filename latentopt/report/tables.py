@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 from latentopt.evaluation.measure import Measure
 from latentopt.report.scales import figure
@@ -33,13 +32,13 @@ HINTS = {
     "lec": "latent editing consistency: edited, inverted again, edited back",
     "radius": "root mean square of the P-norm+ code: 1 for the generator's own samples",
     "corruption_frechet": "how far tuning moved the generator's other pictures (Frechet distance)",
-    "edit_response": "how far an edited attribute moves, mean over the attributes, in deviations of the generator's samples",
-    "edit_drift": "how far the other attributes move along, mean over the attributes, in the same unit",
+    "edit_response": "how far an edited attribute moves, mean over the edits, in deviations of the generator's samples",
+    "edit_drift": "how far the other attributes move along, mean over the edits, in the same unit",
 }
 GROUPS = (  # titles, and the names that they hold
     ("Reconstruction", r"r?mse|psnr|(ms_)?ssim|perceptual|bundled|lpips_\w+|vgg|identity|reconstruction_.*"),
-    ("Response to edits", r"(pose|response|flipped|accuracy|edited)_.*"),
-    ("What else an edit changes", r"(drift|entanglement)_.*"),
+    ("Response to edits", r"edit_response|(pose|response|flipped|accuracy|edited)_.*"),
+    ("What else an edit changes", r"(edit_)?(drift|entanglement)(_.*)?"),
     ("Latents", r"latent_variation|(radius|outliers|lec)(_.*)?"),
     ("Pictures around and between", r"(path_length|interpolation|mixing)_.*"),
     ("Cost", r"seconds|corruption_.*"),
@@ -98,9 +97,8 @@ def table(title: str, methods: Mapping[str, Mapping[str, Measure]], names: Seque
 
 
 def overview(methods: Mapping[str, Mapping[str, Measure]]) -> Table:
-    """The measures that tell most, those of single attributes averaged."""
-    summed = {name: with_averages(measures) for name, measures in methods.items()}
-    return table("Overview", summed, [n for n in OVERVIEW if any(n in m for m in summed.values())])
+    """The measures that tell most."""
+    return table("Overview", methods, [n for n in OVERVIEW if any(n in m for m in methods.values())])
 
 
 def groups(methods: Mapping[str, Mapping[str, Measure]]) -> list[Table]:
@@ -123,17 +121,6 @@ def ranks(measures: Sequence[Measure | None]) -> list[str]:
     first, second = sorted(set(values), reverse=better == {"higher"})[:2]
     words = {first: "best", second: "second"}
     return ["" if m is None else words.get(m.value, "") for m in measures]
-
-
-def with_averages(measures: Mapping[str, Measure]) -> dict[str, Measure]:
-    """Added are `edit_response` and `edit_drift`, the means of those of the single attributes."""
-    found = dict(measures)
-    for name, prefix in (("edit_response", "response_"), ("edit_drift", "drift_")):
-        parts = [m for key, m in measures.items() if key.startswith(prefix) and math.isfinite(m.value)]
-        if parts:
-            mean = fmean(m.value for m in parts)
-            found[name] = Measure(name, mean, None, None, parts[0].n, parts[0].extractor, parts[0].better)
-    return found
 
 
 def _column(name: str, measures: Sequence[Measure]) -> Column:
