@@ -1,4 +1,4 @@
-"""What the bundled directions do, as the judge reads it: `python benchmarks/directions.py`; about ten minutes on one core.
+"""What the bundled directions do, as the judge reads it: `python benchmarks/directions.py`; about five minutes on one core.
 
 Fresh samples of a generator are moved along each direction by -2 to 2 standard deviations. Written are
 results/directions.md (response of the named attribute, drift of the others) and results/directions.png.
@@ -68,7 +68,7 @@ def rows(generator: Generator, judge: Judge, samples: int) -> Iterator[str]:
 
 
 @click.command()
-@click.option("--samples", default=48, show_default=True, help="Pictures moved along each direction.")
+@click.option("--samples", default=32, show_default=True, help="Pictures moved along each direction.")
 @click.option("--network", "networks", multiple=True, default=("portraits", "portraits-wrangan"), show_default=True)
 def main(samples: int, networks: tuple[str, ...]) -> None:
     """Measure the bundled directions of NETWORKS."""

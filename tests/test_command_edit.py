@@ -294,6 +294,13 @@ def test_list(inverted, latentopt):
     assert code == 1 and "directions find" in err
 
 
+def test_info_tells_what_a_file_holds(inverted, latentopt):
+    code, out, _ = latentopt("info", "directions/mine.safetensors", "--json")
+    facts = json.loads(out)
+    assert code == 0 and facts["kind"] == "directions for editing" and facts["generator"] == "tiny"
+    assert facts["directions"]["smile"] == "w, rows all, "
+
+
 def test_hostile_names_are_printed_and_written_harmlessly(inverted, latentopt):
     generator = load_generator("net/tiny.safetensors")
     name = "../../\x1b[31mred[bold]"

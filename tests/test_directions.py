@@ -14,10 +14,12 @@ from latentopt.editing.direction import SPACES, Direction
 from latentopt.editing.files import find_directions, load_directions, read_directions, save_directions
 from latentopt.editing.scaling import sample_codes, scaled
 from latentopt.errors import CheckpointError, UntrustedFileError, UsageError
-from latentopt.generators.checkpoints import save_generator
+from latentopt.evaluation.judge import load_judge
+from latentopt.generators.checkpoints import load_generator, save_generator
 from latentopt.moments import StatisticsWarning
 from latentopt.pnorm import w_to_p
 from latentopt.storage import load_tensors, save_tensors
+from latentopt.types import GeneratorInputs
 
 
 def make(generator, space="w", name="smile", seed=0, **fields) -> Direction:
@@ -254,3 +256,28 @@ def test_hostile_and_damaged_files(tmp_path, tiny_generator, name, write, error)
     write(tmp_path / name)
     with pytest.raises(error, match=name):
         load_directions(tmp_path / name, tiny_generator, force=True)
+
+
+# ---- the bundled ones
+
+
+@pytest.mark.parametrize("name", ["portraits", "portraits-wrangan"])
+def test_bundled_directions_are_their_generators(name):
+    generator = load_generator(name)
+    found = find_directions(generator)
+    assert {"yaw", "smile", "glasses", "beard", "hair_length", "light_direction"} <= found.keys()
+    for direction in found.values():
+        direction.check(generator)
+        assert direction.score > 0.7 and direction.space == "p-norm" and max(direction.layers) < generator.num_ws
+        assert set(direction.about) == {"judge", "samples", "licence", "n", "seed", "independent_of"}
+    assert list(load_directions(name, generator)) == list(found)
+
+
+def test_bundled_directions_do_what_they_are_named_after():
+    """More of it at +2 than at -2, by the judge, in the mean of a few samples."""
+    generator, judge = load_generator("portraits"), load_judge("portraits")
+    start = GeneratorInputs(generator.broadcast(sample_codes(generator, 5, 6)))
+    for name, direction in find_directions(generator).items():
+        column = judge.config.attributes.index(name)
+        more, less = (judge(generator.synthesis(direction.edit(start, s)))[0][:, column].mean().item() for s in (2, -2))
+        assert more > less + 0.1, name

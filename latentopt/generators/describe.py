@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from latentopt.delta_files import FORMAT as DELTA_FORMAT
 from latentopt.delta_files import parse_delta
+from latentopt.editing.files import FORMAT as DIRECTIONS_FORMAT
+from latentopt.editing.files import parse_directions
+from latentopt.editing.layers import layers_text
 from latentopt.encoders.files import FORMAT as ENCODER_FORMAT
 from latentopt.encoders.files import encoder_from
 from latentopt.encoders.official import has_decoder, has_encoder
@@ -145,6 +148,8 @@ def _safetensors(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
         return _delta(checkpoint)
     if form == SIGMA_FORMAT:
         return _sigma(checkpoint)
+    if form == DIRECTIONS_FORMAT:
+        return _directions(checkpoint)
     if form.startswith("latentopt-"):
         kind, size = form.removeprefix("latentopt-").rsplit("-", 1)[0], sum(x.numel() for x in contents.values())
         return {"kind": f"latentopt {kind}", "format": form, "numbers": size, **_card(checkpoint)}
@@ -199,6 +204,17 @@ def _sigma(checkpoint: Checkpoint) -> dict[str, Any]:
         "medians": {name: float(x.median()) for name, x in sigma.tensors.items()},
         "card": sigma.card,
         "use": "tuning with the epsilon space, for the generator with this fingerprint (or, less exactly, base)",
+    }
+
+
+def _directions(checkpoint: Checkpoint) -> dict[str, Any]:
+    directions = parse_directions(checkpoint.contents, checkpoint.metadata, str(checkpoint.path))
+    return {
+        "kind": "directions for editing",
+        "generator": checkpoint.metadata.get("generator"),
+        "fingerprint": checkpoint.metadata.get("fingerprint"),
+        "directions": {d.name: f"{d.space}, rows {layers_text(d.layers)}, {d.method}" for d in directions},
+        "use": "latentopt edit (--directions FILE), with the generator of this fingerprint",
     }
 
 
