@@ -12,7 +12,7 @@ import torch
 
 from latentopt.editing.direction import Direction
 from latentopt.errors import CheckpointError, UsageError
-from latentopt.evaluation import evaluation_files, framework
+from latentopt.evaluation import evaluation_files, framework, mixtures
 from latentopt.evaluation.again import latent_stages
 from latentopt.evaluation.framework import METRICS, PARTS, evaluate
 from latentopt.evaluation.judge import Judge, load_judge
@@ -183,6 +183,30 @@ def test_sets_drawn_far_from_the_targets_are_farther():
     for name in ("mixing_frechet", "mixing_kernel", "interpolation_w+_frechet", "interpolation_w+_kernel"):
         assert off[name].value > near.measures[name].value
     assert off["mixing_recall"].value == 0
+
+
+def test_interpolation_is_even_and_without_its_ends(monkeypatch):
+    """Two pictures a partner: a third and two thirds of the way from the embedding, every sample in its turn."""
+    seen = []
+
+    def draw(generator, images, noise_mode):
+        seen.append(torch.cat([inputs.ws for inputs in images]))
+        return generator.synthesis(GeneratorInputs(seen[-1]))
+
+    monkeypatch.setattr(mixtures, "draw_each", draw)
+    results = planar(0.3, n=4)
+    measured(results, ["interpolation"])
+    samples = torch.randn(16, 4, generator=torch.Generator().manual_seed(77))
+    for i, ws in enumerate(seen):
+        start, ends = results[i].inputs.ws[0, 0], samples[2 * i : 2 * i + 2]
+        ways = [start + t * (end - start) for end in ends for t in (1 / 3, 2 / 3)]
+        torch.testing.assert_close(ws, Plane().broadcast(torch.stack(ways)))
+    del seen[:]
+    measured(results, ["mixing"])
+    assert len(seen) == 4
+    for i, ws in enumerate(seen):  # 2 of 5 rows are the first image's
+        own = results[i].inputs.ws[0, 0].expand(2, -1)
+        assert all(torch.equal(ws[:, row], own) == (row < 2) for row in range(5))
 
 
 def test_lec_of_a_perfect_inverse_is_zero_and_of_a_known_miss_is_known():

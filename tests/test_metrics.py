@@ -111,6 +111,9 @@ def vgg16(monkeypatch):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = SimpleNamespace(features=make_layers(cfgs["D"]).eval())
+        for layer in net.features:
+            if isinstance(layer, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(layer.weight)  # else deep layers hardly count
     monkeypatch.setattr(torchvision.models, "vgg16", lambda weights: net)
     return net
 
