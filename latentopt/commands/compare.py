@@ -34,7 +34,7 @@ DIAL_STEPS = 200
 @click.option(
     "--dial", "dials", multiple=True, help="Also a curve of one setting: clip, w-to-w+ or penalty. Repeatable."
 )
-@click.option("--count", default=6, show_default=True, type=click.IntRange(1), help="Sample pictures, if no IMAGES.")
+@click.option("--count", default=4, show_default=True, type=click.IntRange(1), help="Sample pictures, if no IMAGES.")
 @click.option(
     "--steps", type=click.IntRange(1), help="At most so many steps a stage (quicker, and no longer the method)."
 )

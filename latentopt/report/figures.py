@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 from latentopt.evaluation.measure import Measure
 from latentopt.report.charts import Axis, Line, Point, plot
@@ -13,12 +14,17 @@ from latentopt.report.tables import overview
 DISTORTION = ("perceptual", "lpips_vgg", "lpips_alex", "bundled", "rmse")  # the first that there is
 EDITABILITY = ("pose_share", "edit_response", "radius")
 TITLES = {
-    "pose_share": "pose response, share of the samples' own",
+    "pose_share": "pose response",
     "edit_response": "response to edits",
-    "radius": "P-norm radius (1: the generator's own samples)",
+    "radius": "P-norm radius (samples: 1)",
     "rmse": "RMSE",
 }
 NEUTRAL = 7  # colour of what is no method
+MEANINGS = {
+    "pose_share": "Pose response: range of poses under the same edit, as a share of that of the generator's own samples.",
+    "edit_response": "Response: how far an edited attribute moves, in deviations of the generator's own samples.",
+    "radius": "No edits were at hand: the radius says how far from the generator's own samples the latents lie.",
+}
 LABELS = 92  # pixels right of lines for their names
 
 Measures = Mapping[str, Measure]
@@ -54,7 +60,8 @@ def distortion_editability(methods: Sequence[Method]) -> Figure | None:
         for i, (m, s) in enumerate(zip(methods, sets, strict=True))
     ]
     markup = plot(_axis(x, sets[0]), _axis(y, sets[0]), points)
-    return Figure("Distortion and editability", markup, "Bars: 95 % interval over the images.")
+    caption = f"{MEANINGS[y]} Bars: 95 % interval over the images."
+    return Figure("Distortion and editability", markup, caption)
 
 
 def pose_response(methods: Sequence[Method]) -> Figure | None:
@@ -77,8 +84,9 @@ def latent_density(methods: Sequence[Method]) -> Figure | None:
     if not curves:
         return None
     centres = [(a + b) / 2 for a, b in pairwise(curves[0][2]["edges"])]
-    lines = [_density_line(name, centres, c["embeddings"]["all"], i) for i, name, c in curves]
-    samples = _density_line("samples", centres, curves[0][2]["samples"]["all"], NEUTRAL)
+    centres = centres[1:-1]  # the outermost bins count all that lies beyond
+    lines = [_density_line(name, centres, c["embeddings"]["all"][1:-1], i) for i, name, c in curves]
+    samples = _density_line("samples", centres, curves[0][2]["samples"]["all"][1:-1], NEUTRAL)
     markup = plot(
         Axis("coordinate in P-norm+, standard deviations"),
         Axis("density"),
@@ -86,9 +94,19 @@ def latent_density(methods: Sequence[Method]) -> Figure | None:
     )
     caption = (
         "The generator's own samples are dashed: latents that spread wider lie where it never drew. "
-        "What lies beyond 6 is counted at the ends."
+        f"Beyond {curves[0][2]['edges'][-1]:g} deviations: {_beyond(curves)} of the coordinates."
     )
     return Figure("Where the latents lie", markup, caption)
+
+
+def _beyond(curves: Sequence[tuple[int, str, Mapping[str, Any]]]) -> str:
+    """The share of the outermost bins, by method."""
+    shares = []
+    for _, name, curve in curves:
+        edges, values = curve["edges"], curve["embeddings"]["all"]
+        share = values[0] * (edges[1] - edges[0]) + values[-1] * (edges[-1] - edges[-2])
+        shares.append(f"{name} {100 * share:.2g} %")
+    return ", ".join(shares)
 
 
 def _density_line(name: str, centres: Sequence[float], values: Sequence[float], colour: int) -> Line:
