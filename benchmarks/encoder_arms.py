@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from inversions import CACHE, Bench
@@ -77,23 +78,31 @@ Work = Callable[[Bench, range], tuple[dict[int, tuple[dict[str, list[float]], fl
 """(bench, group of images) -> ({steps: (values, seconds an image)}, last pictures)."""
 
 
-def work_through(bench: Bench, name: str, key: Sequence[object], work: Work) -> Found:
-    """`work` on all groups of images; finished groups are kept on disk by `key`, and not worked on again."""
-    found = Found()
+def work_through(bench: Bench, name: str, key: Sequence[object], work: Work, from_end: bool = False) -> Found:
+    """`work` on all groups of images; finished groups are kept on disk by `key`, and not worked on again.
+
+    from_end: the last groups come first, so that two processes that work on the same thing meet in the middle.
+    """
     groups = [range(start, min(start + bench.batch, bench.n)) for start in range(0, bench.n, bench.batch)]
+    paths = [_path([key, group.start, group.stop, *bench.context]) for group in groups]
+    pairs = list(zip(groups, paths, strict=True))
     with Progress(len(groups), name, unit="group") as progress:
-        for group in groups:
-            parts = json.dumps([key, group.start, group.stop, *bench.context])
-            path = CACHE / f"{hashlib.sha256(parts.encode()).hexdigest()[:20]}.safetensors"
+        for group, path in reversed(pairs) if from_end else pairs:
             if not path.is_file():
                 points, images = work(bench, group)
                 save_tensors(path, {"images": images}, {"points": json.dumps(points)})
-            tensors, metadata = load_tensors(path)
-            for steps, (values, seconds) in json.loads(metadata["points"]).items():
-                found.points.setdefault(int(steps), Point()).add(values, seconds)
-            found.images += list(tensors["images"].float() / 127.5 - 1)
             progress.advance(1)
+    found = Found()
+    for path in paths:
+        tensors, metadata = load_tensors(path)
+        for steps, (values, seconds) in json.loads(metadata["points"]).items():
+            found.points.setdefault(int(steps), Point()).add(values, seconds)
+        found.images += list(tensors["images"].float() / 127.5 - 1)
     return found
+
+
+def _path(parts: list[object]) -> Path:
+    return CACHE / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]}.safetensors"
 
 
 def targets(bench: Bench, group: range) -> Tensor:

@@ -7,6 +7,7 @@ import gzip
 import json
 import zlib
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ import torch
 from conftest import REFERENCE, make_encoder, make_tiny_generator
 from safetensors.torch import load_file, save_file
 
+from latentopt.data.portraits import TEST_SEEDS, portraits
+from latentopt.distortion import metrics
 from latentopt.encoders import files
 from latentopt.encoders.building import build_net
 from latentopt.encoders.changes import MeanChange, heat_maps, image_change, latent_change
@@ -23,6 +26,7 @@ from latentopt.encoders.files import holds_generator, load_encoder, save_encoder
 from latentopt.encoders.heads import resized
 from latentopt.encoders.inference import Encoding
 from latentopt.errors import CheckpointError, MissingWeightsError, UsageError
+from latentopt.evaluation.editing_consistency import latent_variation
 from latentopt.generators.checkpoints import load_generator, save_generator
 from latentopt.generators.describe import describe
 from latentopt.generators.rosinality import exported
@@ -265,6 +269,40 @@ def test_bundled_encoders_are_found_by_the_generator(tiny_generator, tmp_path, m
         load_encoder("psp", tiny_generator)
     with pytest.raises(MissingWeightsError, match="no bundled e4e encoder for generator 'tiny'"):
         load_encoder("e4e", make_tiny_generator(seed=2))
+
+
+@pytest.mark.parametrize(
+    ("init", "wanted"),
+    [
+        ({"name": "mean"}, []),
+        ({"name": "e4e"}, ["portraits/encoder-e4e"]),
+        ({"name": "encoder", "kind": "psp", "mix": "e4e"}, ["portraits/encoder-psp", "portraits/encoder-e4e"]),
+        (
+            {"name": "restyle-psp", "bootstrap": "e4e", "bootstrap_network": "portraits"},
+            ["portraits/encoder-restyle-psp", "portraits/generator", "portraits/encoder-e4e"],
+        ),
+    ],
+)
+def test_a_start_names_all_the_files_that_it_reads(init, wanted):
+    generator = load_generator("portraits")
+    found = files.start_files(init, generator)
+    assert [f"{path.parent.name}/{path.stem}" for path in found] == wanted
+
+
+@pytest.mark.parametrize("kind", KINDS[:4])
+def test_bundled_encoders_encode_fresh_portraits(kind):
+    """About 22 dB and more, from 12.7 of the mean; e4e's codes are near W, ReStyle gains with its steps."""
+    generator = load_generator("portraits")
+    target = portraits(TEST_SEEDS[5000:5016], generator.resolution)[0]
+    encoder = load_encoder(kind, generator)
+    assert not any(word in json.dumps(dict(encoder.card)) for word in ("/tmp", "/work", "/home", "/opt"))
+    found = encoder.encode(generator, target)
+    psnr = [metrics(generator.synthesis(inputs), target)["psnr"].mean().item() for inputs in found]
+    assert psnr[-1] > 21.5
+    assert all(later >= earlier - 0.1 for earlier, later in pairwise(psnr))
+    if "e4e" in kind:
+        other = load_encoder(kind.replace("e4e", "psp"), generator).encode(generator, target)[-1]
+        assert latent_variation(found[-1].ws).mean() < latent_variation(other.ws).mean() / 2
 
 
 def test_an_encoder_is_refused_on_another_generator(tiny_generator, tmp_path):
@@ -559,6 +597,15 @@ def test_bootstrapping_starts_from_the_other_encoders_code_and_picture(tiny_gene
     begun, image = encoding.begin(target)
     assert torch.equal(begun.ws, start.ws)
     assert_close(image, other.synthesis(start), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("card", "steps"), [({}, 5), ({"settings": {"restyle_steps": 2}}, 2), ({"settings": {"restyle_steps": "2"}}, 5)]
+)
+def test_restyle_takes_the_steps_that_it_was_trained_with(card, steps, tiny_generator, target):
+    encoder = make_encoder(tiny_generator, "restyle-psp")
+    encoder.card = card
+    assert len(encoder.encode(tiny_generator, target)) == steps
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])

@@ -86,7 +86,11 @@ class Encoder:
 
     @property
     def default_steps(self) -> int:
-        return RESTYLE_STEPS if self.config.iterative else 1
+        """As many as ReStyle's encoder was trained with, where its card says it; the paper's five else."""
+        settings = self.card.get("settings")
+        trained = settings.get("restyle_steps") if isinstance(settings, Mapping) else None
+        known = trained if isinstance(trained, int) and trained > 0 else RESTYLE_STEPS
+        return known if self.config.iterative else 1
 
     @property
     def fingerprint(self) -> str:
@@ -147,7 +151,7 @@ class Encoder:
     ) -> list[GeneratorInputs]:
         """The codes of target [B,3,H,W] in [-1,1] after each step; one-pass encoders have one.
 
-        steps: of ReStyle, 5 by default. start: what its first step corrects, instead of the average (encoder bootstrapping,
+        steps: of ReStyle, else `default_steps`. start: what its first step corrects, not the average (encoder bootstrapping,
         ReStyle 4.4); image: how that looks, [B,3,H,W], where another generator drew it. stage: of e4e, see `EncoderNet`.
         Raises UsageError for steps or a start that a one-pass encoder cannot take, CheckpointError where it does not fit.
         """
