@@ -12,6 +12,7 @@ Frechet distances are of the judge's features, SWD of patches. Writes `e4e.md` a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from latentopt.editing.files import find_directions
 from latentopt.encoders.encoder import Encoder
 from latentopt.encoders.files import load_encoder
 from latentopt.evaluation.distribution import frechet_distance
-from latentopt.evaluation.editing_consistency import editing_distance, latent_variation, lec, trimmed_lec
+from latentopt.evaluation.editing_consistency import editing_distances, latent_variation, lec, trimmed_lec
 from latentopt.evaluation.sliced_wasserstein import picture_swd
 from latentopt.generators.cloud import sample_w
 from latentopt.types import GeneratorInputs
@@ -83,13 +84,12 @@ def distance_to_w(bench: Bench, encoder: Encoder, n: int) -> float:
 
 def consistency(bench: Bench, encoder: Encoder, codes: GeneratorInputs, edit: Direction, strength: float) -> Tensor:
     """Equation 8 of every image before the mean, [N]."""
-    generator = bench.generator
 
-    def invert(image: Tensor) -> GeneratorInputs:
-        return encoder.encode(generator, image)[-1]
+    def invert(images: Tensor, rows: Sequence[int]) -> Tensor:
+        return torch.cat([encoder.encode(bench.generator, part)[-1].ws for part in images.split(bench.batch)])
 
-    rows = (editing_distance(generator, codes.index([i]), edit, strength, invert) for i in range(len(codes)))
-    return torch.tensor(list(rows))
+    one_by_one = [codes.index([i]) for i in range(len(codes))]
+    return editing_distances(bench.generator, one_by_one, edit, strength, invert)
 
 
 def work(bench: Bench, path: Path, directions: dict[str, Direction], w_samples: int) -> Configuration:
