@@ -143,8 +143,9 @@ def _point(p: Point, canvas: Canvas) -> Iterable[Markup]:
 
 
 def _placed(text: str, x: float, y: float, kind: str, canvas: Canvas) -> Markup:
-    """A label beside (x, y), on the first side that is free."""
+    """A label beside (x, y), on the first side that is free; above or below it on a line, which would run through it."""
     places = [(x + 9, y + 4, "start"), (x - 9, y + 4, "end"), (x, y - 10, "middle"), (x, y + 20, "middle")]
+    places = [*places[2:], *places[:2]] if kind == "mark" else places
     places += [(x + side * 9, y + d, "start" if side > 0 else "end") for d in (-12, 20, -26, 34) for side in (1, -1)]
     for a, b, anchor in places:
         if canvas.free(box := _box(text, a, b, anchor)):

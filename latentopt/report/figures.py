@@ -9,7 +9,7 @@ from typing import Any
 from latentopt.evaluation.measure import Measure
 from latentopt.report.charts import Axis, Line, Point, plot
 from latentopt.report.page import Dial, Figure, Method
-from latentopt.report.tables import overview
+from latentopt.report.tables import table
 
 DISTORTION = ("perceptual", "lpips_vgg", "lpips_alex", "bundled", "rmse")  # the first that there is
 EDITABILITY = ("pose_share", "edit_response", "radius")
@@ -129,7 +129,8 @@ def dial_figure(title: str, about: str, settings: Mapping[str, Measures], method
         if x in m.measures and y in m.measures
     ]
     markup = plot(_axis(x, sets[0]), _axis(y, sets[0]), points, [line])
-    return Dial(Figure(title, markup, about), overview(settings))
+    columns = [name for name in dict.fromkeys((x, "psnr", y, "edit_drift", "radius")) if any(name in s for s in sets)]
+    return Dial(Figure(title, markup, about), table(title, settings, columns))
 
 
 def _first(names: Sequence[str], sets: Sequence[Measures]) -> str | None:
