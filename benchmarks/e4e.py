@@ -129,7 +129,7 @@ def qualities(
         "swd": picture_swd(bench.targets, images)[0],
     }
     figures["edited frechet"] = frechet_distance(real, features(bench, torch.cat(list(edited.values()))))
-    swds = [picture_swd(bench.targets, images)[0] for images in edited.values()]
+    swds = [picture_swd(bench.targets, images, splits=0)[0] for images in edited.values()]
     figures["edited swd"] = sum(swds) / len(swds)
     figures["variation"] = latent_variation(codes.ws).mean().item()
     return figures

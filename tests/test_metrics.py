@@ -227,6 +227,7 @@ def test_picture_swd_tells_textures_apart():
     assert far > 1.4 * same
     assert 0 < error < far - same
     assert sliced_wasserstein.picture_swd(noise, smooth)[0] == far
+    assert sliced_wasserstein.picture_swd(noise, smooth, splits=0) == (far, 0.0)
     with pytest.raises(StatisticsError, match="cannot be compared"):
         sliced_wasserstein.picture_swd(noise, smooth[:3])
 
