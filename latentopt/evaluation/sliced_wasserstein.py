@@ -24,8 +24,8 @@ SPLITS = 8  # for the standard error
 def picture_swd(first: Tensor, second: Tensor, *, seed: int = 0, splits: int = SPLITS) -> tuple[float, float]:
     """Distance of two sets of pictures [N,3,H,W] in [-1,1], on 8-bit levels 0..255: mean over levels, and its error.
 
-    Patches are drawn at random, at other places in the two sets. The error is that of a set cut in up to `splits` parts and left
-    out in turn (delete-a-group jackknife), 0 for fewer than 2; it takes nearly all the time.
+    Patches are drawn at random, at other places in the two sets. The error is that of a set cut in up to `splits` parts
+    and left out in turn (delete-a-group jackknife), 0 for fewer than 2; it takes nearly all the time.
     Raises StatisticsError for sets of different shapes.
     """
     if first.shape != second.shape:
