@@ -1,7 +1,7 @@
 """ReStyle's ablations on fresh portraits: naive re-feeding (Figure 16), and simple against pyramid heads (Table 1).
 
-    latentopt train encoder --kind restyle-psp --restyle-steps 3 --steps 1000 --outdir work/restyle-simple
-    latentopt train encoder --kind restyle-psp --restyle-steps 3 --steps 1000 --heads pyramid --outdir work/restyle-pyramid
+    latentopt train encoder --kind restyle-psp --restyle-steps 3 --steps 400 --outdir work/restyle-simple
+    latentopt train encoder --kind restyle-psp --restyle-steps 3 --steps 400 --heads pyramid --outdir work/restyle-pyramid
     python benchmarks/restyle.py --simple work/restyle-simple/encoder-restyle-psp.safetensors \\
         --pyramid work/restyle-pyramid/encoder-restyle-psp.safetensors
 
