@@ -600,7 +600,13 @@ def test_bootstrapping_starts_from_the_other_encoders_code_and_picture(tiny_gene
 
 
 @pytest.mark.parametrize(
-    ("card", "steps"), [({}, 5), ({"settings": {"restyle_steps": 2}}, 2), ({"settings": {"restyle_steps": "2"}}, 5)]
+    ("card", "steps"),
+    [
+        ({}, 5),
+        ({"settings": {"restyle_steps": 2}}, 2),
+        ({"settings": {"restyle_steps": "2"}}, 5),
+        ({"settings": {"restyle_steps": 10**9}}, 5),
+    ],
 )
 def test_restyle_takes_the_steps_that_it_was_trained_with(card, steps, tiny_generator, target):
     encoder = make_encoder(tiny_generator, "restyle-psp")

@@ -17,6 +17,7 @@ from latentopt.protocols import Generator
 from latentopt.types import GeneratorInputs
 
 RESTYLE_STEPS = 5  # as trained and used in the paper
+MOST_STEPS = 100  # that a file's card is believed; its user may ask for more
 
 
 class EncoderNet(nn.Module):
@@ -89,8 +90,8 @@ class Encoder:
         """As many as ReStyle's encoder was trained with, where its card says it; the paper's five else."""
         settings = self.card.get("settings")
         trained = settings.get("restyle_steps") if isinstance(settings, Mapping) else None
-        known = trained if isinstance(trained, int) and trained > 0 else RESTYLE_STEPS
-        return known if self.config.iterative else 1
+        known = isinstance(trained, int) and 1 <= trained <= MOST_STEPS
+        return (trained if known else RESTYLE_STEPS) if self.config.iterative else 1
 
     @property
     def fingerprint(self) -> str:
@@ -151,7 +152,7 @@ class Encoder:
     ) -> list[GeneratorInputs]:
         """The codes of target [B,3,H,W] in [-1,1] after each step; one-pass encoders have one.
 
-        steps: of ReStyle, else `default_steps`. start: what its first step corrects, not the average (encoder bootstrapping,
+        steps: of ReStyle; None: `default_steps`. start: what its first step corrects, not the average (encoder bootstrapping,
         ReStyle 4.4); image: how that looks, [B,3,H,W], where another generator drew it. stage: of e4e, see `EncoderNet`.
         Raises UsageError for steps or a start that a one-pass encoder cannot take, CheckpointError where it does not fit.
         """
