@@ -211,7 +211,13 @@ def main(folders: str, network: str, n: int, w_samples: int, batch: int, out: Pa
         encoders=f"{card.get('steps')} steps each, {card.get('images_seen')} images",
         edits=", ".join(f"{name} {strength:+g}" for name, strength in EDITS) + " standard deviations",
     )
-    text = [f"Expected:\n\n{expectations(found)}", "## Table 6", table_6(found), "## The rest", other_figures(found)]
+    text = [
+        f"Expected:\n\n{expectations(found)}",
+        "## Tables 3 and 6",
+        table_6(found),
+        "## Table 5 and section 8.2",
+        other_figures(found),
+    ]
     text += ["## From pSp to e4e (Figure 10)", dial(bench, directions)]
     write_report(out / "e4e.md", "e4e's configurations", *text, MEANING, facts)
     shown = list(EDITS[::2])
