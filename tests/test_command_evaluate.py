@@ -87,6 +87,43 @@ def test_runs_side_by_side_and_only_some_images_and_parts(run, latentopt):
     assert measures(run / "out")["psnr"]["n"] == 2
 
 
+def test_a_run_is_written_before_the_next_one_is_measured(run, latentopt):
+    shutil.copytree(run / "out", run / "second")
+    record = json.loads((run / "second" / "b" / "run.json").read_text())
+    record["generator"]["fingerprint"] = "0" * 16
+    (run / "second" / "b" / "run.json").write_text(json.dumps(record))
+    code, _, err = latentopt("evaluate", "out", "second", *QUICK, "--parts", "latents")
+    assert (code, "inverted with generator" in err) == (1, True)
+    assert measures(run / "out")["latent_variation"]["n"] == 3
+    assert not (run / "second" / "evaluation.json").exists()
+
+
+def test_runs_of_different_images_are_told_apart(run, latentopt):
+    shutil.copytree(run / "out", run / "second")
+    shutil.rmtree(run / "second" / "b")
+    code, out, err = latentopt("evaluate", "out", "second", *QUICK, "--parts", "latents")
+    assert (code, "2 to 3 images" in out, "different images" in err) == (0, True, True)
+    _, out, err = latentopt("evaluate", "out/a", *QUICK, "--parts", "latents")
+    assert ("1 image," in out, "different images" in err) == (True, False)
+
+
+def test_several_runs_in_one_folder_keep_their_names(run, latentopt):
+    shutil.copytree(run / "out", run / "all" / "first")
+    shutil.copytree(run / "out", run / "all" / "second")
+    assert latentopt("evaluate", "all", *QUICK, "--parts", "latents")[0] == 0
+    rows = csv.DictReader((run / "all" / "evaluation.csv").open())
+    assert [row["name"] for row in rows] == [f"{r}/{i}" for r in ("first", "second") for i in "abc"]
+
+
+def test_a_generator_that_has_moved(run, latentopt):
+    (run / "net" / "tiny.safetensors").rename(run / "net" / "else.safetensors")
+    code, _, err = latentopt("evaluate", "out", *QUICK, "--parts", "latents")
+    assert code != 0
+    assert "out was made with" in err
+    assert "--network" in err
+    assert latentopt("evaluate", "out", *QUICK, "--parts", "latents", "--network", "net/else.safetensors")[0] == 0
+
+
 def test_tuned_results_are_measured_where_they_are_named(run, latentopt):
     method = 'name = "mine"\n[[stages]]\ninit = "mean"\nsteps = 2\nlr = 0.05\noptimize = ["w"]\nterms = ["l2"]\n'
     method += '[[stages]]\nsteps = 2\nlr = 0.01\noptimize = ["weights"]\nterms = ["l2"]\n'
@@ -120,6 +157,8 @@ def test_files_of_directions_are_taken_and_those_of_others_refused(run, latentop
         (["out", "--judge", "missing:make"], 2, "missing"),
         (["out", "photos", "--to", "x"], 2, "--to"),
         (["out", "--samples", "2"], 2, "samples"),
+        (["out", "--parts", ""], 2, "nothing to measure"),
+        (["out", "--to", "others.safetensors"], 2, "name another folder with --to"),
         (["out", "--network", "portraits"], 1, "inverted with generator 'tiny'"),
     ],
 )

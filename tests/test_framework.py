@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from latentopt.evaluation import evaluation_files, framework, mixtures
 from latentopt.evaluation.again import latent_stages
 from latentopt.evaluation.framework import METRICS, PARTS, evaluate
 from latentopt.evaluation.judge import Judge, load_judge
-from latentopt.evaluation.judge_protocol import AttributeJudge, load_attribute_judge
+from latentopt.evaluation.judge_protocol import AttributeJudge, check_judge, judge_name, load_attribute_judge
 from latentopt.evaluation.measure import Measure
 from latentopt.evaluation.subject import Amounts
 from latentopt.inversion import Inversion
@@ -24,6 +25,7 @@ from latentopt.inverter import Inverter
 from latentopt.items import tensor_items
 from latentopt.pnorm_fit import fit_pnorm
 from latentopt.recipe import Recipe
+from latentopt.terms.perceptual import weights_hash
 from latentopt.types import GeneratorInputs
 
 FEW = Amounts(samples=16, paths=2, steps=2, partners=2, lec=2, corruption=8)
@@ -209,6 +211,79 @@ def test_interpolation_is_even_and_without_its_ends(monkeypatch):
         assert all(torch.equal(ws[:, row], own) == (row < 2) for row in range(5))
 
 
+class Partly(Channels):
+    """A landmark function that finds nothing in pictures that are too red."""
+
+    def read(self, image):
+        return torch.where(image.mean(dim=(2, 3))[:, :1] > 0.7, torch.nan, super().read(image))
+
+
+def test_pictures_in_which_nothing_is_found_do_not_count():
+    """tanh(w + 0.5 s) is above 0.7 for the second image under every edit, for the first at w = 0 under yaw +2 alone."""
+    results = [inversion(Plane(), name, at(w, 0, 0.3, 0)) for name, w in (("a", 0), ("b", 3), ("c", -0.3))]
+    found = measured(results, ["attributes", "pose"], judge=Partly())
+    assert [found.measures[f"{name}_hat"].n for name in ("response", "drift", "flipped", "accuracy")] == [2] * 4
+    assert found.measures["flipped_hat"].value == found.measures["accuracy_hat"].value == 1
+    assert found.measures["response_yaw"].n == 1
+    assert found.measures["pose_range"].n == 0  # +2 is too red for all of them
+    assert found.curves["pose"]["mean"][:4] == pytest.approx([math.tanh(s / 2) for s in (-2, -1, 0, 1)], abs=1 / 127)
+    assert math.isnan(found.images[1]["edit_response"])
+    whole = measured(results[::2], ["attributes"], judge=Channels()).measures
+    scale = whole["response_hat"].value / found.measures["response_hat"].value
+    assert 0.2 < scale < 5  # the samples' deviation is that of those that were read
+    assert any("response_yaw" in note and "nothing to read" in note for note in found.notes)
+
+
+def test_sets_go_without_what_was_not_found():
+    results = [*planar(0.1, n=6), inversion(Plane(), "red", at(3, 0, 0, 0))]
+    found, whole = (measured(some, ["reconstruction"], judge=Partly()) for some in (results, results[:6]))
+    for name in ("reconstruction_frechet", "reconstruction_kernel", "reconstruction_precision"):
+        assert found.measures[name].value == whole.measures[name].value
+        assert (found.measures[name].n, whole.measures[name].note) == (6, "")
+        assert "1 of 7 images could not be read" in found.measures[name].note
+    assert found.measures["reconstruction_swd"].n == 7
+
+
+def test_sets_of_few_images_are_left_out_and_said_so():
+    parts = ["reconstruction", "attributes", "interpolation", "mixing"]
+    found = measured(planar(0.3, n=3), parts)
+    assert not any(name.endswith(("frechet", "swd")) for name in found.measures)
+    assert sorted(note.split(":")[0] for note in found.notes) == sorted(parts)
+    assert measured(planar(0.3, n=4), parts).notes == [
+        "interpolation in p-norm+: left out, no P-norm statistics; run latentopt fit-pnorm"
+    ]
+
+
+def test_results_with_and_without_noise_maps_are_mixed(tiny_generator):
+    """A folder may hold results of several recipes, which optimise different things."""
+    ws = tiny_generator.broadcast(
+        tiny_generator.mapping(torch.randn(5, 16, generator=torch.Generator().manual_seed(0)))
+    )
+    results = [inversion(tiny_generator, f"im{i}", row) for i, row in enumerate(ws)]
+    name, (h, w) = next(iter(tiny_generator.noise_shapes.items()))
+    for i in (1, 3):
+        noisy = results[i].inputs.replace(noise={name: torch.ones(1, 1, h, w)})
+        results[i] = replace(
+            results[i], inputs=noisy, manifest=results[i].manifest | {"recipe": {"name": "sg2", "digest": "1"}}
+        )
+    found = evaluate(
+        results,
+        tiny_generator,
+        parts=["mixing", "interpolation", "lec"],
+        directions={"up": Up()},
+        metrics=["bundled"],
+        amounts=FEW,
+    )
+    assert found.measures["mixing_frechet"].n == 5
+    assert "results of 2 recipes (given, sg2) are measured as one set" in found.notes
+    assert "lec: left out, the results were made by several recipes; evaluate those of one" in found.notes
+
+
+class Up:
+    def edit(self, inputs, strength):
+        return inputs.replace(ws=inputs.ws + strength)
+
+
 def test_lec_of_a_perfect_inverse_is_zero_and_of_a_known_miss_is_known():
     results = planar(0.3)
 
@@ -224,6 +299,10 @@ def test_lec_of_a_perfect_inverse_is_zero_and_of_a_known_miss_is_known():
     missed = measured(results, ["lec"], invert=lambda pictures, rows: perfect(pictures, rows) + torch.eye(4)[3])
     assert missed.measures["lec"].value == pytest.approx(5**0.5, rel=1e-3)
     assert missed.measures["lec"].extractor == "yaw +1"
+    every = measured(results, ["lec"], invert=lambda *x: perfect(*x) + torch.rand(6, 1, 1), amounts=replace(FEW, lec=6))
+    trimmed = every.measures["lec_trimmed"]
+    assert trimmed.value == pytest.approx(every.measures["lec"].value)
+    assert 0 <= trimmed.low < trimmed.value < trimmed.high
 
 
 # ---- on a real (tiny) generator
@@ -288,6 +367,17 @@ def test_lec_runs_the_recipe_again_without_the_tuning(everything, made):
         latent_stages(Recipe.from_table(RECIPE.table() | {"stages": [RECIPE.table()["stages"][1]]}))
 
 
+def test_lec_of_images_of_one_name_from_two_folders(made, tiny_generator, everything):
+    """Each is inverted again from its own picture, by the seed of the name that it had."""
+    lec = [image["lec"] for image in everything.images[:2]]
+    same = [replace(inverted, name="x", manifest=inverted.manifest | {"name": "x"}) for inverted in made[:2]]
+    edit = Direction(
+        "yaw", "w", torch.randn(16, generator=torch.Generator().manual_seed(2)), tiny_generator.fingerprint
+    )
+    found = evaluate(same, tiny_generator, parts=["lec"], directions={"yaw": edit}, metrics=["bundled"], amounts=FEW)
+    assert [image["lec"] for image in found.images] == pytest.approx(lec, rel=1e-4)
+
+
 def test_the_same_seed_gives_the_same_figures():
     parts = ["paths", "mixing", "interpolation"]
     first, second, other = (measured(planar(0.3), parts, seed=seed) for seed in (0, 0, 1))
@@ -340,9 +430,23 @@ def test_hyphens_in_the_names_of_directions():
     assert found.measures["response_hair_tone"].value > 0.2
 
 
+def test_hyphens_in_the_names_of_attributes_and_of_the_pose():
+    class Turned(Channels):
+        attributes = ("head-yaw", "smile", "hat")
+
+    known = {"frown": DIRECTIONS["smile"], "head_yaw": DIRECTIONS["yaw"]}
+    results = planar(0.3)
+    for pose in ("head-yaw", "head_yaw"):
+        found = measured(results, ["pose", "attributes", "lec"], known, judge=Turned(), pose=pose,
+                         invert=lambda images, rows: Plane().broadcast(torch.zeros(len(rows), 4)))  # fmt: skip
+        assert {"pose_share", "response_head-yaw"} <= set(found.measures)
+        assert found.measures["lec"].extractor == "head_yaw +1"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"parts": []}, "nothing to measure"),
         ({"parts": ["posee"]}, "did you mean 'pose'"),
         ({"metrics": ["lpip-vgg"]}, "did you mean 'lpips-vgg'"),
         ({"metrics": []}, "at least one"),
@@ -382,6 +486,62 @@ def test_the_bundled_judge_is_one():
     assert isinstance(judge, AttributeJudge)
     assert isinstance(judge, Judge)
     assert judge.binary_attributes == ("glasses",)
+
+
+def test_a_judge_may_answer_in_numpy_and_embed_at_any_length():
+    class Plain(Channels):
+        def read(self, image):
+            return super().read(image).numpy()
+
+        def features(self, image):
+            return image.mean(dim=(2, 3)).tolist()
+
+        def embed(self, image):
+            return 7 * image.mean(dim=(2, 3)).numpy()
+
+    class Torch(Channels):
+        def features(self, image):
+            return image.mean(dim=(2, 3))
+
+        def embed(self, image):
+            return torch.nn.functional.normalize(image.mean(dim=(2, 3)), dim=1)
+
+    parts = ["reconstruction", "attributes", "pose"]
+    ours, theirs = (measured(planar(0.3), parts, judge=judge).measures for judge in (Torch(), Plain()))
+    assert ours.keys() == theirs.keys()
+    assert {name: m.value for name, m in theirs.items()} == pytest.approx({name: m.value for name, m in ours.items()})
+    assert -1 <= theirs["identity"].value <= 1
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "message"),
+    [
+        ("read", lambda image: torch.zeros(len(image)), r"read\(\) gave \[5\] for 5"),
+        ("read", lambda image: None, r"read\(\) gave no array"),
+        ("read", lambda image: torch.full((len(image), 3), 2.5), "hat from 2.5 to 2.5; binary"),
+        ("features", lambda image: torch.zeros(len(image), 3, 1), r"features\(\) gave \[6, 3, 1\] for 6"),
+        ("embed", lambda image: [["a"]] * len(image), r"embed\(\) gave no array"),
+    ],
+)
+def test_judges_that_answer_something_else(method, answer, message):
+    judge = Channels()
+    setattr(judge, method, answer)
+    with pytest.raises(UsageError, match=message):
+        measured(planar(0.3), ["pose", "reconstruction"], judge=judge)
+
+
+def test_the_networks_that_a_judge_holds_are_on_record():
+    judge = Channels()
+    judge.net = torch.nn.Linear(2, 2)
+    assert judge_name(judge) == f"channels {weights_hash(judge.net)}"
+    assert judge_name(load_judge("portraits")).startswith("judge ")
+
+
+def test_a_judge_with_two_attributes_of_one_name_is_refused():
+    judge = Channels()
+    judge.attributes = ("hair-tone", "hair_tone", "hat")
+    with pytest.raises(UsageError, match="two attributes of one name"):
+        check_judge(judge)
 
 
 def test_a_judge_of_the_user_s_own(tmp_path, monkeypatch):

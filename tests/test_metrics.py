@@ -36,6 +36,7 @@ from latentopt.evaluation.latents import EDGES, density, outliers
 from latentopt.evaluation.measure import bootstrap_interval, jackknife_interval, measure_mean, measure_ratio
 from latentopt.evaluation.mixtures import others
 from latentopt.evaluation.vgg import VGGDistance
+from latentopt.images import to_uint8
 from latentopt.pnorm_fit import fit_pnorm
 from latentopt.terms import perceptual
 from latentopt.types import GeneratorInputs
@@ -80,6 +81,32 @@ def test_psnr_and_ssim_agree_with_the_project_s_own():
     ours = metrics(image, target)
     for name, value in ours.items():
         torch.testing.assert_close(distortion(image, target)[name].float(), value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width", "scales"), [(176, 181, 5), (64, 64, 3), (30, 48, 2), (11, 40, 1)])
+def test_ms_ssim_is_that_of_scipy_s_filters(height, width, scales):
+    """Wang et al. 2003: contrasts of the finer pictures (inside the window), SSIM of the coarsest; halved by means of 2x2."""
+    target = torch.from_numpy(ndimage.gaussian_filter(normal(2, 3, height, width).numpy(), (0, 0, 1, 1)))
+    image = (target + 0.2 * normal(2, 3, height, width, seed=1)).clamp(-1, 1)
+    window = np.exp(-(np.arange(-5.0, 6) ** 2) / 4.5)
+
+    def blur(a):
+        for axis in (-1, -2):
+            a = ndimage.correlate1d(a, window / window.sum(), axis=axis, mode="mirror")
+        return a
+
+    weights = np.array((0.0448, 0.2856, 0.3001, 0.2363, 0.1333))[:scales]
+    x, y = (to_uint8(a).transpose(0, 3, 1, 2) / 255 for a in (image, target))
+    expected = 1.0
+    for k, weight in enumerate(weights / weights.sum()):
+        mx, my = blur(x), blur(y)
+        contrast = (2 * (blur(x * y) - mx * my) + 9e-4) / (blur(x * x) - mx**2 + blur(y * y) - my**2 + 9e-4)
+        luminance = (2 * mx * my + 1e-4) / (mx**2 + my**2 + 1e-4)
+        part = contrast * luminance if k == scales - 1 else contrast[..., 5:-5, 5:-5]
+        expected = expected * part.mean(axis=(1, 2, 3)) ** weight
+        h, w = (side // 2 * 2 for side in x.shape[-2:])
+        x, y = (a[..., :h, :w].reshape(2, 3, h // 2, 2, w // 2, 2).mean(axis=(3, 5)) for a in (x, y))
+    assert distortion(image, target)["ms_ssim"].tolist() == pytest.approx(expected.tolist(), rel=1e-5)
 
 
 @pytest.mark.parametrize(("side", "missing"), [(5, {"ssim", "ms_ssim"}), (8, {"ms_ssim"}), (11, set())])
@@ -259,6 +286,24 @@ def test_a_single_image_has_no_interval():
     assert (measure.value, measure.low, measure.high, measure.n) == (21.5, None, None, 1)
     with pytest.raises(ValueError, match="psnr"):
         measure_mean("psnr", torch.tensor([]))
+
+
+def test_images_that_could_not_be_read_do_not_count():
+    nan = float("nan")
+    measure = measure_mean("x", torch.tensor([1.0, nan, 3.0, 8.0]), note="odd")
+    assert (measure.value, measure.n, measure.note) == (4, 3, "odd; 1 of 4 images could not be read")
+    assert (measure.low, measure.high) == bootstrap_interval(torch.tensor([1.0, 3.0, 8.0]))
+    assert measure_ratio("x", torch.tensor([1.0, 5.0]), torch.tensor([nan, 2.0])).value == 2.5
+    none = measure_mean("x", torch.tensor([nan, nan]))
+    assert (np.isnan(none.value), none.low, none.n) == (True, None, 0)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.95, 1.0])
+def test_intervals_of_shares_stay_shares(value):
+    x = torch.linspace(0, 1, 8)
+    low, high = jackknife_interval(value, 8, lambda rows: x[rows].mean().item(), bounds=(0, 1))
+    assert 0 <= low <= value <= high <= 1
+    assert low < high
 
 
 def test_jackknife_of_a_mean_is_its_standard_error():

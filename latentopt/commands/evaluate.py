@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from latentopt.commands.batches import load_network
-from latentopt.errors import CheckpointError, UsageError
+from latentopt.errors import CheckpointError, LatentoptError, UsageError
 from latentopt.terminal import escape_controls
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 @click.command("evaluate", short_help="Measure reconstruction and editability of inversions.")
 @click.argument("runs", nargs=-1, metavar="[RUN]...", type=click.Path(path_type=Path))
 @click.option("--network", help="Generator; by default the one that the run was made with.")
-@click.option("--directions", "files", multiple=True, metavar="FILE", help="Directions; by default the bundled ones.")
+@click.option("--directions", "files", multiple=True, metavar="FILE",
+              help="Directions; by default the bundled ones, or those of latentopt directions find.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Also take directions of another generator.")
 @click.option(
     "--judge",
@@ -45,16 +47,14 @@ ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 @click.option("--interpolate-with", "partners", default="samples", show_default=True,
               type=click.Choice(["samples", "embeddings"]), help="Partners of interpolation.")  # fmt: skip
 @click.option("--images", type=click.IntRange(1), help="Only so many images of each run.")
-@click.option(
-    "--samples", default=64, show_default=True, type=click.IntRange(8), help="Pictures of the generator's own."
-)
+@click.option("--samples", default=64, show_default=True, type=click.IntRange(8),
+              help="Pictures of the generator's own.")  # fmt: skip
 @click.option("--paths", default=4, show_default=True, type=click.IntRange(1), help="Paths an image and kind.")
 @click.option("--steps", default=5, show_default=True, type=click.IntRange(1), help="Pictures an interpolation.")
 @click.option("--partners", "mates", default=2, show_default=True, type=click.IntRange(1),
               help="Partners of each image in interpolation and mixing.")  # fmt: skip
-@click.option(
-    "--lec", default=4, show_default=True, type=click.IntRange(0), help="Images inverted again for LEC; 0: none."
-)
+@click.option("--lec", default=4, show_default=True, type=click.IntRange(0),
+              help="Images inverted again for LEC; 0: none.")  # fmt: skip
 @click.option("--corruption", default=200, show_default=True, type=click.IntRange(0),
               help="Pictures of each tuned image, where none is on record; 0: none.")  # fmt: skip
 @click.option("--outdir", default="out", show_default=True, type=click.Path(path_type=Path),
@@ -88,13 +88,17 @@ def command(
     """
     if to is not None and len(runs) > 1:
         raise UsageError("--to takes the files of one run; name one RUN, or leave it out")
+    from latentopt.evaluation.evaluation_files import save_evaluation
+
     words = {key: _words(options.pop(key)) for key in ("parts", "metrics")}
     done = []
-    for folder, results in _runs(runs, outdir, images):
-        source = network or results[0].manifest["generator"].get("source", "portraits")
-        generator = load_network(source, device, "float32", False)
+    found = _runs(runs, outdir, images)
+    for folder, _ in found:
+        _check_writable(to or folder)
+    for folder, results in found:
+        generator = _generator(network, results[0], folder, device)
         evaluation = _evaluate(results, generator, words, options, folder, quiet)
-        done.append((folder, to or folder, evaluation))
+        done.append((folder, to or folder, evaluation, save_evaluation(evaluation, to or folder)))
     _report(done)
     return 0
 
@@ -103,8 +107,28 @@ def _words(text: str | None) -> list[str] | None:
     return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
 
 
+def _check_writable(folder: Path) -> None:
+    """At once, and not after all is measured."""
+    from latentopt.outputs import check_outdir
+
+    try:
+        check_outdir(folder)
+    except UsageError as error:
+        raise UsageError(f"{folder}: the figures cannot be written there; name another folder with --to") from error
+
+
+def _generator(network: str | None, result: Inversion, folder: Path, device: str) -> StyleGAN2:
+    source = network or result.manifest["generator"].get("source", "portraits")
+    try:
+        return load_network(source, device, "float32", False)
+    except LatentoptError as error:
+        if network is not None:
+            raise
+        raise type(error)(f"{error}. It is what {folder} was made with; if it has moved: --network FILE") from error
+
+
 def _runs(runs: tuple[Path, ...], outdir: Path, images: int | None) -> list[tuple[Path, list[Inversion]]]:
-    """Each run's folder and its results; all are found before the first is measured."""
+    """Each run's folder and its results, by their names in it; all are found before the first is measured."""
     from latentopt.inversion import Inversion
     from latentopt.tuning import find_results, newest_run
 
@@ -122,7 +146,10 @@ def _runs(runs: tuple[Path, ...], outdir: Path, images: int | None) -> list[tupl
         folder = first.folder if first.folder == outdir else above
         click.echo(escape_controls(f"evaluating the newest run: {folder} ({len(results)} images)"), err=True)
         found = [(folder, results)]
-    return [(folder, [Inversion.load(r.folder) for r in results[:images]]) for folder, results in found]
+    return [
+        (folder, [replace(Inversion.load(r.folder), name=r.name) for r in results[:images]])
+        for folder, results in found
+    ]
 
 
 def _evaluate(
@@ -163,22 +190,22 @@ def _evaluate(
         )
 
 
-def _report(done: list[tuple[Path, Path, Evaluation]]) -> None:
+def _report(done: list[tuple[Path, Path, Evaluation, list[Path]]]) -> None:
     from rich.console import Console
 
-    from latentopt.evaluation.evaluation_files import save_evaluation
-
-    evaluations = {escape_controls(folder.name or str(folder)): evaluation for folder, _, evaluation in done}
+    evaluations = {escape_controls(folder.name or str(folder)): evaluation for folder, _, evaluation, _ in done}
     if len(evaluations) < len(done):
-        evaluations = {escape_controls(str(folder)): evaluation for folder, _, evaluation in done}
+        evaluations = {escape_controls(str(folder)): evaluation for folder, _, evaluation, _ in done}
     console = Console(width=None if Console().is_terminal else 120)
     console.print(_measures(evaluations))
     if any("edits" in evaluation.curves for evaluation in evaluations.values()):
         console.print(_edits(evaluations))
-    for note in dict.fromkeys(note for evaluation in evaluations.values() for note in evaluation.notes):
+    notes = [note for evaluation in evaluations.values() for note in evaluation.notes]
+    if len({tuple(sorted(row["name"] for row in evaluation.images)) for evaluation in evaluations.values()}) > 1:
+        notes.append("the runs hold different images: their figures do not compare")
+    for note in dict.fromkeys(notes):
         click.echo(escape_controls(f"note: {note}"), err=True)
-    for _, to, evaluation in done:
-        written = save_evaluation(evaluation, to)
+    for _, to, _, written in done:
         click.echo(escape_controls(f"{', '.join(path.name for path in written)} in {to}/"))
 
 
@@ -186,8 +213,9 @@ def _measures(evaluations: dict[str, Evaluation]) -> Table:
     """All figures but those of the single edits, a column a run."""
     from rich.table import Table
 
-    images = max(evaluation.about["images"] for evaluation in evaluations.values())
-    table = Table("measure", "", title_justify="left", title=f"{images} images, 95 % intervals")
+    counts = sorted({evaluation.about["images"] for evaluation in evaluations.values()})
+    images = "1 image" if counts == [1] else f"{' to '.join(map(str, counts[:1] + counts[1:][-1:]))} images"
+    table = Table("measure", "", title_justify="left", title=f"{images}, 95 % intervals")
     for run in evaluations:
         table.add_column(_plain(run), justify="right")
     names = dict.fromkeys(name for evaluation in evaluations.values() for name in evaluation.measures)
@@ -195,7 +223,7 @@ def _measures(evaluations: dict[str, Evaluation]) -> Table:
     for name in (name for name in names if name not in single):
         measures = [evaluation.measures.get(name) for evaluation in evaluations.values()]
         better = next(m.better for m in measures if m is not None)
-        table.add_row(name, ARROWS[better], *map(_figure, measures))
+        table.add_row(_plain(escape_controls(name)), ARROWS[better], *map(_figure, measures))
     return table
 
 

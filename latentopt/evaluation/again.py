@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,7 +13,8 @@ from latentopt.errors import UsageError
 from latentopt.evaluation.corruption import corruption as measure_corruption
 from latentopt.evaluation.editing_consistency import Invert, editing_distances, trimmed_lec
 from latentopt.evaluation.judge import Judge
-from latentopt.evaluation.measure import Measure, measure_mean
+from latentopt.evaluation.judge_protocol import plain
+from latentopt.evaluation.measure import Measure, jackknife_interval, measure_mean
 from latentopt.evaluation.subject import Edit, Found, Subject
 from latentopt.events import Finished
 from latentopt.inverter import Inverter
@@ -35,7 +37,8 @@ def consistency(subject: Subject) -> Found:
         return Found()
     if not subject.directions:
         return Found(notes=["lec: left out, this generator has no directions; latentopt directions find makes some"])
-    name = subject.pose if subject.pose in subject.directions else next(iter(subject.directions))
+    pose = next((name for name in subject.directions if plain(name) == plain(subject.pose)), None)
+    name = next(iter(subject.directions)) if pose is None else pose
     edit = subject.directions[name]
     try:
         invert = subject.invert or by_recipe(subject)
@@ -49,7 +52,9 @@ def consistency(subject: Subject) -> Found:
     distances = distances[~distances.isnan()]
     if not len(distances):
         return Found(notes=["lec: none of the edited pictures could be inverted again"])
-    trimmed = Measure("lec_trimmed", trimmed_lec(distances), None, None, len(distances), extractor, "lower")
+    value, n = trimmed_lec(distances), len(distances)
+    low, high = jackknife_interval(value, n, lambda kept: trimmed_lec(distances[kept]), bounds=(0, math.inf))
+    trimmed = Measure("lec_trimmed", value, low, high, n, extractor, "lower")
     return Found(
         [measure_mean("lec", distances, extractor=extractor, better="lower", seed=subject.seed), trimmed], rows
     )
@@ -71,6 +76,8 @@ def _by_noise_mode(subject: Subject, count: int, edit: Edit, invert: Invert) -> 
 
 def by_recipe(subject: Subject) -> Invert:
     """The inversion that the results came from. Raises UsageError for several recipes, or one that starts elsewhere."""
+    if len({result.manifest["recipe"]["digest"] for result in subject.results}) > 1:
+        raise UsageError("the results were made by several recipes; evaluate those of one")
     recipe = latent_stages(recipe_of(subject.results))
     seeds = {result.manifest["seed"] for result in subject.results}
     if len(seeds) > 1:
@@ -78,16 +85,29 @@ def by_recipe(subject: Subject) -> Invert:
     inverter = Inverter(subject.generator, recipe, seeds.pop(), corruption=0)
 
     def invert(pictures: Tensor, rows: Sequence[int]) -> Tensor:
-        names = [subject.results[i].name for i in rows]
-        done = {
-            event.inversion.name: event.inversion.inputs.ws[0]
-            for event in inverter.invert(tensor_items(pictures, names))
-            if isinstance(event, Finished)
-        }
-        lost = torch.full_like(subject.ws[0].cpu(), torch.nan)
-        return torch.stack([done.get(name, lost) for name in names])
+        # an image's seed comes from the name that it was inverted by, which several folders may have
+        names = [str(subject.results[i].manifest.get("name", subject.results[i].name)) for i in rows]
+        found = torch.full((len(rows), *subject.ws.shape[1:]), torch.nan)
+        for part in _distinct(names):
+            for event in inverter.invert(tensor_items(pictures[part], [names[k] for k in part])):
+                if isinstance(event, Finished):
+                    k = next(k for k in part if names[k] == event.inversion.name)
+                    found[k] = event.inversion.inputs.ws[0].to(found)
+        return found
 
     return invert
+
+
+def _distinct(names: Sequence[str]) -> list[list[int]]:
+    """Positions in as few groups as hold no name twice."""
+    groups: list[list[int]] = []
+    for k, name in enumerate(names):
+        free = next((group for group in groups if all(names[j] != name for j in group)), None)
+        if free is None:
+            groups.append([k])
+        else:
+            free.append(k)
+    return groups
 
 
 def latent_stages(recipe: Recipe) -> Recipe:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from torch import nn
+
 from latentopt.errors import MissingWeightsError, StatisticsError, UsageError
 from latentopt.evaluation.again import consistency, corruption
 from latentopt.evaluation.editing_consistency import Invert
@@ -13,7 +15,7 @@ from latentopt.evaluation.image_metrics import PerceptualDistance
 from latentopt.evaluation.judge import load_judge
 from latentopt.evaluation.judge_protocol import AttributeJudge, check_judge, judge_name
 from latentopt.evaluation.latents import latents
-from latentopt.evaluation.measure import Measure, as_dict
+from latentopt.evaluation.measure import UNREAD, Measure, as_dict
 from latentopt.evaluation.mixtures import interpolation, mixing
 from latentopt.evaluation.path_length import paths
 from latentopt.evaluation.reconstruction import reconstruction
@@ -86,7 +88,7 @@ def evaluate(
     Args:
         results: of `generator`, tuned or not.
         judge: reads attributes; by default the bundled one where the generator draws portraits, elsewhere none. Distances
-            of sets go by its features, or by those of the bundled one.
+            of sets go by its features, or by those of the bundled one. A network is moved to the generator's device.
         directions: edits by name; one that is named after an attribute of the judge is held against its readings.
         parts: which of PARTS, all by default.
         metrics: perceptual distances of the reconstruction, of METRICS (`perceptual` is the
@@ -108,7 +110,9 @@ def evaluate(
     _check(results, generator, parts, metrics)
     if judge is not None:
         check_judge(judge)
-    bundled = load_judge("portraits").to(generator.device) if judge is None else judge
+    bundled = load_judge("portraits") if judge is None else judge
+    if isinstance(bundled, nn.Module):
+        bundled = bundled.to(generator.device)
     subject = Subject(
         results=results,
         generator=generator,
@@ -138,6 +142,8 @@ def _check(results: Sequence[Inversion], generator: Generator, parts: Sequence[s
         for word in words:
             if word not in known:
                 raise UsageError(f"unknown {kind} {word!r}{nearest(word, list(known))}")
+    if not parts:
+        raise UsageError(f"nothing to measure; name parts, of {', '.join(PARTS)}")
     if not metrics:
         raise UsageError(f"at least one perceptual metric is needed, of {', '.join(METRICS)}")
     for result in results:
@@ -165,13 +171,20 @@ def _joined(subject: Subject, found: Mapping[str, Found]) -> Evaluation:
         for image, row in zip(images, part.rows or [{}] * len(images), strict=True):
             image.update(row)
         curves |= part.curves
-    return Evaluation(
-        images,
-        as_dict([measure for part in found.values() for measure in part.measures]),
-        curves,
-        _about(subject, found),
-        [note for part in found.values() for note in part.notes],
-    )
+    measures = [measure for part in found.values() for measure in part.measures]
+    notes = [*_several(subject.results), *(note for part in found.values() for note in part.notes), *_unread(measures)]
+    return Evaluation(images, as_dict(measures), curves, _about(subject, found), notes)
+
+
+def _unread(measures: Sequence[Measure]) -> list[str]:
+    names = ", ".join(measure.name for measure in measures if UNREAD in measure.note)
+    return [f"the judge found nothing to read in some pictures; of fewer images are: {names}"] if names else []
+
+
+def _several(results: Sequence[Inversion]) -> list[str]:
+    recipes = {(result.manifest["recipe"]["name"], result.manifest["recipe"]["digest"]) for result in results}
+    names = ", ".join(sorted(name for name, _ in recipes))
+    return [f"results of {len(recipes)} recipes ({names}) are measured as one set"] if len(recipes) > 1 else []
 
 
 def _about(subject: Subject, parts: Mapping[str, Found]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ Better = Literal["lower", "higher", "neither"]
 
 RESAMPLES = 1000
 GROUPS = 20  # sets of images left out in turn, at most
+UNREAD = "could not be read"
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,20 @@ def measure_ratio(
 ) -> Measure:
     """The sum of `above` over the sum of `below`, one entry an image each [N], with its bootstrap interval.
 
-    Raises ValueError for no image.
+    Images without a value (NaN: a judge found nothing to read) do not count, and the note says how many; NaN where none has
+    one. Raises ValueError for no image.
     """
     if not len(above):
         raise ValueError(f"{name}: no image to measure")
     above, below = above.cpu().double(), below.cpu().double()
+    has = above.isfinite() & below.isfinite()
+    lost = len(has) - int(has.sum())
+    if lost:
+        above, below = above[has], below[has]
+        note = "; ".join(filter(None, (note, f"{lost} of {len(has)} images {UNREAD}")))
+    value = ratio(above, below).item() if len(above) else math.nan
     low, high = bootstrap_interval(above, below, seed)
-    return Measure(name, ratio(above, below).item(), low, high, len(above), extractor, better, note)
+    return Measure(name, value, low, high, len(above), extractor, better, note)
 
 
 def ratio(above: Tensor, below: Tensor) -> Tensor:

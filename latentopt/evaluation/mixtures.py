@@ -10,7 +10,7 @@ from latentopt.editing.mixing import SPACES, interpolate, mix
 from latentopt.errors import UsageError
 from latentopt.evaluation.measure import Measure
 from latentopt.evaluation.rendering import draw_each
-from latentopt.evaluation.set_metrics import set_measures
+from latentopt.evaluation.set_metrics import LEAST, set_measures, too_few
 from latentopt.evaluation.subject import Found, Subject
 from latentopt.types import GeneratorInputs
 
@@ -21,8 +21,8 @@ def interpolation(subject: Subject) -> Found:
     Partners are the generator's samples (4.4.4) or the other embeddings (Figure 13). The ends are not among the pictures:
     of the embedding itself the reconstruction tells, and Table 5 has "the middle samples".
     """
-    if subject.partners == "embeddings" and len(subject.inputs) < 2:
-        return Found(notes=["interpolation: left out, a single image has no partner; partners may be samples"])
+    if len(subject.inputs) < LEAST:
+        return Found(notes=too_few("interpolation", len(subject.inputs)))
     found = Found()
     steps = subject.amounts.steps
     shares = [k / (steps + 1) for k in range(1, steps + 1)]
@@ -45,8 +45,8 @@ def interpolation(subject: Subject) -> Found:
 def mixing(subject: Subject) -> Found:
     """Table 3: the first 7 of 18 rows of one embedding (proportionally) with the others of another one, against the targets."""
     n = len(subject.inputs)
-    if n < 4:
-        return Found(notes=["mixing: left out, it needs at least 4 images"])
+    if n < LEAST:
+        return Found(notes=too_few("mixing", n))
     images = [
         [mix(one, subject.inputs[j]) for j in others(n, i, subject.amounts.partners, subject.seed)]
         for i, one in enumerate(subject.inputs)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from latentopt.evaluation.image_metrics import distortion, identity
-from latentopt.evaluation.judge_protocol import judge_name
+from latentopt.evaluation.judge_protocol import embeddings, judge_name
 from latentopt.evaluation.measure import Better, measure_mean
-from latentopt.evaluation.set_metrics import set_measures
+from latentopt.evaluation.set_metrics import set_measures, too_few
 from latentopt.evaluation.subject import Found, Subject
 
 BATCH = 8
@@ -28,9 +29,9 @@ def reconstruction(subject: Subject) -> Found:
         values[name] = torch.cat([distance(image, target) for image, target in pairs]).cpu().double()
         extractors[name] = distance.name
     if hasattr(subject.judge, "embed"):
-        values["identity"] = torch.cat([identity(subject.judge.embed, *pair) for pair in pairs])
+        values["identity"] = torch.cat([identity(partial(embeddings, subject.judge), *pair) for pair in pairs])
         extractors["identity"] = judge_name(subject.judge)
-    found = Found(rows=by_image(values))
+    found = Found(rows=by_image(values), notes=too_few("reconstruction", len(subject.results)))
     for name, column in values.items():
         better = BETTER.get(name, "lower")
         extractor = extractors.get(name, "")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latentopt.evaluation.image_metrics import on_levels
 from latentopt.protocols import Generator
-from latentopt.types import GeneratorInputs
+from latentopt.types import GROUPS, GeneratorInputs
 
 BATCH = 25
 
@@ -36,7 +36,11 @@ def draw_samples(generator: Generator, ws: Tensor, batch: int = BATCH) -> Tensor
 
 @torch.no_grad()
 def draw_each(generator: Generator, images: Sequence[GeneratorInputs], noise_mode: str = "const") -> Tensor:
-    """Pictures [V,3,H,W] on 8-bit levels of V inputs of one image each; those with weights of their own one by one."""
-    step = 1 if any(inputs.deltas for inputs in images) else BATCH
+    """Pictures [V,3,H,W] on 8-bit levels of V inputs of one image each; those with weights of their own one by one.
+
+    So are inputs of which some have noise maps or features that others lack.
+    """
+    entries = {tuple(frozenset(getattr(inputs, name) or ()) for name in GROUPS) for inputs in images}
+    step = 1 if len(entries) > 1 or any(inputs.deltas for inputs in images) else BATCH
     parts = [GeneratorInputs.cat(images[k : k + step]) for k in range(0, len(images), step)]
     return on_levels(torch.cat([generator.synthesis(part, noise_mode).float() for part in parts]))

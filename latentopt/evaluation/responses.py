@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from latentopt.evaluation.editing_consistency import placed
+from latentopt.evaluation.judge_protocol import plain
 from latentopt.evaluation.measure import bootstrap_interval, measure_mean, measure_ratio
 from latentopt.evaluation.reconstruction import by_image
 from latentopt.evaluation.rendering import draw_samples
-from latentopt.evaluation.set_metrics import set_measures
+from latentopt.evaluation.set_metrics import set_measures, too_few
 from latentopt.evaluation.subject import Edit, Found, Subject
 from latentopt.types import GeneratorInputs
 
@@ -30,26 +31,25 @@ def pose(subject: Subject) -> Found:
     The larger the range, the better: latents far from the generator's own answer less to an edit. `pose_share` is the
     range as a share of that of the generator's own samples. The unit of `pose_range` is the judge's.
     """
-    if subject.pose not in subject.labelled:
+    name = next((name for name in subject.labelled if plain(name) == plain(subject.pose)), None)
+    if name is None:
         return Found(notes=[_missing(subject, "pose", subject.pose)])
-    edit, column = subject.labelled[subject.pose]
+    edit, column = subject.labelled[name]
     generator = subject.generator
     read = []
     for i, inputs in enumerate(subject.inputs):
         ws = torch.cat([placed(inputs, edit, s, generator.w_avg) for s in POSES])
         read.append(subject.read(subject.draw(i, ws))[:, column])
     readings = torch.stack(read)  # [N,5]
-    reference = _reference(subject, edit, column, POSES, set_to=True).mean(dim=0)  # [5]
+    reference = _reference(subject, edit, column, POSES, set_to=True).nanmean(dim=0)  # [5]
     own = (reference[-1] - reference[0]).item()
     ranges = readings[:, -1] - readings[:, 0]
     common = {"extractor": subject.reader, "better": "higher", "seed": subject.seed}
     found = Found([measure_mean("pose_range", ranges, **common)])
     if abs(own) > 1e-6:
         found.measures.append(measure_mean("pose_share", ranges / own, **common))
-    found.rows = [
-        {f"{subject.pose}@{s:+d}": value for s, value in zip(POSES, row, strict=True)} for row in readings.tolist()
-    ]
-    found.curves["pose"] = {"attribute": subject.pose, "samples": reference.tolist()} | curve(POSES, readings)
+    found.rows = [{f"{name}@{s:+d}": value for s, value in zip(POSES, row, strict=True)} for row in readings.tolist()]
+    found.curves["pose"] = {"attribute": name, "samples": reference.tolist()} | curve(POSES, readings)
     return found
 
 
@@ -79,11 +79,11 @@ def attributes(subject: Subject) -> Found:
         edited = torch.cat(edited)
         features.append(subject.features(edited))
         pictures.append(edited[i % len(edited)])
-    found = Found()
+    found = Found(notes=too_few("attributes", len(subject.inputs)))
     moves = [
         _movements(found, subject, name, column, read[:, k]) for k, (name, (_, column)) in enumerate(labelled.items())
     ]
-    response, drift, own = (torch.stack(values).mean(dim=0) for values in zip(*moves, strict=True))  # [N]
+    response, drift, own = (torch.stack(values).nanmean(dim=0) for values in zip(*moves, strict=True))  # [N]
     _add_movements(found, subject, ("edit_response", "edit_drift", "edit_entanglement"), response, drift, own)
     found.rows = by_image({"edit_response": response, "edit_drift": drift})
     found.measures += set_measures("edited", subject, torch.stack(features), torch.stack(pictures))
@@ -105,7 +105,7 @@ def _movements(found: Found, subject: Subject, name: str, column: int, read: Ten
     drift = change[:, mild][..., others].abs().sum(dim=2).mean(dim=1) / max(len(others), 1)
     moved = own[:, mild].abs().mean(dim=1)
     _add_movements(found, subject, tuple(f"{kind}_{name}" for kind in KINDS), response, drift, moved)
-    by_attribute = (change[:, -1] - change[:, 0]).mean(dim=0) / span  # [A]
+    by_attribute = (change[:, -1] - change[:, 0]).nanmean(dim=0) / span  # [A]
     found.curves.setdefault("edits", {})[name] = curve(STRENGTHS, own) | {
         "others": dict(zip(subject.judge.attributes, by_attribute.tolist(), strict=True))
     }
@@ -124,24 +124,35 @@ def _add_movements(
 
 def _flips(found: Found, subject: Subject, name: str, edit: Edit, column: int) -> None:
     """Of one binary attribute: images whose class changes at each strength, and the same of the generator's samples."""
-    has = subject.readings[:, column] > 0.5  # [N]
+    strengths = [sign * s for s in FLIPS for sign in (-1, 1)]
     after = []
     for i, inputs in enumerate(subject.inputs):
-        strengths = [sign * s for s in FLIPS for sign in (-1, 1)]
         drawn = subject.draw(i, torch.cat([edit.edit(inputs, s).ws for s in strengths]))
-        after.append(subject.read(drawn)[:, column].unflatten(0, (len(FLIPS), 2)) > 0.5)
-    classes = torch.stack(after)  # [N,3,2], edited towards without and with
-    flipped = torch.where(has[:, None], ~classes[..., 0], classes[..., 1]).double()  # [N,3]
-    right = torch.stack([~classes[..., 0], classes[..., 1]]).double().mean(dim=0)  # [N,3]
+        after.append(subject.read(drawn)[:, column])
+    flipped, right = _flipped(subject.readings[:, column], torch.stack(after))  # [N,3]
     common: dict[str, Any] = {"extractor": subject.reader, "better": "higher", "seed": subject.seed}
     found.measures += [
         measure_mean(f"flipped_{name}", flipped[:, 0], **common),
         measure_mean(f"accuracy_{name}", right[:, 0], **common),
     ]
-    own = _reference(subject, edit, column, [sign * s for s in FLIPS for sign in (-1, 1)]).unflatten(1, (-1, 2)) > 0.5
-    had = subject.sample_readings[: len(own), column] > 0.5
-    samples = torch.where(had[:, None], ~own[..., 0], own[..., 1]).double().mean(dim=0)
-    found.curves.setdefault("flips", {})[name] = curve(FLIPS, flipped) | {"samples": samples.tolist()}
+    own = _reference(subject, edit, column, strengths)
+    samples, _ = _flipped(subject.sample_readings[: len(own), column], own)
+    found.curves.setdefault("flips", {})[name] = curve(FLIPS, flipped) | {"samples": samples.nanmean(dim=0).tolist()}
+
+
+def _flipped(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    """Of probabilities before [N] and after [N,6], edited by -1, 1, -2, 2, -3, 3: [N,3] each, NaN where one was not read.
+
+    1 where the class changed by the edit away from it, and the share of both edits that end in the class they ask for.
+    """
+    without, with_it = _classes(after).unflatten(1, (len(FLIPS), 2)).unbind(2)  # [N,3]
+    has = _classes(before)[:, None].expand_as(without)
+    flipped = torch.where(has == 1, 1 - without, with_it)
+    return torch.where(has.isnan(), has, flipped), torch.stack([1 - without, with_it]).mean(dim=0)
+
+
+def _classes(probability: Tensor) -> Tensor:
+    return torch.where(probability.isnan(), probability, (probability > 0.5).double())
 
 
 def _reference(
@@ -159,11 +170,11 @@ def _reference(
 
 
 def curve(strengths: Sequence[float], readings: Tensor) -> dict[str, list]:
-    """Means of readings [N,K] by strength, with their intervals."""
-    bounds = [bootstrap_interval(column) for column in readings.T]
+    """Means of readings [N,K] by strength, with their intervals, over the images that have one."""
+    bounds = [bootstrap_interval(column[column.isfinite()]) for column in readings.T]
     return {
         "strengths": list(strengths),
-        "mean": readings.mean(dim=0).tolist(),
+        "mean": readings.nanmean(dim=0).tolist(),
         "low": [low for low, _ in bounds],
         "high": [high for _, high in bounds],
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from latentopt.evaluation.distribution import (
     precision_recall,
     squared_mmd,
 )
-from latentopt.evaluation.measure import Better, Measure, jackknife_interval
+from latentopt.evaluation.measure import UNREAD, Better, Measure, jackknife_interval
 from latentopt.evaluation.sliced_wasserstein import picture_swd
 from latentopt.evaluation.subject import Subject
 
@@ -24,6 +25,7 @@ SetDistance = Callable[[Tensor, Tensor], float]
 ANY = math.inf
 BOUNDS = {"frechet": (0, ANY), "kernel": (-ANY, ANY), "precision": (0, 1), "recall": (0, 1)}
 NEIGHBOURS = 3  # of precision and recall
+LEAST = 4  # images
 SMALL_SET = "fewer images than features: too high, and comparable at equal n only; go by the kernel distance"
 
 
@@ -34,12 +36,32 @@ def set_measures(
 
     generated: features [N,K,F] of K pictures an image, by `subject.extract`, all of which count; Frechet and kernel
     distance are torchmetrics'. pictures: one of an image's [N,3,H,W], for the sliced Wasserstein distance. paired: K = 1,
-    and each picture is to be its target: that pair is left out of the kernel distance. Nothing for fewer than 4 images.
+    and each picture is to be its target: that pair is left out of the kernel distance. Images of which a judge's features
+    are not all numbers are left out of all but the sliced Wasserstein distance. Nothing for fewer than 4 images.
     """
-    n = len(generated)
-    if n < 4:
+    if len(pictures) < LEAST:
         return []
-    real = subject.target_features  # [N,F]
+    whole = (generated.isfinite().all(dim=(1, 2)) & subject.target_features.isfinite().all(dim=1)).nonzero().flatten()
+    found = _by_features(prefix, subject, subject.target_features[whole], generated[whole], paired)
+    if lost := len(pictures) - len(whole):
+        told = f"{lost} of {len(pictures)} images {UNREAD}"
+        found = [replace(measure, note="; ".join(filter(None, (measure.note, told)))) for measure in found]
+    value, error = picture_swd(subject.targets, pictures, seed=subject.seed)
+    low, high = max(0.0, value - 1.96 * error), value + 1.96 * error
+    note = f"other patches of the targets themselves are at {subject.swd_floor:.3g}"
+    return [*found, Measure(f"{prefix}_swd", value, low, high, len(pictures), "7x7 patches", "lower", note)]
+
+
+def too_few(part: str, n: int) -> list[str]:
+    """What to say where a part's distances of sets are left out."""
+    return [f"{part}: no distances of sets, they need at least {LEAST} images"] if n < LEAST else []
+
+
+def _by_features(prefix: str, subject: Subject, real: Tensor, generated: Tensor, paired: bool) -> list[Measure]:
+    """Of features real [N,F] and generated [N,K,F]."""
+    n = len(real)
+    if n < LEAST:
+        return []
     kernel, mmd = (paired_kernel_distance, paired_squared_mmd) if paired else (kernel_distance, squared_mmd)
     small = SMALL_SET if n <= real.shape[1] else ""
     flat = generated.flatten(0, 1)
@@ -60,10 +82,7 @@ def set_measures(
 
         low, high = jackknife_interval(value, n, without, bounds=BOUNDS[name])
         found.append(Measure(f"{prefix}_{name}", value, low, high, n, subject.extractor, better, note))
-    value, error = picture_swd(subject.targets, pictures, seed=subject.seed)
-    low, high = max(0.0, value - 1.96 * error), value + 1.96 * error
-    note = f"other patches of the targets themselves are at {subject.swd_floor:.3g}"
-    return [*found, Measure(f"{prefix}_swd", value, low, high, n, "7x7 patches", "lower", note)]
+    return found
 
 
 def _precision(real: Tensor, generated: Tensor) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentopt.errors import UsageError
 from latentopt.evaluation.image_metrics import on_levels
-from latentopt.evaluation.judge_protocol import AttributeJudge, features, judge_name, read
+from latentopt.evaluation.judge_protocol import AttributeJudge, features, judge_name, plain, read
 from latentopt.evaluation.measure import Measure
 from latentopt.evaluation.rendering import draw, draw_samples
 from latentopt.evaluation.sliced_wasserstein import picture_swd
@@ -129,7 +129,8 @@ class Subject:
     @cached_property
     def scales(self) -> Tensor:
         """Standard deviation [A] of each attribute over the generator's own pictures: what a change of 1 means."""
-        return self.unbounded(self.sample_readings).std(dim=0).clamp(min=1e-6)
+        columns = self.unbounded(self.sample_readings).T
+        return torch.stack([column[column.isfinite()].std() for column in columns]).clamp(min=1e-6)
 
     def unbounded(self, readings: Tensor) -> Tensor:
         """Readings [...,A] with log-odds (of 1e-4 at least) for probabilities, which hardly move near 0 and 1."""
@@ -142,21 +143,19 @@ class Subject:
         """[N,A] of the saved pictures."""
         return read(self.judge, self.images)
 
-    @property
-    def reads(self) -> dict[str, int]:
-        """The attributes that the judge reads, each with its column; directions may write them with hyphens."""
-        return {} if self.judge is None else {name: k for k, name in enumerate(self.judge.attributes)}
-
     def read(self, images: Tensor) -> Tensor:
         """[V,A] of pictures [V,3,H,W]."""
         return read(self.judge, images)
 
     @property
     def labelled(self) -> dict[str, tuple[Edit, int]]:
-        """The directions that are named after an attribute: {attribute: (direction, the attribute's column)}."""
-        reads = self.reads
-        named = {name.replace("-", "_"): edit for name, edit in self.directions.items()}
-        return {name: (edit, reads[name]) for name, edit in named.items() if name in reads}
+        """The directions that are named after an attribute: {attribute: (direction, the attribute's column)}.
+
+        `hair-length` and `hair_length` are one name.
+        """
+        reads = {} if self.judge is None else {plain(name): (name, k) for k, name in enumerate(self.judge.attributes)}
+        named = {plain(name): edit for name, edit in self.directions.items()}
+        return {reads[name][0]: (edit, reads[name][1]) for name, edit in named.items() if name in reads}
 
     def draw(self, i: int, ws: Tensor) -> Tensor:
         """Pictures [V,3,H,W] of image i with latents ws [V,L,C]."""
