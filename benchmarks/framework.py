@@ -108,11 +108,12 @@ def folder_of(name: str) -> Path:
 
 def evaluated(bench: Bench, name: str, recipe: Recipe, results: list[Inversion]) -> Row:
     """The measures of one row, kept beside its results."""
-    key = json.dumps([recipe.digest, bench.n, *bench.context])
+    directions = {name: direction for name, direction in find_directions(bench.generator).items() if name in EDITED}
+    lengths = {name: direction.vector.norm().item() for name, direction in directions.items()}
+    key = json.dumps([recipe.digest, bench.n, *bench.context, lengths])
     path = folder_of(name) / "row.json"
     if path.is_file() and (kept := json.loads(path.read_text()))["key"] == key:
         return kept["row"]
-    directions = {name: direction for name, direction in find_directions(bench.generator).items() if name in EDITED}
     found = evaluate(results, bench.generator, directions=directions, parts=PARTS, amounts=AMOUNTS)
     row = {name: measure.value for name, measure in found.measures.items()}
     row["judge"] = judge_distance(bench, results)

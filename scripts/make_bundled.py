@@ -9,14 +9,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
-
-if TYPE_CHECKING:
-    from latentopt.editing.labels import Labelled
-    from latentopt.editing.spaces import EditingSpace
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -29,26 +25,12 @@ ENCODERS = {
     "restyle-psp": ("--steps", "3000", "--restyle-steps", "3"),
     "restyle-e4e": ("--steps", "3000", "--restyle-steps", "3"),
 }
-DIRECTION_SAMPLES, DIRECTION_SEED = 10_000, 1
-DIRECTIONS = {  # attribute: first and last row of ws that it moves, and what it is made independent of
-    "yaw": (0, 1, ("skin_tone",)),
-    "smile": (0, 9, ("beard", "glasses", "hair_length", "hair_tone")),
-    "glasses": (0, 1, ()),
-    "beard": (0, 3, ("glasses",)),
-    "hair_length": (0, 3, ("beard", "glasses")),
-    "hair_tone": (2, 6, ("skin_tone",)),
-    "hair_red": (5, 6, ()),
-    "fringe": (1, 4, ("hair_length",)),
-    "skin_tone": (0, 5, ("hair_tone",)),
-    "face_width": (0, 4, ("face_height",)),
-    "face_height": (0, 3, ("glasses",)),
-    "light_direction": (0, 4, ()),
-    "background_red": (4, 9, ()),
-    "background_green": (4, 9, ()),
-    "background_blue": (4, 9, ()),
-    "shirt_red": (5, 9, ()),
-    "shirt_green": (5, 9, ("hair_red",)),
-    "shirt_blue": (5, 9, ()),
+DIRECTION_SEED = 1
+DIRECTIONS = {  # first and last row of ws that they move: those that draw what they are named after
+    (0, 5): "yaw glasses beard hair_length fringe skin_tone face_width face_height light_direction",
+    (2, 5): "smile eye_opening brow_tilt",
+    (2, 6): "hair_tone hair_red",
+    (3, 9): "iris_tone background_red background_green background_blue shirt_red shirt_green shirt_blue",
 }
 
 
@@ -105,33 +87,21 @@ def calibrate_preflight(name: str) -> None:
     Preflight.of(load_generator(name)).save(ROOT / "pnorm_stats" / f"{name}{SUFFIX}")
 
 
-def make_directions(name: str, samples: int = DIRECTION_SAMPLES) -> None:
-    """The named directions of a bundled generator, from samples that the judge labels; about four minutes on one core."""
-    from latentopt.editing.labels import read_labels
+def make_directions(name: str) -> None:
+    """The named directions of a bundled generator, learned from the judge; about a quarter of an hour on one core."""
+    from latentopt.editing.files import save_directions
+    from latentopt.editing.ganalyze import find_ganalyze
     from latentopt.editing.spaces import EditingSpace
     from latentopt.evaluation.judge import load_judge
-    from latentopt.evaluation.judge_protocol import judge_name
     from latentopt.generators.checkpoints import load_generator
-    from latentopt.pnorm import find_stats
 
-    click.echo(f"directions of {name}")
-    generator, judge = load_generator(name), load_judge("portraits")
-    space = EditingSpace("p-norm", generator, find_stats(generator)[0])
-    about = {"judge": judge_name(judge), "samples": samples, "licence": "Apache-2.0"}
-    names, binary = judge.config.attributes, judge.config.binary
-    codes = space.sample(samples, DIRECTION_SEED)
-    ship_directions(name, read_labels(generator, codes, judge, names, binary, **about), space)
-
-
-def ship_directions(name: str, labelled: Labelled, space: EditingSpace) -> None:
-    """Write the directions of DIRECTIONS. More conditions would leave too little of what they are named after."""
-    from latentopt.editing.files import save_directions
-    from latentopt.editing.interfacegan import find_interfacegan
-
+    space, judge = EditingSpace("w+", load_generator(name)), load_judge("portraits")
     found = []
-    for attribute, (first, last, conditions) in DIRECTIONS.items():
-        settings = {"condition": conditions, "layers": range(first, last + 1), "seed": DIRECTION_SEED}
-        found += find_interfacegan(labelled, space, names=[attribute], **settings)
+    for (first, last), names in DIRECTIONS.items():
+        for attribute in names.split():
+            click.echo(f"direction {attribute} of {name}")
+            found += find_ganalyze(space, judge, names=[attribute], layers=range(first, last + 1), seed=DIRECTION_SEED)
+    found = [replace(direction, about=direction.about | {"licence": "Apache-2.0"}) for direction in found]
     save_directions(ROOT / "latentopt" / "bundled" / name / "directions.safetensors", found)
 
 
