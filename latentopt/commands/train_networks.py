@@ -14,8 +14,9 @@ from latentopt.commands.train_options import folder_options
 @click.command("perceptual")
 @click.option("--steps", default=3000, show_default=True)
 @click.option("--images", default=60_000, show_default=True, help="Training portraits.")
+@click.option("--seed", default=1, show_default=True, help="Of the first weights and the order of the portraits.")
 @folder_options
-def perceptual(steps: int, images: int, outdir: Path, cache: Path, device: str, quiet: bool) -> int:
+def perceptual(steps: int, images: int, seed: int, outdir: Path, cache: Path, device: str, quiet: bool) -> int:
     """Train the small network whose features are the embedded perceptual loss.
 
     \b
@@ -25,15 +26,16 @@ def perceptual(steps: int, images: int, outdir: Path, cache: Path, device: str, 
     from latentopt.devices import choose_device
     from latentopt.training.attributes import train_perceptual
 
-    records = train_perceptual(outdir / "perceptual.safetensors", cache, steps, images, device=choose_device(device))
+    records = train_perceptual(outdir / "perceptual.safetensors", cache, steps, images, seed, choose_device(device))
     return _follow(records, steps, "perceptual", quiet)
 
 
 @click.command("judge")
 @click.option("--steps", default=3000, show_default=True)
 @click.option("--images", default=40_000, show_default=True, help="Training portraits.")
+@click.option("--seed", default=2, show_default=True, help="Of the first weights and the order of the portraits.")
 @folder_options
-def judge(steps: int, images: int, outdir: Path, cache: Path, device: str, quiet: bool) -> int:
+def judge(steps: int, images: int, seed: int, outdir: Path, cache: Path, device: str, quiet: bool) -> int:
     """Train the judge, which reads attributes and identity for evaluation only.
 
     \b
@@ -43,7 +45,7 @@ def judge(steps: int, images: int, outdir: Path, cache: Path, device: str, quiet
     from latentopt.devices import choose_device
     from latentopt.training.attributes import train_judge
 
-    records = train_judge(outdir / "judge.safetensors", cache, steps, images, device=choose_device(device))
+    records = train_judge(outdir / "judge.safetensors", cache, steps, images, seed, choose_device(device))
     return _follow(records, steps, "judge", quiet)
 
 
