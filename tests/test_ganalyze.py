@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -118,3 +120,30 @@ def test_pictures_in_which_nothing_is_found_do_not_count(tiny_generator):
 def test_refuses(tiny_generator, judge, names, message):
     with pytest.raises(UsageError, match=message):
         find_ganalyze(EditingSpace("w", tiny_generator), judge, names=names, steps=2)
+
+
+NETWORK = ("--network", "net/tiny.safetensors")
+
+
+def test_found_by_the_command(folder, latentopt):
+    find = ("directions", "find", "--method", "ganalyze", *NETWORK, "--attributes", "yaw, smile", "--steps", "2", "-q")
+    code, out, err = latentopt(*find, "--space", "w+", "--layers", "0-1")
+    assert (code, err) == (0, "") and "yaw" in out
+    _, listed, _ = latentopt("directions", "list", *NETWORK, "--json")
+    assert [(d["name"], d["layers"], d["about"]["steps"]) for d in json.loads(listed)] == [
+        (name, [0, 1], 2) for name in ("yaw", "smile")
+    ]
+    assert (folder / "directions" / "tiny-ganalyze.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--method", "sefa", "--steps", "3"), "--steps goes with --method ganalyze"),
+        (("--method", "ganalyze", "--samples", "3"), "--samples goes with --method interfacegan or ganspace"),
+        (("--method", "ganalyze", "--attributes", "yaaw", "--steps", "1"), "does not read 'yaaw'"),
+    ],
+)
+def test_options_of_other_methods(folder, latentopt, arguments, message):
+    code, _, err = latentopt("directions", "find", *NETWORK, *arguments)
+    assert code == 2 and message in " ".join(err.split())

@@ -14,12 +14,13 @@ from latentopt.terminal import escape_controls
 
 if TYPE_CHECKING:
     from latentopt.editing.direction import Direction
-    from latentopt.editing.labels import Labelled
-    from latentopt.editing.spaces import EditingSpace
-    from latentopt.generators.stylegan2 import StyleGAN2
 
-SHEET_SEED, SHEET_SAMPLES = 4, 2
-SHEET_PSI = 0.7
+ONLY = dict.fromkeys(("labels", "folders", "run", "name"), ("interfacegan",)) | {
+    "attributes": ("interfacegan", "ganalyze"),
+    "samples": ("interfacegan", "ganspace"),
+    "steps": ("ganalyze",),
+    "layer": ("ganspace",),
+}
 
 
 @click.group("directions", short_help="Find directions for editing, and list them.")
@@ -34,7 +35,9 @@ def command() -> None:
 
 
 @command.command("find")
-@click.option("--method", type=click.Choice(["interfacegan", "ganspace", "sefa"]), required=True, help="How.")
+@click.option(
+    "--method", type=click.Choice(["interfacegan", "ganalyze", "ganspace", "sefa"]), required=True, help="How."
+)
 @click.option("--network", default="portraits", show_default=True, help="A bundled generator or a checkpoint file.")
 @click.option("--space", type=click.Choice(["w", "w+", "p-norm"]), default="w", show_default=True, help="Where.")
 @click.option("--layers", help="Rows of ws that the directions move, such as 0-6.")
@@ -56,6 +59,7 @@ def command() -> None:
     show_default=True,
     help="What each is made independent of: none, all, entangled, or names joined by commas.",
 )
+@click.option("--steps", type=Count(), help="Optimiser steps of ganalyze, for each attribute.  [default: 200]")
 @click.option("--components", type=Count(), default="10", show_default=True, help="Directions of ganspace and sefa.")
 @click.option("--layer", help="GANSpace of this layer's output instead of w, such as b8.conv1.")
 @click.option("--stats", type=click.Path(path_type=Path), help="P-norm statistics; found by default.")
@@ -69,8 +73,9 @@ def find(method: str, network: str, out: Path | None, sheet: bool, device: str, 
     """Find directions and keep them where latentopt edit looks for them; a file that is there already is added to.
 
     interfacegan needs labels: read by a judge from the generator's samples; or in a table, whose first column names pictures
-    of latentopt sample (seed0012.png) or inversions of --run; or two folders of such pictures or inversions. ganspace and
-    sefa need none, but what they find has to be looked at: the sheet shows each at -2 to 2.
+    of latentopt sample (seed0012.png) or inversions of --run; or two folders of such pictures or inversions. ganalyze learns
+    from the gradient of a judge, which takes longer and drags less along. ganspace and sefa need neither, but what they find
+    has to be looked at: the sheet shows each at -2 to 2.
 
     A judge package.module:function is imported and run: name your own code only.
 
@@ -78,9 +83,11 @@ def find(method: str, network: str, out: Path | None, sheet: bool, device: str, 
     Example:
       latentopt directions find --method interfacegan --attributes smile,yaw
       latentopt directions find --method interfacegan --network cats.pkl --folders tabby plain
+      latentopt directions find --method ganalyze --space w+ --attributes smile --layers 2-5
       latentopt directions find --method ganspace --space p-norm
       latentopt directions find --method sefa --layers 0-3
     """
+    from latentopt.commands.finding import draw_sheet, find_by
     from latentopt.editing.files import FOLDER, read_directions, save_directions
 
     _check(method, options)
@@ -91,100 +98,25 @@ def find(method: str, network: str, out: Path | None, sheet: bool, device: str, 
         raise CheckpointError(
             f"{out}: holds directions of generator {kept[0].generator!r}; name another file with --out"
         )
-    found = _find(method, generator, quiet, **options)
+    found = find_by(method, generator, quiet, **options)
     names = {direction.name for direction in found}
     save_directions(out, [*(direction for direction in kept if direction.name not in names), *found])
     _print([(direction, out) for direction in found])
     if sheet:
-        click.echo(escape_controls(f"what they do at -2 to 2: {_draw(generator, found, out)}"))
+        click.echo(escape_controls(f"what they do at -2 to 2: {draw_sheet(generator, found, out)}"))
 
 
 def _check(method: str, options: dict[str, Any]) -> None:
     """Options that go with another method, or exclude one another."""
-    only = {"interfacegan": ("labels", "folders", "run", "attributes", "name"), "ganspace": ("layer",)}
-    for other, names in only.items():
-        for name in names:
-            if options[name] and method != other:
-                raise UsageError(f"--{name} goes with --method {other}")
+    for name, methods in ONLY.items():
+        if options[name] and method not in methods:
+            raise UsageError(f"--{name} goes with --method {' or '.join(methods)}")
     if options["labels"] and options["folders"]:
         raise UsageError("--labels and --folders exclude one another")
     if options["run"] and not options["labels"]:
         raise UsageError("--run names the inversions of a table: add --labels TABLE.csv")
     if options["name"] and not options["folders"]:
         raise UsageError("--name goes with --folders; a table names its attributes itself")
-
-
-def _find(method: str, generator: StyleGAN2, quiet: bool, **options: Any) -> list[Direction]:
-    from latentopt.editing.ganspace import find_ganspace
-    from latentopt.editing.layers import parse_layers
-    from latentopt.editing.sefa import find_sefa
-    from latentopt.editing.spaces import EditingSpace
-    from latentopt.pnorm import PNorm, find_stats
-    from latentopt.progress import Progress
-
-    pnorm = None
-    if options["space"] == "p-norm":
-        stats = options["stats"]
-        pnorm = find_stats(generator)[0] if stats is None else PNorm.load(stats, generator)
-    space = EditingSpace(options["space"], generator, pnorm)
-    layers = None if options["layers"] is None else parse_layers(options["layers"])
-    if layers is not None and max(layers) >= generator.num_ws:
-        raise UsageError(f"--layers {options['layers']}: this generator has rows 0 to {generator.num_ws - 1}")
-    if method == "sefa":
-        return find_sefa(space, components=options["components"], layers=layers)
-    if method == "ganspace":
-        samples = options["samples"] or 100_000
-        with Progress(samples, "ganspace", unit="sample", quiet=quiet) as progress:
-            chosen = {"components": options["components"], "samples": samples, "layer": options["layer"]}
-            return find_ganspace(space, **chosen, layers=layers, seed=options["seed"], on_progress=progress.advance)
-    return _interfacegan(space, layers, quiet, options)
-
-
-def _interfacegan(
-    space: EditingSpace, layers: tuple[int, ...] | None, quiet: bool, options: dict[str, Any]
-) -> list[Direction]:
-    from latentopt.editing.interfacegan import find_interfacegan
-
-    attributes, condition = options["attributes"], options["condition"]
-    return find_interfacegan(
-        _labelled(space, quiet, options),
-        space,
-        names=None if attributes is None else [name.strip() for name in attributes.split(",")],
-        condition=condition if condition in ("none", "all", "entangled") else condition.split(","),
-        layers=layers,
-        seed=options["seed"],
-    )
-
-
-def _labelled(space: EditingSpace, quiet: bool, options: dict[str, Any]) -> Labelled:
-    from latentopt.editing.labels import folder_labels, read_labels, table_labels
-    from latentopt.evaluation.judge_protocol import judge_name, load_attribute_judge
-    from latentopt.progress import Progress
-
-    generator, of_samples = space.generator, (options["trunc"], options["label"])
-    if options["folders"]:
-        more, less = options["folders"]
-        return folder_labels(more, less, generator, options["name"] or more.name, *of_samples)
-    if options["labels"]:
-        return table_labels(options["labels"], generator, options["run"], *of_samples)
-    judge = load_attribute_judge(options["judge"], generator.device)
-    samples = options["samples"] or 5000
-    codes = space.sample(samples, options["seed"])
-    with Progress(samples, "judging", unit="sample", quiet=quiet) as progress:
-        about = {"judge": judge_name(judge), "samples": samples}
-        return read_labels(
-            generator, codes, judge, judge.attributes, judge.binary_attributes, on_progress=progress.advance, **about
-        )
-
-
-def _draw(generator: StyleGAN2, directions: list[Direction], out: Path) -> Path:
-    from latentopt.editing.labels import seed_codes
-    from latentopt.editing.pictures import direction_sheet
-
-    path = out.with_suffix(".png")
-    codes = seed_codes(generator, range(SHEET_SEED, SHEET_SEED + SHEET_SAMPLES), SHEET_PSI)
-    direction_sheet(generator, directions, codes, path)
-    return path
 
 
 @command.command("list")
@@ -233,7 +165,7 @@ def _print(found: list[tuple[Direction, Path]]) -> None:
 
     from latentopt.editing.layers import layers_text
 
-    table = Table("direction", "space", "layers", "method", "accuracy", "independent of", "file")
+    table = Table("direction", "space", "layers", "method", "score", "independent of", "file")
     for direction, path in found:
         others = direction.about.get("independent_of")
         names = ", ".join(map(str, others)) if isinstance(others, list) else ""
