@@ -92,7 +92,7 @@ def samples(bench: Bench) -> list[Inversion]:
     generator = bench.generator
     manifest = {
         "generator": {"name": generator.name, "fingerprint": generator.fingerprint},
-        "recipe": {"name": SAMPLES},
+        "recipe": {"name": SAMPLES, "digest": ""},
     }
     found = []
     for i, ws in enumerate(generator.broadcast(sample_w(generator, SAMPLES_SEED, bench.n)).split(1)):

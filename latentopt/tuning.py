@@ -176,12 +176,17 @@ def _start(result: EarlierResult, generator: Generator) -> Start:
     inputs = Inversion.load(result.folder).inputs
     files = [result.folder / name for name in ("inputs.safetensors", DELTA_FILE)]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files if path.is_file())).hexdigest()
-    return Start(inputs, digest, {"tuned_from": tuned_from(result.record, str(result.folder))})
+    recipe_toml = (result.folder / "recipe.toml").read_text()
+    return Start(inputs, digest, {"tuned_from": tuned_from(result.record, recipe_toml, str(result.folder))})
 
 
-def tuned_from(record: Mapping[str, Any], folder: str = "") -> dict[str, Any]:
-    """What a tuned result keeps of the inversion that it started from: its figures are the `before` of the tuning."""
-    return {"folder": folder, **{key: record[key] for key in ("key", "recipe", "metrics", "seconds")}}
+def tuned_from(record: Mapping[str, Any], recipe_toml: str, folder: str = "") -> dict[str, Any]:
+    """What a tuned result keeps of the inversion that it started from: its figures are the `before` of the tuning.
+
+    Recipe and seed are kept whole, so that the inversion can be run again (for LEC) when its folder is gone.
+    """
+    kept = {key: record[key] for key in ("key", "recipe", "seed", "metrics", "seconds")}
+    return {"folder": folder, **kept, "recipe_toml": recipe_toml}
 
 
 def inversion_item(inversion: Inversion) -> Item:
@@ -190,5 +195,5 @@ def inversion_item(inversion: Inversion) -> Item:
     target = TargetImage(inversion.target, None, tuple(source["notes"]), source["sha256"], tuple(source["size"]))
     digest = hashlib.sha256(json.dumps([inversion.name, inversion.manifest["key"]]).encode())
     digest.update(inversion.inputs.ws.cpu().contiguous().numpy().tobytes())
-    start = Start(inversion.inputs, digest.hexdigest(), {"tuned_from": tuned_from(inversion.manifest)})
+    start = Start(inversion.inputs, digest.hexdigest(), {"tuned_from": tuned_from(inversion.manifest, inversion.recipe_toml)})
     return Item(inversion.name, str(source["path"]), target, start)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from latentopt.api import tune
 from latentopt.editing.direction import Direction
 from latentopt.errors import CheckpointError, UsageError
 from latentopt.evaluation import evaluation_files, framework, mixtures
@@ -365,6 +366,28 @@ def test_lec_runs_the_recipe_again_without_the_tuning(everything, made):
     assert everything.measures["lec"].value > 0
     with pytest.raises(UsageError, match="earlier result"):
         latent_stages(Recipe.from_table(RECIPE.table() | {"stages": [RECIPE.table()["stages"][1]]}))
+
+
+def test_lec_of_results_that_were_tuned_in_a_run_of_their_own(made, tiny_generator, tmp_path):
+    """Their record keeps the inversion that they started from: its recipe is run again, its folder need not be there."""
+    inverting, tuning = RECIPE.split()
+    targets = torch.stack([result.target for result in made])
+    inverter = Inverter(tiny_generator, inverting, seed=1)
+    first = [event.inversion for event in inverter.invert(tensor_items(targets)) if hasattr(event, "inversion")]
+    later = tune(tiny_generator, first, tuning, seed=3, out=tmp_path / "tuned", corruption=0)
+    assert all(torch.equal(a.inputs.ws, b.inputs.ws) for a, b in zip(made, later, strict=True))
+    edit = Direction(
+        "yaw", "w", torch.randn(16, generator=torch.Generator().manual_seed(2)), tiny_generator.fingerprint
+    )
+    common = {"parts": ["lec"], "directions": {"yaw": edit}, "metrics": ["bundled"], "amounts": FEW}
+    found = evaluate(later, tiny_generator, **common)
+    saved = evaluate([Inversion.load(tmp_path / "tuned" / r.name) for r in later], tiny_generator, **common)
+    once = evaluate(made, tiny_generator, **common)
+    assert found.notes == saved.notes == [] and found.measures["lec"].value > 0
+    assert found.measures["lec"].value == pytest.approx(
+        once.measures["lec"].value, rel=0.05
+    )  # other seeds of the tuning
+    assert saved.measures["lec"].value == pytest.approx(found.measures["lec"].value, rel=1e-4)
 
 
 def test_lec_of_images_of_one_name_from_two_folders(made, tiny_generator, everything):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,11 +19,11 @@ from latentopt.evaluation.judge_protocol import plain
 from latentopt.evaluation.measure import Measure, jackknife_interval, measure_mean
 from latentopt.evaluation.subject import Edit, Found, Subject
 from latentopt.events import Finished
+from latentopt.inversion import Inversion
 from latentopt.inverter import Inverter
 from latentopt.items import tensor_items
 from latentopt.recipe import Recipe
 from latentopt.stage import OTHER_SPACES
-from latentopt.tuning import recipe_of
 
 STRENGTH = 1.0
 
@@ -75,13 +77,14 @@ def _by_noise_mode(subject: Subject, count: int, edit: Edit, invert: Invert) -> 
 
 
 def by_recipe(subject: Subject) -> Invert:
-    """The inversion that the results came from. Raises UsageError for several recipes, or one that starts elsewhere."""
-    if len({result.manifest["recipe"]["digest"] for result in subject.results}) > 1:
+    """The inversion that the results came from. Raises UsageError for several recipes, or one that is not known whole."""
+    runs = [_runs(result) for result in subject.results]
+    if len({tuple(record["recipe"]["digest"] for record, _ in run) for run in runs}) > 1:
         raise UsageError("the results were made by several recipes; evaluate those of one")
-    recipe = latent_stages(recipe_of(subject.results))
-    seeds = {result.manifest["seed"] for result in subject.results}
+    seeds = {run[0][0]["seed"] for run in runs}
     if len(seeds) > 1:
         raise UsageError("the results were made with several seeds; evaluate those of one")
+    recipe = latent_stages(_joined([toml for _, toml in runs[0]]))
     inverter = Inverter(subject.generator, recipe, seeds.pop(), corruption=0)
 
     def invert(pictures: Tensor, rows: Sequence[int]) -> Tensor:
@@ -108,6 +111,19 @@ def _distinct(names: Sequence[str]) -> list[list[int]]:
         else:
             free.append(k)
     return groups
+
+
+def _runs(result: Inversion) -> list[tuple[Mapping[str, Any], str]]:
+    """The runs that a result went through, each with its recipe as TOML: a tuning comes after the inversion it started from."""
+    earlier = result.manifest.get("tuned_from") or {}
+    first = [(earlier, earlier["recipe_toml"])] if "recipe_toml" in earlier else []
+    return [*first, (result.manifest, result.recipe_toml)]
+
+
+def _joined(tomls: Sequence[str]) -> Recipe:
+    """One recipe of all their stages; those of a tuning go on from where the inversion ends."""
+    recipes = [Recipe.from_table(tomllib.loads(toml)) for toml in tomls]
+    return replace(recipes[0], stages=tuple(stage for recipe in recipes for stage in recipe.stages))
 
 
 def latent_stages(recipe: Recipe) -> Recipe:
