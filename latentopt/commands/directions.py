@@ -161,23 +161,24 @@ def _entry(direction: Direction, path: Path) -> dict[str, Any]:
 def _print(found: list[tuple[Direction, Path]]) -> None:
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from latentopt.editing.layers import layers_text
 
-    table = Table("direction", "space", "layers", "method", "score", "independent of", "file")
+    columns = ("direction", "space", "layers", "method", "score", "response", "drift", "independent of")
+    table = Table(*columns, Column("file", overflow="fold"))
     for direction, path in found:
         others = direction.about.get("independent_of")
         names = ", ".join(map(str, others)) if isinstance(others, list) else ""
-        score = "" if direction.score is None else f"{direction.score:.2f}"
+        figures = (direction.score, direction.about.get("response"), direction.about.get("drift"))
         cells = (
             direction.name,
             direction.space,
             layers_text(direction.layers),
             direction.method,
-            score,
+            *(f"{figure:.2f}" if isinstance(figure, int | float) else "" for figure in figures),
             names,
             str(path),
         )
         table.add_row(*(escape(escape_controls(cell)) for cell in cells))
-    Console(width=None if Console().is_terminal else 140).print(table)
+    Console(width=None if Console().is_terminal else 160).print(table)
