@@ -23,9 +23,9 @@ class Direction:
     """Added to the latents of an image, `strength` times; positive strengths give more of what it is named after.
 
     space        "w" (one vector for all layers), "w+" (one a layer) or "p-norm"
-    vector       [C] or, in w+, [L,C]; strength 1 is one standard deviation of the generator's samples along it. In W
-                 coordinates; a direction of P-norm is kept in P, where it is straight as well (P = W with the last leaky
-                 ReLU undone, of negative slope `slope`)
+    vector       [C] or, in w+, [L,C]; strength 1 is one standard deviation of the generator's samples along it or, where
+                 `about["unit"]` is "attribute", of what it is named after. In W coordinates; a direction of P-norm is kept in
+                 P, where it is straight as well (P = W with the last leaky ReLU undone, of negative slope `slope`)
     layers       the rows of ws that it moves; None for all
     fingerprint  the generator it belongs to, `generator` its name
     method       how it was found; score: accuracy on samples held out, in [0,1], None where there are no labels
@@ -61,7 +61,7 @@ class Direction:
         object.__setattr__(self, "vector", vector)
 
     def edit(self, inputs: GeneratorInputs, strength: float, layers: Sequence[int] | None = None) -> GeneratorInputs:
-        """`inputs` moved by `strength` standard deviations, other fields untouched; `-strength` goes back (rounding aside).
+        """`inputs` moved by `strength` times the vector, other fields untouched; `-strength` goes back (rounding aside).
 
         layers: the rows of ws to move instead of the direction's own. Raises UsageError for rows that are not there, a
         strength that is not finite, and latents of another shape.
