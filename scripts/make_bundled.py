@@ -9,10 +9,17 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from latentopt.editing.direction import Direction
+    from latentopt.evaluation.judge import Judge
+    from latentopt.generators.stylegan2 import StyleGAN2
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -25,9 +32,10 @@ ENCODERS = {
     "restyle-psp": ("--steps", "3000", "--restyle-steps", "3"),
     "restyle-e4e": ("--steps", "3000", "--restyle-steps", "3"),
 }
-DIRECTION_SEED = 1
+DIRECTION_SAMPLES, DIRECTION_SEED = 10_000, 1
+HYPERPLANES = {(0, 1): "glasses"}  # what is there or not: a learned direction pleases the judge without drawing them
 DIRECTIONS = {  # first and last row of ws that they move: those that draw what they are named after
-    (0, 5): "yaw glasses beard hair_length fringe skin_tone face_width face_height light_direction",
+    (0, 5): "yaw beard hair_length fringe skin_tone face_width face_height light_direction",
     (2, 5): "smile eye_opening brow_tilt",
     (2, 6): "hair_tone hair_red",
     (3, 9): "iris_tone background_red background_green background_blue shirt_red shirt_green shirt_blue",
@@ -88,21 +96,44 @@ def calibrate_preflight(name: str) -> None:
 
 
 def make_directions(name: str) -> None:
-    """The named directions of a bundled generator, learned from the judge; about a quarter of an hour on one core."""
+    """The named directions of a bundled generator, by the judge; about a quarter of an hour on one core."""
     from latentopt.editing.files import save_directions
-    from latentopt.editing.ganalyze import find_ganalyze
-    from latentopt.editing.spaces import EditingSpace
     from latentopt.evaluation.judge import load_judge
     from latentopt.generators.checkpoints import load_generator
 
-    space, judge = EditingSpace("w+", load_generator(name)), load_judge("portraits")
-    found = []
-    for (first, last), names in DIRECTIONS.items():
-        for attribute in names.split():
-            click.echo(f"direction {attribute} of {name}")
-            found += find_ganalyze(space, judge, names=[attribute], layers=range(first, last + 1), seed=DIRECTION_SEED)
+    click.echo(f"directions of {name}")
+    generator, judge = load_generator(name), load_judge("portraits")
+    found = [*hyperplanes(generator, judge), *learned(generator, judge)]
     found = [replace(direction, about=direction.about | {"licence": "Apache-2.0"}) for direction in found]
     save_directions(ROOT / "latentopt" / "bundled" / name / "directions.safetensors", found)
+
+
+def hyperplanes(generator: StyleGAN2, judge: Judge) -> Iterator[Direction]:
+    from latentopt.editing.interfacegan import find_interfacegan
+    from latentopt.editing.labels import read_labels
+    from latentopt.editing.spaces import EditingSpace
+    from latentopt.evaluation.judge_protocol import judge_name
+    from latentopt.pnorm import find_stats
+
+    space = EditingSpace("p-norm", generator, find_stats(generator)[0])
+    about = {"judge": judge_name(judge), "samples": DIRECTION_SAMPLES}
+    codes = space.sample(DIRECTION_SAMPLES, DIRECTION_SEED)
+    labelled = read_labels(generator, codes, judge, judge.attributes, judge.binary_attributes, **about)
+    for (first, last), names in HYPERPLANES.items():
+        settings = {"condition": "none", "layers": range(first, last + 1), "seed": DIRECTION_SEED}
+        yield from find_interfacegan(labelled, space, names=names.split(), **settings)
+
+
+def learned(generator: StyleGAN2, judge: Judge) -> Iterator[Direction]:
+    from latentopt.editing.ganalyze import find_ganalyze
+    from latentopt.editing.spaces import EditingSpace
+
+    space = EditingSpace("w+", generator)
+    for (first, last), names in DIRECTIONS.items():
+        for attribute in names.split():
+            click.echo(f"direction {attribute}")
+            layers = range(first, last + 1)
+            yield from find_ganalyze(space, judge, names=[attribute], layers=layers, seed=DIRECTION_SEED)
 
 
 def ship_encoder(source: Path, folder: Path) -> None:

@@ -268,9 +268,10 @@ def test_bundled_directions_are_their_generators(name):
     assert {"yaw", "smile", "glasses", "beard", "hair_length", "light_direction"} <= found.keys()
     for direction in found.values():
         direction.check(generator)
-        assert direction.score > 0.9 and direction.space == "w+" and max(direction.layers) < generator.num_ws
-        assert set(direction.about) == {"judge", "samples", "steps", "seed", "unit", "response", "drift", "licence"}
-        assert direction.about["response"] > 0.5 > direction.about["drift"]
+        assert direction.score > 0.9 and max(direction.layers) < generator.num_ws
+        assert {"judge", "samples", "seed", "licence"} <= set(direction.about)
+        if direction.method == "ganalyze":
+            assert direction.about["response"] > 0.5 > direction.about["drift"]
     assert list(load_directions(name, generator)) == list(found)
 
 
