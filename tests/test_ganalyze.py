@@ -136,6 +136,12 @@ def test_found_by_the_command(folder, latentopt):
     assert (folder / "directions" / "tiny-ganalyze.png").is_file()
 
 
+def test_what_is_there_or_not_is_warned_of(folder, latentopt):
+    find = ("directions", "find", "--method", "ganalyze", *NETWORK, "--attributes", "glasses,yaw", "--steps", "1", "-q")
+    code, _, err = latentopt(*find, "--no-sheet")
+    assert code == 0 and err.startswith("glasses: is there or not") and "yaw" not in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import click
+
 from latentopt.editing.direction import Direction
 from latentopt.editing.ganalyze import STEPS, find_ganalyze
 from latentopt.editing.ganspace import find_ganspace
@@ -51,6 +53,13 @@ def _ganalyze(
     space: EditingSpace, names: list[str] | None, layers: tuple[int, ...] | None, quiet: bool, options: dict[str, Any]
 ) -> list[Direction]:
     judge = load_attribute_judge(options["judge"], space.generator.device)
+    for name in names or judge.attributes:
+        if name in judge.binary_attributes:
+            click.echo(
+                f"{name}: is there or not, so a learned direction may please the judge without drawing it; look at the "
+                "sheet, or use --method interfacegan",
+                err=True,
+            )
     steps = options["steps"] or STEPS
     with Progress(steps * len(names or judge.attributes), "learning", unit="step", quiet=quiet) as progress:
         chosen = {"steps": steps, "seed": options["seed"], "label": options["label"]}
