@@ -17,7 +17,7 @@ from latentopt.editing.files import save_directions
 from latentopt.errors import UsageError
 from latentopt.evaluation import comparison
 from latentopt.evaluation.comparison import capped, common, load_recipes, measured
-from latentopt.evaluation.dial import DIALS, along, make_dial
+from latentopt.evaluation.dial import DIALS, PENALTIES, along, find_dial
 from latentopt.evaluation.preflight import SUFFIX, Preflight
 from latentopt.evaluation.subject import Amounts
 from latentopt.generators.checkpoints import load_generator, save_generator
@@ -235,15 +235,20 @@ def test_an_evaluation_is_kept_until_something_changes(inverted, tmp_path, monke
 
 
 @pytest.mark.parametrize("kind", DIALS)
-def test_every_dial_sweeps_recipes_that_differ(kind):
-    dial = make_dial(kind)
+def test_every_dial_sweeps_recipes_that_differ(kind, tiny_generator):
+    dial = find_dial(kind)(tiny_generator)
     assert len({recipe.digest for recipe in dial.recipes.values()}) == len(dial.recipes) >= 2
     for recipe in dial.recipes.values():
         assert Recipe.from_table(recipe.table()).digest == recipe.digest
 
 
-def test_the_clip_dial_ends_without_a_clip():
-    *clipped, last = make_dial("clip").recipes.values()
+def test_the_penalty_is_of_the_mean_square(tiny_generator):
+    entries = [recipe.stages[0].optimize[0] for recipe in find_dial("penalty")(tiny_generator).recipes.values()]
+    assert [entry["l2"] * 8 * 16 for entry in entries] == pytest.approx(PENALTIES)
+
+
+def test_the_clip_dial_ends_without_a_clip(tiny_generator):
+    *clipped, last = find_dial("clip")(tiny_generator).recipes.values()
     assert all("clip" in recipe.stages[0].optimize[0] for recipe in clipped)
     assert "clip" not in last.stages[0].optimize[0]
 

@@ -91,11 +91,11 @@ def command(
     from latentopt.commands.comparing import Session
     from latentopt.editing.sequence import choose, parse_edit
     from latentopt.evaluation.comparison import load_recipes
-    from latentopt.evaluation.dial import make_dial
+    from latentopt.evaluation.dial import find_dial
     from latentopt.outputs import check_outdir, locked, sweep
 
     methods = load_recipes([name.strip() for name in recipes.split(",") if name.strip()], steps)
-    turned = [make_dial(kind) for kind in dict.fromkeys(dials)]
+    turned = [find_dial(kind) for kind in dict.fromkeys(dials)]
     wanted = [parse_edit(text) for text in edits]
     check_outdir(outdir)
     with locked(outdir):
@@ -109,7 +109,7 @@ def command(
         methods = session.runnable(methods, optional=_is_default("recipes"))
         items = session.read(_pictures(images, generator, count, no_preflight, quiet))
         compared = session.compare(methods, items, lec)
-        swept = [session.sweep(dial, items, min(steps or DIAL_STEPS, DIAL_STEPS)) for dial in turned]
+        swept = [session.sweep(dial(generator), items, min(steps or DIAL_STEPS, DIAL_STEPS)) for dial in turned]
         settings = _settings(session, compared, steps, lec)
         _write(session, compared, swept, wanted or _usual(directions), settings)
     return InversionFailed.exit_code if session.failed else 0

@@ -6,7 +6,7 @@ penalty on P-norm+ is. Each point is measured like a method of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from latentopt.registry import nearest
 from latentopt.types import GeneratorInputs
 
 CLIPS = (0.5, 1.0, 1.5, 2.0, 3.0, None)  # standard deviations; the last is without a bound
-PENALTIES = (1e-3, 1e-4, 1e-5, 1e-6, 0.0)  # weights of the sum of v^2 over all coordinates
+PENALTIES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 0.0)  # weights of the mean of v^2 over all coordinates
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from W to W+
 
 
@@ -36,26 +36,28 @@ class Dial:
     shares: tuple[float, ...] = ()
 
 
-def make_dial(kind: str) -> Dial:
-    """`clip`, `w-to-w+` or `penalty`. Raises UsageError for another word."""
+def find_dial(kind: str) -> Callable[[Generator], Dial]:
+    """What makes the dial `clip`, `w-to-w+` or `penalty` for a generator. Raises UsageError for another word."""
     if kind not in DIALS:
         raise UsageError(f"unknown dial {kind!r}{nearest(kind, list(DIALS))}")
-    return DIALS[kind]()
+    return DIALS[kind]
 
 
-def _clip() -> Dial:
+def _clip(generator: Generator) -> Dial:
     recipes = {f"clip {c:g}" if c is not None else "no clip": _pnorm(clip=c) for c in CLIPS}
     about = "Recipe ii2s-pnorm; the bound on each coordinate in P-norm+, in standard deviations, after every step."
     return Dial("clip", "Clip radius in P-norm+", about, recipes)
 
 
-def _penalty() -> Dial:
-    recipes = {f"{weight:g}": _pnorm(l2=weight) for weight in PENALTIES}
-    about = "Recipe ii2s-pnorm without its clip; the weight of the sum of squares of the P-norm+ code in the loss."
+def _penalty(generator: Generator) -> Dial:
+    """The mean, since the sum that the recipe has would weigh more the more layers there are."""
+    coordinates = generator.num_ws * generator.w_dim
+    recipes = {f"{weight:g}": _pnorm(l2=weight / coordinates) for weight in PENALTIES}
+    about = "Recipe ii2s-pnorm without its clip; the weight of the mean square of the P-norm+ code in the loss."
     return Dial("penalty", "Weight of the P-norm+ penalty", about, recipes)
 
 
-def _w_to_wplus() -> Dial:
+def _w_to_wplus(generator: Generator) -> Dial:
     """The W+ code is found from the W code, so that the way between them stays within one valley of the loss."""
     plain = Recipe.load("i2s")
     first = replace(with_space(plain, "w", {}), name="i2s in W")
