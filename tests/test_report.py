@@ -6,6 +6,7 @@ import base64
 import io
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 
@@ -286,3 +287,23 @@ def test_markup_of_a_plot_is_markup_and_its_words_are_not():
     assert isinstance(markup, Markup) and "<b>" not in markup and "<i>" not in markup
     page = Page(render(Report("x", "", methods(), [Figure("<em>", markup)])))
     assert "<i>" in page.text and "em" not in page.tags and "svg" in page.tags
+
+
+def test_what_a_judge_could_not_read_is_left_out(tmp_path):
+    """A landmark function may find nothing in any picture of a method."""
+    first, second = methods("a", "b")
+    nothing = {"attribute": "yaw", "strengths": [-2, 0, 2], "mean": [math.nan] * 3, "samples": [-0.6, 0.0, 0.6]}
+    second = replace(
+        second,
+        measures=second.measures | {"pose_share": measure("pose_share", math.nan, "higher")},
+        curves={"pose": nothing},
+    )
+    dial = dial_figure("Clip", "how", {"1": first.measures, "2": second.measures}, [first, second])
+    path = tmp_path / "report.html"
+    write_report(path, Report("x", "", [first, second], figures([first, second]), [dial]))
+    text = Page(path.read_text(encoding="utf-8")).text
+    assert (
+        "nan" not in path.read_text(encoding="utf-8")
+        and "P-norm radius" in text
+        and "Response to the pose edit" in text
+    )

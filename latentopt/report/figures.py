@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -67,6 +68,7 @@ def distortion_editability(methods: Sequence[Method]) -> Figure | None:
 def pose_response(methods: Sequence[Method]) -> Figure | None:
     """Table 4 of the P-norm paper as curves."""
     curves = [(i, m.name, m.curves["pose"]) for i, m in enumerate(methods) if "pose" in m.curves]
+    curves = [curve for curve in curves if all(map(math.isfinite, (*curve[2]["mean"], *curve[2]["samples"])))]
     if not curves:
         return None
     lines = [Line(name, tuple(zip(c["strengths"], c["mean"], strict=True)), i) for i, name, c in curves]
@@ -126,7 +128,7 @@ def dial_figure(title: str, about: str, settings: Mapping[str, Measures], method
     points = [
         Point(m.name, m.measures[x].value, m.measures[y].value, i)
         for i, m in enumerate(methods)
-        if x in m.measures and y in m.measures
+        if _known(m.measures, x) and _known(m.measures, y)
     ]
     markup = plot(_axis(x, sets[0]), _axis(y, sets[0]), points, [line])
     columns = [name for name in dict.fromkeys((x, "psnr", y, "edit_drift", "radius")) if any(name in s for s in sets)]
@@ -134,7 +136,12 @@ def dial_figure(title: str, about: str, settings: Mapping[str, Measures], method
 
 
 def _first(names: Sequence[str], sets: Sequence[Measures]) -> str | None:
-    return next((name for name in names if sets and all(name in measures for measures in sets)), None)
+    return next((name for name in names if sets and all(_known(measures, name) for measures in sets)), None)
+
+
+def _known(measures: Measures, name: str) -> bool:
+    """Whether it was measured, and on some picture at least: a judge may find nothing in any of them."""
+    return name in measures and math.isfinite(measures[name].value)
 
 
 def _axis(name: str, measures: Measures) -> Axis:
