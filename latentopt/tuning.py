@@ -195,5 +195,7 @@ def inversion_item(inversion: Inversion) -> Item:
     target = TargetImage(inversion.target, None, tuple(source["notes"]), source["sha256"], tuple(source["size"]))
     digest = hashlib.sha256(json.dumps([inversion.name, inversion.manifest["key"]]).encode())
     digest.update(inversion.inputs.ws.cpu().contiguous().numpy().tobytes())
-    start = Start(inversion.inputs, digest.hexdigest(), {"tuned_from": tuned_from(inversion.manifest, inversion.recipe_toml)})
+    start = Start(
+        inversion.inputs, digest.hexdigest(), {"tuned_from": tuned_from(inversion.manifest, inversion.recipe_toml)}
+    )
     return Item(inversion.name, str(source["path"]), target, start)
