@@ -192,7 +192,7 @@ def test_interpolate(inverted, latentopt, space):
     code, out, err = latentopt("interpolate", "out/a", "out/c", "--space", space, "--steps", "3", "--animate")
     assert code == 0, err
     folder = inverted / "out" / "a" / "interpolated"
-    assert "1 ways of 3 pictures" in out
+    assert "1 way of 3 pictures" in out
     middle = latents(folder / f"a-to-c,-{space}" / "001.safetensors").ws
     mean = (Inversion.load(inverted / "out" / "a").inputs.ws + Inversion.load(inverted / "out" / "c").inputs.ws) / 2
     assert torch.allclose(middle, mean, atol=1e-5) == (space == "w+")

@@ -84,7 +84,8 @@ def command(
         contact_sheet(rows, folder / f"interpolated-{space}.png", columns=columns, labels=labels)
         if animate:
             save_video(there_and_back(frames), folder / f"interpolated-{space}.webp", fps=FPS)
-        click.echo(escape_controls(f"{len(rows)} ways of {steps} pictures in {folder}/ (interpolated-{space}.png)"))
+        ways = "1 way" if len(rows) == 1 else f"{len(rows)} ways"
+        click.echo(escape_controls(f"{ways} of {steps} pictures in {folder}/ (interpolated-{space}.png)"))
 
 
 def _statistics(generator: StyleGAN2, stats: Path | None) -> PNorm:

@@ -21,7 +21,7 @@ from latentopt.registry import nearest
 from latentopt.types import GeneratorInputs
 
 CLIPS = (0.5, 1.0, 1.5, 2.0, 3.0, None)  # standard deviations; the last is without a bound
-PENALTIES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 0.0)  # weights of the mean of v^2 over all coordinates
+PENALTIES = (3.0, 1.0, 0.3, 0.1, 0.03, 0.0)  # weights of the mean of v^2 over all coordinates
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from W to W+
 
 
