@@ -145,8 +145,7 @@ def _learned(
         others = change.square().sum(dim=1) - change[:, column].square()
         error = (change[:, column] - strength).square() + DRIFT * others
         loss = error.mean() + LENGTH * step.square().sum() / radius**2
-        optimizer.zero_grad()
-        loss.backward()
+        (step.grad,) = torch.autograd.grad(loss, [step])  # of the step alone, whatever else has gradients
         optimizer.step()
         rate.step()
         if on_progress is not None:
