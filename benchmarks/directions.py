@@ -21,6 +21,7 @@ import torch
 from tables import cell, markdown_table, provenance, write_report
 from torch import Tensor
 
+from latentopt.checkpoints.networks import load_generator
 from latentopt.editing.direction import Direction
 from latentopt.editing.files import find_directions
 from latentopt.editing.interfacegan import find_interfacegan
@@ -29,8 +30,7 @@ from latentopt.editing.layers import layers_text
 from latentopt.editing.pictures import direction_sheet
 from latentopt.editing.scaling import sample_codes
 from latentopt.editing.spaces import EditingSpace
-from latentopt.evaluation.judge import Judge, load_judge
-from latentopt.generators.checkpoints import load_generator
+from latentopt.judge.network import Judge, load_judge
 from latentopt.protocols import Generator
 from latentopt.types import GeneratorInputs
 
@@ -142,7 +142,7 @@ def card_figure(path: Path, attribute: str) -> str:
     """The judge's own test accuracy, of its card."""
     import json
 
-    from latentopt.storage import load_tensors
+    from latentopt.files.storage import load_tensors
 
     return str(json.loads(load_tensors(path)[1]["card"])["test_accuracy"][attribute])
 

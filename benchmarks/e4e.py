@@ -23,7 +23,6 @@ from inversions import Bench
 from tables import markdown_table, provenance, write_report
 from torch import Tensor
 
-from latentopt.contact_sheet import contact_sheet
 from latentopt.editing.direction import Direction
 from latentopt.editing.files import find_directions
 from latentopt.encoders.encoder import Encoder
@@ -31,7 +30,8 @@ from latentopt.encoders.files import load_encoder
 from latentopt.evaluation.distribution import frechet_distance
 from latentopt.evaluation.editing_consistency import editing_distances, latent_variation, lec, trimmed_lec
 from latentopt.evaluation.sliced_wasserstein import picture_swd
-from latentopt.generators.cloud import sample_w
+from latentopt.pictures.contact_sheet import contact_sheet
+from latentopt.statistics.sampling import sample_w
 from latentopt.types import GeneratorInputs
 
 CONFIGURATIONS = "ABCD"

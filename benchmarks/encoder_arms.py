@@ -18,13 +18,13 @@ from inversions import CACHE, Bench
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from latentopt.commands.progress import Progress
 from latentopt.data.portraits import TEST_SEEDS
-from latentopt.distortion import metrics
-from latentopt.images import to_uint8
-from latentopt.progress import Progress
-from latentopt.recipe import Recipe
-from latentopt.run import Run, image_seed
-from latentopt.storage import load_tensors, save_tensors
+from latentopt.files.storage import load_tensors, save_tensors
+from latentopt.inverting.batch import Batch, image_seed
+from latentopt.pictures.images import to_uint8
+from latentopt.recipe.recipe import Recipe
+from latentopt.results.distortion import metrics
 from latentopt.terms.perceptual import Perceptual
 from latentopt.types import GeneratorInputs, View
 
@@ -115,7 +115,7 @@ def following(recipe: Recipe, places: Sequence[int]) -> Work:
     def work(bench: Bench, group: range) -> tuple[dict, Tensor]:
         target = targets(bench, group)
         keys = tuple(str(TEST_SEEDS[i]) for i in group)
-        run = Run(bench.generator, recipe, target, keys, tuple(image_seed(0, key) for key in keys))
+        run = Batch(bench.generator, recipe, target, keys, tuple(image_seed(0, key) for key in keys))
         points, images, spent, began = {}, target, 0.0, time.process_time()
         for _, record in run.steps():
             spent += time.process_time() - began

@@ -19,11 +19,11 @@ from encoder_arms import MEASURES, Found, encoding, following, work_through
 from inversions import Bench
 from tables import markdown_table, provenance, write_report
 
-from latentopt.contact_sheet import contact_sheet
 from latentopt.encoders.files import load_encoder
 from latentopt.generators.stylegan2 import StyleGAN2
 from latentopt.initializers.linear import Linear
-from latentopt.recipe import Recipe
+from latentopt.pictures.contact_sheet import contact_sheet
+from latentopt.recipe.recipe import Recipe
 
 ENCODERS = ("psp", "e4e", "restyle-psp", "restyle-e4e")
 STARTS = ("mean", "linear", *ENCODERS)

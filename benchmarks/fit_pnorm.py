@@ -20,9 +20,9 @@ from tables import machine, markdown_table, provenance, write_report
 
 from latentopt.commands.fit_pnorm import Count
 from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from latentopt.moments import Moments
-from latentopt.pnorm import w_to_p
-from latentopt.pnorm_fit import BATCH, PNormFit, draw_codes
+from latentopt.statistics.moments import Moments
+from latentopt.statistics.pnorm import w_to_p
+from latentopt.statistics.pnorm_fit import BATCH, PNormFit, draw_codes
 
 SIZES = ((128, 4), (512, 8))  # w_dim and mapping layers: the bundled generator, StyleGAN2
 

@@ -34,13 +34,13 @@ from latentopt.data.portraits import TEST_SEEDS
 from latentopt.editing.files import find_directions
 from latentopt.evaluation.framework import evaluate
 from latentopt.evaluation.subject import Amounts
-from latentopt.events import Finished
-from latentopt.generators.cloud import sample_w
-from latentopt.inversion import Inversion
-from latentopt.inverter import Inverter
-from latentopt.items import tensor_items
-from latentopt.recipe import Recipe
-from latentopt.storage import write_text
+from latentopt.files.storage import write_text
+from latentopt.inverting.events import Finished
+from latentopt.inverting.inverter import Inverter
+from latentopt.inverting.items import tensor_items
+from latentopt.recipe.recipe import Recipe
+from latentopt.results.inversion import Inversion
+from latentopt.statistics.sampling import sample_w
 from latentopt.types import GeneratorInputs
 
 FOLDER = Path("work/benchmarks/framework")
@@ -81,7 +81,7 @@ def recipes(bench: Bench, steps: int, ablation_steps: int, lr: float) -> dict[st
 def inverted(bench: Bench, name: str, recipe: Recipe) -> list[Inversion]:
     """All portraits by one recipe."""
     names = [str(seed) for seed in TEST_SEEDS[: bench.n]]
-    inverter = Inverter(bench.generator, recipe, 0, folder_of(name), corruption=0)
+    inverter = Inverter(bench.generator, recipe, 0, folder_of(name))
     events = inverter.invert(tensor_items(bench.targets, names, None))
     found = {event.inversion.name: event.inversion for event in events if isinstance(event, Finished)}
     return [found[name] for name in names]

@@ -21,12 +21,12 @@ from tables import markdown_table, provenance, write_report
 from torch import Tensor
 from tuning_sigma import draw_deltas
 
+from latentopt.checkpoints.networks import load_generator
 from latentopt.editing.interfacegan import fit_hyperplane
-from latentopt.evaluation.judge import Judge, load_judge
-from latentopt.generators.checkpoints import load_generator
-from latentopt.generators.cloud import sample_w
+from latentopt.judge.network import Judge, load_judge
 from latentopt.protocols import Generator
-from latentopt.sigma import Sigma, find_sigma
+from latentopt.statistics.sampling import sample_w
+from latentopt.statistics.sigma import Sigma, find_sigma
 from latentopt.types import GeneratorInputs
 
 PAPER = {"glasses": (99.8, 99.9), "smile": (99.5, 99.8)}  # of the attributes that both have; means are over all five

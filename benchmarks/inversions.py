@@ -18,22 +18,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from latentopt.checkpoints.networks import load_generator
+from latentopt.commands.progress import Progress
 from latentopt.data.portraits import TEST_SEEDS, portraits
 from latentopt.devices import choose_device
-from latentopt.distortion import metrics
-from latentopt.evaluation.judge import Judge, load_judge
-from latentopt.generators.checkpoints import load_generator
+from latentopt.files.storage import load_tensors, save_tensors
+from latentopt.files.versions import package_version
 from latentopt.generators.stylegan2 import StyleGAN2
-from latentopt.images import to_uint8
-from latentopt.pnorm import PNorm, find_stats
-from latentopt.progress import Progress
-from latentopt.recipe import Recipe
-from latentopt.run import Run, image_seed
-from latentopt.storage import load_tensors, save_tensors
+from latentopt.inverting.batch import Batch, image_seed
+from latentopt.judge.network import Judge, load_judge
+from latentopt.perceptual.network import weights_path
+from latentopt.pictures.images import to_uint8
+from latentopt.recipe.recipe import Recipe
+from latentopt.results.distortion import metrics
+from latentopt.statistics.pnorm import PNorm, find_stats
 from latentopt.terms.perceptual import Perceptual
-from latentopt.terms.perceptual_net import weights_path
 from latentopt.types import GeneratorInputs, View
-from latentopt.version import package_version
 
 CACHE = Path("work/benchmarks")
 CURVE_POINTS = 101
@@ -134,7 +134,7 @@ class Bench:
     def _work(self, method: Method, group: range, progress: Progress) -> None:
         target = self.targets[group.start : group.stop]
         keys = tuple(str(TEST_SEEDS[i]) for i in group)
-        run = Run(self.generator, method.recipe, target, keys, tuple(image_seed(0, key) for key in keys))
+        run = Batch(self.generator, method.recipe, target, keys, tuple(image_seed(0, key) for key in keys))
         for _ in run.steps():
             progress.advance(1, method=method.name, images=f"{group.start}-{group.stop - 1}")
         images = run.images()
@@ -143,12 +143,12 @@ class Bench:
         save_tensors(self._path(method, group), {"images": pixels}, {"record": json.dumps(record)})
 
     @torch.no_grad()
-    def _values(self, run: Run, images: Tensor, target: Tensor) -> dict[str, list[float]]:
-        inputs = GeneratorInputs(run.start.ws)
+    def _values(self, run: Batch, images: Tensor, target: Tensor) -> dict[str, list[float]]:
+        inputs = GeneratorInputs(run.inputs.ws)
         perceptual = Perceptual(self.generator, target)(View(images, target, inputs, {}, 1.0, None))
         a, b = (normalize(self.judge.features(x.clamp(-1, 1)), dim=1) for x in (images, target))
         identity = (self.judge.embed(images.clamp(-1, 1)) * self.judge.embed(target)).sum(dim=1)
-        radius = self.pnorm.whiten(run.start.ws.double().cpu()).square().mean(dim=(1, 2)).sqrt()
+        radius = self.pnorm.whiten(run.inputs.ws.double().cpu()).square().mean(dim=(1, 2)).sqrt()
         figures = metrics(images, target)
         values = {
             "psnr": figures["psnr"],
@@ -181,7 +181,7 @@ def _length(job: tuple[Method, range]) -> int:
     return sum(stage.steps + 1 for stage in job[0].recipe.stages)
 
 
-def _curves(run: Run) -> dict[str, list[list[float]]]:
+def _curves(run: Batch) -> dict[str, list[list[float]]]:
     """PSNR and perceptual distance of the best point so far at CURVE_POINTS places of the last stage, [B,T]."""
     curves: dict[str, list[list[float]]] = {"psnr": [], "perceptual": []}
     for history in run.history:

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from latentopt.data.portraits import ATTRIBUTES, NAMES, TEST_SEEDS, portraits
 from latentopt.evaluation.distribution import frechet_distance, ks_statistics, precision_recall
-from latentopt.evaluation.judge import Judge, load_judge
+from latentopt.files.storage import write_text
 from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from latentopt.storage import write_text
+from latentopt.judge.network import Judge, load_judge
 from latentopt.training.generator import GeneratorTraining
 from latentopt.types import GeneratorInputs
 
@@ -161,7 +161,7 @@ def main(
     if snapshot:
         network = snapshot_generator(snapshot).to(device)
     else:
-        from latentopt.generators.checkpoints import load_generator
+        from latentopt.checkpoints.networks import load_generator
 
         network = load_generator(generator, device=device)
     reader = load_judge(judge).to(device)

@@ -22,7 +22,7 @@ from inversions import Bench, Method, Result, with_measures
 from scipy.stats import spearmanr
 from tables import markdown_table, provenance, write_report
 
-from latentopt.recipe import Recipe
+from latentopt.recipe.recipe import Recipe
 
 PAPER_LAYERS, PAPER_W_DIM = 18, 512
 METRICS = {"SSIM": "ssim", "RMSE": "rmse", "PSNR": "psnr", "VGG": "perceptual", "LPIPS": "judge"}  # the paper's: ours

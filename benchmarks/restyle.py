@@ -21,10 +21,10 @@ from inversions import Bench
 from tables import markdown_table, provenance, write_report
 from torch import Tensor
 
-from latentopt.contact_sheet import contact_sheet
 from latentopt.encoders.encoder import Encoder
 from latentopt.encoders.files import load_encoder
 from latentopt.generators.stylegan2 import StyleGAN2
+from latentopt.pictures.contact_sheet import contact_sheet
 from latentopt.types import GeneratorInputs
 
 BASES = ("psp", "e4e")

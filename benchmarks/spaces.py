@@ -17,8 +17,8 @@ import torch
 from inversions import CURVE_POINTS, MEASURES, Bench, Method, Result, with_measures
 from tables import markdown_table, provenance, write_report
 
-from latentopt.contact_sheet import contact_sheet
-from latentopt.recipe import Recipe, with_space
+from latentopt.pictures.contact_sheet import contact_sheet
+from latentopt.recipe.recipe import Recipe, with_space
 
 PICTURES = 6
 W_PLUS_TARGET = 24.0  # dB, median

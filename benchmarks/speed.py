@@ -27,15 +27,15 @@ from tables import machine, markdown_table, provenance, write_report
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from latentopt.checkpoints.networks import load_generator
+from latentopt.commands.progress import Progress
 from latentopt.data.portraits import TEST_SEEDS, portraits
 from latentopt.devices import choose_device
 from latentopt.generators import layers
-from latentopt.generators.checkpoints import load_generator
 from latentopt.generators.ops import modulated_conv2d
 from latentopt.generators.stylegan2 import StyleGAN2
-from latentopt.progress import Progress
-from latentopt.recipe import Recipe
-from latentopt.run import Run
+from latentopt.inverting.batch import Batch
+from latentopt.recipe.recipe import Recipe
 from latentopt.terms.perceptual import Perceptual
 from latentopt.types import GeneratorInputs, View
 
@@ -115,7 +115,7 @@ def loop_steps(place: Machine, case: Case) -> Iterator[object]:
     recipe = Recipe.load(RECIPE)
     recipe = replace(recipe, stages=(replace(recipe.stages[0], steps=10**9, batch=case.batch),))
     keys = tuple(str(i) for i in range(case.batch))
-    run = Run(generator, recipe, place.targets(case.batch), keys, tuple(range(case.batch)))
+    run = Batch(generator, recipe, place.targets(case.batch), keys, tuple(range(case.batch)))
     return run.steps()
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from latentopt.manifest import versions
-from latentopt.storage import write_text
+from latentopt.files.storage import write_text
+from latentopt.results.manifest import versions
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

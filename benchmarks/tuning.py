@@ -33,7 +33,7 @@ from tuning_tables import (
 )
 from tunings import Bench, Result
 
-from latentopt.sigma import Sigma
+from latentopt.statistics.sigma import Sigma
 
 PARTS = ("table", "figures", "layers", "sigma", "generation")
 COEFFICIENTS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of Figure 3

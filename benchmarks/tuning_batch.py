@@ -14,11 +14,11 @@ import click
 import torch
 from tables import markdown_table, provenance, write_report
 
+from latentopt.checkpoints.networks import load_generator
 from latentopt.data.portraits import TEST_SEEDS, portraits
 from latentopt.devices import choose_device
-from latentopt.generators.checkpoints import load_generator
-from latentopt.recipe import Recipe
-from latentopt.run import Run, image_seed
+from latentopt.inverting.batch import Batch, image_seed
+from latentopt.recipe.recipe import Recipe
 
 IMAGES = 8
 LAYERS = ("convs:6", "all")
@@ -41,7 +41,7 @@ def main(steps: int, rounds: int, device: str, out: Path) -> None:
 
     def work(recipe: Recipe, images: range) -> tuple[torch.Tensor, float]:
         names = tuple(str(i) for i in images)
-        run = Run(generator, recipe, target[list(images)], names, tuple(image_seed(0, name) for name in names))
+        run = Batch(generator, recipe, target[list(images)], names, tuple(image_seed(0, name) for name in names))
         started = time.process_time()
         for _ in run.steps():
             pass

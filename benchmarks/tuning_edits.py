@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from latentopt.generators.cloud import sample_w, w_std
 from latentopt.protocols import Generator
+from latentopt.statistics.sampling import sample_w, w_std
 from latentopt.types import GeneratorInputs
 
 EDITS = 4

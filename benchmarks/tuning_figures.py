@@ -11,8 +11,8 @@ from tuning_measures import layer_of
 from tuning_strategies import PTI
 from tunings import Bench, Result
 
-from latentopt.contact_sheet import contact_sheet
-from latentopt.sigma import Sigma
+from latentopt.pictures.contact_sheet import contact_sheet
+from latentopt.statistics.sigma import Sigma
 
 
 def draw_edits(bench: Bench, results: dict[str, Result], row: int, path: Path) -> None:

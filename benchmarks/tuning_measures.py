@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tuning_edits import edited
 
-from latentopt.distortion import metrics
 from latentopt.evaluation.corruption import compare, extractor_name, random_shifts, shifted_features
 from latentopt.evaluation.image_metrics import ms_ssim
-from latentopt.evaluation.judge import Judge
 from latentopt.generators.stylegan2 import StyleGAN2
-from latentopt.run import Run, build_problem
-from latentopt.stage import WEIGHT_SPACES
+from latentopt.inverting.batch import Batch
+from latentopt.judge.network import Judge
+from latentopt.loop.building import build_problem
+from latentopt.recipe.stage import WEIGHT_SPACES
+from latentopt.results.distortion import metrics
 from latentopt.terms.perceptual import Perceptual
 from latentopt.types import GeneratorInputs, View
 
@@ -87,10 +88,10 @@ class Corruptions:
         return self.kept[key]
 
 
-def variables_of(run: Run) -> dict[str, list[float]]:
+def variables_of(run: Batch) -> dict[str, list[float]]:
     """How many parameters the last stage tunes an image, and the deviation of epsilon in each weight, from a finished run."""
-    problem = build_problem(run.generator, run.recipe.stages[-1], run.target, run.seeds, start=run.start)
-    variables = problem.lens.encode(run.start)
+    problem = build_problem(run.generator, run.recipe.stages[-1], run.target, run.seeds, start=run.inputs)
+    variables = problem.lens.encode(run.inputs)
     weights = {name: v for name, v in variables.items() if name.partition("/")[0] in WEIGHT_SPACES}
     found = {"parameters": [float(sum(v[0].numel() for v in weights.values()))] * len(run.keys)}
     for name, v in weights.items():

@@ -62,10 +62,11 @@ def main(network: str, recipe: str, steps: int, device: str) -> None:
     """Print the peak in bytes."""
     from dataclasses import replace
 
+    from latentopt.checkpoints.networks import load_generator
     from latentopt.devices import choose_device
-    from latentopt.generators.checkpoints import load_generator
-    from latentopt.recipe import Recipe
-    from latentopt.run import Run, build_problem
+    from latentopt.inverting.batch import Batch
+    from latentopt.loop.building import build_problem
+    from latentopt.recipe.recipe import Recipe
     from latentopt.types import GeneratorInputs
 
     generator = load_generator(network, device=choose_device(device))
@@ -76,7 +77,7 @@ def main(network: str, recipe: str, steps: int, device: str) -> None:
         target = generator.synthesis(start).clamp(-1, 1)
         kept = build_problem(generator, asked.stages[0], target, (0,), start=start)  # loads the terms' networks
     before = _now(generator.device)
-    for _ in Run(generator, asked, target, ("one",), (0,), start=start).steps():
+    for _ in Batch(generator, asked, target, ("one",), (0,), inputs=start).steps():
         pass
     peak = _peak(generator.device)
     del kept

@@ -11,10 +11,10 @@ from tuning_strategies import BASE, WRANGAN
 from tunings import Bench, Result
 
 from latentopt.data.portraits import TEST_SEEDS, portraits
-from latentopt.generators.cloud import sample_w
 from latentopt.generators.stylegan2 import StyleGAN2
-from latentopt.parameterizations.tunable import choose_weights
-from latentopt.sigma import Sigma
+from latentopt.generators.tunable import choose_weights
+from latentopt.statistics.sampling import sample_w
+from latentopt.statistics.sigma import Sigma
 from latentopt.types import GeneratorInputs
 
 SMALL = 1e-3  # table 6

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latentopt.errors import LatentoptError
-from latentopt.recipe import Recipe
-from latentopt.stage import WEIGHT_SPACES
+from latentopt.recipe.recipe import Recipe
+from latentopt.recipe.stage import WEIGHT_SPACES
 
 BASE, WRANGAN = "base", "wrangan"  # the networks
 PIVOT, SIMPLE, PTI, LOW_RANK = "pivot", "simple weight tune", "PTI", "low rank"

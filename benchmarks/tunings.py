@@ -21,24 +21,24 @@ from tuning_edits import edits_of
 from tuning_measures import Corruptions, distortion, pictures_of, variables_of
 from tuning_strategies import BASE, WRANGAN, Strategy
 
+from latentopt.checkpoints.networks import load_generator
+from latentopt.commands.progress import Progress
 from latentopt.data.portraits import TEST_SEEDS, portraits
 from latentopt.devices import choose_device
 from latentopt.errors import CheckpointError, LatentoptError
 from latentopt.evaluation.corruption import extractor_name
-from latentopt.evaluation.judge import Judge, load_judge
-from latentopt.generators.checkpoints import load_generator
+from latentopt.files.storage import load_tensors, save_tensors
+from latentopt.files.versions import package_version
 from latentopt.generators.stylegan2 import StyleGAN2
-from latentopt.images import read_image, to_uint8
-from latentopt.progress import Progress
-from latentopt.recipe import Recipe
-from latentopt.recipe_files import recipe_files
-from latentopt.run import Run, image_seed
-from latentopt.sigma import Sigma, find_sigma
-from latentopt.sigma_fit import fit_sigma
-from latentopt.storage import load_tensors, save_tensors
-from latentopt.terms.perceptual_net import weights_path
+from latentopt.inverting.batch import Batch, image_seed
+from latentopt.judge.network import Judge, load_judge
+from latentopt.perceptual.network import weights_path
+from latentopt.pictures.images import read_image, to_uint8
+from latentopt.recipe.files import recipe_files
+from latentopt.recipe.recipe import Recipe
+from latentopt.statistics.sigma import Sigma, find_sigma
+from latentopt.statistics.sigma_fit import fit_sigma
 from latentopt.types import GeneratorInputs
-from latentopt.version import package_version
 
 OUTSIDE = ("out-cat", "out-flower", "out-house", "out-temple")  # bundled samples that are no portraits
 
@@ -189,17 +189,17 @@ class Bench:
                 for _ in run.steps():
                     progress.advance(1, images=_span(group))
             _check(run)
-            ws = run.start.ws.contiguous()
+            ws = run.inputs.ws.contiguous()
             tensors = {"ws": ws, "edits": torch.stack([edits_of(generator, one) for one in ws.split(1)])}
             save_tensors(path, tensors, {"seconds": json.dumps(_seconds(run))})
         tensors, metadata = load_tensors(path)
         ws, edits = (tensors[name].to(generator.device, copy=True) for name in ("ws", "edits"))
         return ws, edits, json.loads(metadata["seconds"])
 
-    def _start(self, generator: StyleGAN2, recipe: Recipe, group: range, start: GeneratorInputs | None) -> Run:
+    def _start(self, generator: StyleGAN2, recipe: Recipe, group: range, start: GeneratorInputs | None) -> Batch:
         keys = tuple(self.names[i] for i in group)
         seeds = tuple(image_seed(0, key) for key in keys)
-        return Run(generator, recipe, self.targets[group.start : group.stop], keys, seeds, start=start)
+        return Batch(generator, recipe, self.targets[group.start : group.stop], keys, seeds, inputs=start)
 
     def _work(self, strategy: Strategy, group: range, progress: Progress) -> None:
         generator = self.networks[strategy.network]
@@ -210,7 +210,7 @@ class Bench:
             for _ in run.steps():
                 progress.advance(len(group), strategy=strategy.name, images=_span(group))
             _check(run)
-            inputs = run.start.detach()
+            inputs = run.inputs.detach()
             extra = {"seconds": _seconds(run), **variables_of(run)}
         extra["pivot seconds"] = pivot_seconds
         target = self.targets[group.start : group.stop]
@@ -228,13 +228,13 @@ def _levels(images: Tensor) -> Tensor:
     return torch.from_numpy(to_uint8(images)).movedim(-1, -3).contiguous()
 
 
-def _check(run: Run) -> None:
+def _check(run: Batch) -> None:
     failed = [f"{key}: {text}" for key, text in zip(run.keys, run.status, strict=True) if text.startswith("failed")]
     if failed:
         raise LatentoptError("; ".join(failed))
 
 
-def _seconds(run: Run) -> list[float]:
+def _seconds(run: Batch) -> list[float]:
     return [sum(entry["seconds"] for entry in history) for history in run.history]
 
 

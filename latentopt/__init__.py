@@ -5,17 +5,17 @@ from __future__ import annotations
 import importlib
 
 EXPORTS = {
-    "load_generator": "latentopt.generators.checkpoints",
-    "load_discriminator": "latentopt.generators.checkpoints",
-    "save_generator": "latentopt.generators.checkpoints",
+    "load_generator": "latentopt.checkpoints.networks",
+    "load_discriminator": "latentopt.checkpoints.networks",
+    "save_generator": "latentopt.checkpoints.networks",
     "invert": "latentopt.api",
     "tune": "latentopt.api",
-    "Delta": "latentopt.delta",
-    "Inversion": "latentopt.inversion",
-    "Recipe": "latentopt.recipe",
+    "Delta": "latentopt.checkpoints.delta",
+    "Inversion": "latentopt.results.inversion",
+    "Recipe": "latentopt.recipe.recipe",
     "GeneratorInputs": "latentopt.types",
-    "PNorm": "latentopt.pnorm",
-    "read_image": "latentopt.images",
+    "PNorm": "latentopt.statistics.pnorm",
+    "read_image": "latentopt.pictures.images",
 }
 __all__ = list(EXPORTS)
 

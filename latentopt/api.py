@@ -10,22 +10,23 @@ from pathlib import Path
 from torch import Tensor
 
 from latentopt.errors import InversionFailed, UsageError
-from latentopt.images import find_images, read_image
-from latentopt.inversion import Inversion
-from latentopt.inverter import Event, Failed, Finished, Inverter
-from latentopt.items import Item, Unread, tensor_items
-from latentopt.outputs import check_outdir, locked
-from latentopt.protocols import Generator
-from latentopt.recipe import Recipe
-from latentopt.tuning import (
+from latentopt.evaluation.corruption import change_by
+from latentopt.files.outputs import check_outdir, locked
+from latentopt.inverting.events import Event, Failed, Finished
+from latentopt.inverting.inverter import Inverter
+from latentopt.inverting.items import Item, Unread, tensor_items
+from latentopt.inverting.tuning import (
     common_recipe,
     find_results,
     inversion_item,
     recipe_of,
-    sharing,
     tuning_items,
     tuning_recipe,
 )
+from latentopt.pictures.images import find_images, read_image
+from latentopt.protocols import Generator
+from latentopt.recipe.recipe import Recipe
+from latentopt.results.inversion import Inversion
 
 
 def invert(
@@ -87,9 +88,9 @@ def tune(
             inversion.check_generator(generator)
         earlier, items = recipe_of(results), [inversion_item(inversion) for inversion in results]
     recipe = tuning_recipe(method, earlier)
-    recipe = sharing(recipe, len(items)) if shared else recipe
+    recipe = recipe.sharing(len(items)) if shared else recipe
     folder = None if out is None else Path(out)
-    return _work(Inverter(generator, recipe, seed, folder, corruption=corruption), items, on_event)
+    return _work(Inverter(generator, recipe, seed, folder, change=change_by(corruption)), items, on_event)
 
 
 def _work(

@@ -3,6 +3,7 @@
     Initializer       target            -> GeneratorInputs
     Parameterization  GeneratorInputs  <-> variables
     Generator         GeneratorInputs   -> image
+    Operator          image             -> measurement
     Term              view              -> [B]
 
 Plug-ins hold constants; what changes is in the loop's State. Their constructors take the generator (and the target where
@@ -12,8 +13,8 @@ they need it), then keyword-only options: those options are the keys of their ta
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence, Set
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,14 +24,24 @@ from latentopt.types import GeneratorInputs, Variables, View
 
 @runtime_checkable
 class Generator(Protocol):
-    """A pretrained generator. `name` is for people; `fingerprint` identifies the weights; `card` tells of the training."""
+    """A pretrained generator of any family: all that the rest of latentopt may ask of one.
 
+    name: for people; source: what `--network` takes to load it; card: what is known about the training; notes: what the
+    file lacked, and what was put in its place.
+    """
+
+    family: str  # such as "StyleGAN2"
     name: str
-    source: str  # what `--network` takes to load it
+    source: str
     card: dict[str, object]
+    notes: tuple[str, ...]
 
     @property
-    def resolution(self) -> tuple[int, int]: ...
+    def resolution(self) -> tuple[int, int]:
+        """Height and width of the image."""
+
+    @property
+    def img_channels(self) -> int: ...
     @property
     def num_ws(self) -> int: ...
     @property
@@ -38,43 +49,131 @@ class Generator(Protocol):
     @property
     def z_dim(self) -> int: ...
     @property
-    def c_dim(self) -> int: ...
+    def c_dim(self) -> int:
+        """Number of labels; 0 for a generator without."""
+
     @property
-    def w_avg(self) -> Tensor: ...
+    def w_avg(self) -> Tensor:
+        """The mean of w, [C]."""
+
     @property
     def device(self) -> torch.device: ...
     @property
-    def noise_shapes(self) -> dict[str, tuple[int, int]]: ...
+    def precision(self) -> torch.dtype:
+        """The type that most of the synthesis runs in."""
+
     @property
-    def noise_const(self) -> dict[str, Tensor]: ...
+    def architecture(self) -> dict[str, object]:
+        """What `latentopt info` tells of this family's configuration, plain data."""
+
     @property
-    def tunable(self) -> dict[str, tuple[int, ...]]: ...
+    def fingerprint(self) -> str:
+        """Identifies the weights, whatever the file format and the device."""
+
     @property
-    def fingerprint(self) -> str: ...
+    def noise_shapes(self) -> dict[str, tuple[int, int]]:
+        """{layer: size of its noise map}, from coarse to fine; empty for a family without noise."""
+
+    @property
+    def noise_const(self) -> dict[str, Tensor]:
+        """{layer: [1,1,h,w]}, the noise maps stored with the weights."""
+
+    @property
+    def layers(self) -> dict[str, int]:
+        """The modulated layers, those that `styles` may replace, from coarse to fine, each with its row of ws."""
+
+    @property
+    def activations(self) -> dict[str, int]:
+        """What `features` captures and `residuals` are added to, from coarse to fine, each with the last row of ws in it."""
+
+    @property
+    def convolutions(self) -> dict[str, str]:
+        """{layer: name in `tunable` of its weight} of the convolutions, to colours not among them, from coarse to fine."""
+
+    @property
+    def tunable(self) -> dict[str, tuple[int, ...]]:
+        """{weight: shape} of all that `GeneratorInputs.deltas` may change."""
+
+    def row_of(self, name: str) -> int | None:
+        """The row of ws that drives a layer, an activation or one of their weights; None for a name of another kind."""
+
+    def weight(self, name: str) -> Tensor:
+        """A tunable weight as it is."""
+
+    def affine(self, layer: str) -> Tensor:
+        """The matrix [I,C] that makes a modulated layer's style of w, learning-rate gains left out."""
 
     def mapping(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """[B,Z] -> w [B,C]."""
+        """z [B,Z], labels c [B,K] -> w [B,C]."""
+
+    def inverse_mapping(self, w: Tensor, c: Tensor | None = None) -> Tensor:
+        """w [B,C] -> the z [B,Z], up to its length, that is mapped to it: exact for a w that `mapping` made."""
 
     def broadcast(self, w: Tensor) -> Tensor:
-        """[B,C] -> ws [B,L,C]."""
+        """One w for every layer: [B,C] -> ws [B,L,C]."""
 
-    def synthesis(self, inputs: GeneratorInputs, noise_mode: str = "const") -> Tensor:
-        """-> image [B,3,H,W], not clamped."""
+    def truncate(self, w: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
+        """`w_avg + psi (w - w_avg)` in the first `cutoff` rows (all by default): [B,C] -> ws [B,L,C]."""
+
+    def synthesis(
+        self, inputs: GeneratorInputs, noise_mode: str = "const", rng: torch.Generator | None = None
+    ) -> Tensor:
+        """-> image [B,img_channels,H,W], nominally in [-1,1], not clamped. `rng` draws the noise of noise_mode "random".
+
+        Raises UsageError for inputs that this family cannot draw.
+        """
+
+    def styles(self, inputs: GeneratorInputs) -> dict[str, Tensor]:
+        """{layer: [B,I] or [B,O,I]}: the styles that `inputs` are drawn with."""
 
     def features(
         self, inputs: GeneratorInputs, capture: Sequence[str], noise_mode: str = "const"
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """-> image and the named activations."""
+        """-> image and the named activations [B,c,h,w]."""
+
+    def set_precision(self, dtype: torch.dtype | None) -> Self:
+        """Run what allows it in `dtype`; None is float32 throughout."""
+
+    def set_memory_format(self, memory_format: torch.memory_format) -> Self:
+        """Lay out activations and weights as `torch.channels_last` or `torch.contiguous_format`."""
+
+    def compile(self) -> object:
+        """Compile the synthesis with torch.compile, from its first call on."""
+
+    def in_float32(self) -> Self:
+        """This generator, or a copy of it that runs in float32 throughout."""
+
+    def with_weights(self, added: Mapping[str, Tensor]) -> Self:
+        """A float32 copy with `added` {weight: [*shape]} on top of its weights; it has a fingerprint of its own."""
 
 
-class Parameterization(ABC):
+class Plugin:
+    """What every plug-in may declare, as literals in its class body: the recipe layer reads them from the source text,
+    without importing it.
+
+    owns      the fields of GeneratorInputs that a space writes; two that own the same field are not joined
+    reads     {option: kind of file}: the option names a file that is read. Left out, the file of that kind that belongs to
+              the generator is looked for (`latentopt.registry.FILES` has the kinds); results depend on its contents
+    reads_if  {option: other options}: that file is read only where one of these is not at its default
+    shares    the option that makes all images share the variables
+    rank      the option that bounds the rank of what a space adds to a weight
+    recipe    the recipe that goes with the space where only the space is named
+    """
+
+    owns: Set[str] = frozenset()
+    reads: ClassVar[Mapping[str, str]] = {}
+    reads_if: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    shares: ClassVar[str] = ""
+    rank: ClassVar[str] = ""
+    recipe: ClassVar[str] = ""
+
+
+class Parameterization(Plugin, ABC):
     """A lens on GeneratorInputs: reads free variables out of them and writes them back.
 
     Laws: decode(encode(x), x) is idempotent, and exact where the space can represent x; fields that are not in `owns`
     come back as the same objects; `project_` is idempotent; everything commutes with picking images out of the batch.
     """
-
-    owns: frozenset[str] = frozenset({"ws"})
 
     @abstractmethod
     def encode(self, inputs: GeneratorInputs) -> Variables:
@@ -84,7 +183,7 @@ class Parameterization(ABC):
     def decode(self, variables: Variables, inputs: GeneratorInputs) -> GeneratorInputs:
         """`inputs` with the owned fields replaced by what `variables` say. Differentiable."""
 
-    def project_(self, variables: Variables) -> None:  # noqa: B027
+    def project_(self, variables: Variables) -> None:
         """Pull the variables back, in place, into what the space allows; called after every step."""
 
     def penalty(self, variables: Variables) -> Tensor | None:
@@ -92,7 +191,7 @@ class Parameterization(ABC):
         return None
 
 
-class Initializer(ABC):
+class Initializer(Plugin, ABC):
     """Where an optimisation starts."""
 
     @abstractmethod
@@ -100,7 +199,7 @@ class Initializer(ABC):
         """target [B,3,H,W]; one seed an image, so that a start does not depend on its companions."""
 
 
-class Term(ABC):
+class Term(Plugin, ABC):
     """One piece of the loss. What depends on the target alone is computed once, in the constructor.
 
     `network` names the network that a term measures with, and its weights: it goes into the result's record.
@@ -112,6 +211,16 @@ class Term(ABC):
     def __call__(self, view: View) -> Tensor:
         """[B], the unweighted value for each image."""
 
+    @abstractmethod
     def index(self, rows: Tensor) -> Term:
-        """The same term for the images in `rows` (its target-side tensors picked)."""
-        return self
+        """The same term for the images in `rows`: whatever it holds of the targets is picked. A term that holds nothing of
+        them returns itself.
+        """
+
+
+class Operator(Plugin, ABC):
+    """What is measured of an image: terms compare the operator of the drawn image with the operator of the target."""
+
+    @abstractmethod
+    def __call__(self, image: Tensor) -> Tensor:
+        """image [B,3,H,W] -> measurement [B,3,h,w]; differentiable, each image by itself."""

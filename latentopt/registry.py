@@ -1,31 +1,24 @@
 """The plug-ins by name, imported when first used, so that a recipe can be checked without importing torch.
 
-The options of a plug-in are the keyword-only arguments of its constructor; they are read from the source text.
+A plug-in says of itself, in its source text, what the recipe layer must know: its options are the keyword-only arguments
+of its constructor, and what it writes, reads and shares are class literals (`Declared`). Other packages bring plug-ins of
+their own by entry points of the group `latentopt.plugins` (docs/extending.md).
 """
 
 from __future__ import annotations
 
-import ast
 import difflib
 import importlib
-import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from latentopt.declarations import Declared, Option, declared, options_of
 from latentopt.errors import UsageError
 
-
-@dataclass(frozen=True)
-class Option:
-    """One key of a plug-in's table: the type as written in its constructor, and the default."""
-
-    type: str
-    default: Any
-    required: bool
-
+GROUP = "latentopt.plugins"  # entry points, named `kind.name` (space.tilted), whose values are `module:Class`
 
 TYPES: dict[str, tuple[type, ...]] = {
     "float": (float, int),
@@ -46,9 +39,29 @@ def nearest(word: str, known: Mapping[str, Any] | list[str]) -> str:
 
 def check_type(value: object, annotation: str, place: str) -> None:
     """Raise UsageError, naming `place`, unless `value` is of the annotated type, such as `float | None`."""
-    allowed = tuple(t for part in annotation.split("|") for t in TYPES[part.strip().split("[")[0]])
+    names = [part.strip().split("[")[0] for part in annotation.split("|")]
+    if unknown := [name for name in names if name not in TYPES]:
+        raise UsageError(f"{place}: its type {annotation!r} is none that TOML has ({', '.join(unknown)})")
+    allowed = tuple(t for name in names for t in TYPES[name])
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
         raise UsageError(f"{place} must be {annotation}, not {value!r}")
+
+
+@cache
+def brought(kind: str) -> Mapping[str, EntryPoint]:
+    """The entry points of other packages for plug-ins of a kind, by the plug-in's name.
+
+    Raises UsageError where two packages bring one name.
+    """
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=GROUP):
+        of, _, name = point.name.partition(".")
+        if of != kind or not name:
+            continue
+        if name in found and found[name].value != point.value:
+            raise UsageError(f"two packages bring a {kind} {name!r}: {found[name].value} and {point.value}; remove one")
+        found[name] = point
+    return found
 
 
 @dataclass
@@ -56,24 +69,45 @@ class Registry:
     """Plug-ins of one kind: name -> `module:Class`, with aliases."""
 
     kind: str
-    targets: dict[str, str] = field(default_factory=dict)
+    own: dict[str, str] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
 
     def register(self, name: str, target: str, *aliases: str) -> None:
         """Add a plug-in; `target` is `module:Class`. A later registration of the same name replaces the earlier one."""
-        self.targets[name] = target
+        self.own[name] = target
         self.aliases.update(dict.fromkeys(aliases, name))
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """Ours and those of other packages. Raises UsageError for a name that we have and another package brings too."""
+        others = {name: point.value for name, point in brought(self.kind).items()}
+        if taken := sorted(self.own.keys() & others.keys()):
+            raise UsageError(
+                f"{others[taken[0]]}: latentopt has a {self.kind} {taken[0]!r} already; give it another name"
+            )
+        return self.own | others
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.targets)
 
     def resolve(self, name: str) -> str:
         """The registered name of `name` or its alias. Raises UsageError with the nearest name."""
         name = self.aliases.get(name, name)
-        if name not in self.targets:
+        if name not in self.own and name not in self.targets:
             raise UsageError(f"unknown {self.kind} {name!r}{nearest(name, self.targets)}")
         return name
 
+    def target(self, name: str) -> str:
+        name = self.resolve(name)
+        return self.own[name] if name in self.own else self.targets[name]
+
     def options(self, name: str) -> dict[str, Option]:
         """The options of a plug-in, without importing it."""
-        return _constructor_options(self.targets[self.resolve(name)])
+        return options_of(self.target(name))
+
+    def declared(self, name: str) -> Declared:
+        """What a plug-in says of itself, without importing it."""
+        return declared(self.target(name))
 
     def check(self, name: str, options: Mapping[str, Any], place: str) -> None:
         """Raise UsageError for an unknown name, key or a wrong type, naming `place` and the nearest valid word."""
@@ -86,38 +120,18 @@ class Registry:
         if missing:
             raise UsageError(f"{place}: {self.kind} {name!r} needs {', '.join(missing)}")
 
+    def load(self, name: str) -> Any:
+        """Import a plug-in's class or function."""
+        target = self.target(name)
+        module, _, attribute = target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise UsageError(f"{self.kind} {name!r}: {target} cannot be imported: {error}") from error
+
     def create(self, name: str, *arguments: object, **options: object) -> Any:
         """Import and construct a plug-in."""
-        module, _, attribute = self.targets[self.resolve(name)].partition(":")
-        return getattr(importlib.import_module(module), attribute)(*arguments, **options)
-
-
-@cache
-def _constructor_options(target: str) -> dict[str, Option]:
-    module, _, attribute = target.partition(":")
-    spec = importlib.util.find_spec(module)
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    return _read_options({node.name: node for node in tree.body if hasattr(node, "name")}, attribute)
-
-
-def _read_options(definitions: Mapping[str, ast.AST], name: str) -> dict[str, Option]:
-    """The keyword-only arguments of a function, or of a class's constructor, its own or inherited in the same module."""
-    definition = definitions.get(name)
-    if isinstance(definition, ast.ClassDef):
-        constructors = [n for n in definition.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
-        bases = [base.id for base in definition.bases if isinstance(base, ast.Name)]
-        if not constructors:
-            return _read_options(definitions, bases[0]) if bases else {}
-        definition = constructors[0]
-    if definition is None:
-        return {}
-    pairs = zip(definition.args.kwonlyargs, definition.args.kw_defaults, strict=True)
-    return {arg.arg: _option(arg, default) for arg, default in pairs}
-
-
-def _option(argument: ast.arg, default: ast.expr | None) -> Option:
-    value = None if default is None else ast.literal_eval(default)
-    return Option(ast.unparse(argument.annotation), value, default is None)
+        return self.load(name)(*arguments, **options)
 
 
 PARAMETERIZATIONS = Registry(
@@ -157,20 +171,52 @@ INITIALIZERS = Registry(
         "file": "latentopt.initializers.simple:File",
         "linear": "latentopt.initializers.linear:Linear",
         "encoder": "latentopt.initializers.encoder:EncoderStart",
-        "psp": "latentopt.initializers.encoder:psp",
-        "e4e": "latentopt.initializers.encoder:e4e",
-        "restyle-psp": "latentopt.initializers.encoder:restyle_psp",
-        "restyle-e4e": "latentopt.initializers.encoder:restyle_e4e",
+        "psp": "latentopt.initializers.encoder:PSP",
+        "e4e": "latentopt.initializers.encoder:E4E",
+        "restyle-psp": "latentopt.initializers.encoder:RestylePSP",
+        "restyle-e4e": "latentopt.initializers.encoder:RestyleE4E",
     },
     {"pmean": "p-mean", "w_avg": "mean"},
+)
+OPERATORS = Registry(
+    "operator",
+    {
+        "identity": "latentopt.operators.identity:Identity",
+        "down": "latentopt.operators.down:Down",
+    },
 )
 OPTIMIZERS = Registry(
     "optimizer",
     {
-        "adam": "latentopt.optimizers:adam",
-        "adamw": "latentopt.optimizers:adamw",
-        "nadam": "latentopt.optimizers:nadam",
-        "radam": "latentopt.optimizers:radam",
-        "sgd": "latentopt.optimizers:sgd",
+        "adam": "latentopt.loop.optimizers:adam",
+        "adamw": "latentopt.loop.optimizers:adamw",
+        "nadam": "latentopt.loop.optimizers:nadam",
+        "radam": "latentopt.loop.optimizers:radam",
+        "sgd": "latentopt.loop.optimizers:sgd",
     },
+)
+SCHEDULES = Registry(
+    "schedule",
+    {
+        "constant": "latentopt.loop.schedules:Constant",
+        "karras": "latentopt.loop.schedules:Karras",
+        "cosine": "latentopt.loop.schedules:Cosine",
+    },
+)
+FILES = Registry(  # what a plug-in may read: finders (generator, named) -> list of paths
+    "kind of file",
+    {
+        "file": "latentopt.statistics.at_hand:named_file",
+        "inputs": "latentopt.statistics.at_hand:saved_inputs",
+        "p-norm": "latentopt.statistics.at_hand:pnorm_file",
+        "sigma": "latentopt.statistics.at_hand:sigma_file",
+        "linear prior": "latentopt.statistics.at_hand:prior_file",
+        "encoder": "latentopt.encoders.files:encoder_file",
+        "bootstrap encoder": "latentopt.encoders.files:bootstrap_file",
+        "generator": "latentopt.encoders.files:generator_file",
+    },
+)
+FAMILIES = Registry(
+    "generator family",
+    {"stylegan2": "latentopt.generators.stylegan2:StyleGAN2"},
 )

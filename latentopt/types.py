@@ -21,16 +21,23 @@ LayerTensors = Mapping[str, Tensor]
 class GeneratorInputs:
     """Everything a generator needs to draw images, changed weights included.
 
-    ws        [B,L,C]                           one style vector per layer
-    noise     {layer: [B or 1,1,h,w]} or None   explicit noise maps; other layers follow the noise mode
-    deltas    {weight: [B or 1,*shape]} or None added to the generator's weights; 1 = one delta for all images
-    features  {layer: [B,c,h,w]} or None        replace that layer's output
+    ws         [B,L,C]                             one style vector per layer
+    noise      {layer: [B or 1,1,h,w]} or None     explicit noise maps; other layers follow the noise mode
+    deltas     {weight: [B or 1,*shape]} or None   added to the generator's weights; 1 = one delta for all images
+    styles     {layer: [B,I] or [B,O,I]} or None   in place of the layer's affine output; [B,O,I]: one style a filter
+    residuals  {activation: [B,c,h,w]} or None     added to a layer's or a block's output; zero means untouched
+    transform  [B,3,3] or None                     where the input grid lies (StyleGAN3 alone has one)
+
+    Files written before residuals were added held whole outputs (`features`). They are read as residuals under the name
+    `=activation` (REPLACES), which still replaces the output: such a result is drawn as it was.
     """
 
     ws: Tensor
     noise: LayerTensors | None = None
     deltas: LayerTensors | None = None
-    features: LayerTensors | None = None
+    styles: LayerTensors | None = None
+    residuals: LayerTensors | None = None
+    transform: Tensor | None = None
 
     def __len__(self) -> int:
         return self.ws.shape[0]
@@ -40,11 +47,16 @@ class GeneratorInputs:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> GeneratorInputs:
         """`function` on every tensor."""
-        ws, groups = self.ws, {}
-        for name in GROUPS:
-            group = getattr(self, name)
-            groups[name] = None if group is None else {key: function(value) for key, value in group.items()}
-        return GeneratorInputs(function(ws), **groups)
+        groups = {
+            name: None if group is None else {k: function(v) for k, v in group.items()} for name, group in self.groups
+        }
+        transform = None if self.transform is None else function(self.transform)
+        return GeneratorInputs(function(self.ws), **groups, transform=transform)
+
+    @property
+    def groups(self) -> list[tuple[str, LayerTensors | None]]:
+        """The fields that hold several tensors by name, with their names."""
+        return [(name, getattr(self, name)) for name in GROUPS]
 
     def index(self, rows: Tensor | Sequence[int]) -> GeneratorInputs:
         """The images in `rows`; entries shared by all images (first dimension 1) stay shared."""
@@ -52,6 +64,15 @@ class GeneratorInputs:
         if len(self) == 1:
             return self.map(lambda x: x[rows])
         return self.map(lambda x: x if x.shape[0] == 1 else x[rows])
+
+    def with_latents(self, ws: Tensor) -> GeneratorInputs:
+        """One image's inputs with each of the latents ws [V,L,C]; all its other fields are shared by the V images."""
+
+        def shared(group: LayerTensors | None) -> LayerTensors | None:
+            return None if group is None else {name: x.expand(len(ws), *x.shape[1:]) for name, x in group.items()}
+
+        transform = None if self.transform is None else self.transform.expand(len(ws), 3, 3)
+        return replace(self, ws=ws, styles=shared(self.styles), residuals=shared(self.residuals), transform=transform)
 
     def to(self, *args: object, **kwargs: object) -> GeneratorInputs:
         return self.map(lambda x: x.to(*args, **kwargs))
@@ -73,33 +94,50 @@ class GeneratorInputs:
             groups[name] = {
                 key: torch.cat([_rows(getattr(part, name)[key], len(part)) for part in parts]) for key in keys[0]
             } or None
-        return GeneratorInputs(torch.cat([part.ws for part in parts]), **groups)
+        if len({part.transform is None for part in parts}) != 1:
+            raise ValueError("cannot join inputs of which only some have a transform")
+        moves = [_rows(part.transform, len(part)) for part in parts if part.transform is not None]
+        return GeneratorInputs(
+            torch.cat([part.ws for part in parts]), **groups, transform=torch.cat(moves) if moves else None
+        )
 
     def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-        """Write a safetensors file whose tensors are `ws`, `noise/<layer>`, `deltas/<weight>`, `features/<layer>`."""
-        from latentopt.storage import save_tensors
+        """Write a safetensors file whose tensors are `ws`, `transform`, `noise/<layer>`, `deltas/<weight>`, ...: one
+        folder a field.
+        """
+        from latentopt.files.storage import save_tensors
 
-        tensors = {"ws": self.ws}
-        for name in GROUPS:
-            tensors |= {f"{name}/{key}": value for key, value in (getattr(self, name) or {}).items()}
+        tensors = {"ws": self.ws} | ({} if self.transform is None else {"transform": self.transform})
+        for name, group in self.groups:
+            tensors |= {f"{name}/{key}": value for key, value in (group or {}).items()}
         save_tensors(path, tensors, metadata)
 
     @staticmethod
     def load(path: Path) -> GeneratorInputs:
-        """Read what `save` wrote. Raises CheckpointError for a file of another kind."""
-        from latentopt.storage import load_tensors
+        """Read what `save` wrote, now or in an earlier release. Raises CheckpointError for a file of another kind."""
+        from latentopt.files.storage import load_tensors
 
         tensors, _ = load_tensors(path)
         if "ws" not in tensors or tensors["ws"].ndim != 3:
             raise CheckpointError(f"{path}: not saved generator inputs: no tensor 'ws' of shape [B,L,C]")
+        return GeneratorInputs.from_tensors(tensors)
+
+    @staticmethod
+    def from_tensors(tensors: Mapping[str, Tensor]) -> GeneratorInputs:
+        """The inputs whose tensors have the names of a file's: `ws`, `noise/<layer>`, ..."""
+        names = {f"residuals/{REPLACES}{k.removeprefix(EARLIER)}" if k.startswith(EARLIER) else k: k for k in tensors}
         groups = {
-            name: {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")} or None
-            for name in GROUPS
+            group: {k.removeprefix(f"{group}/"): tensors[v] for k, v in names.items() if k.startswith(f"{group}/")}
+            or None
+            for group in GROUPS
         }
-        return GeneratorInputs(tensors["ws"], **groups)
+        return GeneratorInputs(tensors["ws"], **groups, transform=tensors.get("transform"))
 
 
-GROUPS = tuple(field.name for field in fields(GeneratorInputs) if field.name != "ws")
+REPLACES = "="
+EARLIER = "features/"
+GROUPS = ("noise", "deltas", "styles", "residuals")
+FIELDS = tuple(field.name for field in fields(GeneratorInputs))
 
 
 def _rows(x: Tensor, batch: int) -> Tensor:
@@ -110,7 +148,7 @@ def _rows(x: Tensor, batch: int) -> Tensor:
 class View:
     """What a term may look at: one step of one batch.
 
-    image, target [B,3,H,W] in [-1,1]; mask [B,1,H,W] in [0,1] or None: outside it the image equals the target already;
+    image, target [B,3,H,W] in [-1,1], or what the stage's operator makes of both; mask [B,1,H,W] in [0,1] or None: outside it the image equals the target already;
     t in [0,1], the fraction of the stage that is done; step, its number; seeds, one an image: what a term draws at random
     depends on an image's own seed and the step alone.
     """

@@ -18,8 +18,8 @@ import click
 
 if TYPE_CHECKING:
     from latentopt.editing.direction import Direction
-    from latentopt.evaluation.judge import Judge
     from latentopt.generators.stylegan2 import StyleGAN2
+    from latentopt.judge.network import Judge
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -89,17 +89,17 @@ def ship(names: tuple[str, ...], source: Path, model: str) -> Path:
 
 def calibrate_preflight(name: str) -> None:
     """What the preflight holds pictures against: readings of the generator's own samples."""
-    from latentopt.evaluation.preflight import SUFFIX, Preflight
-    from latentopt.generators.checkpoints import load_generator
+    from latentopt.checkpoints.networks import load_generator
+    from latentopt.preflight.preflight import SUFFIX, Preflight
 
     Preflight.of(load_generator(name)).save(ROOT / "pnorm_stats" / f"{name}{SUFFIX}")
 
 
 def make_directions(name: str) -> None:
     """The named directions of a bundled generator, by the judge; about a quarter of an hour on one core."""
+    from latentopt.checkpoints.networks import load_generator
     from latentopt.editing.files import save_directions
-    from latentopt.evaluation.judge import load_judge
-    from latentopt.generators.checkpoints import load_generator
+    from latentopt.judge.network import load_judge
 
     click.echo(f"directions of {name}")
     generator, judge = load_generator(name), load_judge("portraits")
@@ -112,8 +112,8 @@ def hyperplanes(generator: StyleGAN2, judge: Judge) -> Iterator[Direction]:
     from latentopt.editing.interfacegan import find_interfacegan
     from latentopt.editing.labels import read_labels
     from latentopt.editing.spaces import EditingSpace
-    from latentopt.evaluation.judge_protocol import judge_name
-    from latentopt.pnorm import find_stats
+    from latentopt.judge.protocol import judge_name
+    from latentopt.statistics.pnorm import find_stats
 
     space = EditingSpace("p-norm", generator, find_stats(generator)[0])
     about = {"judge": judge_name(judge), "samples": DIRECTION_SAMPLES}

@@ -8,8 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from latentopt.contact_sheet import contact_sheet, difference  # noqa: E402
-from latentopt.inversion import Inversion  # noqa: E402
+from latentopt.pictures.contact_sheet import contact_sheet, difference  # noqa: E402
+from latentopt.results.inversion import Inversion  # noqa: E402
 
 SHOWN = (*(f"portrait-{i:02d}" for i in (0, 1, 2, 7, 9, 11)), "out-cat", "out-house", "out-flower", "out-temple")
 

@@ -15,7 +15,7 @@ from sklearn.datasets import load_sample_images  # noqa: E402
 
 from latentopt.data.drawings import drawings  # noqa: E402
 from latentopt.data.portraits import SAMPLE_SEEDS, portraits  # noqa: E402
-from latentopt.images import save_png  # noqa: E402
+from latentopt.pictures.images import save_png  # noqa: E402
 
 SIZE = 192
 ABOUT = """\

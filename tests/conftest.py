@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from latentopt import run as run_module
+from latentopt.checkpoints.networks import save_generator
 from latentopt.commands import main
 from latentopt.encoders.config import EncoderConfig
 from latentopt.encoders.encoder import Encoder, EncoderNet
-from latentopt.evaluation.preflight import SUFFIX, Preflight
-from latentopt.generators.checkpoints import save_generator
 from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from latentopt.images import save_png
-from latentopt.pnorm_fit import fit_pnorm
+from latentopt.inverting import batch as run_module
+from latentopt.pictures.images import save_png
+from latentopt.preflight.preflight import SUFFIX, Preflight
+from latentopt.statistics.pnorm_fit import fit_pnorm
 from latentopt.types import GeneratorInputs
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -111,7 +111,7 @@ def folder(tmp_path, monkeypatch, prepared) -> Path:
 
 @pytest.fixture
 def latentopt(monkeypatch, capsys):
-    """Run the command line as `main` does: (exit code, stdout, stderr)."""
+    """Batch the command line as `main` does: (exit code, stdout, stderr)."""
 
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["latentopt", *map(str, arguments)])

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from latentopt.generators.persistence import ArrayRecord, Record
+from latentopt.checkpoints.persistence import ArrayRecord, Record
 
 
 @dataclass(frozen=True)

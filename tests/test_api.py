@@ -12,11 +12,11 @@ from torch import Tensor
 
 import latentopt
 from latentopt.errors import InversionFailed, LatentoptError, UsageError
-from latentopt.images import from_levels, save_png
+from latentopt.files.outputs import locked
 from latentopt.initializers.simple import Mean
-from latentopt.inverter import Failed, Finished, Progressed
-from latentopt.outputs import locked
-from latentopt.recipe import Recipe
+from latentopt.inverting.events import Failed, Finished, Progressed
+from latentopt.pictures.images import from_levels, save_png
+from latentopt.recipe.recipe import Recipe
 from latentopt.types import GeneratorInputs
 
 FEW = Recipe.from_table(

@@ -12,9 +12,9 @@ import torch
 import latentopt
 from latentopt.data.portraits import NAMES, TEST_SEEDS, portraits, render, sample_attributes
 from latentopt.errors import CheckpointError, MissingWeightsError, UsageError
-from latentopt.evaluation.judge import Judge, JudgeConfig, load_judge, save_judge
-from latentopt.storage import save_tensors
-from latentopt.terms.perceptual_net import (
+from latentopt.files.storage import save_tensors
+from latentopt.judge.network import Judge, JudgeConfig, load_judge, save_judge
+from latentopt.perceptual.network import (
     PerceptualNet,
     PerceptualNetConfig,
     load_perceptual_net,

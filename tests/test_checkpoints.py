@@ -9,9 +9,9 @@ import torch
 from conftest import REFERENCE, make_tiny_generator
 from safetensors.torch import load_file, save_file
 
-from latentopt.errors import CheckpointError, MissingWeightsError, UntrustedFileError
-from latentopt.generators import model_files, nvidia, rosinality
-from latentopt.generators.checkpoints import (
+from latentopt.checkpoints import model_files, nvidia, rosinality
+from latentopt.checkpoints.describe import describe
+from latentopt.checkpoints.networks import (
     bundled_path,
     load_discriminator,
     load_generator,
@@ -19,11 +19,11 @@ from latentopt.generators.checkpoints import (
     save_generator,
     save_rosinality,
 )
-from latentopt.generators.describe import describe
+from latentopt.checkpoints.restricted_pickle import read_pickle
+from latentopt.checkpoints.weights import estimate_w_avg
+from latentopt.errors import CheckpointError, MissingWeightsError, UntrustedFileError
+from latentopt.files.storage import load_tensors
 from latentopt.generators.discriminator import Discriminator, DiscriminatorConfig
-from latentopt.generators.restricted_pickle import read_pickle
-from latentopt.generators.weights import estimate_w_avg
-from latentopt.storage import load_tensors
 from latentopt.types import GeneratorInputs
 
 PICKLES = REFERENCE / "pickles"
@@ -344,7 +344,7 @@ def test_stylegan3_is_named(files):
 
 
 def test_a_pickle_too_large_is_not_read(files, monkeypatch):
-    monkeypatch.setattr("latentopt.generators.restricted_pickle.MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr("latentopt.checkpoints.restricted_pickle.MAX_FILE_BYTES", 1000)
     monkeypatch.setattr(model_files, "read_pickle", lambda data, name: pytest.fail(f"{len(data)} bytes were read"))
     with pytest.raises(CheckpointError, match=r"ada\.pkl: \d+ bytes, more than"):
         load_generator(files / "ada.pkl")

@@ -13,12 +13,12 @@ from pickle_writer import dumps, network, tensor_call
 from PIL import Image
 from safetensors.torch import load_file
 
+from latentopt.checkpoints.delta import Delta
+from latentopt.checkpoints.networks import load_discriminator, load_generator, save_generator
+from latentopt.checkpoints.restricted_pickle import read_pickle
 from latentopt.commands import main
-from latentopt.delta import Delta
-from latentopt.generators.checkpoints import load_discriminator, load_generator, save_generator
-from latentopt.generators.restricted_pickle import read_pickle
-from latentopt.images import to_uint8
-from latentopt.storage import save_tensors
+from latentopt.files.storage import save_tensors
+from latentopt.pictures.images import to_uint8
 from latentopt.types import GeneratorInputs
 
 

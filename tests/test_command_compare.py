@@ -11,6 +11,7 @@ from conftest import finished, make_tiny_generator
 from test_report import Page
 
 from latentopt import api
+from latentopt.checkpoints.networks import load_generator, save_generator
 from latentopt.commands import comparing
 from latentopt.editing.direction import Direction
 from latentopt.editing.files import save_directions
@@ -18,11 +19,10 @@ from latentopt.errors import UsageError
 from latentopt.evaluation import comparison
 from latentopt.evaluation.comparison import capped, common, load_recipes, measured
 from latentopt.evaluation.dial import DIALS, PENALTIES, along, find_dial
-from latentopt.evaluation.preflight import SUFFIX, Preflight
 from latentopt.evaluation.subject import Amounts
-from latentopt.generators.checkpoints import load_generator, save_generator
-from latentopt.pnorm_fit import fit_pnorm
-from latentopt.recipe import Recipe
+from latentopt.preflight.preflight import SUFFIX, Preflight
+from latentopt.recipe.recipe import Recipe
+from latentopt.statistics.pnorm_fit import fit_pnorm
 from latentopt.types import GeneratorInputs
 
 TINY = """

@@ -13,13 +13,13 @@ from conftest import make_tiny_generator
 from PIL import Image
 
 from latentopt.api import invert
-from latentopt.delta import Delta
+from latentopt.checkpoints.delta import Delta
+from latentopt.checkpoints.networks import load_generator, save_generator
 from latentopt.editing.direction import Direction
 from latentopt.editing.files import load_directions, save_directions
-from latentopt.generators.checkpoints import load_generator, save_generator
-from latentopt.images import read_png
-from latentopt.inversion import Inversion
-from latentopt.recipe import Recipe
+from latentopt.pictures.images import read_png
+from latentopt.recipe.recipe import Recipe
+from latentopt.results.inversion import Inversion
 from latentopt.types import GeneratorInputs
 
 NETWORK = ("--network", "net/tiny.safetensors")

@@ -10,11 +10,11 @@ import pytest
 import torch
 from conftest import finished, make_encoder, make_tiny_generator, rows, w
 
+from latentopt.checkpoints.networks import load_generator
 from latentopt.encoders import files
 from latentopt.encoders.files import load_encoder, save_encoder
-from latentopt.generators.checkpoints import load_generator
-from latentopt.images import RUN_FILES, read_image, read_png
-from latentopt.storage import load_tensors
+from latentopt.files.storage import load_tensors
+from latentopt.pictures.images import RUN_FILES, read_image, read_png
 
 KINDS = ("psp", "e4e", "restyle-psp")
 NETWORK = ("--network", "net/tiny.safetensors", "--terms", "l2")

@@ -9,9 +9,9 @@ import shutil
 import pytest
 import torch
 
+from latentopt.checkpoints.networks import load_generator
 from latentopt.editing.direction import Direction
 from latentopt.editing.files import save_directions
-from latentopt.generators.checkpoints import load_generator
 
 NETWORK = ("--network", "net/tiny.safetensors")
 JUDGE = """

@@ -17,12 +17,12 @@ import torch
 from conftest import make_tiny_generator
 
 import latentopt
+from latentopt.checkpoints.networks import save_generator
 from latentopt.commands import main
+from latentopt.commands.progress import Progress
 from latentopt.devices import choose_device
 from latentopt.errors import UsageError
-from latentopt.generators.checkpoints import save_generator
-from latentopt.pnorm import PNorm
-from latentopt.progress import Progress
+from latentopt.statistics.pnorm import PNorm
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_figure(folder, run):
 def test_a_killed_fit_goes_on(folder, run, tiny_generator):
     """SIGKILL while it works: only the partial moments are there, and the next run goes on from them."""
     text = (
-        "import sys, latentopt.pnorm_fit as f; f.SAVE_INTERVAL = 0; from latentopt.commands import main;"
+        "import sys, latentopt.statistics.pnorm_fit as f; f.SAVE_INTERVAL = 0; from latentopt.commands import main;"
         "sys.argv = ['latentopt', 'fit-pnorm', '--network', 'tiny.safetensors', '--samples', '1e9', '--batch', '100']; main()"
     )
     root = Path(latentopt.__file__).parent.parent
@@ -201,7 +201,7 @@ def test_a_killed_fit_goes_on(folder, run, tiny_generator):
     process.communicate()
     assert partial.exists() and not STATS.exists()
 
-    from latentopt.pnorm_fit import PNormFit
+    from latentopt.statistics.pnorm_fit import PNormFit
 
     fit = PNormFit(tiny_generator, 10**9, batch=100, partial=partial)
     assert fit.done > 0 and fit.done == 100 * fit.next
@@ -211,10 +211,12 @@ def test_a_killed_fit_goes_on(folder, run, tiny_generator):
     np.testing.assert_array_equal(once.moments.scatter, fit.moments.scatter)
 
 
-@pytest.mark.parametrize("place", ["latentopt.moments.dsyrk", "latentopt.progress.Progress.advance"])
+@pytest.mark.parametrize(
+    "place", ["latentopt.statistics.moments.dsyrk", "latentopt.commands.progress.Progress.advance"]
+)
 def test_ctrl_c_saves_and_exits_with_130(folder, run, tiny_generator, monkeypatch, place):
     """While a batch is added, and between two."""
-    from latentopt.pnorm_fit import PNormFit, fit_pnorm
+    from latentopt.statistics.pnorm_fit import PNormFit, fit_pnorm
 
     original, calls = pkgutil.resolve_name(place), iter(range(1, 100))
 
@@ -234,7 +236,7 @@ def test_ctrl_c_saves_and_exits_with_130(folder, run, tiny_generator, monkeypatc
 
 
 def test_going_on_is_said_and_exact(folder, run, tiny_generator):
-    from latentopt.pnorm_fit import PNormFit, fit_pnorm
+    from latentopt.statistics.pnorm_fit import PNormFit, fit_pnorm
 
     steps = PNormFit(tiny_generator, 1000, batch=100, partial=STATS.parent / ".tiny.partial.safetensors").run()
     for _ in range(3):

@@ -18,16 +18,17 @@ import torch
 from conftest import finished, interrupt, photo, rows, w
 from PIL import Image
 
-import latentopt.generators.checkpoints as checkpoints
-from latentopt import images, outputs
+import latentopt.checkpoints.networks as checkpoints
 from latentopt.commands.batches import VIDEO_HEIGHT, _side_by_side
 from latentopt.errors import UsageError
-from latentopt.images import RUN_FILES
+from latentopt.files import outputs
+from latentopt.files.resources import resource_folder
+from latentopt.files.storage import load_tensors
 from latentopt.initializers.simple import Mean
-from latentopt.recipe import Recipe
+from latentopt.pictures import images
+from latentopt.pictures.images import RUN_FILES
+from latentopt.recipe.recipe import Recipe
 from latentopt.registry import PARAMETERIZATIONS
-from latentopt.resources import resource_folder
-from latentopt.storage import load_tensors
 
 ROOT = Path(__file__).parent.parent
 PLAIN = {"l2": 0.0, "std_floor": 0.0}  # the defaults of w and w+, which a recipe writes out
@@ -177,7 +178,7 @@ def test_a_second_run_in_the_same_folder_is_refused_at_once(folder, latentopt):
 LOCKS = """
 import sys
 from pathlib import Path
-from latentopt.outputs import locked
+from latentopt.files.outputs import locked
 with locked(Path("out")):
     print("held", flush=True)
     sys.stdin.read()
@@ -323,7 +324,8 @@ def test_stopped_twice_it_ends_at_once(folder, latentopt, monkeypatch):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from latentopt import run, storage
+from latentopt.files import storage
+    from latentopt.inverting import batch as run
 from latentopt.commands import main
 
 def die():
@@ -499,7 +501,7 @@ def test_the_recipe_that_the_options_mean(latentopt, tmp_path, arguments, name, 
 
 def test_clipped_results_are_within_the_clip(folder, latentopt):
     """In float32 and P-norm+, whichever space was optimised in."""
-    from latentopt.pnorm import PNorm
+    from latentopt.statistics.pnorm import PNorm
 
     pnorm = PNorm.load(folder / "pnorm_stats" / "tiny.safetensors")
     for space in ("w+", "pnorm+"):

@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from latentopt.checkpoints.networks import load_discriminator, load_generator
 from latentopt.commands import main, train_loop
 from latentopt.data.portraits import portraits
 from latentopt.errors import CheckpointError
-from latentopt.generators.checkpoints import load_discriminator, load_generator
-from latentopt.images import save_png
-from latentopt.storage import load_tensors
+from latentopt.files.storage import load_tensors
+from latentopt.pictures.images import save_png
 from latentopt.training.generator import PARTS, GeneratorTrainer, GeneratorTraining
 from latentopt.training.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
 from latentopt.training.snapshots import load_snapshot

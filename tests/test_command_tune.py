@@ -12,13 +12,13 @@ import pytest
 import torch
 from conftest import finished, interrupt, make_tiny_generator, rows
 
-from latentopt import results as results_module
-from latentopt.delta import Delta
+from latentopt.checkpoints.delta import Delta
+from latentopt.checkpoints.networks import load_generator, save_generator
+from latentopt.evaluation import corruption as corruption_module
 from latentopt.evaluation.corruption import Corruption
-from latentopt.generators.checkpoints import load_generator, save_generator
-from latentopt.images import read_png
-from latentopt.inversion import Inversion
-from latentopt.sigma import Sigma
+from latentopt.pictures.images import read_png
+from latentopt.results.inversion import Inversion
+from latentopt.statistics.sigma import Sigma
 
 NETWORK = ("--network", "net/tiny.safetensors")
 METHOD = """
@@ -41,7 +41,7 @@ JOINT = METHOD.replace('[{ name = "%s" }]', '[{ name = "w", lr = 0.02 }, { name 
 @pytest.fixture
 def tuned(folder, latentopt, monkeypatch):
     """A folder with methods, an inversion in out/, and a corruption that takes no time: (folder, latentopt)."""
-    monkeypatch.setattr(results_module, "corruption", lambda *_, n, **__: Corruption(0.5, 0.25, 0.0, n, "none"))
+    monkeypatch.setattr(corruption_module, "corruption", lambda *_, n, **__: Corruption(0.5, 0.25, 0.0, n, "none"))
     for name in ("weights", "lowrank", "epsilon"):
         (folder / f"{name}.toml").write_text(METHOD % name)
     (folder / "joint.toml").write_text(JOINT)
@@ -178,13 +178,13 @@ def test_stopped_between_two_results_no_optimisation_is_repeated(tuned, latentop
             os.kill(os.getpid(), signal.SIGINT)
             return Corruption(0.5, 0.25, 0.0, n, "none")
 
-        patch.setattr(results_module, "corruption", killed)
+        patch.setattr(corruption_module, "corruption", killed)
         assert latentopt(*arguments)[0] == 130
     before = finished(tuned / "out" / "tuned-weights")
     assert set(before) == {"a"}
     steps = []
     with monkeypatch.context() as patch:
-        patch.setattr("latentopt.run.minimise", lambda *_: steps.append(1) or iter(()))
+        patch.setattr("latentopt.inverting.batch.minimise", lambda *_: steps.append(1) or iter(()))
         assert latentopt(*arguments)[0] == 0
     assert not steps
     after = finished(tuned / "out" / "tuned-weights")

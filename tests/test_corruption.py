@@ -9,8 +9,8 @@ from conftest import make_tiny_generator
 from latentopt.errors import ImageError, UsageError
 from latentopt.evaluation.corruption import DIRECTIONS, corruption, extractor_name, random_shifts, shifted_features
 from latentopt.evaluation.image_metrics import ms_ssim, ms_ssim_scales
-from latentopt.evaluation.judge import Judge, JudgeConfig
-from latentopt.generators.cloud import sample_w, w_std
+from latentopt.judge.network import Judge, JudgeConfig
+from latentopt.statistics.sampling import sample_w, w_std
 from latentopt.types import GeneratorInputs
 
 WEIGHT = "synthesis.b16.conv1.weight"
@@ -92,12 +92,11 @@ def test_the_same_shift_reaches_every_row(tiny_generator, tiny_inputs, judge):
     assert torch.allclose(found, judge.features(images), atol=1e-5)
 
 
-def test_noise_and_features_of_the_inputs_are_kept(tiny_generator, inputs, judge):
+def test_noise_and_residuals_of_the_inputs_are_kept(tiny_generator, inputs, judge):
     shifts = random_shifts(tiny_generator, 3, 0)
-    _, plain = tiny_generator.features(inputs, ["b8.conv1"])
     for fixed in (
         {"noise": {"b32.conv1": torch.ones(1, 1, 32, 32)}},
-        {"features": {"b8.conv1": plain["b8.conv1"] + 1}},
+        {"residuals": {"b8.conv1": torch.ones(1, 10, 8, 8)}},
     ):
         found = shifted_features(tiny_generator, inputs.replace(**fixed), shifts, judge)
         assert not torch.allclose(found, shifted_features(tiny_generator, inputs, shifts, judge), atol=1e-4)

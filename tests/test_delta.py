@@ -11,11 +11,11 @@ from conftest import make_tiny_generator
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from latentopt.delta import Delta, load_deltas
-from latentopt.delta_files import FORMAT, MAX_VALUES, read_delta
+from latentopt.checkpoints.delta import Delta, load_deltas
+from latentopt.checkpoints.delta_files import FORMAT, MAX_VALUES, read_delta
+from latentopt.checkpoints.networks import load_generator, save_generator, save_rosinality
 from latentopt.errors import CheckpointError, UsageError
-from latentopt.generators.checkpoints import load_generator, save_generator, save_rosinality
-from latentopt.storage import save_tensors
+from latentopt.files.storage import save_tensors
 from latentopt.types import GeneratorInputs
 
 CONV = "synthesis.b8.conv0.weight"

@@ -10,15 +10,15 @@ import pytest
 import torch
 from conftest import make_tiny_generator
 
+from latentopt.checkpoints.networks import load_generator, save_generator
 from latentopt.editing.direction import SPACES, Direction
 from latentopt.editing.files import find_directions, load_directions, read_directions, save_directions
 from latentopt.editing.scaling import sample_codes, scaled
 from latentopt.errors import CheckpointError, UntrustedFileError, UsageError
-from latentopt.evaluation.judge import load_judge
-from latentopt.generators.checkpoints import load_generator, save_generator
-from latentopt.moments import StatisticsWarning
-from latentopt.pnorm import w_to_p
-from latentopt.storage import load_tensors, save_tensors
+from latentopt.files.storage import load_tensors, save_tensors
+from latentopt.judge.network import load_judge
+from latentopt.statistics.moments import StatisticsWarning
+from latentopt.statistics.pnorm import w_to_p
 from latentopt.types import GeneratorInputs
 
 

@@ -11,7 +11,7 @@ from latentopt.editing.direction import Direction
 from latentopt.editing.ganspace import find_ganspace
 from latentopt.editing.interfacegan import find_interfacegan, fit_hyperplane, independent_of
 from latentopt.editing.labels import Labelled, folder_labels, read_labels, seed_codes, table_labels
-from latentopt.editing.layers import layers_text, parse_layers, row_of
+from latentopt.editing.layers import layers_text, parse_layers
 from latentopt.editing.mixing import interpolate, mix, split_row
 from latentopt.editing.pictures import there_and_back
 from latentopt.editing.scaling import sample_codes
@@ -19,8 +19,9 @@ from latentopt.editing.sefa import factorize, find_sefa, style_weights
 from latentopt.editing.sequence import Edit, apply_edits, choose, parse_edit, parse_sweep
 from latentopt.editing.spaces import EditingSpace
 from latentopt.errors import CheckpointError, UsageError
-from latentopt.images import save_png
-from latentopt.pnorm_fit import fit_pnorm
+from latentopt.parameterizations.pnorm import PNormPlus
+from latentopt.pictures.images import save_png
+from latentopt.statistics.pnorm_fit import fit_pnorm
 from latentopt.types import GeneratorInputs
 
 
@@ -311,7 +312,7 @@ def test_row_of_names_the_layers_that_a_row_drives(tiny_generator, tiny_inputs, 
     _, after = tiny_generator.features(GeneratorInputs(ws), names)
     for name in names:
         changed = not torch.equal(before[name], after[name])
-        assert changed == (row_of(name) >= row), name
+        assert changed == (tiny_generator.row_of(name) >= row), name
 
 
 @pytest.mark.parametrize(
@@ -329,8 +330,8 @@ def test_row_of_names_the_layers_that_a_row_drives(tiny_generator, tiny_inputs, 
         ("other", None),
     ],
 )
-def test_rows_of_names(name, row):
-    assert row_of(name) == row
+def test_rows_of_names(name, row, tiny_generator):
+    assert tiny_generator.row_of(name) == row
 
 
 @pytest.mark.parametrize(
@@ -447,7 +448,7 @@ def test_mixing_takes_layers_whole(tiny_generator, tiny_inputs):
         noise={"b32.conv1": maps["b32.conv1"] - 1},
         deltas={"synthesis.b4.conv1.bias": torch.ones(1, 12) * 5, "synthesis.b32.conv1.bias": torch.ones(1, 6)},
     )
-    mixed = mix(first, second, 3)
+    mixed = mix(first, second, 3, tiny_generator)
     assert torch.equal(mixed.ws[:, :3], first.ws[:, :3]) and torch.equal(mixed.ws[:, 3:], second.ws[:, 3:])
     assert set(mixed.noise) == {"b4.conv1", "b8.conv0", "b8.conv1", "b32.conv1"}
     assert torch.equal(mixed.noise["b32.conv1"], second.noise["b32.conv1"])
@@ -456,15 +457,16 @@ def test_mixing_takes_layers_whole(tiny_generator, tiny_inputs):
     _, alone = tiny_generator.features(first, names)
     _, both = tiny_generator.features(mixed, names)
     for name in names:
-        assert torch.equal(alone[name], both[name]) == (row_of(name) < 3)
+        assert torch.equal(alone[name], both[name]) == (tiny_generator.row_of(name) < 3)
 
 
 @pytest.mark.parametrize("space", ["w+", "p-norm+"])
-def test_interpolation_begins_and_ends_at_the_images(tiny_inputs, pnorm, space):
+def test_interpolation_begins_and_ends_at_the_images(tiny_generator, tiny_inputs, pnorm, space):
     first, second = two(tiny_inputs)
+    lens = None if space == "w+" else PNormPlus.of(pnorm, tiny_generator)
     for t, end in ((0, first), (1, second)):
-        assert torch.allclose(interpolate(first, second, t, space, pnorm).ws, end.ws, atol=1e-5)
-    middle = interpolate(first, second, 0.25, space, pnorm).ws
+        assert torch.allclose(interpolate(first, second, t, lens).ws, end.ws, atol=1e-5)
+    middle = interpolate(first, second, 0.25, lens).ws
     expected = 0.75 * first.ws + 0.25 * second.ws
     if space == "w+":
         assert torch.allclose(middle, expected, atol=1e-6)
@@ -489,9 +491,9 @@ def test_interpolation_refuses(tiny_inputs):
     first, second = two(tiny_inputs)
     cases = [
         ((first, second.replace(ws=second.ws[:, :4]), 0.5), "do not belong together"),
-        ((first, second, 0.5, "z"), "choose w"),
-        ((first, second, 0.5, "p-norm+"), "fit-pnorm"),
-        ((first.replace(features={"b8": torch.ones(1, 4, 8, 8)}), second, 0.5), "features"),
+        ((first.replace(residuals={"=b8": torch.ones(1, 4, 8, 8)}), second, 0.5), "layer outputs"),
+        ((first, second.replace(styles={"b8.conv0": torch.ones(1, 4)}), 0.5), "styles"),
+        ((first, second.replace(transform=torch.eye(3)[None]), 0.5), "transform"),
     ]
     for arguments, message in cases:
         with pytest.raises(UsageError, match=message):

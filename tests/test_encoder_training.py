@@ -13,11 +13,11 @@ import torch
 from conftest import make_tiny_generator
 from torch import Tensor, nn
 
+from latentopt.checkpoints.networks import load_generator
 from latentopt.encoders.backbone import IRSE50
 from latentopt.encoders.config import EncoderConfig
 from latentopt.encoders.files import load_encoder, save_encoder
 from latentopt.errors import CheckpointError, UsageError
-from latentopt.generators.checkpoints import load_generator
 from latentopt.terms.perceptual import Perceptual
 from latentopt.training.encoder import PARTS, EncoderTrainer, mean_w
 from latentopt.training.encoder_data import SampleStream, training_data

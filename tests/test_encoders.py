@@ -15,8 +15,10 @@ import torch
 from conftest import REFERENCE, make_encoder, make_tiny_generator
 from safetensors.torch import load_file, save_file
 
+from latentopt.checkpoints.describe import describe
+from latentopt.checkpoints.networks import load_generator, save_generator
+from latentopt.checkpoints.rosinality import exported
 from latentopt.data.portraits import TEST_SEEDS, portraits
-from latentopt.distortion import metrics
 from latentopt.encoders import files
 from latentopt.encoders.building import build_net
 from latentopt.encoders.changes import MeanChange, heat_maps, image_change, latent_change
@@ -27,10 +29,10 @@ from latentopt.encoders.heads import resized
 from latentopt.encoders.inference import Encoding
 from latentopt.errors import CheckpointError, MissingWeightsError, UsageError
 from latentopt.evaluation.editing_consistency import latent_variation
-from latentopt.generators.checkpoints import load_generator, save_generator
-from latentopt.generators.describe import describe
-from latentopt.generators.rosinality import exported
-from latentopt.images import read_png
+from latentopt.pictures.images import read_png
+from latentopt.recipe.files import recipe_paths
+from latentopt.recipe.recipe import Recipe
+from latentopt.results.distortion import metrics
 from latentopt.types import GeneratorInputs
 
 KINDS = ("psp", "e4e", "restyle-psp", "restyle-e4e", "w")
@@ -278,15 +280,16 @@ def test_bundled_encoders_are_found_by_the_generator(tiny_generator, tmp_path, m
         ({"name": "e4e"}, ["portraits/encoder-e4e"]),
         ({"name": "encoder", "kind": "psp", "mix": "e4e"}, ["portraits/encoder-psp", "portraits/encoder-e4e"]),
         (
-            {"name": "restyle-psp", "bootstrap": "e4e", "bootstrap_network": "portraits"},
+            {"name": "encoder", "kind": "restyle-psp", "bootstrap": "e4e", "bootstrap_network": "portraits"},
             ["portraits/encoder-restyle-psp", "portraits/generator", "portraits/encoder-e4e"],
         ),
     ],
 )
 def test_a_start_names_all_the_files_that_it_reads(init, wanted):
     generator = load_generator("portraits")
-    found = files.start_files(init, generator)
-    assert [f"{path.parent.name}/{path.stem}" for path in found] == wanted
+    stage = {"init": init, "steps": 1, "lr": 0.1, "optimize": ["w+"], "terms": ["l2"]}
+    found = recipe_paths(Recipe.from_table({"stages": [stage]}), generator)
+    assert {f"{path.parent.name}/{path.stem}" for path in found} == set(wanted)
 
 
 @pytest.mark.parametrize("kind", KINDS[:4])

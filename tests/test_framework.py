@@ -16,16 +16,17 @@ from latentopt.editing.direction import Direction
 from latentopt.errors import CheckpointError, UsageError
 from latentopt.evaluation import evaluation_files, framework, mixtures
 from latentopt.evaluation.again import latent_stages
+from latentopt.evaluation.corruption import change_by
 from latentopt.evaluation.framework import METRICS, PARTS, evaluate
-from latentopt.evaluation.judge import Judge, load_judge
-from latentopt.evaluation.judge_protocol import AttributeJudge, check_judge, judge_name, load_attribute_judge
 from latentopt.evaluation.measure import Measure
 from latentopt.evaluation.subject import Amounts
-from latentopt.inversion import Inversion
-from latentopt.inverter import Inverter
-from latentopt.items import tensor_items
-from latentopt.pnorm_fit import fit_pnorm
-from latentopt.recipe import Recipe
+from latentopt.inverting.inverter import Inverter
+from latentopt.inverting.items import tensor_items
+from latentopt.judge.network import Judge, load_judge
+from latentopt.judge.protocol import AttributeJudge, check_judge, judge_name, load_attribute_judge
+from latentopt.recipe.recipe import Recipe
+from latentopt.results.inversion import Inversion
+from latentopt.statistics.pnorm_fit import fit_pnorm
 from latentopt.terms.perceptual import weights_hash
 from latentopt.types import GeneratorInputs
 
@@ -313,7 +314,7 @@ def test_lec_of_a_perfect_inverse_is_zero_and_of_a_known_miss_is_known():
 def made(tiny_generator):
     """Four images inverted in two steps and tuned in two."""
     targets = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(5)) * 2 - 1
-    inverter = Inverter(tiny_generator, RECIPE, seed=1, corruption=8)
+    inverter = Inverter(tiny_generator, RECIPE, seed=1, change=change_by(8))
     return [event.inversion for event in inverter.invert(tensor_items(targets)) if hasattr(event, "inversion")]
 
 

@@ -11,8 +11,8 @@ from latentopt.editing import ganalyze
 from latentopt.editing.ganalyze import find_ganalyze
 from latentopt.editing.spaces import EditingSpace
 from latentopt.errors import UsageError
-from latentopt.generators.cloud import sample_w
-from latentopt.pnorm_fit import fit_pnorm
+from latentopt.statistics.pnorm_fit import fit_pnorm
+from latentopt.statistics.sampling import sample_w
 from latentopt.types import GeneratorInputs
 
 

@@ -18,7 +18,10 @@ from conftest import REFERENCE, make_tiny_generator
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from latentopt.generators import rosinality
+from latentopt.checkpoints import rosinality
+from latentopt.checkpoints.weights import NetworkWeights, build, single_filter
+from latentopt.errors import UsageError
+from latentopt.files.storage import save_tensors
 from latentopt.generators.discriminator import Discriminator, DiscriminatorConfig, minibatch_std
 from latentopt.generators.layers import FullyConnected
 from latentopt.generators.ops import (
@@ -31,7 +34,6 @@ from latentopt.generators.ops import (
     upsample2d,
 )
 from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from latentopt.generators.weights import NetworkWeights, build, single_filter
 from latentopt.types import GeneratorInputs
 
 NVIDIA, ROSINALITY = REFERENCE / "stylegan2_nvidia", REFERENCE / "stylegan2_rosinality"
@@ -475,13 +477,48 @@ def test_an_image_does_not_depend_on_its_companions(per_image, tiny_generator, t
         assert_close(tiny_generator.synthesis(tiny_inputs.index([i])), together[i : i + 1])
 
 
-def test_replaced_features(tiny_generator, tiny_inputs):
-    """With B's activations and skip image at 16x16 and B's styles above them, A's image is B's."""
+def test_residuals_are_added(tiny_generator, tiny_inputs):
+    """With the differences to B's activations and skip image at 16x16 and B's styles above them, A's image is B's."""
     a, b = tiny_inputs.index([0]), tiny_inputs.index([1])
-    expected, features = tiny_generator.features(b, ["b16", "b16.img"])
     ws = torch.cat([a.ws[:, :5], b.ws[:, 5:]], dim=1)
-    assert torch.equal(tiny_generator.synthesis(GeneratorInputs(ws, features=features)), expected)
-    assert not torch.allclose(tiny_generator.synthesis(GeneratorInputs(ws)), expected)
+    expected, wanted = tiny_generator.features(b, ["b16", "b16.img"])
+    plain, own = tiny_generator.features(GeneratorInputs(ws), ["b16", "b16.img"])
+    residuals = {"b16": wanted["b16"] - own["b16"]}
+    _, half = tiny_generator.features(GeneratorInputs(ws, residuals=residuals), ["b16.img"])
+    residuals["b16.img"] = wanted["b16.img"] - half["b16.img"]
+    assert_close(tiny_generator.synthesis(GeneratorInputs(ws, residuals=residuals)), expected)
+    zero = {name: torch.zeros_like(x) for name, x in own.items()}
+    assert torch.equal(tiny_generator.synthesis(GeneratorInputs(ws, residuals=zero)), plain)
+    assert not torch.allclose(plain, expected)
+
+
+def test_whole_outputs_of_earlier_files_replace_the_layers(tiny_generator, tiny_inputs, tmp_path):
+    """A file that an earlier release wrote, with `features`, is drawn as it was then, and again when saved anew."""
+    a, b = tiny_inputs.index([0]), tiny_inputs.index([1])
+    ws = torch.cat([a.ws[:, :5], b.ws[:, 5:]], dim=1)
+    expected, features = tiny_generator.features(b, ["b16", "b16.img"])
+    save_tensors(tmp_path / "old.safetensors", {"ws": ws, **{f"features/{name}": x for name, x in features.items()}})
+    found = GeneratorInputs.load(tmp_path / "old.safetensors")
+    assert torch.equal(tiny_generator.synthesis(found), expected)
+    found.save(tmp_path / "new.safetensors")
+    assert torch.equal(tiny_generator.synthesis(GeneratorInputs.load(tmp_path / "new.safetensors")), expected)
+
+
+@pytest.mark.parametrize("per_filter", [False, True])
+def test_given_styles_take_the_place_of_the_affines_output(tiny_generator, tiny_inputs, per_filter):
+    """Its own styles change nothing, B's draw B; one style a filter, all alike, draws the same."""
+    a, b = tiny_inputs.index([0]), tiny_inputs.index([1])
+    styles = tiny_generator.styles(b)
+    assert list(styles) == list(tiny_generator.layers)
+    if per_filter:
+        outputs = {name: tiny_generator.weight(f"synthesis.{name}.weight").shape[0] for name in styles}
+        styles = {name: s[:, None].expand(-1, outputs[name], -1) for name, s in styles.items()}
+    assert_close(tiny_generator.synthesis(a.replace(styles=styles)), tiny_generator.synthesis(b))
+
+
+def test_a_transform_is_refused(tiny_generator, tiny_inputs):
+    with pytest.raises(UsageError, match="StyleGAN3"):
+        tiny_generator.synthesis(tiny_inputs.replace(transform=torch.eye(3).expand(3, 3, 3)))
 
 
 def test_explicit_noise_overrides_the_mode(tiny_generator, tiny_inputs):

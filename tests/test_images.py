@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from latentopt.contact_sheet import comparison_grid, contact_sheet
 from latentopt.errors import ImageError, LatentoptError, UsageError
-from latentopt.images import find_images, from_uint8, read_image, read_png, save_png, to_uint8
+from latentopt.pictures.contact_sheet import comparison_grid, contact_sheet
+from latentopt.pictures.images import find_images, from_uint8, read_image, read_png, save_png, to_uint8
 
 SIZE = (32, 32)
 
@@ -163,7 +163,7 @@ def test_avif(tmp_path):
 
 def test_cmyk_goes_through_its_profile(tmp_path, monkeypatch):
     """No CMYK profile can be made with Pillow: the conversion itself is replaced, its result must come out."""
-    from latentopt import decoding
+    from latentopt.pictures import decoding
 
     monkeypatch.setattr(decoding, "_convert_profile", lambda image, profile: Image.new("RGB", image.size, (1, 2, 3)))
     noisy("CMYK").save(tmp_path / "a.jpg", icc_profile=b"a profile")

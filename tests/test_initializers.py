@@ -12,10 +12,10 @@ from latentopt.encoders import files as encoder_files
 from latentopt.encoders.files import save_encoder
 from latentopt.errors import CheckpointError, StatisticsError, UntrustedFileError, UsageError
 from latentopt.initializers.simple import sample_w
-from latentopt.linear_prior import PooledFeatures
-from latentopt.linear_prior_fit import fit_prior
-from latentopt.pnorm_fit import fit_pnorm
 from latentopt.registry import INITIALIZERS
+from latentopt.statistics.linear_prior import PooledFeatures
+from latentopt.statistics.linear_prior_fit import fit_prior
+from latentopt.statistics.pnorm_fit import fit_pnorm
 from latentopt.types import GeneratorInputs
 
 NAMES = {"mean": {}, "p-mean": {}, "sample": {}, "best-of": {"n": 6, "batch": 4}, "file": {"path": "start.safetensors"}}

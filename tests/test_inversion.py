@@ -15,14 +15,14 @@ import safetensors.torch
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from latentopt import storage
-from latentopt.distortion import PSNR_CAP, metrics
 from latentopt.errors import CheckpointError, LatentoptError, UntrustedFileError, UsageError
-from latentopt.images import DELTA_FILE, RUN_FILES, from_uint8, read_image, save_png
-from latentopt.inversion import Inversion, is_complete, load_projected_w
-from latentopt.manifest import manifest, run_key
-from latentopt.outputs import check_outdir, sweep
-from latentopt.storage import load_tensors
+from latentopt.files import storage
+from latentopt.files.outputs import check_outdir, sweep
+from latentopt.files.storage import load_tensors
+from latentopt.pictures.images import DELTA_FILE, RUN_FILES, from_uint8, read_image, save_png
+from latentopt.results.distortion import PSNR_CAP, metrics
+from latentopt.results.inversion import Inversion, is_complete, load_projected_w
+from latentopt.results.manifest import manifest, run_key
 from latentopt.types import GeneratorInputs
 
 KEY = {"image_sha256": "ab", "recipe_digest": "cd", "generator_fingerprint": "ef", "seed": 0}
@@ -196,7 +196,7 @@ def failing(error, at: str):
 
 
 def patch_writes(monkeypatch, write) -> None:
-    for module in ("latentopt.storage", "latentopt.images", "latentopt.inversion"):
+    for module in ("latentopt.files.storage", "latentopt.pictures.images", "latentopt.results.inversion"):
         monkeypatch.setattr(f"{module}.write_atomically", write)
 
 
@@ -255,7 +255,7 @@ def test_an_outdir_that_takes_no_files(tmp_path, monkeypatch, code):
     def refuse(*args, **kwargs):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("latentopt.outputs.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("latentopt.files.outputs.tempfile.mkstemp", refuse)
     with pytest.raises(UsageError, match="cannot write") as caught:
         check_outdir(tmp_path)
     assert str(tmp_path) in str(caught.value)

@@ -10,10 +10,12 @@ import torch
 from conftest import make_tiny_generator
 from safetensors.torch import save_file
 
+from latentopt.checkpoints.networks import save_generator
 from latentopt.errors import StatisticsError, UsageError
-from latentopt.generators.checkpoints import save_generator
-from latentopt.linear_prior import LinearPrior, PooledFeatures, default_grids, find_prior, prior_path
-from latentopt.linear_prior_fit import (
+from latentopt.files.storage import load_tensors
+from latentopt.registry import INITIALIZERS
+from latentopt.statistics.linear_prior import LinearPrior, PooledFeatures, default_grids, find_prior, prior_path
+from latentopt.statistics.linear_prior_fit import (
     RIDGES,
     Sums,
     choose_ridge,
@@ -22,10 +24,8 @@ from latentopt.linear_prior_fit import (
     fit_prior,
     reduce_rank,
 )
-from latentopt.pnorm import find_stats
-from latentopt.pnorm_fit import fit_pnorm
-from latentopt.registry import INITIALIZERS
-from latentopt.storage import load_tensors
+from latentopt.statistics.pnorm import find_stats
+from latentopt.statistics.pnorm_fit import fit_pnorm
 from latentopt.types import GeneratorInputs
 
 SAMPLES = 160
@@ -346,7 +346,7 @@ def test_grids_that_do_not_fit_the_network(grids, words, path, tiny_generator):
 @pytest.fixture
 def empty(tmp_path, monkeypatch, tiny_generator) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("latentopt.linear_prior.MOST_FEATURES", 500)  # as COARSE
+    monkeypatch.setattr("latentopt.statistics.linear_prior.MOST_FEATURES", 500)  # as COARSE
     save_generator(tiny_generator, Path("tiny.safetensors"))
     return tmp_path
 
@@ -394,7 +394,7 @@ def test_no_prior_of_a_shard(empty, latentopt):
 
 def test_invert_from_the_linear_start(path, latentopt, tiny_generator):
     """`--init linear` on any recipe, with the network that the prior names."""
-    from latentopt.images import save_png
+    from latentopt.pictures.images import save_png
 
     save_generator(tiny_generator, Path("tiny.safetensors"))
     save_png(

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import UsageError
-from latentopt.generators.cloud import w_std
 from latentopt.registry import TERMS
+from latentopt.statistics.sampling import w_std
 from latentopt.types import GeneratorInputs, View
 
 WEIGHT = "synthesis.b16.conv0.weight"  # [8,10,3,3]

@@ -12,13 +12,12 @@ from conftest import make_tiny_generator
 from torch import Tensor
 
 from latentopt.errors import LatentoptError, UsageError
-from latentopt.loop import MAX_RETRIES, State, Step, minimise
-from latentopt.problem import Objective, Problem
+from latentopt.loop.building import build_problem
+from latentopt.loop.loop import MAX_RETRIES, State, Step, minimise
+from latentopt.loop.problem import Objective, Problem
 from latentopt.protocols import Parameterization, Term
-from latentopt.recipe import Recipe
-from latentopt.registry import OPTIMIZERS
-from latentopt.run import build_problem
-from latentopt.schedules import SCHEDULES
+from latentopt.recipe.recipe import Recipe
+from latentopt.registry import OPTIMIZERS, SCHEDULES
 from latentopt.types import GeneratorInputs, View
 
 TOLERANCE = 1e-4  # on latents of size 1: images alone or in a batch differ by the rounding of the convolutions
@@ -75,6 +74,9 @@ class Crowded(Term):
 
     def __init__(self, problem: Problem, limit: int, error: Exception) -> None:
         self.problem, self.limit, self.error, self.sizes = problem, limit, error, []
+
+    def index(self, rows: Tensor) -> Term:
+        return self
 
     def __call__(self, view: View) -> Tensor:
         self.sizes.append(len(view.image))

@@ -17,7 +17,6 @@ from torchmetrics.functional.image import perceptual_path_length
 from torchmetrics.image.kid import poly_mmd
 from torchvision.models.vgg import cfgs, make_layers
 
-from latentopt.distortion import PSNR_CAP, metrics
 from latentopt.editing.direction import Direction
 from latentopt.errors import MissingWeightsError, StatisticsError
 from latentopt.evaluation import path_length, sliced_wasserstein
@@ -35,9 +34,10 @@ from latentopt.evaluation.image_metrics import PerceptualDistance, distortion, i
 from latentopt.evaluation.latents import EDGES, density, outliers
 from latentopt.evaluation.measure import bootstrap_interval, jackknife_interval, measure_mean, measure_ratio
 from latentopt.evaluation.mixtures import others
-from latentopt.evaluation.vgg import VGGDistance
-from latentopt.images import to_uint8
-from latentopt.pnorm_fit import fit_pnorm
+from latentopt.perceptual.vgg import VGGDistance
+from latentopt.pictures.images import to_uint8
+from latentopt.results.distortion import PSNR_CAP, metrics
+from latentopt.statistics.pnorm_fit import fit_pnorm
 from latentopt.terms import perceptual
 from latentopt.types import GeneratorInputs
 

@@ -8,10 +8,10 @@ import zipfile
 import numpy as np
 import pytest
 
+from latentopt.checkpoints.npz import read_npz
 from latentopt.errors import CheckpointError, LatentoptError, UntrustedFileError
-from latentopt.inversion import load_projected_w
-from latentopt.npz import read_npz
-from latentopt.pnorm import PNorm
+from latentopt.results.inversion import load_projected_w
+from latentopt.statistics.pnorm import PNorm
 
 NAMES = ("w", "X_mean", "X_comp", "X_stdev")
 
@@ -74,8 +74,8 @@ def test_swollen_files(tmp_path, monkeypatch, read):
     """Refused by the sizes in the index, before anything is inflated."""
     path = write(tmp_path / "a.npz", npy(np.zeros((1, 512, 512))), zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 50_000
-    monkeypatch.setattr("latentopt.npz.NPZ_LIMIT", 1 << 20)
-    monkeypatch.setattr("latentopt.npz.np.load", lambda *args, **kwargs: pytest.fail("it was opened"))
+    monkeypatch.setattr("latentopt.checkpoints.npz.NPZ_LIMIT", 1 << 20)
+    monkeypatch.setattr("latentopt.checkpoints.npz.np.load", lambda *args, **kwargs: pytest.fail("it was opened"))
     with pytest.raises(LatentoptError, match="inflates to more than 1 MiB"):
         read(path)
 

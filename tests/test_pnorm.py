@@ -13,11 +13,11 @@ import torch
 from conftest import REFERENCE, make_tiny_generator
 
 from latentopt.errors import StatisticsError, UntrustedFileError
-from latentopt.moments import Moments, StatisticsWarning
-from latentopt.pnorm import PNorm, find_stats, p_to_w, w_to_p
-from latentopt.pnorm_fit import PNormFit, draw_codes, find_shards, fit_pnorm, merge_shards, shard_path
-from latentopt.resources import resource_folder
-from latentopt.storage import load_tensors, save_tensors
+from latentopt.files.resources import resource_folder
+from latentopt.files.storage import load_tensors, save_tensors
+from latentopt.statistics.moments import Moments, StatisticsWarning
+from latentopt.statistics.pnorm import PNorm, find_stats, p_to_w, w_to_p
+from latentopt.statistics.pnorm_fit import PNormFit, draw_codes, find_shards, fit_pnorm, merge_shards, shard_path
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def interrupt(function, call, after=False):
     return interrupted
 
 
-@pytest.mark.parametrize("place", ["latentopt.moments.dsyrk", "latentopt.moments.np.outer"])
+@pytest.mark.parametrize("place", ["latentopt.statistics.moments.dsyrk", "latentopt.statistics.moments.np.outer"])
 def test_an_interrupted_update_changes_nothing(monkeypatch, place):
     x, moments = hard_samples(), Moments(12)
     moments.update(x[:2000])
@@ -221,10 +221,10 @@ def test_an_interrupted_update_changes_nothing(monkeypatch, place):
 @pytest.mark.parametrize(
     ("owner", "name", "after"),
     [
-        ("latentopt.moments", "dsyrk", False),
-        ("latentopt.moments.np", "outer", False),
-        ("latentopt.moments.Moments", "update", True),
-        ("latentopt.pnorm_fit", "draw_codes", True),
+        ("latentopt.statistics.moments", "dsyrk", False),
+        ("latentopt.statistics.moments.np", "outer", False),
+        ("latentopt.statistics.moments.Moments", "update", True),
+        ("latentopt.statistics.pnorm_fit", "draw_codes", True),
     ],
 )
 def test_what_an_interruption_leaves_are_whole_batches(tiny_generator, tmp_path, monkeypatch, owner, name, after):
@@ -480,7 +480,7 @@ def test_find_stats(tiny_generator, tiny_pnorm, tmp_path, monkeypatch):
     tiny_pnorm.save(tmp_path / "shipped" / "tiny.safetensors")
     pnorm, path = find_stats(tiny_generator, [tmp_path / "pnorm_stats", tmp_path / "shipped"])
     assert path == tmp_path / "shipped" / "tiny.safetensors" and torch.equal(pnorm.std, tiny_pnorm.std)
-    monkeypatch.setattr("latentopt.pnorm.resource_folder", lambda name: tmp_path / "shipped")
+    monkeypatch.setattr("latentopt.statistics.pnorm.resource_folder", lambda name: tmp_path / "shipped")
     assert find_stats(tiny_generator)[1] == path
     tiny_pnorm.save(tmp_path / "pnorm_stats" / "tiny.safetensors")
     assert find_stats(tiny_generator)[1].parts[-2:] == ("pnorm_stats", "tiny.safetensors")
@@ -488,7 +488,7 @@ def test_find_stats(tiny_generator, tiny_pnorm, tmp_path, monkeypatch):
 
 def test_resource_folder(tmp_path, monkeypatch):
     assert (resource_folder("recipes").parent / "pyproject.toml").is_file()  # a checkout
-    monkeypatch.setattr("latentopt.resources.PACKAGE", tmp_path)
+    monkeypatch.setattr("latentopt.files.resources.PACKAGE", tmp_path)
     (tmp_path / "recipes").mkdir()
     assert resource_folder("recipes") == tmp_path / "recipes"
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 from conftest import make_encoder, make_tiny_generator, photo
 
+from latentopt.checkpoints.networks import load_generator
 from latentopt.data.portraits import TEST_SEEDS, portraits
 from latentopt.errors import StatisticsError
-from latentopt.evaluation import warm_start
-from latentopt.evaluation.preflight import MOVES, SUFFIX, Move, Preflight, Scale, find_preflight
-from latentopt.evaluation.warm_start import EncoderStart, LinearStart, NearestSample, find_warm_start, sample_count
-from latentopt.generators.checkpoints import load_generator
-from latentopt.generators.cloud import sample_w
-from latentopt.images import read_image
-from latentopt.pnorm_fit import fit_pnorm
-from latentopt.resources import PACKAGE
+from latentopt.files.resources import PACKAGE
+from latentopt.pictures.images import read_image
+from latentopt.preflight import warm_start
+from latentopt.preflight.preflight import MOVES, SUFFIX, Move, Preflight, Scale, find_preflight
+from latentopt.preflight.warm_start import EncoderStart, LinearStart, NearestSample, find_warm_start, sample_count
+from latentopt.statistics.pnorm_fit import fit_pnorm
+from latentopt.statistics.sampling import sample_w
 from latentopt.types import GeneratorInputs
 
 NETWORK = ("--network", "net/tiny.safetensors")
@@ -147,8 +147,8 @@ def test_saved_and_read_again(tmp_path):
 
 
 def test_a_suspect_picture_is_inverted_with_a_warning_on_record(folder, latentopt, monkeypatch):
-    monkeypatch.setattr("latentopt.evaluation.preflight.FAR", -99.0)
-    monkeypatch.setattr("latentopt.evaluation.preflight.GAIN", 99.0)
+    monkeypatch.setattr("latentopt.preflight.preflight.FAR", -99.0)
+    monkeypatch.setattr("latentopt.preflight.preflight.GAIN", 99.0)
     code, _, err = latentopt("invert", "photos/a.png", *NETWORK, *QUICK)
     assert code == 0 and "photos/a.png: looks out of the generator's domain" in err
     notes = json.loads((folder / "out" / "a" / "run.json").read_text())["source"]["notes"]

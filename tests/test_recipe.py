@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from latentopt.errors import UsageError
-from latentopt.recipe import Recipe, recipe_names, with_space
+from latentopt.recipe.recipe import Recipe, recipe_names, with_space
 from latentopt.registry import PARAMETERIZATIONS, Registry, check_type, nearest
 
 TABLE = {
@@ -238,7 +238,7 @@ def test_override_leaves_the_original(recipe):
 def test_the_files_that_a_recipe_reads(recipe, path, entry, files, needs):
     """Named ones, and whether it looks up the generator's statistics by itself. Every stage counts: the second here."""
     plain = recipe.override(["stages.1.optimize.0=w+"])
-    assert (plain.files, plain.needs_statistics, plain.statistics_file) == ([], False, None)
+    assert (plain.files, plain.looks_for("p-norm"), plain.named("p-norm")) == ([], False, None)
     made = plain.table()
     if path == "init":
         made["stages"][1]["init"] = entry
@@ -246,15 +246,15 @@ def test_the_files_that_a_recipe_reads(recipe, path, entry, files, needs):
         made["stages"][1][path.removesuffix(".0")][0] = entry
     made["stages"][1]["stop"] = None
     changed = Recipe.from_table(made)
-    assert (changed.files, changed.needs_statistics) == (files, needs)
-    assert changed.statistics_file == (entry.get("stats") if isinstance(entry, dict) else None)
+    assert (changed.files, changed.looks_for("p-norm")) == (files, needs)
+    assert changed.named("p-norm") == (entry.get("stats") if isinstance(entry, dict) else None)
 
 
 @pytest.mark.parametrize(
     ("name", "needs"), [("i2s", False), ("sg2", False), ("ii2s", True), ("ii2s-pnorm", True), ("pulse", True)]
 )
 def test_shipped_recipes_that_need_statistics(name, needs):
-    assert Recipe.load(name).needs_statistics == needs
+    assert Recipe.load(name).looks_for("p-norm") == needs
 
 
 def test_digest_is_of_what_is_done(recipe):
@@ -353,8 +353,8 @@ def test_registry_reads_options_of_inherited_constructors():
 
 def test_registered_names_can_be_replaced():
     registry = Registry("thing")
-    registry.register("a", "latentopt.schedules:Constant", "alpha")
-    registry.register("a", "latentopt.schedules:Cosine")
+    registry.register("a", "latentopt.loop.schedules:Constant", "alpha")
+    registry.register("a", "latentopt.loop.schedules:Cosine")
     assert registry.resolve("alpha") == "a"
     assert registry.create("a", final=0.5)(1.0) == 0.5
     assert list(registry.options("alpha")) == ["final"]

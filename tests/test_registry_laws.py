@@ -11,14 +11,13 @@ from conftest import make_tiny_generator
 from torch import Tensor
 
 from latentopt.errors import StatisticsError, UsageError
+from latentopt.loop.joint import Joint
 from latentopt.parameterizations.constraint import PNormConstraint
-from latentopt.parameterizations.joint import Joint
-from latentopt.pnorm import PNorm, PNormBasis
-from latentopt.pnorm_fit import fit_pnorm
-from latentopt.registry import INITIALIZERS, OPTIMIZERS, PARAMETERIZATIONS, TERMS
-from latentopt.schedules import SCHEDULES
-from latentopt.sigma import Sigma
-from latentopt.types import GeneratorInputs
+from latentopt.registry import INITIALIZERS, OPTIMIZERS, PARAMETERIZATIONS, SCHEDULES, TERMS
+from latentopt.statistics.pnorm import PNorm, PNormBasis
+from latentopt.statistics.pnorm_fit import fit_pnorm
+from latentopt.statistics.sigma import Sigma
+from latentopt.types import FIELDS, GeneratorInputs
 
 OPTIONS = {  # every registered space, with the options it is tried with
     "w": [{}, {"clip": 1.0}, {"l2": 0.1}],
@@ -87,7 +86,7 @@ def close(a, b, **tolerance) -> None:
 
 
 def groups(inputs: GeneratorInputs) -> dict:
-    return {"ws": inputs.ws, "noise": inputs.noise, "deltas": inputs.deltas, "features": inputs.features}
+    return {name: getattr(inputs, name) for name in FIELDS}
 
 
 def picked_rows(variables: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:

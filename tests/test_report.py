@@ -17,7 +17,7 @@ from PIL import Image
 
 from latentopt.errors import LatentoptError
 from latentopt.evaluation.measure import Measure
-from latentopt.images import to_uint8
+from latentopt.pictures.images import to_uint8
 from latentopt.report.charts import HEIGHT, WIDTH, Axis, Line, Point, plot
 from latentopt.report.figures import dial_figure, distortion_editability, figures, pose_response, quality_time
 from latentopt.report.page import LARGEST, Figure, Method, Report, Strip, data_uri, render, write_report

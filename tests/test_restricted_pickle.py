@@ -21,10 +21,9 @@ from hypothesis import strategies as st
 from pickle_writer import Call, Name, PersistentId, dumps, network, storage_blob, tensor_call
 from safetensors.torch import load_file
 
-from latentopt.errors import CheckpointError, LatentoptError, UntrustedFileError
-from latentopt.generators import persistence, restricted_unpickler
-from latentopt.generators import torch_zip as torch_zip_module
-from latentopt.generators.restricted_pickle import (
+from latentopt.checkpoints import persistence, restricted_unpickler
+from latentopt.checkpoints import torch_zip as torch_zip_module
+from latentopt.checkpoints.restricted_pickle import (
     Record,
     is_torch_module,
     module_attributes,
@@ -33,6 +32,7 @@ from latentopt.generators.restricted_pickle import (
     read_torch_file,
     read_torch_module,
 )
+from latentopt.errors import CheckpointError, LatentoptError, UntrustedFileError
 
 PICKLES = Path(__file__).parent / "reference" / "pickles"
 LOADED: list[str] | None = None  # audit events of the reader while it is watched

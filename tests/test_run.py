@@ -16,16 +16,18 @@ from conftest import make_tiny_generator
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, ImageError, UsageError
+from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.initializers.simple import Mean
-from latentopt.inverter import Failed, Finished, Inverter, Progressed
-from latentopt.items import Item, Unread, tensor_items
-from latentopt.pnorm_fit import fit_pnorm
-from latentopt.recipe import Recipe
+from latentopt.inverting.batch import Batch, image_seed
+from latentopt.inverting.events import Failed, Finished, Progressed
+from latentopt.inverting.inverter import Inverter
+from latentopt.inverting.items import Item, Unread, tensor_items
+from latentopt.loop.building import check_optimizer
+from latentopt.perceptual.network import load_perceptual_net
+from latentopt.recipe.recipe import Recipe
 from latentopt.registry import OPTIMIZERS
-from latentopt.run import Run, check_optimizer, image_seed
-from latentopt.storage import load_tensors, save_tensors
+from latentopt.statistics.pnorm_fit import fit_pnorm
 from latentopt.terms.perceptual import weights_hash
-from latentopt.terms.perceptual_net import load_perceptual_net
 from latentopt.types import GeneratorInputs
 
 KEYS = ("a", "b/c", "d")
@@ -99,8 +101,8 @@ def recipe(request) -> Recipe:
     return Recipe.from_table({"name": "r", "stages": RECIPES[request.param]})
 
 
-def start(generator, recipe, targets) -> Run:
-    return Run(generator, recipe, targets, KEYS, tuple(image_seed(0, key) for key in KEYS))
+def start(generator, recipe, targets) -> Batch:
+    return Batch(generator, recipe, targets, KEYS, tuple(image_seed(0, key) for key in KEYS))
 
 
 def timeless(history: list[list[dict]]) -> list[list[dict]]:
@@ -118,12 +120,12 @@ def test_saved_at_any_step_and_gone_on_with_is_the_same_to_the_bit(generator, re
         for _, _ in zip(range(stop_after), broken.steps(), strict=False):
             pass
         broken.save(path)
-        resumed = Run.load(path, generator, recipe, targets)
+        resumed = Batch.load(path, generator, recipe, targets)
         rest = [(stage, step.step) for stage, step in resumed.steps()]
         assert rest == records[stop_after:]
-        assert torch.equal(resumed.start.ws, whole.start.ws), stop_after
-        if whole.start.noise is not None:
-            assert all(torch.equal(resumed.start.noise[k], v) for k, v in whole.start.noise.items())
+        assert torch.equal(resumed.inputs.ws, whole.inputs.ws), stop_after
+        if whole.inputs.noise is not None:
+            assert all(torch.equal(resumed.inputs.noise[k], v) for k, v in whole.inputs.noise.items())
         assert torch.equal(resumed.images(), whole.images())
         assert resumed.status == whole.status
         assert resumed.best_step == whole.best_step
@@ -144,7 +146,7 @@ def test_a_resumed_stage_does_not_start_anew(generator, targets, folder, monkeyp
     next(iter(run.steps()))
     run.save(folder / "state.safetensors")
     assert calls == [3]
-    resumed = Run.load(folder / "state.safetensors", generator, recipe, targets)
+    resumed = Batch.load(folder / "state.safetensors", generator, recipe, targets)
     for stage, _ in resumed.steps():
         assert calls == [3] * (stage + 1)
     assert resumed.finished
@@ -183,7 +185,7 @@ def test_a_second_stage_goes_on_from_the_first(generator, targets):
     stages = [(stage, step) for stage, step in run.steps()]
     first_of_second = next(step for stage, step in stages if stage == 1)
     assert first_of_second.encoding_cost == pytest.approx([0, 0, 0], abs=1e-6)
-    assert set(run.start.noise) == set(generator.noise_shapes), "the noise of stage 0 is carried along"
+    assert set(run.inputs.noise) == set(generator.noise_shapes), "the noise of stage 0 is carried along"
     assert all(entry["stage"] == 1 for entry in (image[-1] for image in run.history))
 
 
@@ -226,12 +228,12 @@ def test_files_of_other_runs_are_refused(generator, targets, folder):
     next(iter(run.steps()))
     path = folder / "state.safetensors"
     run.save(path)
-    assert Run.read_keys(path) == KEYS
-    Run.load(path, generator, FEW.override(["name=renamed", "stages.0.batch=1"]), targets)
+    assert Batch.read_keys(path) == KEYS
+    Batch.load(path, generator, FEW.override(["name=renamed", "stages.0.batch=1"]), targets)
     with pytest.raises(CheckpointError, match="another recipe or generator"):
-        Run.load(path, generator, FEW.override(["stages.0.lr=0.01"]), targets)
+        Batch.load(path, generator, FEW.override(["stages.0.lr=0.01"]), targets)
     with pytest.raises(CheckpointError, match="another recipe or generator"):
-        Run.load(path, make_tiny_generator(5, channels=(8, 6)), FEW, targets)
+        Batch.load(path, make_tiny_generator(5, channels=(8, 6)), FEW, targets)
 
 
 @pytest.mark.parametrize("kind", ["missing", "text", "cut", "other"])
@@ -247,7 +249,7 @@ def test_files_that_are_no_saved_run(generator, targets, folder, kind):
         run.save(path)
         path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"state\.safetensors"):
-        Run.load(path, generator, FEW, targets)
+        Batch.load(path, generator, FEW, targets)
 
 
 def stripped(*keys: str):
@@ -297,7 +299,7 @@ def test_a_damaged_record_is_named_and_the_work_begins_anew(generator, targets, 
         metadata["meta"] = meta if isinstance(meta, str) else json.dumps(meta)
     save_tensors(path, tensors, metadata)
     with pytest.raises(CheckpointError, match=rf"{path.name}: damaged .*remove it to start anew"):
-        Run.load(path, generator, FEW, targets)
+        Batch.load(path, generator, FEW, targets)
     found = events(Inverter(generator, FEW, out=out), items_of(targets))
     assert found["Progressed"][0].step.step == 0
     assert [e.inversion.name for e in found["Finished"]] == list(KEYS)

@@ -11,17 +11,17 @@ import torch
 from click.testing import CliRunner
 from conftest import make_tiny_generator
 
-from latentopt import sigma as sigma_module
+from latentopt.checkpoints.describe import describe
+from latentopt.checkpoints.networks import load_generator, save_generator
 from latentopt.commands import cli
-from latentopt.curvature import Draws, outputs_of, squared_gradients
 from latentopt.errors import StatisticsError, UsageError
-from latentopt.generators.checkpoints import load_generator, save_generator
-from latentopt.generators.describe import describe
-from latentopt.moments import StatisticsWarning
-from latentopt.parameterizations.tunable import choose_weights
-from latentopt.sigma import Sigma, find_sigma
-from latentopt.sigma_fit import fit_sigma, inverse_root, picture_change
-from latentopt.storage import load_tensors, save_tensors
+from latentopt.files.storage import load_tensors, save_tensors
+from latentopt.generators.tunable import choose_weights
+from latentopt.statistics import sigma as sigma_module
+from latentopt.statistics.curvature import Draws, outputs_of, squared_gradients
+from latentopt.statistics.moments import StatisticsWarning
+from latentopt.statistics.sigma import Sigma, find_sigma
+from latentopt.statistics.sigma_fit import fit_sigma, inverse_root, picture_change
 from latentopt.terms.perceptual import Perceptual
 from latentopt.types import GeneratorInputs, View
 

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from latentopt.errors import LatentoptError, UsageError
-from latentopt.images import save_png
-from latentopt.summary import COLUMNS, write_summary
-from latentopt.video import save_video
+from latentopt.pictures.images import save_png
+from latentopt.pictures.video import save_video
+from latentopt.results.summary import COLUMNS, write_summary
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -104,8 +104,8 @@ def test_nothing_finished_gives_no_grid(tmp_path):
 
 
 def test_the_grid_is_of_the_first_images(tmp_path, monkeypatch):
-    monkeypatch.setattr("latentopt.summary.GRID_ROWS", 3)
-    monkeypatch.setattr("latentopt.summary.PAGE_ROWS", 4)
+    monkeypatch.setattr("latentopt.results.summary.GRID_ROWS", 3)
+    monkeypatch.setattr("latentopt.results.summary.PAGE_ROWS", 4)
     rows = [result(tmp_path, f"{i}") for i in range(5)]
     (tmp_path / "1" / "proj.png").unlink()
     write_summary(tmp_path, rows)

@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, LatentoptError, MissingWeightsError, UsageError
-from latentopt.pnorm import PNorm
+from latentopt.perceptual.network import load_perceptual_net, perceptual_distance
 from latentopt.registry import TERMS
+from latentopt.statistics.pnorm import PNorm
 from latentopt.terms import perceptual
-from latentopt.terms.perceptual_net import load_perceptual_net, perceptual_distance
 from latentopt.types import GeneratorInputs, View
 
 OPTIONS = {  # every registered term, with the options it is tried with
@@ -50,7 +50,7 @@ def image() -> Tensor:
 @pytest.fixture
 def statistics(tmp_path, monkeypatch, tiny_generator) -> PNorm:
     """Statistics of the tiny generator, in the current folder."""
-    from latentopt.pnorm_fit import fit_pnorm
+    from latentopt.statistics.pnorm_fit import fit_pnorm
 
     pnorm = fit_pnorm(tiny_generator, 2000, batch=1000)
     pnorm.save(tmp_path / "pnorm_stats" / "tiny.safetensors")

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from latentopt import version
-from latentopt.manifest import versions
-from latentopt.terminal import escape_controls
+from latentopt.commands.terminal import escape_controls
+from latentopt.files import versions as version
+from latentopt.results.manifest import versions
 
-ROOT = Path(version.__file__).parent.parent
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from conftest import make_tiny_generator
 from torch import Tensor
 
 from latentopt.errors import StatisticsError, UsageError
-from latentopt.parameterizations.tunable import choose_weights
-from latentopt.recipe import Recipe
+from latentopt.generators.tunable import choose_weights
+from latentopt.inverting.batch import Batch, image_seed
+from latentopt.recipe.recipe import Recipe
 from latentopt.registry import PARAMETERIZATIONS
-from latentopt.run import Run, image_seed
-from latentopt.sigma import Sigma
+from latentopt.statistics.sigma import Sigma
 from latentopt.types import GeneratorInputs
 
 CONVS = [f"synthesis.{name}.weight" for name in ("b4.conv1", *(f"b{r}.conv{i}" for r in (8, 16, 32) for i in (0, 1)))]
@@ -88,17 +88,19 @@ def test_what_chooses_nothing_is_refused_with_the_nearest_names(layers, message,
 
 
 class OtherNames:
-    """A generator that numbers its layers, as StyleGAN3 does."""
+    """A generator that numbers its layers, as StyleGAN3 does, and names no convolutions."""
+
+    convolutions: dict[str, str] = {}
 
     @property
     def tunable(self) -> dict[str, tuple[int, ...]]:
         return {"synthesis.L0.weight": (4, 4, 3, 3), "synthesis.L0.bias": (4,), "synthesis.L1.weight": (3, 4, 1, 1)}
 
 
-def test_generators_without_numbered_convolutions():
+def test_generators_without_named_convolutions():
     assert choose_weights(OtherNames(), "all") == tuple(OtherNames().tunable)
     assert choose_weights(OtherNames(), "*.weight") == ("synthesis.L0.weight", "synthesis.L1.weight")
-    with pytest.raises(UsageError, match=r"no weight convN.weight; choose by globs; names are such as synthesis\.L0"):
+    with pytest.raises(UsageError, match=r"no convolutions; choose by globs; names are such as synthesis\.L0"):
         choose_weights(OtherNames(), "convs:6")
 
 
@@ -268,13 +270,13 @@ def test_tuning_recipes_run_and_improve_on_their_pivot(name, tiny_generator):
     shortened = tuple(replace(stage, steps=2 if i == 0 else 4, stop=None) for i, stage in enumerate(recipe.stages))
     w = generator.mapping(randn(2, 16))
     target = generator.synthesis(GeneratorInputs(generator.broadcast(w)))
-    run = Run(generator, replace(recipe, stages=shortened), target, ("a", "b"), (1, 2))
+    run = Batch(generator, replace(recipe, stages=shortened), target, ("a", "b"), (1, 2))
     first = {}
     for stage, step in run.steps():
         first.setdefault(stage, step.loss)
         last = step.best_loss
     assert run.status == ["done", "done"]
-    assert run.start.deltas
+    assert run.inputs.deltas
     assert all(after < before for before, after in zip(first[len(first) - 1], last, strict=True))
 
 
@@ -300,8 +302,8 @@ def test_a_batch_of_eight_is_eight_single_runs(lens):
     stage = {"init": "mean", "steps": 12, "lr": 0.01, "optimize": [lens], "terms": ["l2"]}
     recipe = Recipe.from_table({"stages": [stage]})
 
-    def tuned(rows: list[int]) -> Run:
-        run = Run(generator, recipe, target[rows], tuple(map(str, rows)), tuple(image_seed(0, str(i)) for i in rows))
+    def tuned(rows: list[int]) -> Batch:
+        run = Batch(generator, recipe, target[rows], tuple(map(str, rows)), tuple(image_seed(0, str(i)) for i in rows))
         for _ in run.steps():
             pass
         return run
@@ -314,5 +316,5 @@ def test_a_batch_of_eight_is_eight_single_runs(lens):
         history = together.history[i]
         assert history[-1]["loss"] == pytest.approx(alone.history[0][-1]["loss"], rel=TOLERANCE)
         assert history[-1]["loss"] < 0.9 * history[0]["loss"]
-    deltas = together.start.deltas["synthesis.b8.conv1.weight"]
+    deltas = together.inputs.deltas["synthesis.b8.conv1.weight"]
     assert (deltas[0] - deltas[1]).abs().max() > 10 * TOLERANCE, "the deltas are the images' own"

@@ -15,18 +15,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from latentopt.commands import main
-from latentopt.errors import CheckpointError, UsageError
-from latentopt.generators.checkpoints import (
+from latentopt.checkpoints.networks import (
     load_discriminator,
     load_generator,
     save_discriminator,
     save_generator,
 )
+from latentopt.commands import main
+from latentopt.errors import CheckpointError, UsageError
+from latentopt.files.storage import load_tensors
 from latentopt.generators.discriminator import Discriminator, DiscriminatorConfig
 from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from latentopt.sigma import Sigma, find_sigma
-from latentopt.storage import load_tensors
+from latentopt.statistics.sigma import Sigma, find_sigma
 from latentopt.training.export import export, sample_sheet
 from latentopt.training.generator import PARTS, GeneratorTrainer, GeneratorTraining
 from latentopt.training.randomized import RandomizedWeights, last_convolutions

@@ -7,9 +7,9 @@ import sys
 
 import click
 
+from latentopt.commands.terminal import escape_controls
 from latentopt.errors import LatentoptError
-from latentopt.terminal import escape_controls
-from latentopt.version import package_version
+from latentopt.files.versions import package_version
 
 COMMANDS = {  # name: (module, one line of help)
     "invert": ("invert", "Find the latents of images by optimisation."),

@@ -11,22 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from latentopt.commands.terminal import escape_controls
 from latentopt.errors import ImageError, InversionFailed
-from latentopt.terminal import escape_controls
 
 if TYPE_CHECKING:
-    from latentopt.generators.stylegan2 import StyleGAN2
-    from latentopt.inverter import Inverter, Unread
+    from latentopt.inverting.inverter import Inverter
+    from latentopt.inverting.items import Unread
+    from latentopt.protocols import Generator
 
 VIDEO_FRAMES, VIDEO_HEIGHT = 60, 256
 NAME_WIDTH = 12  # columns that an image's name has at least in the printed table
 
 
-def load_network(network: str, device: str, dtype: str, compiled: bool) -> StyleGAN2:
+def load_network(network: str, device: str, dtype: str, compiled: bool) -> Generator:
     import torch
 
+    from latentopt.checkpoints.networks import load_generator
     from latentopt.devices import choose_device
-    from latentopt.generators.checkpoints import load_generator
 
     generator = load_generator(network, device=choose_device(device))
     for note in generator.notes:
@@ -34,7 +35,7 @@ def load_network(network: str, device: str, dtype: str, compiled: bool) -> Style
     if dtype != "float32":
         generator.set_precision(getattr(torch, dtype)).set_memory_format(torch.channels_last)
     if compiled:
-        generator.synthesis.compile()
+        generator.compile()
     return generator
 
 
@@ -65,8 +66,8 @@ def work(
     verb: str = "inverting",
 ) -> list[dict]:
     """Do the work under a progress line; a row for the summary of each image. Raises ImageError if none could be read."""
-    from latentopt.inverter import Failed, Finished, Progressed
-    from latentopt.progress import Progress
+    from latentopt.commands.progress import Progress
+    from latentopt.inverting.events import Failed, Finished, Progressed
 
     total = len(items) * sum(stage.steps + 1 for stage in inverter.recipe.stages)
     rows: list[dict] = []
@@ -120,11 +121,11 @@ def _figure(value: object) -> str:
 
 def _keep_frames(frames: dict[str, list], event: Any) -> None:
     """About VIDEO_FRAMES pictures of each image on its way."""
-    stage, rows = event.run.recipe.stages[event.stage], event.run.rows()
+    stage, rows = event.batch.recipe.stages[event.stage], event.batch.rows()
     if not rows or event.step.step % max(1, stage.steps // VIDEO_FRAMES):
         return
-    names, images = event.run.current_images()
-    for name, image, target in zip(names, images, event.run.target[rows], strict=True):
+    names, images = event.batch.current_images()
+    for name, image, target in zip(names, images, event.batch.target[rows], strict=True):
         frames.setdefault(name, []).append(_side_by_side(target, image))
 
 
@@ -133,7 +134,7 @@ def _side_by_side(target: Any, image: Any) -> Any:
     import torch
     from torch.nn.functional import interpolate
 
-    from latentopt.images import to_uint8
+    from latentopt.pictures.images import to_uint8
 
     pair = torch.cat([target.cpu(), image.cpu().nan_to_num()], dim=2)
     if pair.shape[1] > VIDEO_HEIGHT:
@@ -143,7 +144,7 @@ def _side_by_side(target: Any, image: Any) -> Any:
 
 
 def _write_video(frames: list, inversion: Any, outdir: Path) -> None:
-    from latentopt.video import save_video
+    from latentopt.pictures.video import save_video
 
     last = _side_by_side(inversion.target, inversion.image)
     save_video([*frames, *[last] * 10], outdir / inversion.name / "proj.webp")
@@ -157,7 +158,7 @@ def report(rows: list[dict], outdir: Path, title: str, columns: Mapping[str, str
     from rich.console import Console
     from rich.table import Column, Table
 
-    from latentopt.summary import write_summary
+    from latentopt.results.summary import write_summary
 
     table = Table(
         Column("image", overflow="fold", min_width=NAME_WIDTH), *columns.values(), title=title, title_justify="left"

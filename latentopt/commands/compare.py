@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from latentopt.editing.direction import Direction
     from latentopt.editing.sequence import Edit
     from latentopt.evaluation.comparison import Compared
-    from latentopt.evaluation.judge_protocol import AttributeJudge
-    from latentopt.generators.stylegan2 import StyleGAN2
-    from latentopt.items import Unread
+    from latentopt.inverting.items import Unread
+    from latentopt.judge.protocol import AttributeJudge
+    from latentopt.protocols import Generator
 
 RECIPES = "sg2,i2s,ii2s,pti,wrangan,hybrid-e4e"
 SHOWN = ("yaw", "smile", "glasses")  # edits in the strips, where there are such directions
@@ -92,7 +92,7 @@ def command(
     from latentopt.editing.sequence import choose, parse_edit
     from latentopt.evaluation.comparison import load_recipes
     from latentopt.evaluation.dial import find_dial
-    from latentopt.outputs import check_outdir, locked, sweep
+    from latentopt.files.outputs import check_outdir, locked, sweep
 
     methods = load_recipes([name.strip() for name in recipes.split(",") if name.strip()], steps)
     turned = [find_dial(kind) for kind in dict.fromkeys(dials)]
@@ -120,19 +120,19 @@ def _is_default(option: str) -> bool:
     return source is click.core.ParameterSource.DEFAULT
 
 
-def _directions(generator: StyleGAN2, path: str | None) -> dict[str, Direction]:
+def _directions(generator: Generator, path: str | None) -> dict[str, Direction]:
     from latentopt.editing.files import find_directions, load_directions
 
     return find_directions(generator) if path is None else load_directions(path, generator)
 
 
-def _judge(name: str | None, generator: StyleGAN2) -> AttributeJudge | None:
-    from latentopt.evaluation.judge_protocol import load_attribute_judge
+def _judge(name: str | None, generator: Generator) -> AttributeJudge | None:
+    from latentopt.judge.protocol import load_attribute_judge
 
     return None if name is None else load_attribute_judge(name, generator.device)
 
 
-def _metrics(names: str, generator: StyleGAN2) -> tuple[str, ...]:
+def _metrics(names: str, generator: Generator) -> tuple[str, ...]:
     """Checked, and their weights had, before the work begins."""
     from latentopt.evaluation.framework import METRICS
     from latentopt.registry import nearest
@@ -146,11 +146,11 @@ def _metrics(names: str, generator: StyleGAN2) -> tuple[str, ...]:
 
 
 def _pictures(
-    images: tuple[str, ...], generator: StyleGAN2, count: int, no_preflight: bool, quiet: bool
+    images: tuple[str, ...], generator: Generator, count: int, no_preflight: bool, quiet: bool
 ) -> list[Unread]:
     from latentopt.commands.invert import find_items
     from latentopt.commands.preflight import PictureCheck
-    from latentopt.resources import PACKAGE
+    from latentopt.files.resources import PACKAGE
 
     if not images:
         samples = sorted((PACKAGE / "bundled" / "samples").glob("portrait-*.png"))[:count]
@@ -197,10 +197,10 @@ def _write(
 ) -> None:
     from rich.console import Console
 
-    from latentopt.outputs import clear_write_errors
+    from latentopt.files.outputs import clear_write_errors
+    from latentopt.files.storage import write_text
     from latentopt.report.assemble import figures_of, report_of, terminal_table
     from latentopt.report.page import write_report
-    from latentopt.storage import write_text
 
     page, figures = session.outdir / "report.html", session.outdir / "comparison.json"
     report = report_of(

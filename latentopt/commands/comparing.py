@@ -10,22 +10,23 @@ from typing import TYPE_CHECKING
 import click
 
 from latentopt.commands.batches import work
+from latentopt.commands.terminal import escape_controls
 from latentopt.commands.tune import ensure_sigma
 from latentopt.errors import ImageError, LatentoptError, MissingWeightsError, StatisticsError
 from latentopt.evaluation.comparison import AMOUNTS, Compared, capped, check_recipe, common, measured
+from latentopt.evaluation.corruption import change_by
 from latentopt.evaluation.dial import Dial, along
-from latentopt.inversion import Inversion
-from latentopt.inverter import Inverter
-from latentopt.items import Item, Unread
-from latentopt.recipe import Recipe
-from latentopt.summary import write_summary
-from latentopt.terminal import escape_controls
+from latentopt.inverting.inverter import Inverter
+from latentopt.inverting.items import Item, Unread
+from latentopt.recipe.recipe import Recipe
+from latentopt.results.inversion import Inversion
+from latentopt.results.summary import write_summary
 
 if TYPE_CHECKING:
     from latentopt.editing.direction import Direction
     from latentopt.evaluation.framework import Evaluation
     from latentopt.evaluation.measure import Measure
-    from latentopt.generators.stylegan2 import StyleGAN2
+    from latentopt.protocols import Generator
 
 DIAL_PARTS = ("reconstruction", "pose", "attributes", "latents")
 
@@ -39,7 +40,7 @@ class Session:
     `notes` gathers what the report has to say of the work itself, `failed` counts what went wrong.
     """
 
-    generator: StyleGAN2
+    generator: Generator
     outdir: Path
     seed: int
     dtype: str
@@ -60,7 +61,7 @@ class Session:
                     raise
                 self.note(f"{name}: left out: {error}")
                 continue
-            if recipe.needs_sigma:
+            if recipe.looks_for("sigma"):
                 ensure_sigma(recipe, self.generator, self.quiet)
             found[name] = recipe
         return found
@@ -93,7 +94,7 @@ class Session:
     def run(self, name: str, recipe: Recipe, items: Sequence[Item], folder: Path) -> list[Inversion]:
         """The results of one recipe, those of an earlier call included; failures are noted."""
         options = (("dtype", self.dtype), ("network", self.generator.name))
-        inverter = Inverter(self.generator, recipe, self.seed, folder, options, corruption=AMOUNTS.corruption)
+        inverter = Inverter(self.generator, recipe, self.seed, folder, options, change=change_by(AMOUNTS.corruption))
         rows = work(inverter, list(items), folder, quiet=self.quiet, verb=name)
         write_summary(folder, rows, f"latentopt: {name}")
         for row in rows:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from latentopt.commands.delta_options import checked_strength, delta_options
+from latentopt.commands.terminal import escape_controls
 from latentopt.errors import UsageError
-from latentopt.terminal import escape_controls
 
 if TYPE_CHECKING:
-    from latentopt.generators.stylegan2 import StyleGAN2
+    from latentopt.protocols import Generator
 
 
 @click.command("convert")
@@ -51,7 +51,7 @@ def command(
     chosen = checked_strength(deltas, strength, force_delta)
     _check_revert(deltas, discriminator, force_delta, revert)
 
-    from latentopt.generators import checkpoints
+    from latentopt.checkpoints import networks as checkpoints
 
     if discriminator:
         checkpoints.save_discriminator(checkpoints.load_discriminator(source), target)
@@ -73,9 +73,9 @@ def command(
 
 
 def _with_deltas(
-    generator: StyleGAN2, paths: tuple[Path, ...], strength: float, force_delta: bool, revert: bool
-) -> StyleGAN2:
-    from latentopt.delta import load_deltas
+    generator: Generator, paths: tuple[Path, ...], strength: float, force_delta: bool, revert: bool
+) -> Generator:
+    from latentopt.checkpoints.delta import load_deltas
 
     if revert:
         return load_deltas(paths, None, strength).unbake(generator)

@@ -9,8 +9,8 @@ import click
 
 from latentopt.commands.batches import load_network
 from latentopt.commands.numbers import Count
+from latentopt.commands.terminal import escape_controls
 from latentopt.errors import CheckpointError, UsageError
-from latentopt.terminal import escape_controls
 
 if TYPE_CHECKING:
     from latentopt.editing.direction import Direction
@@ -133,8 +133,8 @@ def list_(file: str | None, network: str, as_json: bool) -> None:
       latentopt directions list
       latentopt directions list directions/cats-sefa.safetensors
     """
+    from latentopt.checkpoints.model_files import resolve
     from latentopt.editing.files import directions_at_hand, read_directions
-    from latentopt.generators.model_files import resolve
 
     if file is not None:
         path = resolve(file, "directions")
@@ -146,7 +146,7 @@ def list_(file: str | None, network: str, as_json: bool) -> None:
                 f"no directions of {network} at hand; run latentopt directions find --network {network}"
             )
     if as_json:
-        from latentopt.manifest import to_json
+        from latentopt.files.storage import to_json
 
         click.echo(to_json([_entry(direction, path) for direction, path in found], indent=2))
     else:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from latentopt.commands.latent_options import FPS, FRAMES, find_latents, latent_options, load_latents, output_folder
+from latentopt.commands.terminal import escape_controls
 from latentopt.errors import UsageError
-from latentopt.terminal import escape_controls
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from latentopt.editing.direction import Direction
     from latentopt.editing.latents import Latent
     from latentopt.editing.sequence import Edit
-    from latentopt.generators.stylegan2 import StyleGAN2
+    from latentopt.protocols import Generator
 
 ON_SHEET = 16  # images
 
@@ -96,7 +96,7 @@ def command(
         click.echo(escape_controls(f"{written} pictures in {folder}/ (on a sheet: {title}.png)"))
 
 
-def read_directions(generator: StyleGAN2, files: Sequence[str], force: bool) -> dict[str, Direction]:
+def read_directions(generator: Generator, files: Sequence[str], force: bool) -> dict[str, Direction]:
     """Those of `files`, or all that are at hand for the generator."""
     from latentopt.editing.files import find_directions, load_directions
 
@@ -111,7 +111,7 @@ def read_directions(generator: StyleGAN2, files: Sequence[str], force: bool) -> 
 def _edit(
     latent: Latent,
     steps: list[list[Edit]],
-    generator: StyleGAN2,
+    generator: Generator,
     directions: Mapping[str, Direction],
     layers: tuple[int, ...] | None,
     folder: Path,
@@ -120,11 +120,11 @@ def _edit(
     from latentopt.editing.latents import file_name, save_latent
     from latentopt.editing.pictures import draw
     from latentopt.editing.sequence import apply_edits
-    from latentopt.images import DELTA_FILE
-    from latentopt.outputs import clear_write_errors
-    from latentopt.storage import write_atomically
+    from latentopt.files.outputs import clear_write_errors
+    from latentopt.files.storage import write_atomically
+    from latentopt.pictures.images import DELTA_FILE
 
-    _warn_of_features(latent)
+    _warn_of_outputs(latent, generator)
     own = folder / latent.name
     if latent.delta is not None and latent.delta != own / DELTA_FILE:
         with clear_write_errors(own / DELTA_FILE):
@@ -140,12 +140,13 @@ def _edit(
     return pictures
 
 
-def _warn_of_features(latent: Latent) -> None:
-    from latentopt.editing.layers import row_of
+def _warn_of_outputs(latent: Latent, generator: Generator) -> None:
+    from latentopt.types import REPLACES
 
-    rows = [row for name in latent.inputs.features or () if (row := row_of(name)) is not None]
+    names = [name.removeprefix(REPLACES) for name in latent.inputs.residuals or () if name.startswith(REPLACES)]
+    rows = [row for name in names if (row := generator.row_of(name)) is not None]
     if rows:
-        text = f"{latent.name}: features replace a layer's output; edits of rows 0 to {max(rows)} hardly show"
+        text = f"{latent.name}: its file replaces a layer's output; edits of rows 0 to {max(rows)} hardly show"
         click.echo(escape_controls(text), err=True)
 
 
@@ -153,7 +154,7 @@ def _film(
     latent: Latent,
     done: list[Edit],
     sweep: list[Edit],
-    generator: StyleGAN2,
+    generator: Generator,
     directions: Mapping[str, Direction],
     layers: tuple[int, ...] | None,
     folder: Path,
@@ -163,7 +164,7 @@ def _film(
     from latentopt.editing.latents import file_name
     from latentopt.editing.pictures import draw, film_frame, there_and_back
     from latentopt.editing.sequence import apply_edits
-    from latentopt.video import save_video
+    from latentopt.pictures.video import save_video
 
     first, last = sweep[0].strength, sweep[-1].strength
     frames = []
@@ -176,7 +177,7 @@ def _film(
 
 
 def _sheet(rows: list[list[Tensor]], names: list[str], steps: list[list[Edit]], done: int, path: Path) -> None:
-    from latentopt.contact_sheet import contact_sheet
+    from latentopt.pictures.contact_sheet import contact_sheet
 
     headings = [("then " if 0 < i < done else "") + edits[-1].label for i, edits in enumerate(steps)]
     contact_sheet(rows, path, columns=["target", "inversion", *headings], labels=names)

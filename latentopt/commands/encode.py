@@ -12,14 +12,14 @@ import click
 
 from latentopt.commands.batches import interruptible, load_network, report
 from latentopt.commands.invert import find_items, resolve_recipe
+from latentopt.commands.terminal import escape_controls
 from latentopt.encoders import KINDS
 from latentopt.errors import ImageError, UsageError
-from latentopt.recipe import Recipe
-from latentopt.terminal import escape_controls
+from latentopt.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
-    from latentopt.encoders.batch import BatchEncoder
-    from latentopt.items import Unread
+    from latentopt.inverting.encoding import BatchEncoder
+    from latentopt.inverting.items import Unread
 
 COLUMNS = {"psnr": "psnr", "ssim": "ssim", "perceptual": "perceptual", "seconds": "seconds"}
 STARTS = ("steps", "stage", "bootstrap", "bootstrap_network", "mix", "share", "force")
@@ -80,13 +80,13 @@ def command(
       latentopt encode photos/ --encoder psp --mix e4e --share 0.5
     """
     recipe = encode_recipe(encoder, terms, {key: options[key] for key in STARTS})
-    from latentopt.outputs import check_outdir, locked, sweep
+    from latentopt.files.outputs import check_outdir, locked, sweep
 
     check_outdir(outdir)
     with locked(outdir):
-        from latentopt.encoders.batch import BatchEncoder
         from latentopt.encoders.changes import MeanChange
         from latentopt.encoders.files import holds_generator
+        from latentopt.inverting.encoding import BatchEncoder
         from latentopt.registry import INITIALIZERS
 
         sweep(outdir)
@@ -124,8 +124,8 @@ def encode_recipe(encoder: str, terms: str | None, options: Mapping[str, Any]) -
 
 def work(encoder: BatchEncoder, items: list[Unread], quiet: bool) -> tuple[list[dict], list[Sequence[Mapping]]]:
     """Do the work under a progress line: a row for the summary of each image, and the history of each finished one."""
-    from latentopt.events import Failed
-    from latentopt.progress import Progress
+    from latentopt.commands.progress import Progress
+    from latentopt.inverting.events import Failed
 
     rows, histories, unreadable = [], [], 0
     with Progress(len(items), "encoding", unit="images", quiet=quiet) as progress, interruptible() as interrupted:
@@ -150,8 +150,8 @@ def work(encoder: BatchEncoder, items: list[Unread], quiet: bool) -> tuple[list[
 
 def write_steps(path: Path, histories: Sequence[Sequence[Mapping[str, Any]]]) -> None:
     """steps.csv: for each step the mean over images of what was measured, and of what the step changed."""
-    from latentopt.outputs import clear_write_errors
-    from latentopt.storage import write_text
+    from latentopt.files.outputs import clear_write_errors
+    from latentopt.files.storage import write_text
 
     if not histories:
         return

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentopt.commands.batches import load_network
+from latentopt.commands.terminal import escape_controls
 from latentopt.errors import CheckpointError, LatentoptError, UsageError
-from latentopt.terminal import escape_controls
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from latentopt.evaluation.framework import Evaluation
     from latentopt.evaluation.measure import Measure
-    from latentopt.generators.stylegan2 import StyleGAN2
-    from latentopt.inversion import Inversion
+    from latentopt.protocols import Generator
+    from latentopt.results.inversion import Inversion
 
 KINDS = ("response", "drift", "entanglement")
 ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
@@ -109,7 +109,7 @@ def _words(text: str | None) -> list[str] | None:
 
 def _check_writable(folder: Path) -> None:
     """At once, and not after all is measured."""
-    from latentopt.outputs import check_outdir
+    from latentopt.files.outputs import check_outdir
 
     try:
         check_outdir(folder)
@@ -117,7 +117,7 @@ def _check_writable(folder: Path) -> None:
         raise UsageError(f"{folder}: the figures cannot be written there; name another folder with --to") from error
 
 
-def _generator(network: str | None, result: Inversion, folder: Path, device: str) -> StyleGAN2:
+def _generator(network: str | None, result: Inversion, folder: Path, device: str) -> Generator:
     source = network or result.manifest["generator"].get("source", "portraits")
     try:
         return load_network(source, device, "float32", False)
@@ -129,8 +129,8 @@ def _generator(network: str | None, result: Inversion, folder: Path, device: str
 
 def _runs(runs: tuple[Path, ...], outdir: Path, images: int | None) -> list[tuple[Path, list[Inversion]]]:
     """Each run's folder and its results, by their names in it; all are found before the first is measured."""
-    from latentopt.inversion import Inversion
-    from latentopt.tuning import find_results, newest_run
+    from latentopt.inverting.tuning import find_results, newest_run
+    from latentopt.results.inversion import Inversion
 
     found = []
     for run in runs:
@@ -154,17 +154,17 @@ def _runs(runs: tuple[Path, ...], outdir: Path, images: int | None) -> list[tupl
 
 def _evaluate(
     results: list[Inversion],
-    generator: StyleGAN2,
+    generator: Generator,
     words: dict[str, list[str] | None],
     options: dict[str, Any],
     folder: Path,
     quiet: bool,
 ) -> Evaluation:
+    from latentopt.commands.progress import Progress
     from latentopt.editing.files import find_directions, load_directions
     from latentopt.evaluation.framework import PARTS, evaluate
-    from latentopt.evaluation.judge_protocol import load_attribute_judge
     from latentopt.evaluation.subject import Amounts
-    from latentopt.progress import Progress
+    from latentopt.judge.protocol import load_attribute_judge
 
     directions: dict[str, Any] = {}
     for file in options["files"]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from latentopt.commands.progress import Progress
 from latentopt.editing.direction import Direction
 from latentopt.editing.ganalyze import STEPS, find_ganalyze
 from latentopt.editing.ganspace import find_ganspace
@@ -17,16 +18,15 @@ from latentopt.editing.pictures import direction_sheet
 from latentopt.editing.sefa import find_sefa
 from latentopt.editing.spaces import EditingSpace
 from latentopt.errors import UsageError
-from latentopt.evaluation.judge_protocol import judge_name, load_attribute_judge
-from latentopt.generators.stylegan2 import StyleGAN2
-from latentopt.pnorm import PNorm, find_stats
-from latentopt.progress import Progress
+from latentopt.judge.protocol import judge_name, load_attribute_judge
+from latentopt.protocols import Generator
+from latentopt.statistics.pnorm import PNorm, find_stats
 
 SHEET_SEED, SHEET_SAMPLES = 4, 2
 SHEET_PSI = 0.7
 
 
-def find_by(method: str, generator: StyleGAN2, quiet: bool, **options: Any) -> list[Direction]:
+def find_by(method: str, generator: Generator, quiet: bool, **options: Any) -> list[Direction]:
     """The directions that `latentopt directions find` was asked for, by its options."""
     pnorm = None
     if options["space"] == "p-norm":
@@ -97,7 +97,7 @@ def _labelled(space: EditingSpace, quiet: bool, options: dict[str, Any]) -> Labe
         )
 
 
-def draw_sheet(generator: StyleGAN2, directions: list[Direction], out: Path) -> Path:
+def draw_sheet(generator: Generator, directions: list[Direction], out: Path) -> Path:
     """Two samples moved along each direction, beside the file `out`."""
     path = out.with_suffix(".png")
     codes = seed_codes(generator, range(SHEET_SEED, SHEET_SEED + SHEET_SAMPLES), SHEET_PSI)

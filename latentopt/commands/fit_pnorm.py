@@ -15,9 +15,9 @@ from latentopt.commands.numbers import Count, Shard
 from latentopt.errors import LatentoptError, StatisticsError, UsageError
 
 if TYPE_CHECKING:
-    from latentopt.pnorm import PNorm
-    from latentopt.pnorm_fit import PNormFit
     from latentopt.protocols import Generator
+    from latentopt.statistics.pnorm import PNorm
+    from latentopt.statistics.pnorm_fit import PNormFit
 
 CHECK_SAMPLES = 10_000
 CHECK_RANGE = (0.8, 1.25)  # mean square of whitened samples, over the half of the components with the largest std
@@ -86,8 +86,8 @@ def command(
     for path in (out or Path("pnorm_stats/x.safetensors"), figure):
         check_writable(path)
 
+    from latentopt.checkpoints.networks import load_generator
     from latentopt.devices import choose_device
-    from latentopt.generators.checkpoints import load_generator
 
     generator = load_generator(network, device=choose_device(device))
     out = out or Path("pnorm_stats") / f"{generator.name}.safetensors"
@@ -109,13 +109,13 @@ def command(
             remove_moments(out, merge)
     click.echo(summary(pnorm, generator, out))
     if figure is not None:
-        from latentopt.pnorm_figure import draw_figure
+        from latentopt.statistics.pnorm_figure import draw_figure
 
         draw_figure(generator, pnorm, figure)
         click.echo(f"figure       {figure}")
     if prior:
         from latentopt.commands.fit_prior import add_prior
-        from latentopt.linear_prior import prior_path
+        from latentopt.statistics.linear_prior import prior_path
 
         options = {"samples": prior_samples, "net": prior_net, "weights": prior_weights, "seed": seed}
         add_prior(generator, pnorm, prior_path(out), **options, overwrite=overwrite, quiet=quiet)
@@ -144,7 +144,7 @@ def plain_warnings() -> Iterator[None]:
 
 def read_existing(out: Path, generator: Generator, overwrite: bool) -> PNorm | None:
     """The statistics already at `out`. Raises StatisticsError, unless `overwrite`, for what is not this generator's."""
-    from latentopt.pnorm import PNorm
+    from latentopt.statistics.pnorm import PNorm
 
     if overwrite or not out.exists():
         return None
@@ -158,7 +158,7 @@ def fit(
     generator: Generator, out: Path, samples: int, seed: int, batch: int, shard: tuple[int, int] | None, quiet: bool
 ) -> PNorm | None:
     """Draw the codes; None where they are only a shard, whose moments are then on disk."""
-    from latentopt.pnorm_fit import PNormFit, shard_path
+    from latentopt.statistics.pnorm_fit import PNormFit, shard_path
 
     if samples <= generator.w_dim:
         raise UsageError(f"--samples {samples}: more than w_dim = {generator.w_dim} codes are needed")
@@ -177,7 +177,7 @@ def fit(
 
 def show(task: PNormFit, quiet: bool) -> None:
     """Run the fit with its progress shown."""
-    from latentopt.progress import Progress
+    from latentopt.commands.progress import Progress
 
     done = task.done
     with Progress(task.total, "fit-pnorm", done=done, unit="code", quiet=quiet) as progress:
@@ -192,8 +192,8 @@ def take_over(npz: Path, generator: Generator, seed: int) -> PNorm:
     """Statistics of an existing `.npz`, after a test against this generator's own codes: the file names none."""
     from dataclasses import replace
 
-    from latentopt.pnorm import PNorm
-    from latentopt.pnorm_fit import draw_codes
+    from latentopt.statistics.pnorm import PNorm
+    from latentopt.statistics.pnorm_fit import draw_codes
 
     pnorm = PNorm.load(npz, generator)
     v = pnorm.whiten(draw_codes(generator, 0, seed=seed, batch=CHECK_SAMPLES).cpu().double())
@@ -207,7 +207,7 @@ def take_over(npz: Path, generator: Generator, seed: int) -> PNorm:
 
 
 def merge_all(out: Path, generator: Generator) -> PNorm:
-    from latentopt.pnorm_fit import find_shards, merge_shards
+    from latentopt.statistics.pnorm_fit import find_shards, merge_shards
 
     return merge_shards(generator, find_shards(out))
 
@@ -219,7 +219,7 @@ def partial_path(out: Path) -> Path:
 
 def remove_moments(out: Path, merged: bool) -> None:
     """Remove what only the unfinished fit needed."""
-    from latentopt.pnorm_fit import find_shards
+    from latentopt.statistics.pnorm_fit import find_shards
 
     for path in [partial_path(out), *(find_shards(out) if merged else [])]:
         path.unlink(missing_ok=True)

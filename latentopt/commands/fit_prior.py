@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latentopt.commands.terminal import escape_controls
 from latentopt.errors import StatisticsError
-from latentopt.terminal import escape_controls
 
 if TYPE_CHECKING:
-    from latentopt.generators.stylegan2 import StyleGAN2
-    from latentopt.linear_prior import LinearPrior
-    from latentopt.pnorm import PNorm
     from latentopt.protocols import Generator
+    from latentopt.statistics.linear_prior import LinearPrior
+    from latentopt.statistics.pnorm import PNorm
 
 
 def add_prior(
-    generator: StyleGAN2,
+    generator: Generator,
     pnorm: PNorm,
     out: Path,
     *,
@@ -32,9 +31,9 @@ def add_prior(
     """Fit the prior and write it to `out`, unless it is there; say what it explains."""
     import torch
 
-    from latentopt.linear_prior import PooledFeatures
-    from latentopt.linear_prior_fit import fit_prior
-    from latentopt.progress import Progress
+    from latentopt.commands.progress import Progress
+    from latentopt.statistics.linear_prior import PooledFeatures
+    from latentopt.statistics.linear_prior_fit import fit_prior
 
     prior = None if overwrite else read_existing(out, generator)
     features = PooledFeatures(generator, net, weights)
@@ -52,7 +51,7 @@ def add_prior(
 
 def read_existing(out: Path, generator: Generator) -> LinearPrior | None:
     """The prior already at `out`. Raises StatisticsError for what a new one must not replace."""
-    from latentopt.linear_prior import LinearPrior
+    from latentopt.statistics.linear_prior import LinearPrior
 
     if not out.exists():
         return None

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from latentopt.commands.fit_pnorm import Count, check_writable
+from latentopt.commands.terminal import escape_controls
 from latentopt.errors import StatisticsError, UsageError
-from latentopt.terminal import escape_controls
 
 if TYPE_CHECKING:
     from latentopt.protocols import Generator
-    from latentopt.sigma import Sigma
+    from latentopt.statistics.sigma import Sigma
 
 SMALL_SIGMA = 1e-3  # the paper counts these (its Table 6)
 STEADY = 0.9  # least correlation between two halves of the samples
@@ -90,11 +90,11 @@ def command(
         raise UsageError(f"--out {out}: sigma is written as .safetensors")
     check_writable(out or Path("sigma/x.safetensors"))
 
+    from latentopt.checkpoints.networks import load_generator
+    from latentopt.commands.progress import Progress
     from latentopt.devices import choose_device
-    from latentopt.generators.checkpoints import load_generator
-    from latentopt.progress import Progress
-    from latentopt.sigma import FOLDER
-    from latentopt.sigma_fit import fit_sigma
+    from latentopt.statistics.sigma import FOLDER
+    from latentopt.statistics.sigma_fit import fit_sigma
 
     generator = load_generator(network, device=choose_device(device))
     out = out or FOLDER / f"{generator.name}.safetensors"
@@ -110,7 +110,7 @@ def command(
 
 def read_existing(out: Path, generator: Generator) -> Sigma | None:
     """The estimate already at `out`. Raises StatisticsError for what a new one must not replace."""
-    from latentopt.sigma import Sigma
+    from latentopt.statistics.sigma import Sigma
 
     if not out.exists():
         return None
@@ -130,7 +130,7 @@ def show(sigma: Sigma, generator: Generator, out: Path) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
-    from latentopt.sigma import find_sigma
+    from latentopt.statistics.sigma import find_sigma
 
     console, card = Console(), sigma.card
     if not console.is_terminal:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from latentopt.terminal import escape_controls
+from latentopt.commands.terminal import escape_controls
 
 
 @click.command("info")
@@ -25,8 +25,8 @@ def command(source: str, as_json: bool) -> None:
       latentopt info ffhq.pkl --json
       latentopt info out/ada/delta.safetensors
     """
-    from latentopt.generators.describe import describe
-    from latentopt.manifest import to_json
+    from latentopt.checkpoints.describe import describe
+    from latentopt.files.storage import to_json
 
     facts = describe(source)
     click.echo(to_json(facts, indent=2) if as_json else "\n".join(_lines(facts)))

@@ -17,18 +17,18 @@ from latentopt.commands.latent_options import (
     load_latents,
     output_folder,
 )
-from latentopt.terminal import escape_controls
+from latentopt.commands.terminal import escape_controls
+from latentopt.errors import UsageError
+from latentopt.recipe.recipe import latent_spaces
+from latentopt.registry import PARAMETERIZATIONS
 
 if TYPE_CHECKING:
-    from latentopt.generators.stylegan2 import StyleGAN2
-    from latentopt.pnorm import PNorm
+    from latentopt.protocols import Generator, Parameterization
 
 
 @click.command("interpolate", short_help="Interpolate between inverted images.")
 @click.argument("runs", nargs=-1, type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "--space", type=click.Choice(["w+", "p-norm+"]), default="w+", show_default=True, help="Where the way is straight."
-)
+@click.option("--space", default="w+", show_default=True, help="Where the way is straight: any space of latents.")
 @click.option(
     "--steps", default=7, show_default=True, type=click.IntRange(3, 1000), help="Pictures, both ends included."
 )
@@ -55,16 +55,18 @@ def command(
       latentopt interpolate out/anna out/ben --space p-norm+
       latentopt interpolate --steps 9 --animate
     """
-    from latentopt.contact_sheet import contact_sheet
     from latentopt.editing.latents import file_name, save_latent
     from latentopt.editing.mixing import interpolate
     from latentopt.editing.pictures import draw, film_frame, there_and_back
-    from latentopt.video import save_video
+    from latentopt.pictures.contact_sheet import contact_sheet
+    from latentopt.pictures.video import save_video
 
+    if space not in (known := latent_spaces()) and PARAMETERIZATIONS.resolve(space) not in known:
+        raise UsageError(f"--space {space}: not a latent space; known: {', '.join(known)}")
     sources, root = find_latents(runs, outdir)
     at_least(sources, 2, "interpolation")
     generator, latents = load_latents(sources, network, device)
-    pnorm = _statistics(generator, stats) if space == "p-norm+" else None
+    lens = lens_of(space, generator, stats)
     with output_folder(to or root / "interpolated") as folder:
         rows, labels, frames = [], [], []
         for first, second in pairwise(latents):
@@ -72,13 +74,13 @@ def command(
             labels.append(name)
             rows.append([])
             for i in range(steps):
-                between = interpolate(first.inputs, second.inputs, i / (steps - 1), space, pnorm)
+                between = interpolate(first.inputs, second.inputs, i / (steps - 1), lens)
                 rows[-1].append(draw(generator, between, first.noise_mode))
                 if 0 < i < steps - 1:
                     path = folder / file_name(f"{name}, {space}") / f"{i:03d}"
                     save_latent(path, rows[-1][-1], between, generator)
             for i in range(FRAMES if animate else 0):
-                between = interpolate(first.inputs, second.inputs, i / (FRAMES - 1), space, pnorm)
+                between = interpolate(first.inputs, second.inputs, i / (FRAMES - 1), lens)
                 frames.append(film_frame(draw(generator, between, first.noise_mode)))
         columns = [f"{i / (steps - 1):.2g}" for i in range(steps)]
         contact_sheet(rows, folder / f"interpolated-{space}.png", columns=columns, labels=labels)
@@ -88,7 +90,7 @@ def command(
         click.echo(escape_controls(f"{ways} of {steps} pictures in {folder}/ (interpolated-{space}.png)"))
 
 
-def _statistics(generator: StyleGAN2, stats: Path | None) -> PNorm:
-    from latentopt.pnorm import PNorm, find_stats
-
-    return find_stats(generator)[0] if stats is None else PNorm.load(stats, generator)
+def lens_of(space: str, generator: Generator, stats: Path | None) -> Parameterization:
+    """The latent space of that name, by the statistics in `stats` if it goes by any. Raises UsageError."""
+    given = {} if stats is None or "stats" not in PARAMETERIZATIONS.options(space) else {"stats": str(stats)}
+    return PARAMETERIZATIONS.create(space, generator, **given)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,60 +11,53 @@ import click
 
 from latentopt.commands.batches import load_network, report, work
 from latentopt.commands.preflight import PictureCheck
+from latentopt.commands.terminal import escape_controls
 from latentopt.errors import UsageError
-from latentopt.recipe import Recipe, with_space
-from latentopt.registry import PARAMETERIZATIONS
-from latentopt.terminal import escape_controls
+from latentopt.recipe.recipe import Key, Recipe, space_recipe, with_space
 
 if TYPE_CHECKING:
-    from latentopt.generators.stylegan2 import StyleGAN2
-    from latentopt.images import ImageSource, TargetImage
-    from latentopt.inverter import Unread
-
-SPACE_RECIPES = {"w": "i2s", "w+": "i2s", "z": "ii2s-pnorm", "p-norm": "ii2s-pnorm", "p-norm+": "ii2s-pnorm"}
+    from latentopt.inverting.items import Unread
+    from latentopt.pictures.images import ImageSource, TargetImage
+    from latentopt.protocols import Generator
 
 
 def resolve_recipe(recipe: str | None, settings: list[str], **options: Any) -> Recipe:
     """The recipe that the command line asks for: a named one (or the space's own), then the options, then --set."""
     space, clip = options["space"], options["clip"]
     if recipe is None:
-        name = PARAMETERIZATIONS.resolve(space) if space is not None else None
-        recipe = (
-            "ii2s" if name is None or (name in ("w", "w+") and clip is not None) else SPACE_RECIPES.get(name, "i2s")
-        )
+        recipe = "ii2s" if space is None else space_recipe(space, held=clip is not None)
     found = Recipe.load(recipe)
     if space is not None:
         found = with_space(found, space, {"clip": clip})
-    elif clip is not None:
-        settings = [f"stages.0.optimize.0.clip={clip}", *settings]
-    given = [f"stages.0.{key}={options[key]}" for key in ("steps", "lr") if options[key] is not None]
+    given: dict[Key, object] = {}
+    if space is None and clip is not None:
+        given["stages", 0, "optimize", 0, "clip"] = clip
+    given |= {("stages", 0, key): options[key] for key in ("steps", "lr") if options[key] is not None}
     if options["init"] is not None:
-        given.append(f"stages.0.init={start_entry(options['init'])}")
+        given["stages", 0, "init"] = start_entry(options["init"])
     if options["batch"] is not None:
-        given += [f"stages.{i}.batch={options['batch']}" for i in range(len(found.stages))]
+        given |= {("stages", i, "batch"): options["batch"] for i in range(len(found.stages))}
     if options["terms"] is not None:
-        given.append(f"stages.0.terms={_terms(options['terms'])}")
-    return found.override([*given, *settings])
+        given["stages", 0, "terms"] = _terms(options["terms"])
+    return found.changed(given).override(settings)
 
 
-def start_entry(text: str) -> str:
-    """A start's name, or `file:PATH`, `encoder:PATH`, as TOML."""
+def start_entry(text: str) -> str | dict[str, str]:
+    """A start's name, or `file:PATH`, `encoder:PATH`, as a recipe has it."""
     name, _, path = text.partition(":")
-    if name not in ("file", "encoder") or not path:
-        return text
-    return f"{{name = '{name}', path = {json.dumps(path, ensure_ascii=False)}}}"
+    return {"name": name, "path": path} if name in ("file", "encoder") and path else text
 
 
-def _terms(text: str) -> str:
-    """`perceptual=1,l2=0.5` as a TOML list."""
-    entries = []
+def _terms(text: str) -> list[dict[str, object]]:
+    """`perceptual=1,l2=0.5` as a recipe has it."""
+    entries: list[dict[str, object]] = []
     for part in text.split(","):
         name, _, weight = part.partition("=")
         try:
-            entries.append(f'{{name = "{name.strip()}", weight = {float(weight or 1)}}}')
+            entries.append({"name": name.strip(), "weight": float(weight or 1)})
         except ValueError:
             raise UsageError(f"--terms {text}: write it as perceptual=1,l2=0.5") from None
-    return f"[{', '.join(entries)}]"
+    return entries
 
 
 @click.command("invert", short_help="Find the latents of images by optimisation.")
@@ -130,11 +122,11 @@ def command(
     if dry_run:
         click.echo(resolved.dump(), nl=False)
         return 0
-    from latentopt.outputs import check_outdir, locked, sweep
+    from latentopt.files.outputs import check_outdir, locked, sweep
 
     check_outdir(outdir)
     with locked(outdir):
-        from latentopt.inverter import Inverter
+        from latentopt.inverting.inverter import Inverter
 
         sweep(outdir)
         generator = load_network(network, device, dtype, compiled)
@@ -150,16 +142,16 @@ def command(
 
 def find_items(
     images: tuple[str, ...],
-    generator: StyleGAN2,
+    generator: Generator,
     fit: Any,
     alpha: Any,
     check: PictureCheck | None = None,
     outdir: Path | None = None,
 ) -> list[Unread]:
     """The images, to be read when their turn comes; `check` looks at those that have no result in `outdir` yet."""
-    from latentopt.images import find_images, read_image
-    from latentopt.inverter import Unread
-    from latentopt.resources import PACKAGE
+    from latentopt.files.resources import PACKAGE
+    from latentopt.inverting.items import Unread
+    from latentopt.pictures.images import find_images, read_image
 
     if not images:
         images = (str(PACKAGE / "bundled" / "samples"),)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from latentopt.commands.batches import load_network
+from latentopt.commands.terminal import escape_controls
 from latentopt.errors import CheckpointError, UsageError
-from latentopt.terminal import escape_controls
 
 if TYPE_CHECKING:
     from latentopt.editing.latents import Latent, Source
-    from latentopt.generators.stylegan2 import StyleGAN2
+    from latentopt.protocols import Generator
 
 FRAMES = 48  # of a film, one way
 FPS = 24
@@ -42,7 +42,7 @@ def latent_options(command: Callable) -> Callable:
 def find_latents(paths: Sequence[Path], outdir: Path) -> tuple[list[Source], Path]:
     """The sources that `paths` name (the newest run in `outdir` by default), and the folder that they lie in."""
     from latentopt.editing.latents import distinct, find_sources, result_sources
-    from latentopt.tuning import newest_run
+    from latentopt.inverting.tuning import newest_run
 
     if paths:
         found = [source for path in paths for source in find_sources(path)]
@@ -57,7 +57,7 @@ def find_latents(paths: Sequence[Path], outdir: Path) -> tuple[list[Source], Pat
     return distinct(result_sources(results)), root
 
 
-def load_latents(sources: Sequence[Source], network: str | None, device: str) -> tuple[StyleGAN2, Iterator[Latent]]:
+def load_latents(sources: Sequence[Source], network: str | None, device: str) -> tuple[Generator, Iterator[Latent]]:
     """Their generator, and the latents one after the other. Raises CheckpointError at once for another generator's."""
     from latentopt.editing.latents import check_source, read_latent
 
@@ -71,7 +71,7 @@ def load_latents(sources: Sequence[Source], network: str | None, device: str) ->
 
 @contextlib.contextmanager
 def output_folder(folder: Path) -> Iterator[Path]:
-    from latentopt.outputs import check_outdir, locked
+    from latentopt.files.outputs import check_outdir, locked
 
     check_outdir(folder)
     with locked(folder):

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from latentopt.commands.latent_options import at_least, find_latents, latent_options, load_latents, output_folder
-from latentopt.terminal import escape_controls
+from latentopt.commands.terminal import escape_controls
 
 
 @click.command("mix", short_help="Mix the styles of inverted images.")
@@ -39,10 +39,10 @@ def command(
       latentopt mix
       latentopt mix out/anna out/ben --split 4
     """
-    from latentopt.contact_sheet import contact_sheet
     from latentopt.editing.latents import file_name, save_latent
     from latentopt.editing.mixing import mix, split_row
     from latentopt.editing.pictures import draw
+    from latentopt.pictures.contact_sheet import contact_sheet
 
     sources, root = find_latents(runs, outdir)
     at_least(sources, 2, "mixing")
@@ -54,7 +54,7 @@ def command(
         for coarse in latents:
             rows.append([])
             for fine in latents:
-                mixed = mix(coarse.inputs, fine.inputs, row)
+                mixed = mix(coarse.inputs, fine.inputs, row, generator)
                 image = draw(generator, mixed, coarse.noise_mode)
                 rows[-1].append(image)
                 if coarse is not fine:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latentopt.commands.terminal import escape_controls
 from latentopt.errors import LatentoptError
-from latentopt.terminal import escape_controls
 
 if TYPE_CHECKING:
-    from latentopt.evaluation.preflight import Preflight
-    from latentopt.generators.stylegan2 import StyleGAN2
-    from latentopt.images import TargetImage
+    from latentopt.pictures.images import TargetImage
+    from latentopt.preflight.preflight import Preflight
+    from latentopt.protocols import Generator
 
 KEPT = Path("pnorm_stats")
 
@@ -22,7 +22,7 @@ KEPT = Path("pnorm_stats")
 class PictureCheck:
     """Looks at pictures before they are inverted. What it finds is a note on the picture; nothing is ever refused."""
 
-    def __init__(self, generator: StyleGAN2, quiet: bool) -> None:
+    def __init__(self, generator: Generator, quiet: bool) -> None:
         self.generator, self.quiet = generator, quiet
 
     def __call__(self, target: TargetImage) -> tuple[str, ...]:
@@ -35,9 +35,9 @@ class PictureCheck:
     @cached_property
     def preflight(self) -> Preflight | None:
         """The generator's own, made and kept in pnorm_stats/ where there is none yet; None where it cannot be made."""
-        from latentopt.evaluation.preflight import SUFFIX, Preflight, find_preflight
-        from latentopt.evaluation.warm_start import sample_count
-        from latentopt.progress import Progress
+        from latentopt.commands.progress import Progress
+        from latentopt.preflight.preflight import SUFFIX, Preflight, find_preflight
+        from latentopt.preflight.warm_start import sample_count
 
         generator = self.generator
         try:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from latentopt.commands.delta_options import checked_strength, delta_options
+from latentopt.commands.terminal import escape_controls
 from latentopt.errors import UsageError
-from latentopt.terminal import escape_controls
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from latentopt.generators.stylegan2 import StyleGAN2
+    from latentopt.protocols import Generator
 
 MAX_SEEDS = 100_000
 
@@ -81,11 +81,11 @@ def command(
         raise UsageError(f"--trunc must be a finite number, not {trunc}")
     scale = checked_strength(deltas, strength, force_delta)
 
-    from latentopt.contact_sheet import contact_sheet
-    from latentopt.delta import load_deltas
+    from latentopt.checkpoints.delta import load_deltas
+    from latentopt.checkpoints.networks import load_generator
     from latentopt.devices import choose_device
-    from latentopt.generators.checkpoints import load_generator
-    from latentopt.images import save_png
+    from latentopt.pictures.contact_sheet import contact_sheet
+    from latentopt.pictures.images import save_png
 
     chosen = choose_device(device)
     generator = load_generator(network, device=chosen)
@@ -105,7 +105,7 @@ def command(
     click.echo(f"{len(seeds)} images in {outdir}")
 
 
-def draw(generator: StyleGAN2, seed: int, psi: float, label: int | None, noise_mode: str) -> Tensor:
+def draw(generator: Generator, seed: int, psi: float, label: int | None, noise_mode: str) -> Tensor:
     """One image [1,3,H,W] from `RandomState(seed).randn(1, z_dim)`; random noise follows the seed too.
 
     Raises UsageError where a label is missing, out of range, or not taken.
@@ -122,7 +122,7 @@ def draw(generator: StyleGAN2, seed: int, psi: float, label: int | None, noise_m
     return generator.synthesis(GeneratorInputs(generator.truncate(w, psi)), noise_mode, rng)
 
 
-def _one_hot(generator: StyleGAN2, label: int | None) -> Tensor | None:
+def _one_hot(generator: Generator, label: int | None) -> Tensor | None:
     import torch
 
     if not generator.c_dim:

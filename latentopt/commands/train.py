@@ -65,7 +65,7 @@ def generator(
         raise UsageError(f"--resolution {resolution}: must be a power of 2 of at least 8")
     from latentopt.commands.train_loop import check_data, described_data, load_start, start_name, stream_of, train
     from latentopt.devices import choose_device
-    from latentopt.outputs import check_outdir
+    from latentopt.files.outputs import check_outdir
     from latentopt.training.generator import GeneratorTrainer, GeneratorTraining
 
     check_outdir(outdir)

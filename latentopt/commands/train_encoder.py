@@ -95,10 +95,10 @@ def encoder(
       latentopt train encoder --kind psp --network ffhq.pkl --data faces/ --backbone ir-se-50 --lr 1e-4 --optimizer ranger
       torchrun --nproc-per-node 4 --no-python latentopt train encoder --kind e4e
     """
+    from latentopt.checkpoints.networks import load_generator
     from latentopt.devices import choose_device
     from latentopt.encoders.files import load_encoder
-    from latentopt.generators.checkpoints import load_generator
-    from latentopt.outputs import check_outdir
+    from latentopt.files.outputs import check_outdir
     from latentopt.training.encoder import EncoderTrainer
     from latentopt.training.encoder_data import training_data
     from latentopt.training.encoder_settings import settings_for
@@ -149,8 +149,8 @@ def follow(
     trainer: EncoderTrainer, outdir: Path, data: TrainingData, minutes: float | None, validate_every: int, quiet: bool
 ) -> int:
     """Train until done (exit code 0), the time is up (0), or interrupted (130)."""
+    from latentopt.commands.progress import Progress
     from latentopt.commands.train_loop import interruptions
-    from latentopt.progress import Progress
     from latentopt.training.encoder_files import export, reconstruction_sheet, validate
 
     name, processes, settings = f"encoder-{trainer.settings.kind}", trainer.processes, trainer.settings

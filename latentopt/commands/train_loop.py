@@ -26,8 +26,8 @@ def load_start(start: str) -> tuple[StyleGAN2, Discriminator]:
 
     Raises UsageError where the discriminator is lacking, CheckpointError for files that are no such networks.
     """
+    from latentopt.checkpoints.networks import load_discriminator, load_generator
     from latentopt.errors import LatentoptError
-    from latentopt.generators.checkpoints import load_discriminator, load_generator
 
     folder = Path(start)
     sources = {
@@ -56,7 +56,7 @@ def start_name(start: str) -> str:
 
 def check_data(weights: Path, described: dict) -> None:
     """Refuse to go on with other data than the earlier part of the training had."""
-    from latentopt.storage import load_tensors
+    from latentopt.files.storage import load_tensors
 
     if not weights.exists():
         return
@@ -90,7 +90,7 @@ def train(
     every: float = 240.0,
 ) -> int:
     """Train until done (exit code 0), the time is up (0), or interrupted (130)."""
-    from latentopt.progress import Progress
+    from latentopt.commands.progress import Progress
     from latentopt.training.export import export, sample_sheet
 
     card = card | {"command": " ".join(["latentopt", *sys.argv[1:]])}

@@ -50,7 +50,7 @@ def judge(steps: int, images: int, seed: int, outdir: Path, cache: Path, device:
 
 
 def _follow(records: Iterable[Any], steps: int, label: str, quiet: bool) -> int:
-    from latentopt.progress import Progress
+    from latentopt.commands.progress import Progress
 
     with Progress(steps, label, unit="step", quiet=quiet) as progress:
         for record in records:

@@ -74,7 +74,7 @@ def wrangan(
     """
     from latentopt.commands.train_loop import check_data, described_data, load_start, start_name, stream_of, train
     from latentopt.devices import choose_device
-    from latentopt.outputs import check_outdir
+    from latentopt.files.outputs import check_outdir
     from latentopt.training.generator import GeneratorTrainer, GeneratorTraining
     from latentopt.training.randomized import last_convolutions
 

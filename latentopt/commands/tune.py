@@ -11,14 +11,14 @@ import click
 
 from latentopt.commands.batches import load_network, report, work
 from latentopt.commands.invert import find_items, start_entry
+from latentopt.commands.terminal import escape_controls
 from latentopt.errors import CheckpointError, UsageError
-from latentopt.recipe import Recipe
-from latentopt.terminal import escape_controls
+from latentopt.recipe.recipe import Key, Recipe
 
 if TYPE_CHECKING:
-    from latentopt.generators.stylegan2 import StyleGAN2
-    from latentopt.inverter import Inverter
-    from latentopt.tuning import EarlierResult
+    from latentopt.inverting.inverter import Inverter
+    from latentopt.inverting.tuning import EarlierResult
+    from latentopt.protocols import Generator
 
 SIGMA_FOLDER = Path("sigma")
 COLUMNS = {
@@ -89,7 +89,7 @@ def command(
       latentopt tune out/anna --method pti --steps 200
       latentopt tune photos/ --method lowrank --rank 2 --network ffhq.pkl
     """
-    from latentopt.tuning import common_recipe, sharing
+    from latentopt.inverting.tuning import common_recipe
 
     found = _method(method)
     if corruption and corruption < 4:
@@ -111,7 +111,7 @@ def command(
             network or results[0].record["generator"].get("source", "portraits"), device, dtype, False
         )
     if options["shared"]:
-        resolved = sharing(resolved, options["batch"] or len(results))
+        resolved = resolved.sharing(options["batch"] or len(results))
     return _tune(
         results,
         resolved,
@@ -128,7 +128,7 @@ def command(
 def _method(method: str) -> Recipe:
     found = Recipe.load(method)
     if found.split()[1] is None:
-        from latentopt.tuning import tuning_recipe
+        from latentopt.inverting.tuning import tuning_recipe
 
         tuning_recipe(found, found)  # says which recipes tune
     return found
@@ -143,7 +143,7 @@ def _are_images(sources: tuple[str, ...]) -> bool:
 
 def _earlier(sources: tuple[str, ...], outdir: Path) -> tuple[list[EarlierResult], Path]:
     """The results to go on from, and the folder of their run."""
-    from latentopt.tuning import find_results, newest_run
+    from latentopt.inverting.tuning import find_results, newest_run
 
     if sources:
         return find_results(Path(sources[0])), Path(sources[0])
@@ -163,37 +163,29 @@ def _above(folder: Path, name: str) -> Path:
 def _inversion(method: Recipe, init: str | None, batch: int | None) -> Recipe:
     """What inverts IMAGES: the method's own first stages, or the default recipe for a method without."""
     recipe = method.split()[0] or Recipe.load("ii2s")
-    given = [f"stages.0.init={start_entry(init)}"] if init is not None else []
-    given += [f"stages.{i}.batch={batch}" for i in range(len(recipe.stages)) if batch is not None]
-    return recipe.override(given)
+    given: dict[Key, object] = {("stages", 0, "init"): start_entry(init)} if init is not None else {}
+    given |= {("stages", i, "batch"): batch for i in range(len(recipe.stages)) if batch is not None}
+    return recipe.changed(given)
 
 
 def _tuning(method: Recipe, earlier: Recipe, options: dict[str, Any]) -> Recipe:
-    from latentopt.stage import WEIGHT_SPACES
-    from latentopt.tuning import sharing, tuning_recipe
+    from latentopt.inverting.tuning import tuning_recipe
 
     recipe = tuning_recipe(method, earlier)
-    given = []
+    given: dict[Key, object] = {}
     for i, stage in enumerate(recipe.stages):
-        given += [f"stages.{i}.{key}={options[key]}" for key in ("steps", "lr", "batch") if options[key] is not None]
-        lenses = [(j, part) for j, part in enumerate(stage.optimize) if part["name"] in WEIGHT_SPACES]
-        for j, _ in lenses:
+        given |= {("stages", i, key): options[key] for key in ("steps", "lr", "batch") if options[key] is not None}
+        for j in (stage.optimize.index(part) for part in stage.spaces("deltas")):
             names = [key for key in ("layers", "rank", "sigma") if options[key] is not None]
-            given += [f"stages.{i}.optimize.{j}.{key}={_quoted(options[key])}" for key in names]
-    recipe = recipe.override([*given, *options["settings"]])
-    return sharing(recipe, options["batch"] or recipe.stages[0].batch) if options["shared"] else recipe
-
-
-def _quoted(value: object) -> str:
-    import json
-
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+            given |= {("stages", i, "optimize", j, key): options[key] for key in names}
+    recipe = recipe.changed(given).override(options["settings"])
+    return recipe.sharing(options["batch"] or recipe.stages[0].batch) if options["shared"] else recipe
 
 
 def _invert(
-    images: tuple[str, ...], generator: StyleGAN2, recipe: Recipe, run: Path, seed: int, dtype: str, quiet: bool
+    images: tuple[str, ...], generator: Generator, recipe: Recipe, run: Path, seed: int, dtype: str, quiet: bool
 ) -> list[EarlierResult]:
-    from latentopt.tuning import find_results
+    from latentopt.inverting.tuning import find_results
 
     items = find_items(images, generator, "crop", "composite")
     with _folder(run):
@@ -207,7 +199,7 @@ def _invert(
 def _tune(
     results: list[EarlierResult],
     recipe: Recipe,
-    generator: StyleGAN2,
+    generator: Generator,
     to: Path,
     seed: int,
     dtype: str,
@@ -217,23 +209,24 @@ def _tune(
 ) -> int:
     from dataclasses import replace
 
-    from latentopt.tuning import tuning_items
+    from latentopt.evaluation.corruption import change_by
+    from latentopt.inverting.tuning import tuning_items
 
     items = tuning_items(results, generator)
     title = f"tuned by {recipe.name}"
-    if recipe.needs_sigma:
+    if recipe.looks_for("sigma"):
         title += f", sigma {ensure_sigma(recipe, generator, quiet)}"
     with _folder(to):
         for item in items if overwrite else ():
             (to / item.name / "run.json").unlink(missing_ok=True)
-        inverter = replace(_inverter(generator, recipe, to, seed, dtype), corruption=corruption)
+        inverter = replace(_inverter(generator, recipe, to, seed, dtype), change=change_by(corruption))
         rows = work(inverter, items, to, quiet=quiet, verb="tuning")
         return report(rows, to, title, COLUMNS)
 
 
 @contextmanager
 def _folder(folder: Path) -> Iterator[None]:
-    from latentopt.outputs import check_outdir, locked, sweep
+    from latentopt.files.outputs import check_outdir, locked, sweep
 
     check_outdir(folder)
     with locked(folder):
@@ -241,21 +234,21 @@ def _folder(folder: Path) -> Iterator[None]:
         yield
 
 
-def _inverter(generator: StyleGAN2, recipe: Recipe, out: Path, seed: int, dtype: str) -> Inverter:
-    from latentopt.inverter import Inverter
+def _inverter(generator: Generator, recipe: Recipe, out: Path, seed: int, dtype: str) -> Inverter:
+    from latentopt.inverting.inverter import Inverter
 
     return Inverter(generator, recipe, seed, out, (("dtype", dtype), ("network", generator.name)))
 
 
-def ensure_sigma(recipe: Recipe, generator: StyleGAN2, quiet: bool) -> str:
+def ensure_sigma(recipe: Recipe, generator: Generator, quiet: bool) -> str:
     """Which sigma the tuning goes by, in words; one is estimated and kept where the generator has none."""
-    from latentopt.progress import Progress
-    from latentopt.sigma import find_sigma
-    from latentopt.sigma_fit import fit_sigma
+    from latentopt.commands.progress import Progress
+    from latentopt.statistics.sigma import find_sigma
+    from latentopt.statistics.sigma_fit import fit_sigma
 
     found = find_sigma(generator)
     if found is None:
-        layers = next(part["layers"] for stage in recipe.stages for part in stage.optimize if part["name"] == "epsilon")
+        layers = next(reading.part["layers"] for reading in recipe.reads if reading.kind == "sigma")
         path = SIGMA_FOLDER / f"{generator.name}.safetensors"
         click.echo(escape_controls(f"{generator.name} has no sigma yet: estimating it, kept in {path}"), err=True)
         with Progress(256, "estimating sigma", unit="sample", quiet=quiet) as progress:

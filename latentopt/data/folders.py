@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from latentopt.errors import ImageError
-from latentopt.images import find_images, read_image, to_uint8
-from latentopt.storage import write_atomically, write_text
+from latentopt.files.storage import write_atomically, write_text
+from latentopt.pictures.images import find_images, read_image, to_uint8
 
 
 def folder_images(folder: Path, cache: Path, resolution: int) -> tuple[np.ndarray, list[str]]:

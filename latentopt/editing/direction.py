@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, UsageError
-from latentopt.pnorm import SLOPE, p_to_w, w_to_p
 from latentopt.protocols import Generator
+from latentopt.statistics.pnorm import SLOPE, p_to_w, w_to_p
 from latentopt.types import GeneratorInputs
 
 SPACES = ("w", "w+", "p-norm")

@@ -11,14 +11,14 @@ from typing import Any
 
 from torch import Tensor
 
+from latentopt.checkpoints.model_files import BUNDLED, resolve
+from latentopt.checkpoints.persistence import plain_entries
 from latentopt.editing.direction import Direction
 from latentopt.editing.foreign import SUFFIXES, read_foreign
 from latentopt.errors import CheckpointError, LatentoptError
-from latentopt.generators.model_files import BUNDLED, resolve
-from latentopt.generators.persistence import plain_entries
-from latentopt.moments import StatisticsWarning
+from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.protocols import Generator
-from latentopt.storage import load_tensors, save_tensors
+from latentopt.statistics.moments import StatisticsWarning
 
 FORMAT = "latentopt-directions-1"
 FOLDER = Path("directions")  # in the working directory: where `latentopt directions find` writes

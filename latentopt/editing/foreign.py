@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentopt.checkpoints.npz import read_npz
+from latentopt.checkpoints.restricted_pickle import read_torch_contents
 from latentopt.editing.direction import Direction
 from latentopt.editing.scaling import sample_codes, scaled
 from latentopt.errors import CheckpointError, UntrustedFileError
-from latentopt.generators.restricted_pickle import read_torch_contents
-from latentopt.npz import read_npz
 from latentopt.protocols import Generator
 
 SUFFIXES = (".pt", ".npy", ".npz")

@@ -19,10 +19,10 @@ from torch import Tensor
 from latentopt.editing.direction import Direction
 from latentopt.editing.spaces import EditingSpace
 from latentopt.errors import UsageError
-from latentopt.evaluation.judge_protocol import AttributeJudge, judge_name
-from latentopt.generators.cloud import sample_w, w_std
-from latentopt.pnorm import p_to_w, w_to_p
+from latentopt.judge.protocol import AttributeJudge, judge_name
 from latentopt.registry import nearest
+from latentopt.statistics.pnorm import p_to_w, w_to_p
+from latentopt.statistics.sampling import sample_w, w_std
 from latentopt.types import GeneratorInputs
 
 STEPS, BATCH = 200, 8

@@ -16,8 +16,8 @@ from torch import Tensor
 from latentopt.editing.direction import Direction
 from latentopt.editing.spaces import EditingSpace
 from latentopt.errors import UsageError
-from latentopt.moments import Moments, principal_components
 from latentopt.protocols import Generator
+from latentopt.statistics.moments import Moments, principal_components
 from latentopt.types import GeneratorInputs
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, UsageError
-from latentopt.generators.cloud import one_hot
-from latentopt.inversion import Inversion
+from latentopt.inverting.tuning import find_results
 from latentopt.protocols import Generator
-from latentopt.tuning import find_results
+from latentopt.results.inversion import Inversion
+from latentopt.statistics.sampling import one_hot
 from latentopt.types import GeneratorInputs
 
 SEED_PICTURE = re.compile(r"seed(\d{1,10})(?:\.png)?", re.IGNORECASE)  # as latentopt sample names its pictures

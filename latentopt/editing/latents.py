@@ -10,14 +10,14 @@ from typing import Any
 
 from torch import Tensor
 
-from latentopt.delta import Delta
+from latentopt.checkpoints.delta import Delta
 from latentopt.errors import CheckpointError, UsageError
-from latentopt.images import DELTA_FILE, save_png
-from latentopt.inversion import Inversion, load_projected_w
-from latentopt.outputs import clear_write_errors
+from latentopt.files.outputs import clear_write_errors
+from latentopt.files.storage import load_tensors
+from latentopt.inverting.tuning import EarlierResult, find_results
+from latentopt.pictures.images import DELTA_FILE, save_png
 from latentopt.protocols import Generator
-from latentopt.storage import load_tensors
-from latentopt.tuning import EarlierResult, find_results
+from latentopt.results.inversion import Inversion, load_projected_w
 from latentopt.types import GeneratorInputs
 
 LONGEST_NAME = 120  # characters

@@ -1,4 +1,4 @@
-"""Which row of ws drives a layer, and rows as people write them."""
+"""Rows of ws as people write them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,7 @@ from collections.abc import Sequence
 
 from latentopt.errors import UsageError
 
-LAYER = re.compile(r"(?:synthesis\.)?b(\d+)(?:\.(const|conv0|conv1|torgb|img|skip))?(?:\.|$)")
 ROWS = re.compile(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?")
-PARTS = {"const": 0, "conv0": -1, "skip": -1, "conv1": 0, "torgb": 1, "img": 1}  # rows from that of conv1
-
-
-def row_of(name: str) -> int | None:
-    """The row of ws [B,L,C] that drives a layer, one of its weights, or its output: `b8.conv0` -> 1.
-
-    In a block of size r, conv0, conv1 and toRGB are driven by rows 2i-1, 2i and 2i+1, i = log2(r / 4); the toRGB's row is
-    the next block's first too. None for names of other kinds.
-    """
-    match = LAYER.match(name)
-    if match is None:
-        return None
-    return max(2 * ((int(match[1]) // 4).bit_length() - 1) + PARTS[match[2] or "conv1"], 0)
 
 
 def parse_layers(text: str) -> tuple[int, ...]:

@@ -1,17 +1,15 @@
-"""Style mixing, and interpolation in W+ and P-norm+. B images, L = num_ws, C = w_dim."""
+"""Style mixing, and interpolation in any space of latents. B images, L = num_ws, C = w_dim."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from latentopt.editing.layers import row_of
 from latentopt.errors import UsageError
-from latentopt.pnorm import PNorm
-from latentopt.types import GROUPS, GeneratorInputs
+from latentopt.protocols import Generator, Parameterization
+from latentopt.types import GROUPS, REPLACES, GeneratorInputs
 
 PAPER_SPLIT = 7 / 18  # Zhu et al. 2020, section 4.4.5: 7 layers of the one image, 11 of the other
-SPACES = ("w+", "p-norm+")
 
 
 def split_row(num_ws: int, split: float | None = None) -> int:
@@ -29,51 +27,65 @@ def split_row(num_ws: int, split: float | None = None) -> int:
     return max(row, 1)
 
 
-def mix(coarse: GeneratorInputs, fine: GeneratorInputs, split: float | None = None) -> GeneratorInputs:
+def mix(
+    coarse: GeneratorInputs, fine: GeneratorInputs, split: float | None = None, generator: Generator | None = None
+) -> GeneratorInputs:
     """The rows of ws below the split from `coarse`, the others from `fine`; see `split_row`.
 
-    Noise maps, weight deltas and features go with the row that drives their layer.
+    Noise maps, weight deltas, styles and residuals go with the row that drives their layer, which `generator` tells: it is
+    needed for inputs that have any. The transform is that of `coarse`. Raises UsageError.
     """
     row = split_row(coarse.ws.shape[1], split)
     check_shapes(coarse, fine)
     groups: dict[str, dict[str, Tensor] | None] = {}
     for name in GROUPS:
         first, second = (getattr(inputs, name) or {} for inputs in (coarse, fine))
-        chosen = {key: x for key, x in first.items() if (row_of(key) or 0) < row}
-        chosen |= {key: x for key, x in second.items() if (row_of(key) or 0) >= row}
+        if (first or second) and generator is None:
+            raise UsageError(f"mixing inputs with {name} needs the generator, which knows the rows of its layers")
+        chosen = {key: x for key, x in first.items() if _row(generator, key) < row}
+        chosen |= {key: x for key, x in second.items() if _row(generator, key) >= row}
         groups[name] = chosen or None
-    return GeneratorInputs(torch.cat([coarse.ws[:, :row], fine.ws[:, row:].to(coarse.ws)], dim=1), **groups)
+    ws = torch.cat([coarse.ws[:, :row], fine.ws[:, row:].to(coarse.ws)], dim=1)
+    return GeneratorInputs(ws, **groups, transform=coarse.transform)
+
+
+def _row(generator: Generator, name: str) -> int:
+    return generator.row_of(name.removeprefix(REPLACES)) or 0
 
 
 def interpolate(
-    first: GeneratorInputs, second: GeneratorInputs, t: float, space: str = "w+", pnorm: PNorm | None = None
+    first: GeneratorInputs, second: GeneratorInputs, t: float, lens: Parameterization | None = None
 ) -> GeneratorInputs:
-    """From `first` (t = 0) to `second` (t = 1), straight in W+ or in P-norm+.
+    """From `first` (t = 0) to `second` (t = 1), straight in the variables of `lens`, any space of latents; None is W+.
 
-    Weight deltas change linearly (where only one image has one, from or to nothing), noise maps that both have too; maps
-    that one alone has stay. Raises UsageError for another space, P-norm+ without statistics, and features that only one of
-    the images has.
+    Weight deltas and residuals change linearly (where only one image has one, from or to nothing), noise maps and styles
+    that both have too; maps that one alone has stay. Raises UsageError for latents of other shapes, and for styles, whole
+    outputs or a transform that only one of the images has.
     """
     check_shapes(first, second)
-    if space not in SPACES:
-        raise UsageError(f"interpolation in {space!r}: choose {' or '.join(SPACES)}")
-    a, b = first.ws, second.ws.to(first.ws)
-    if space == "w+":
-        ws = torch.lerp(a, b, t)
-    elif pnorm is None:
-        raise UsageError("interpolation in p-norm+ needs the generator's P-norm statistics: latentopt fit-pnorm")
+    second = second.replace(ws=second.ws.to(first.ws))
+    if lens is None:
+        ws = torch.lerp(first.ws, second.ws, t)
     else:
-        basis = pnorm.basis(dtype=torch.float64)
-        v = torch.lerp(*(basis.whiten(x.double().cpu()) for x in (a, b)), t)
-        ws = basis.unwhiten(v).to(a)
-    if (first.features or {}).keys() != (second.features or {}).keys():
-        raise UsageError("features (of the F space) cannot be interpolated to an image that has none")
+        ends, to = lens.encode(first), lens.encode(second)
+        ws = lens.decode({name: torch.lerp(v, to[name], t) for name, v in ends.items()}, first).ws
+    for name, one, other in zip(("styles", "layer outputs", "a transform"), _bound(first), _bound(second), strict=True):
+        if one != other:
+            raise UsageError(f"{name} cannot be interpolated to an image that has none")
     return GeneratorInputs(
         ws,
         noise=_between(first.noise, second.noise, t, fill=False),
         deltas=_between(first.deltas, second.deltas, t, fill=True),
-        features=_between(first.features, second.features, t, fill=False),
+        styles=_between(first.styles, second.styles, t, fill=False),
+        residuals=_between(first.residuals, second.residuals, t, fill=True),
+        transform=None if first.transform is None else torch.lerp(first.transform, second.transform.to(first.ws), t),
     )
+
+
+def _bound(inputs: GeneratorInputs) -> tuple[set[str], set[str], bool]:
+    """What has no zero to be interpolated from: styles, whole outputs (see GeneratorInputs), a transform."""
+    outputs = {name for name in inputs.residuals or () if name.startswith(REPLACES)}
+    return set(inputs.styles or ()), outputs, inputs.transform is not None
 
 
 def _between(first: object, second: object, t: float, fill: bool) -> dict[str, Tensor] | None:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentopt.contact_sheet import contact_sheet
 from latentopt.editing.direction import Direction
-from latentopt.images import to_uint8
+from latentopt.pictures.contact_sheet import contact_sheet
+from latentopt.pictures.images import to_uint8
 from latentopt.protocols import Generator
 from latentopt.types import GeneratorInputs
 

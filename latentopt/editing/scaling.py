@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import UsageError
-from latentopt.generators.cloud import sample_w
 from latentopt.protocols import Generator
+from latentopt.statistics.sampling import sample_w
 
 SAMPLES, SEED = 10_000, 0
 ROUNDING = 1e-6  # a deviation of this share of the mean is no deviation

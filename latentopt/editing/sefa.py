@@ -13,10 +13,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from latentopt.editing.direction import Direction
-from latentopt.editing.layers import row_of
 from latentopt.editing.spaces import EditingSpace
 from latentopt.errors import UsageError
-from latentopt.generators.stylegan2 import StyleGAN2
+from latentopt.protocols import Generator
 
 
 def find_sefa(space: EditingSpace, *, components: int = 10, layers: Sequence[int] | None = None) -> list[Direction]:
@@ -39,21 +38,20 @@ def find_sefa(space: EditingSpace, *, components: int = 10, layers: Sequence[int
     ]
 
 
-def style_weights(generator: StyleGAN2, layers: Sequence[int] | None = None) -> Tensor:
-    """The affine weights [channels,C] of the convolutions that `layers` drive; toRGB's are left out, but the last.
+def style_weights(generator: Generator, layers: Sequence[int] | None = None) -> Tensor:
+    """The affine weights [channels,C] of the convolutions that `layers` drive, and of what a row drives alone.
 
-    The last row drives a toRGB alone. Raises UsageError where no layer is driven by these rows.
+    In StyleGAN2 the last row drives a toRGB alone; the other toRGBs are left out. Raises UsageError where no layer is driven by these rows.
     """
-    last = generator.num_ws - 1
+    rows = {row for layer, row in generator.layers.items() if layer in generator.convolutions}
     chosen = []
-    for name in generator.tunable:
-        row = row_of(name)
-        if not name.endswith(".affine.weight") or row is None or (".torgb." in name and row != last):
-            continue
-        if layers is None or row in layers:
-            chosen.append(generator.get_parameter(name).detach().double().cpu())
+    for layer, row in generator.layers.items():
+        if (layer in generator.convolutions or row not in rows) and (layers is None or row in layers):
+            chosen.append(generator.affine(layer).detach().double().cpu())
     if not chosen:
-        raise UsageError(f"no style is driven by the rows {layers}; this generator has rows 0 to {last}")
+        raise UsageError(
+            f"no style is driven by the rows {layers}; this generator has rows 0 to {generator.num_ws - 1}"
+        )
     return torch.cat(chosen)
 
 

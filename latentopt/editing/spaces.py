@@ -11,8 +11,8 @@ from torch import Tensor
 from latentopt.editing.direction import SPACES, Direction
 from latentopt.editing.scaling import sample_codes, scaled
 from latentopt.errors import UsageError
-from latentopt.pnorm import PNorm
 from latentopt.protocols import Generator
+from latentopt.statistics.pnorm import PNorm
 
 
 @dataclass(frozen=True, eq=False)

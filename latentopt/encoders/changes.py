@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentopt.contact_sheet import contact_sheet
+from latentopt.pictures.contact_sheet import contact_sheet
 
 GROUPS = {"coarse": slice(0, 4), "medium": slice(4, 8), "fine": slice(8, None)}  # rows: 4-8, 16-32, 64 pixels and up
 COLORMAP = "turbo"  # blue: least, red: most

@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 
+from latentopt.checkpoints.model_files import BUNDLED, Checkpoint, read_checkpoint, resolve
+from latentopt.checkpoints.networks import load_generator
+from latentopt.checkpoints.persistence import plain_entries
+from latentopt.checkpoints.weights import looks_like
 from latentopt.encoders import KINDS
 from latentopt.encoders.building import build_net, rows_of_average
 from latentopt.encoders.config import EncoderConfig
 from latentopt.encoders.encoder import Encoder
 from latentopt.encoders.official import has_decoder, official_encoder
 from latentopt.errors import CheckpointError, MissingWeightsError
-from latentopt.generators.checkpoints import load_generator
-from latentopt.generators.model_files import BUNDLED, Checkpoint, read_checkpoint, resolve
-from latentopt.generators.persistence import plain_entries
-from latentopt.generators.weights import looks_like
+from latentopt.files.storage import save_tensors
 from latentopt.protocols import Generator
-from latentopt.storage import save_tensors
 
 FORMAT = "latentopt-encoder-1"
 AVERAGE = "latent_avg"
@@ -94,18 +95,20 @@ def _bundled(kind: str, generator: Generator | None) -> Path:
     )
 
 
-def start_files(init: Mapping[str, object], generator: Generator) -> list[Path]:
-    """The encoders, and the bootstrap's generator, that a recipe's `init` reads; none where it is another kind of start."""
-    name = str(init["name"])
-    if name != "encoder" and name not in KINDS:
-        return []
-    sources = [init.get("path") or init.get("kind", name), init.get("mix")]
-    paths = [encoder_path(str(source), generator) for source in sources if source is not None]
-    if (first := init.get("bootstrap")) is not None:
-        network = init.get("bootstrap_network")
-        paths += [] if network is None else [resolve(str(network))]
-        paths.append(encoder_path(str(first), generator if network is None else load_generator(str(network))))
-    return paths
+def encoder_file(generator: Generator, named: str | None, part: Mapping[str, Any]) -> list[Path]:
+    """The encoder that a start reads (a finder of `latentopt.registry.FILES`): the one named, or the bundled one."""
+    return [encoder_path(named or str(part.get("kind", part["name"])), generator)]
+
+
+def bootstrap_file(generator: Generator, named: str | None, part: Mapping[str, Any]) -> list[Path]:
+    """The encoder that ReStyle's steps begin with; it may be of another generator."""
+    network = part.get("bootstrap_network")
+    return [encoder_path(str(named), generator if network is None else load_generator(str(network)))]
+
+
+def generator_file(generator: Generator, named: str | None, part: Mapping[str, Any]) -> list[Path]:
+    """The file of another generator that is named."""
+    return [] if named is None else [resolve(named)]
 
 
 def encoder_from(checkpoint: Checkpoint, name: str) -> Encoder:

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from latentopt.checkpoints.networks import load_generator
 from latentopt.encoders.encoder import Encoder
 from latentopt.encoders.files import load_encoder
 from latentopt.encoders.heads import resized
 from latentopt.errors import UsageError
-from latentopt.generators.checkpoints import load_generator
 from latentopt.protocols import Generator
 from latentopt.types import GeneratorInputs
 

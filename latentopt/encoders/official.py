@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
+from latentopt.checkpoints.weights import looks_like
 from latentopt.encoders.building import build_net, rows_of_average
 from latentopt.encoders.config import EncoderConfig
 from latentopt.encoders.encoder import Encoder
 from latentopt.errors import CheckpointError
-from latentopt.generators.weights import looks_like
 
 EXPECTED = "expected a pSp, e4e or ReStyle checkpoint: 'state_dict' with 'encoder.*' weights, 'opts', 'latent_avg'"
 OTHER_TASKS = {"hypernet.": "HyperStyle's hypernetwork; its W encoder is a separate file"}

@@ -14,16 +14,15 @@ from torch import Tensor
 from latentopt.errors import UsageError
 from latentopt.evaluation.corruption import corruption as measure_corruption
 from latentopt.evaluation.editing_consistency import Invert, editing_distances, trimmed_lec
-from latentopt.evaluation.judge import Judge
-from latentopt.evaluation.judge_protocol import plain
 from latentopt.evaluation.measure import Measure, jackknife_interval, measure_mean
 from latentopt.evaluation.subject import Edit, Found, Subject
-from latentopt.events import Finished
-from latentopt.inversion import Inversion
-from latentopt.inverter import Inverter
-from latentopt.items import tensor_items
-from latentopt.recipe import Recipe
-from latentopt.stage import OTHER_SPACES
+from latentopt.inverting.events import Finished
+from latentopt.inverting.inverter import Inverter
+from latentopt.inverting.items import tensor_items
+from latentopt.judge.network import Judge
+from latentopt.judge.protocol import plain
+from latentopt.recipe.recipe import Recipe
+from latentopt.results.inversion import Inversion
 
 STRENGTH = 1.0
 
@@ -85,7 +84,7 @@ def by_recipe(subject: Subject) -> Invert:
     if len(seeds) > 1:
         raise UsageError("the results were made with several seeds; evaluate those of one")
     recipe = latent_stages(_joined([toml for _, toml in runs[0]]))
-    inverter = Inverter(subject.generator, recipe, seeds.pop(), corruption=0)
+    inverter = Inverter(subject.generator, recipe, seeds.pop())
 
     def invert(pictures: Tensor, rows: Sequence[int]) -> Tensor:
         # an image's seed comes from the name that it was inverted by, which several folders may have
@@ -132,7 +131,7 @@ def latent_stages(recipe: Recipe) -> Recipe:
         raise UsageError(
             f"recipe {recipe.name!r} goes on from an earlier result; evaluate the run that it was tuned from"
         )
-    writes = [k for k, stage in enumerate(recipe.stages) if any(p["name"] not in OTHER_SPACES for p in stage.optimize)]
+    writes = [k for k, stage in enumerate(recipe.stages) if stage.spaces("ws")]
     return replace(recipe, stages=recipe.stages[: max(writes, default=0) + 1])
 
 

@@ -17,16 +17,15 @@ from latentopt.errors import UsageError
 from latentopt.evaluation.framework import Evaluation, evaluate
 from latentopt.evaluation.measure import Measure
 from latentopt.evaluation.subject import Amounts, Edit
-from latentopt.inversion import Inversion
-from latentopt.manifest import to_json
-from latentopt.outputs import clear_write_errors
-from latentopt.pnorm import find_stats
+from latentopt.files.outputs import clear_write_errors
+from latentopt.files.storage import to_json, write_text
+from latentopt.files.versions import package_version
 from latentopt.protocols import Generator
-from latentopt.recipe import Recipe
-from latentopt.recipe_files import recipe_files
-from latentopt.storage import write_text
+from latentopt.recipe.files import recipe_files
+from latentopt.recipe.recipe import Recipe
+from latentopt.results.inversion import Inversion
+from latentopt.statistics.pnorm import find_stats
 from latentopt.types import GeneratorInputs
-from latentopt.version import package_version
 
 EVALUATION_FILE = "compared.json"
 AMOUNTS = Amounts(samples=32, paths=2, steps=3, partners=2, lec=2, corruption=200)
@@ -81,7 +80,7 @@ def capped(recipe: Recipe, steps: int) -> Recipe:
 def check_recipe(recipe: Recipe, generator: Generator) -> None:
     """Raise, before any work, where the recipe needs an encoder or P-norm statistics that are not there."""
     recipe_files(recipe, generator)
-    if recipe.needs_statistics:
+    if recipe.looks_for("p-norm"):
         find_stats(generator)
 
 

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from latentopt.errors import UsageError
 from latentopt.evaluation.distribution import frechet_distance, paired_kernel_distance
-from latentopt.evaluation.judge import Judge, load_judge
-from latentopt.generators.cloud import sample_w, w_std
+from latentopt.inverting.outcome import Change
+from latentopt.judge.network import Judge, load_judge
 from latentopt.protocols import Generator
+from latentopt.statistics.sampling import sample_w, w_std
 from latentopt.terms.perceptual import weights_hash
 from latentopt.types import GeneratorInputs
 
@@ -39,6 +40,17 @@ class Corruption:
     extractor: str
 
 
+def change_by(n: int) -> Change | None:
+    """What the Inverter records of a tuned generator (`Inverter.change`): its corruption by `n` pictures; None for 0."""
+
+    def change(generator: Generator, inputs: GeneratorInputs) -> tuple[dict[str, float], dict[str, object]]:
+        found = corruption(generator, inputs, n=n)
+        how = {"corruption": {"images": n, "extractor": found.extractor}}
+        return {"frechet": found.frechet, "kernel": found.kernel}, how
+
+    return change if n else None
+
+
 def corruption(
     generator: Generator,
     inputs: GeneratorInputs,
@@ -53,7 +65,7 @@ def corruption(
     """Draw 2n pictures around one image's latent, with its weight deltas and without, and compare them.
 
     Args:
-        inputs: one image's, deltas included; explicit noise maps and features are used in both sets, other noise is the
+        inputs: one image's, deltas included; explicit noise maps and residuals are used in both sets, other noise is the
             generator's constant.
         seed: of the shifts; the same seed gives all images and strategies the same shifts.
         judge: the bundled portraits' by default; it resizes other generators' pictures, and means less there.
@@ -107,9 +119,7 @@ def shifted_features(
     """Judge features [n,F] of one image's `inputs` with each of shifts [n,C] added to every row of its ws."""
     parts = []
     for part in shifts.split(batch):
-        moved = inputs.replace(ws=inputs.ws + part[:, None])  # [b,L,C]; deltas of first dimension 1 stay shared
-        if inputs.features:
-            moved = moved.replace(features={k: v.expand(len(part), *v.shape[1:]) for k, v in inputs.features.items()})
+        moved = inputs.with_latents(inputs.ws + part[:, None])  # [b,L,C]; deltas of first dimension 1 stay shared
         parts.append(judge.features(generator.synthesis(moved).float().clamp(-1, 1)))
         if on_progress is not None:
             on_progress(len(part))

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import UsageError
-from latentopt.inversion import Inversion
 from latentopt.protocols import Generator
-from latentopt.recipe import Recipe, with_space
+from latentopt.recipe.recipe import Recipe, with_space
 from latentopt.registry import nearest
+from latentopt.results.inversion import Inversion
 from latentopt.types import GeneratorInputs
 
 CLIPS = (0.5, 1.0, 1.5, 2.0, 3.0, None)  # standard deviations; the last is without a bound

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from latentopt.evaluation.rendering import with_latents
 from latentopt.evaluation.subject import Edit
-from latentopt.pnorm import SLOPE, PNorm, w_to_p
 from latentopt.protocols import Generator
+from latentopt.statistics.pnorm import SLOPE, PNorm, w_to_p
 from latentopt.types import GeneratorInputs
 
 Invert = Callable[[Tensor, Sequence[int]], Tensor]
@@ -37,7 +36,7 @@ def editing_distances(
     again = invert(torch.cat(pictures), range(len(inputs)))  # [M,L,C]
     found = []
     for one, ws in zip(inputs, again, strict=True):
-        back = edit.edit(with_latents(one, ws[None].to(one.ws)), -strength)
+        back = edit.edit(one.with_latents(ws[None].to(one.ws)), -strength)
         found.append((one.ws.cpu().double() - back.ws.cpu().double()).norm())  # Apple's GPUs have no float64
     return torch.stack(found)
 

@@ -14,9 +14,8 @@ import numpy as np
 from latentopt.errors import CheckpointError
 from latentopt.evaluation.framework import Evaluation
 from latentopt.evaluation.measure import Measure
-from latentopt.manifest import to_json
-from latentopt.outputs import clear_write_errors
-from latentopt.storage import write_atomically, write_text
+from latentopt.files.outputs import clear_write_errors
+from latentopt.files.storage import to_json, write_atomically, write_text
 
 JSON_FILE, CSV_FILE, FIGURE = "evaluation.json", "evaluation.csv", "pnorm-histogram.png"
 FORMAT = "latentopt-evaluation-1"

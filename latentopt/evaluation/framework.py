@@ -12,8 +12,6 @@ from latentopt.errors import MissingWeightsError, StatisticsError, UsageError
 from latentopt.evaluation.again import consistency, corruption
 from latentopt.evaluation.editing_consistency import Invert
 from latentopt.evaluation.image_metrics import PerceptualDistance
-from latentopt.evaluation.judge import load_judge
-from latentopt.evaluation.judge_protocol import AttributeJudge, check_judge, judge_name
 from latentopt.evaluation.latents import latents
 from latentopt.evaluation.measure import UNREAD, Measure, as_dict
 from latentopt.evaluation.mixtures import interpolation, mixing
@@ -21,12 +19,14 @@ from latentopt.evaluation.path_length import paths
 from latentopt.evaluation.reconstruction import reconstruction
 from latentopt.evaluation.responses import attributes, pose
 from latentopt.evaluation.subject import Amounts, Edit, Found, Partners, PictureDistance, Subject
-from latentopt.evaluation.vgg import VGGDistance
-from latentopt.inversion import Inversion
-from latentopt.manifest import versions
-from latentopt.pnorm import PNorm, find_stats
+from latentopt.judge.network import load_judge
+from latentopt.judge.protocol import AttributeJudge, check_judge, judge_name
+from latentopt.perceptual.vgg import VGGDistance
 from latentopt.protocols import Generator
 from latentopt.registry import nearest
+from latentopt.results.inversion import Inversion
+from latentopt.results.manifest import versions
+from latentopt.statistics.pnorm import PNorm, find_stats
 
 PARTS: dict[str, Callable[[Subject], Found]] = {
     "reconstruction": reconstruction,

@@ -10,10 +10,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from latentopt.distortion import PSNR_CAP
 from latentopt.errors import ImageError
-from latentopt.images import from_uint8, to_uint8
+from latentopt.pictures.images import from_uint8, to_uint8
 from latentopt.protocols import Generator
+from latentopt.results.distortion import PSNR_CAP
 from latentopt.terms.perceptual import Perceptual
 
 BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, from fine to coarse

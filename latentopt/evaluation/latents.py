@@ -8,7 +8,7 @@ from torch import Tensor
 from latentopt.evaluation.editing_consistency import latent_variation, pnorm_radius
 from latentopt.evaluation.measure import measure_mean
 from latentopt.evaluation.subject import SAMPLES_SEED, Found, Subject
-from latentopt.generators.cloud import sample_w
+from latentopt.statistics.sampling import sample_w
 
 FIRST = 10  # dimensions, of Figure 7
 SAMPLES = 10_000  # behind the histogram of the generator's own

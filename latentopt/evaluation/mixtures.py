@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 import torch
 
-from latentopt.editing.mixing import SPACES, interpolate, mix
+from latentopt.editing.mixing import interpolate, mix
 from latentopt.errors import UsageError
 from latentopt.evaluation.measure import Measure
 from latentopt.evaluation.rendering import draw_each
 from latentopt.evaluation.set_metrics import LEAST, set_measures, too_few
 from latentopt.evaluation.subject import Found, Subject
+from latentopt.parameterizations.pnorm import PNormPlus
+from latentopt.protocols import Parameterization
 from latentopt.types import GeneratorInputs
 
 
@@ -26,13 +28,15 @@ def interpolation(subject: Subject) -> Found:
     found = Found()
     steps = subject.amounts.steps
     shares = [k / (steps + 1) for k in range(1, steps + 1)]
-    for space in SPACES:
-        if space == "p-norm+" and subject.pnorm is None:
-            found.notes.append("interpolation in p-norm+: left out, no P-norm statistics; run latentopt fit-pnorm")
-            continue
+    lenses: dict[str, Parameterization | None] = {"w+": None}
+    if subject.pnorm is None:
+        found.notes.append("interpolation in p-norm+: left out, no P-norm statistics; run latentopt fit-pnorm")
+    else:
+        lenses["p-norm+"] = PNormPlus.of(subject.pnorm, subject.generator)
+    for space, lens in lenses.items():
         try:
             images = [
-                [interpolate(one, to, t, space, subject.pnorm) for to in _ends(subject, i) for t in shares]
+                [interpolate(one, to, t, lens) for to in _ends(subject, i) for t in shares]
                 for i, one in enumerate(subject.inputs)
             ]
         except UsageError as error:
@@ -48,7 +52,10 @@ def mixing(subject: Subject) -> Found:
     if n < LEAST:
         return Found(notes=too_few("mixing", n))
     images = [
-        [mix(one, subject.inputs[j]) for j in others(n, i, subject.amounts.partners, subject.seed)]
+        [
+            mix(one, subject.inputs[j], generator=subject.generator)
+            for j in others(n, i, subject.amounts.partners, subject.seed)
+        ]
         for i, one in enumerate(subject.inputs)
     ]
     return Found(_set_of("mixing", subject, images))

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from latentopt.evaluation.measure import measure_ratio
-from latentopt.evaluation.rendering import BATCH, with_latents
+from latentopt.evaluation.rendering import BATCH
 from latentopt.evaluation.subject import Found, Subject
-from latentopt.generators.cloud import sample_w
 from latentopt.protocols import Generator
+from latentopt.statistics.sampling import sample_w
 from latentopt.types import GeneratorInputs
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -74,7 +74,7 @@ def layer_path_lengths(
 
 
 def _drawing(generator: Generator, inputs: GeneratorInputs, noise_mode: str) -> Callable[[Tensor], Tensor]:
-    return lambda ws: generator.synthesis(with_latents(inputs, ws), noise_mode).float()
+    return lambda ws: generator.synthesis(inputs.with_latents(ws), noise_mode).float()
 
 
 @torch.no_grad()

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from latentopt.evaluation.image_metrics import distortion, identity
-from latentopt.evaluation.judge_protocol import embeddings, judge_name
 from latentopt.evaluation.measure import Better, measure_mean
 from latentopt.evaluation.set_metrics import set_measures, too_few
 from latentopt.evaluation.subject import Found, Subject
+from latentopt.judge.protocol import embeddings, judge_name
 
 BATCH = 8
 BETTER: dict[str, Better] = {"psnr": "higher", "ssim": "higher", "ms_ssim": "higher", "identity": "higher"}

@@ -1,4 +1,4 @@
-"""Pictures of one result with other latents: its noise, features and changed weights stay."""
+"""Pictures of one result with other latents: all else that it is drawn from stays."""
 
 from __future__ import annotations
 
@@ -14,18 +14,12 @@ from latentopt.types import GROUPS, GeneratorInputs
 BATCH = 25
 
 
-def with_latents(inputs: GeneratorInputs, ws: Tensor) -> GeneratorInputs:
-    """One image's inputs, everything but its latents shared by ws [V,L,C]."""
-    features = inputs.features and {key: x.expand(len(ws), *x.shape[1:]) for key, x in inputs.features.items()}
-    return inputs.replace(ws=ws, features=features)
-
-
 @torch.no_grad()
 def draw(
     generator: Generator, inputs: GeneratorInputs, ws: Tensor, noise_mode: str = "const", batch: int = BATCH
 ) -> Tensor:
     """Pictures [V,3,H,W] on 8-bit levels of one image's `inputs` with each of the latents ws [V,L,C]."""
-    parts = [generator.synthesis(with_latents(inputs, part), noise_mode).float() for part in ws.split(batch)]
+    parts = [generator.synthesis(inputs.with_latents(part), noise_mode).float() for part in ws.split(batch)]
     return on_levels(torch.cat(parts))
 
 
@@ -38,7 +32,7 @@ def draw_samples(generator: Generator, ws: Tensor, batch: int = BATCH) -> Tensor
 def draw_each(generator: Generator, images: Sequence[GeneratorInputs], noise_mode: str = "const") -> Tensor:
     """Pictures [V,3,H,W] on 8-bit levels of V inputs of one image each; those with weights of their own one by one.
 
-    So are inputs of which some have noise maps or features that others lack.
+    So are inputs of which some have noise maps or residuals that others lack.
     """
     entries = {tuple(frozenset(getattr(inputs, name) or ()) for name in GROUPS) for inputs in images}
     step = 1 if len(entries) > 1 or any(inputs.deltas for inputs in images) else BATCH

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from latentopt.evaluation.editing_consistency import placed
-from latentopt.evaluation.judge_protocol import plain
 from latentopt.evaluation.measure import bootstrap_interval, measure_mean, measure_ratio
 from latentopt.evaluation.reconstruction import by_image
 from latentopt.evaluation.rendering import draw_samples
 from latentopt.evaluation.set_metrics import set_measures, too_few
 from latentopt.evaluation.subject import Edit, Found, Subject
+from latentopt.judge.protocol import plain
 from latentopt.types import GeneratorInputs
 
 POSES = (-2, -1, 0, 1, 2)  # standard deviations

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentopt.errors import StatisticsError
-from latentopt.images import to_uint8
+from latentopt.pictures.images import to_uint8
 
 PATCH, PATCHES = 7, 128  # side, and how many a picture and level
 DIRECTIONS, REPEATS = 128, 4

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from latentopt.errors import UsageError
 from latentopt.evaluation.image_metrics import on_levels
-from latentopt.evaluation.judge_protocol import AttributeJudge, features, judge_name, plain, read
 from latentopt.evaluation.measure import Measure
 from latentopt.evaluation.rendering import draw, draw_samples
 from latentopt.evaluation.sliced_wasserstein import picture_swd
-from latentopt.generators.cloud import sample_w
-from latentopt.inversion import Inversion
-from latentopt.pnorm import PNorm
+from latentopt.judge.protocol import AttributeJudge, features, judge_name, plain, read
 from latentopt.protocols import Generator
+from latentopt.results.inversion import Inversion
+from latentopt.statistics.pnorm import PNorm
+from latentopt.statistics.sampling import sample_w
 from latentopt.types import GeneratorInputs
 
 Partners = Literal["samples", "embeddings"]

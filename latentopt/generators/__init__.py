@@ -1,0 +1,1 @@
+"""Generator networks and the discriminator, without any file format."""

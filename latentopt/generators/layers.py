@@ -8,7 +8,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from latentopt.generators.ops import bias_act, conv2d_resample, modulated_conv2d, normalize_second_moment
+from latentopt.generators.ops import (
+    LRELU_SLOPE,
+    SQRT2,
+    bias_act,
+    conv2d_resample,
+    modulated_conv2d,
+    normalize_second_moment,
+)
 
 
 def tuned(parameter: Tensor, name: str, deltas: Mapping[str, Tensor] | None) -> Tensor:
@@ -113,8 +120,10 @@ class SynthesisLayer(nn.Module):
         deltas: Mapping[str, Tensor] | None = None,
         name: str = "",
         gain: float = 1.0,
+        styles: Tensor | None = None,  # [B,I] or [B,O,I], in place of those of w
     ) -> Tensor:
-        styles = self.affine(w, deltas, f"{name}.affine")  # [B,I]
+        if styles is None:
+            styles = self.affine(w, deltas, f"{name}.affine")  # [B,I]
         weight = tuned(self.weight, f"{name}.weight", deltas)
         x = modulated_conv2d(x, weight, styles, f, self.up, epsilon=self.epsilon)
         if noise is not None:
@@ -134,9 +143,18 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.weight_gain = 1 / math.sqrt(in_channels)
 
-    def forward(self, x: Tensor, w: Tensor, deltas: Mapping[str, Tensor] | None = None, name: str = "") -> Tensor:
-        styles = self.affine(w, deltas, f"{name}.affine") * self.weight_gain
-        x = modulated_conv2d(x, tuned(self.weight, f"{name}.weight", deltas), styles, demodulate=False)
+    def forward(
+        self,
+        x: Tensor,  # [B,I,h,w]
+        w: Tensor,  # [B,C]
+        deltas: Mapping[str, Tensor] | None = None,
+        name: str = "",
+        styles: Tensor | None = None,  # [B,I] or [B,O,I], in place of those of w
+    ) -> Tensor:
+        if styles is None:
+            styles = self.affine(w, deltas, f"{name}.affine")  # [B,I]
+        weight = tuned(self.weight, f"{name}.weight", deltas)
+        x = modulated_conv2d(x, weight, styles * self.weight_gain, demodulate=False)
         return bias_act(x, tuned(self.bias, f"{name}.bias", deltas), clamp=self.conv_clamp)
 
 
@@ -182,3 +200,32 @@ class MappingNetwork(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return x
+
+    def inverse(self, w: Tensor, c: Tensor | None = None) -> Tensor:
+        """The z [B,Z], up to its length, that the network maps to w [B,C]: layer by layer backwards, by least squares.
+
+        Exact for a w that it made, as far as that one's own rounding in float32 allows; the nearest in the least-squares
+        sense otherwise. c [1 or B,K]: labels of a conditional generator. In float64 on the CPU; Apple's GPUs have none.
+        """
+        x = _exact(w)  # [B,C]
+        first, *others = self.layers
+        for layer in reversed(others):
+            x = _before_activation(layer, x) @ torch.linalg.pinv(_scaled(layer)).T
+        label = x.new_zeros(1, 0) if c is None else _exact(normalize_second_moment(self.embed(c)))  # [1 or B,E]
+        weight, of_label = _scaled(first).split((self.z_dim, label.shape[1]), dim=1)
+        x = _before_activation(first, x) - label @ of_label.T
+        return (x @ torch.linalg.pinv(weight).T).to(w)
+
+
+def _scaled(layer: FullyConnected) -> Tensor:
+    return _exact(layer.weight) * layer.weight_gain
+
+
+def _before_activation(layer: FullyConnected, x: Tensor) -> Tensor:
+    """`x W^T` of the layer that made x."""
+    x = x / SQRT2
+    return torch.where(x < 0, x / LRELU_SLOPE, x) - _exact(layer.bias) * layer.lr_multiplier
+
+
+def _exact(x: Tensor) -> Tensor:
+    return x.detach().cpu().double()

@@ -142,13 +142,14 @@ def modulated_conv2d(
     """Convolution whose weight is scaled per image by `styles` [B,I] and normalised (equations 1 and 3).
 
     weight [O,I,k,k] is shared by the batch and takes the fast form `conv(x * s, W) * d`, one convolution for all images,
-    with `d = 1/sqrt(sum (W s)^2 + epsilon)`; weight [B,O,I,k,k] (one an image) is a grouped convolution.
+    with `d = 1/sqrt(sum (W s)^2 + epsilon)`. A weight an image [B,O,I,k,k], or a style a filter [B,O,I], is a grouped
+    convolution.
     """
     if x.dtype == torch.float16 and demodulate:  # keep products inside the range of half precision; d cancels both
         fan_in = math.prod(weight.shape[-3:])
         weight = weight / (math.sqrt(fan_in) * weight.abs().amax(dim=(-3, -2, -1), keepdim=True))
-        styles = styles / styles.abs().amax(dim=1, keepdim=True)
-    if weight.ndim == 5:
+        styles = styles / styles.abs().amax(dim=-1, keepdim=True)
+    if weight.ndim == 5 or styles.ndim == 3:
         return _grouped_modulated_conv2d(x, weight, styles, f, up, demodulate, epsilon)
     y = conv2d_resample(x * styles.to(x.dtype)[:, :, None, None], weight.to(x.dtype), f, up)
     if not demodulate:
@@ -161,7 +162,8 @@ def _grouped_modulated_conv2d(
     x: Tensor, weight: Tensor, styles: Tensor, f: Tensor | None, up: int, demodulate: bool, epsilon: float
 ) -> Tensor:
     batch = x.shape[0]
-    weight = weight * styles[:, None, :, None, None]  # [B,O,I,k,k]
+    styles = styles[:, None] if styles.ndim == 2 else styles  # [B,1 or O,I]
+    weight = weight * styles[..., None, None]  # [B,O,I,k,k]
     if demodulate:
         weight = weight * (weight.square().sum(dim=(2, 3, 4), keepdim=True) + epsilon).rsqrt()
     weight = weight.flatten(0, 1).to(x.dtype)  # [B*O,I,k,k]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -14,6 +16,9 @@ from torch import Tensor, nn
 from latentopt.generators.layers import MappingNetwork
 from latentopt.generators.synthesis import SynthesisNetwork
 from latentopt.types import GeneratorInputs
+
+LAYER = re.compile(r"(?:synthesis\.)?b(\d+)(?:\.(const|conv0|conv1|torgb|img|skip))?(?:\.|$)")
+ROWS_FROM_CONV1 = {"const": 0, "conv0": -1, "skip": -1, "conv1": 0, "torgb": 1, "img": 1}
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,12 @@ class StyleGAN2Config:
 
 
 class StyleGAN2(nn.Module):
-    """A StyleGAN2 generator; satisfies `latentopt.protocols.Generator`.
+    """A StyleGAN2 generator; satisfies `latentopt.protocols.Generator`, where its members are described.
 
-    `mapping(z [B,Z], c) -> w [B,C]`; `synthesis(GeneratorInputs) -> image [B,3,H,W]`. State-dict names follow the
-    stylegan2-ada layout, with one `synthesis.resample_filter` for all layers.
+    State-dict names follow the stylegan2-ada layout, with one `synthesis.resample_filter` for all layers.
     """
+
+    family = "StyleGAN2"
 
     def __init__(self, config: StyleGAN2Config, name: str = "generator") -> None:
         super().__init__()
@@ -95,6 +101,10 @@ class StyleGAN2(nn.Module):
         return self.config.c_dim
 
     @property
+    def img_channels(self) -> int:
+        return self.config.img_channels
+
+    @property
     def num_ws(self) -> int:
         return self.synthesis.num_ws
 
@@ -125,8 +135,55 @@ class StyleGAN2(nn.Module):
 
     @property
     def tunable(self) -> dict[str, tuple[int, ...]]:
-        """Every weight that `GeneratorInputs.deltas` may change, with its shape."""
+        """Every weight of the synthesis network, with its shape."""
         return {f"synthesis.{name}": tuple(p.shape) for name, p in self.synthesis.named_parameters()}
+
+    @property
+    def layers(self) -> dict[str, int]:
+        """`b8.conv0` and `b8.torgb`, with their rows of ws."""
+        return {name: row for name, (row, _) in self.synthesis.modulated.items()}
+
+    @property
+    def activations(self) -> dict[str, int]:
+        """Layers (`b8.conv0`), block outputs (`b8`) and skip images (`b8.img`), with their rows of ws."""
+        found = {}
+        for name, row in self.layers.items():
+            block, kind = name.split(".")
+            found |= {f"{block}.img": row} if kind == "torgb" else {name: row}
+            found |= {block: row} if kind == "conv1" else {}
+        return found
+
+    @property
+    def convolutions(self) -> dict[str, str]:
+        """`b8.conv0`: `synthesis.b8.conv0.weight`."""
+        return {name: f"synthesis.{name}.weight" for name in self.synthesis.layers}
+
+    def row_of(self, name: str) -> int | None:
+        """In a block of size r, conv0, conv1 and toRGB are driven by rows 2i-1, 2i and 2i+1, i = log2(r / 4); the
+        toRGB's row is the next block's first too.
+        """
+        match = LAYER.match(name)
+        if match is None:
+            return None
+        return max(2 * ((int(match[1]) // 4).bit_length() - 1) + ROWS_FROM_CONV1[match[2] or "conv1"], 0)
+
+    def weight(self, name: str) -> Tensor:
+        return self.get_parameter(name)
+
+    def affine(self, layer: str) -> Tensor:
+        return self.synthesis.modulated[layer][1].affine.weight
+
+    def inverse_mapping(self, w: Tensor, c: Tensor | None = None) -> Tensor:
+        return self.mapping.inverse(w, c)
+
+    def styles(self, inputs: GeneratorInputs) -> dict[str, Tensor]:
+        given = inputs.styles or {}
+        return {
+            name: given[name]
+            if name in given
+            else layer.affine(inputs.ws[:, row], inputs.deltas, f"synthesis.{name}.affine")
+            for name, (row, layer) in self.synthesis.modulated.items()
+        }
 
     def broadcast(self, w: Tensor) -> Tensor:
         """One w for every layer: [B,C] -> [B,L,C]."""
@@ -145,6 +202,18 @@ class StyleGAN2(nn.Module):
         """The image and the named activations: layers (`b8.conv0`), block outputs (`b8`), skip images (`b8.img`)."""
         return self.synthesis.run(inputs, noise_mode, capture=capture)
 
+    @property
+    def architecture(self) -> dict[str, object]:
+        c = self.config
+        return {
+            "channels": list(c.channels),
+            "mapping_layers": c.mapping_layers,
+            "lr_multiplier": c.lr_multiplier,
+            "architecture": c.architecture,
+            "conv_clamp": c.conv_clamp,
+            "fp16_blocks": c.num_fp16_res,
+        }
+
     def set_precision(self, dtype: torch.dtype | None, blocks: int | None = None) -> StyleGAN2:
         """Run the last `blocks` blocks (all but the first by default) in `dtype`; None is float32 throughout."""
         self.synthesis.low_precision = None if dtype in (None, torch.float32) else dtype
@@ -161,6 +230,22 @@ class StyleGAN2(nn.Module):
         self.synthesis.memory_format = memory_format
         self.synthesis.to(memory_format=memory_format)
         return self
+
+    def compile(self) -> None:
+        self.synthesis.compile()
+
+    def in_float32(self) -> StyleGAN2:
+        if self.precision.itemsize >= 4:
+            return self
+        return copy.deepcopy(self).float().set_precision(None)
+
+    def with_weights(self, added: Mapping[str, Tensor]) -> StyleGAN2:
+        new = copy.deepcopy(self).float()
+        new.__dict__.pop("fingerprint", None)  # computed once from the weights, which change here
+        with torch.no_grad():
+            for name, x in added.items():
+                new.weight(name).add_(x.to(new.device))
+        return new
 
     @cached_property
     def fingerprint(self) -> str:

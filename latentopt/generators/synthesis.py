@@ -11,9 +11,10 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, nn
 
+from latentopt.errors import UsageError
 from latentopt.generators.layers import Conv2d, SynthesisLayer, ToRGB, tuned
 from latentopt.generators.ops import fir_filter, upsample2d
-from latentopt.types import GeneratorInputs
+from latentopt.types import REPLACES, GeneratorInputs
 
 ARCHITECTURES = ("skip", "resnet", "orig")
 NOISE_MODES = ("const", "random", "none")
@@ -107,6 +108,19 @@ class SynthesisNetwork(nn.Module):
         """Every layer that takes a noise map, by name (`b8.conv0`), from coarse to fine."""
         return {name: layer for block in self.blocks for name, layer in block.layers.items()}
 
+    @property
+    def modulated(self) -> dict[str, tuple[int, SynthesisLayer | ToRGB]]:
+        """Every modulated layer by name (`b8.conv0`, `b8.torgb`), with its row of ws, from coarse to fine."""
+        found: dict[str, tuple[int, SynthesisLayer | ToRGB]] = {}
+        for block in self.blocks:
+            row = max(2 * block.index - 1, 0)
+            for name, layer in block.layers.items():
+                found[name] = (row, layer)
+                row += 1
+            if hasattr(block, "torgb"):
+                found[f"{block.name}.torgb"] = (row, block.torgb)
+        return found
+
     def forward(self, inputs: GeneratorInputs, noise_mode: str = "const", rng: torch.Generator | None = None) -> Tensor:
         """Draw `inputs`. Layers without an explicit noise map follow `noise_mode`: const, random (from `rng`) or none."""
         return self.run(inputs, noise_mode, rng)[0]
@@ -124,13 +138,18 @@ class SynthesisNetwork(nn.Module):
         if noise_mode not in NOISE_MODES:
             raise ValueError(f"noise_mode {noise_mode!r} is not one of {', '.join(NOISE_MODES)}")
         ws, deltas = inputs.ws, inputs.deltas
+        styles, residuals = inputs.styles or {}, inputs.residuals or {}
+        if inputs.transform is not None:
+            raise UsageError("a StyleGAN2 generator has no input transform; transform belongs to StyleGAN3")
         if ws.ndim != 3 or ws.shape[1] != self.num_ws:
             raise ValueError(f"ws has shape {tuple(ws.shape)}; this generator takes [B,{self.num_ws},w_dim]")
         features: dict[str, Tensor] = {}
 
         def finish(name: str, x: Tensor) -> Tensor:
-            if inputs.features is not None and name in inputs.features:
-                x = inputs.features[name].to(x.dtype)
+            if (whole := residuals.get(REPLACES + name)) is not None:
+                x = whole.to(x.dtype)
+            if (residual := residuals.get(name)) is not None:
+                x = x + residual.to(x.dtype)
             if name in capture:
                 features[name] = x
             return x
@@ -147,14 +166,16 @@ class SynthesisNetwork(nn.Module):
                 last_of_pair = name.endswith("conv1") and block.index > 0
                 gain = math.sqrt(0.5) if self.architecture == "resnet" and last_of_pair else 1.0
                 f = self.resample_filter
-                x = finish(name, layer(x, ws[:, row], f, noise, deltas, f"synthesis.{name}", gain))
+                given = styles.get(name)
+                x = finish(name, layer(x, ws[:, row], f, noise, deltas, f"synthesis.{name}", gain, given))
                 row += 1
             if self.architecture == "resnet" and block.index > 0:
                 name = f"synthesis.{block.name}.skip"
                 x = block.skip(skip, self.resample_filter, math.sqrt(0.5), deltas, name) + x
             x = finish(block.name, x)
             if hasattr(block, "torgb"):
-                rgb = block.torgb(x, ws[:, row], deltas, f"synthesis.{block.name}.torgb").float()
+                name = f"{block.name}.torgb"
+                rgb = block.torgb(x, ws[:, row], deltas, f"synthesis.{name}", styles.get(name)).float()
                 image = rgb if image is None else upsample2d(image, self.resample_filter) + rgb
                 image = finish(f"{block.name}.img", image)
         return image, features

@@ -22,6 +22,9 @@ class EncoderStart(Initializer):
     force              also take encoders that were trained for another generator
     """
 
+    reads = {"path": "encoder", "mix": "encoder", "bootstrap": "bootstrap encoder", "bootstrap_network": "generator"}
+    reads_if = {"mix": ("mix",), "bootstrap": ("bootstrap",), "bootstrap_network": ("bootstrap_network",)}
+
     def __init__(
         self,
         generator: Generator,
@@ -52,17 +55,29 @@ class EncoderStart(Initializer):
         return self.encoding(target)[-1]
 
 
-def psp(generator: Generator) -> EncoderStart:
-    return EncoderStart(generator, kind="psp")
+class PSP(EncoderStart):
+    """The bundled pSp encoder's codes."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__(generator, kind="psp")
 
 
-def e4e(generator: Generator, *, stage: int | None = None) -> EncoderStart:
-    return EncoderStart(generator, kind="e4e", stage=stage)
+class E4E(EncoderStart):
+    """The bundled e4e encoder's codes; stage: the last row with an offset of its own."""
+
+    def __init__(self, generator: Generator, *, stage: int | None = None) -> None:
+        super().__init__(generator, kind="e4e", stage=stage)
 
 
-def restyle_psp(generator: Generator, *, steps: int | None = None) -> EncoderStart:
-    return EncoderStart(generator, kind="restyle-psp", steps=steps)
+class RestylePSP(EncoderStart):
+    """The codes of the bundled ReStyle encoder over pSp after `steps` steps."""
+
+    def __init__(self, generator: Generator, *, steps: int | None = None) -> None:
+        super().__init__(generator, kind="restyle-psp", steps=steps)
 
 
-def restyle_e4e(generator: Generator, *, steps: int | None = None, stage: int | None = None) -> EncoderStart:
-    return EncoderStart(generator, kind="restyle-e4e", steps=steps, stage=stage)
+class RestyleE4E(EncoderStart):
+    """The codes of the bundled ReStyle encoder over e4e after `steps` steps."""
+
+    def __init__(self, generator: Generator, *, steps: int | None = None, stage: int | None = None) -> None:
+        super().__init__(generator, kind="restyle-e4e", steps=steps, stage=stage)

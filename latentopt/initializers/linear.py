@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from latentopt.errors import StatisticsError
-from latentopt.linear_prior import LinearPrior, PooledFeatures, find_prior
 from latentopt.protocols import Generator, Initializer
+from latentopt.statistics.linear_prior import LinearPrior, PooledFeatures, find_prior
 from latentopt.types import GeneratorInputs
 
 
@@ -21,6 +21,8 @@ class Linear(Initializer):
 
     Raises StatisticsError where there is no prior, or the network that is here is not the one it was fitted with.
     """
+
+    reads = {"prior": "linear prior", "weights": "file"}
 
     def __init__(self, generator: Generator, *, prior: str | None = None, weights: str | None = None) -> None:
         if prior is not None:

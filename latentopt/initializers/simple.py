@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, UsageError
-from latentopt.generators.cloud import sample_w
-from latentopt.inversion import load_projected_w
-from latentopt.pnorm import PNorm, find_stats
+from latentopt.files.storage import load_tensors
 from latentopt.protocols import Generator, Initializer
-from latentopt.storage import load_tensors
+from latentopt.results.inversion import load_projected_w
+from latentopt.statistics.pnorm import PNorm, find_stats
+from latentopt.statistics.sampling import sample_w
 from latentopt.types import GeneratorInputs
 
 
@@ -31,6 +31,8 @@ class Mean(Initializer):
 
 class PMean(Initializer):
     """The origin of P-norm space in every layer."""
+
+    reads = {"stats": "p-norm"}
 
     def __init__(self, generator: Generator, *, stats: str | None = None) -> None:
         self.generator = generator
@@ -86,6 +88,8 @@ class File(Initializer):
 
     What was saved with another generator is refused, unless `force`.
     """
+
+    reads = {"path": "inputs"}
 
     def __init__(self, generator: Generator, *, path: str, force: bool = False) -> None:
         self.generator, self.force = generator, force

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import UsageError
-from latentopt.pnorm import PNorm, PNormBasis, find_stats, p_to_w, w_to_p
 from latentopt.protocols import Generator
+from latentopt.statistics.pnorm import PNorm, PNormBasis, find_stats, p_to_w, w_to_p
 
 
 @dataclass(frozen=True)

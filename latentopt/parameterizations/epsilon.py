@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import StatisticsError, UsageError
-from latentopt.parameterizations.tunable import choose_weights
+from latentopt.generators.tunable import choose_weights
 from latentopt.parameterizations.weights import check_weight, given_deltas, sum_of_squares, with_deltas
 from latentopt.protocols import Generator, Parameterization
-from latentopt.sigma import Sigma, find_sigma
+from latentopt.statistics.sigma import Sigma, find_sigma
 from latentopt.types import GeneratorInputs, Variables
 
 COEFFICIENTS = ("alpha/sigma^2", "alpha/sigma")
@@ -35,7 +35,9 @@ class Epsilon(Parameterization):
     Exact where sigma is above 0; a weight of sigma 0 never moves.
     """
 
-    owns = frozenset({"deltas"})
+    owns = {"deltas"}
+    reads = {"sigma": "sigma"}
+    shares = "shared"
 
     def __init__(
         self,

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import UsageError
-from latentopt.generators.layers import FullyConnected
-from latentopt.generators.ops import LRELU_SLOPE, SQRT2, normalize_second_moment
 from latentopt.parameterizations.constraint import PNormConstraint
 from latentopt.protocols import Generator, Parameterization
 from latentopt.types import GeneratorInputs, Variables
@@ -19,6 +17,11 @@ class WPlus(Parameterization):
     With `clip`, `project` or `l2` the code is held near the centre of P-norm+ while it is optimised in W+, the first way of
     the P-norm paper (section 5, appendix A); the options are those of `PNormConstraint`.
     """
+
+    owns = {"ws"}
+    reads = {"stats": "p-norm"}
+    reads_if = {"stats": ("clip", "project", "l2")}
+    recipe = "i2s"
 
     def __init__(
         self,
@@ -65,10 +68,12 @@ class W(WPlus):
 class Z(Parameterization):
     """Z: the input of the mapping network, `z` [B,Z], held on the sphere of radius sqrt(Z) (PULSE, Menon et al. 2020).
 
-    Encoding runs the mapping network backwards, layer by layer, by least squares: exact for a w that it made, as far as its
-    own rounding in float32 allows; the nearest in the least-squares sense otherwise. Conditional generators use the label
-    `label` (one-hot).
+    Encoding runs the mapping network backwards (`Generator.inverse_mapping`): exact for a w that it made. Conditional
+    generators use the label `label` (one-hot).
     """
+
+    owns = {"ws"}
+    recipe = "ii2s-pnorm"
 
     def __init__(self, generator: Generator, *, sphere: bool = True, label: int = 0) -> None:
         self.generator, self.sphere = generator, sphere
@@ -80,32 +85,9 @@ class Z(Parameterization):
             self.c[:, label] = 1
 
     def encode(self, inputs: GeneratorInputs) -> Variables:
-        x = _exact(inputs.ws.mean(dim=1))  # [B,C]
-        first, *others = self.generator.mapping.layers
-        for layer in reversed(others):
-            x = self._before_activation(layer, x) @ torch.linalg.pinv(self._weight(layer)).T
-        weight, label = self._weight(first).split((self.generator.z_dim, self._label.shape[1]), dim=1)
-        x = self._before_activation(first, x) - self._label @ label.T
-        z = (x @ torch.linalg.pinv(weight).T).to(inputs.ws)
+        z = self.generator.inverse_mapping(inputs.ws.mean(dim=1), self.c)
         self._to_sphere_(z)
         return {"z": z}
-
-    @property
-    def _label(self) -> Tensor:
-        """What the label adds to the mapping network's input: [1,E], E = 0 without labels."""
-        if self.c is None:
-            return torch.zeros(1, 0, dtype=torch.float64)
-        return _exact(normalize_second_moment(self.generator.mapping.embed(self.c)))
-
-    @staticmethod
-    def _weight(layer: FullyConnected) -> Tensor:
-        return _exact(layer.weight) * layer.weight_gain
-
-    @staticmethod
-    def _before_activation(layer: FullyConnected, x: Tensor) -> Tensor:
-        """`x W^T` of the layer that made x."""
-        x = x / SQRT2
-        return torch.where(x < 0, x / LRELU_SLOPE, x) - _exact(layer.bias) * layer.lr_multiplier
 
     def decode(self, variables: Variables, inputs: GeneratorInputs) -> GeneratorInputs:
         z = variables["z"]
@@ -119,8 +101,3 @@ class Z(Parameterization):
     @staticmethod
     def _to_sphere_(z: Tensor) -> None:
         z.mul_(z.shape[1] ** 0.5 / z.norm(dim=1, keepdim=True).clamp_min(1e-12))
-
-
-def _exact(x: Tensor) -> Tensor:
-    """In float64, on the CPU: Apple's GPUs have none."""
-    return x.detach().cpu().double()

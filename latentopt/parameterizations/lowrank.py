@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import UsageError
-from latentopt.parameterizations.tunable import choose_weights
+from latentopt.generators.tunable import choose_weights
 from latentopt.parameterizations.weights import check_weight, given_deltas, with_deltas
 from latentopt.protocols import Generator, Parameterization
 from latentopt.types import GeneratorInputs, Variables
@@ -26,7 +26,9 @@ class LowRank(Parameterization):
     A given delta is encoded by its truncated singular value decomposition: exact where its rank is at most r.
     """
 
-    owns = frozenset({"deltas"})
+    owns = {"deltas"}
+    shares = "shared"
+    rank = "rank"
 
     def __init__(
         self,

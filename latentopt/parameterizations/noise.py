@@ -14,7 +14,7 @@ class NoiseMaps(Parameterization):
     Layers without a map in the inputs start from the generator's stored one, normalised.
     """
 
-    owns = frozenset({"noise"})
+    owns = {"noise"}
 
     def __init__(self, generator: Generator, *, max_resolution: int | None = None) -> None:
         sizes = generator.noise_shapes

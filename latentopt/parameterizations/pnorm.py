@@ -5,10 +5,13 @@ Source: Zhu et al. 2020, section 3: P = inverse of the last leaky ReLU, then PCA
 
 from __future__ import annotations
 
+from typing import Self
+
 from torch import Tensor
 
 from latentopt.parameterizations.constraint import PNormConstraint
 from latentopt.protocols import Generator, Parameterization
+from latentopt.statistics.pnorm import PNorm
 from latentopt.types import GeneratorInputs, Variables
 
 
@@ -23,6 +26,10 @@ class PNormPlus(Parameterization):
     rank       number of principal components kept; the others stay at the mean
     stats      statistics file, instead of the one found for the generator
     """
+
+    owns = {"ws"}
+    reads = {"stats": "p-norm"}
+    recipe = "ii2s-pnorm"
 
     def __init__(
         self,
@@ -40,6 +47,14 @@ class PNormPlus(Parameterization):
         self.constraint = PNormConstraint.of(
             generator, clip=clip, project=project, sphere=sphere, l2=l2, std_floor=std_floor, rank=rank, stats=stats
         )
+
+    @classmethod
+    def of(cls, pnorm: PNorm, generator: Generator) -> Self:
+        """The space of statistics that are at hand, without bounds."""
+        lens = cls.__new__(cls)
+        lens.num_ws = generator.num_ws
+        lens.constraint = PNormConstraint(pnorm.basis(device=generator.device), generator.num_ws)
+        return lens
 
     def encode(self, inputs: GeneratorInputs) -> Variables:
         return {"v": self.constraint.basis.whiten(inputs.ws.detach())}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import UsageError
-from latentopt.parameterizations.tunable import choose_weights
+from latentopt.generators.tunable import choose_weights
 from latentopt.protocols import Generator, Parameterization
 from latentopt.types import GeneratorInputs, Variables
 
@@ -29,7 +29,8 @@ class Weights(Parameterization):
     without it, the mapping network's too; here that one stays as it is, since it has no part in drawing a given ws.
     """
 
-    owns = frozenset({"deltas"})
+    owns = {"deltas"}
+    shares = "shared"
 
     def __init__(self, generator: Generator, *, layers: str = "all", l2: float = 0.0, shared: bool = False) -> None:
         check_weight("l2", l2)

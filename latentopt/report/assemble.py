@@ -17,12 +17,13 @@ from latentopt.editing.direction import Direction
 from latentopt.editing.sequence import Edit, apply_edits
 from latentopt.evaluation.comparison import Compared
 from latentopt.evaluation.measure import Measure
-from latentopt.inversion import Inversion
-from latentopt.manifest import to_json, versions
+from latentopt.files.storage import to_json
 from latentopt.protocols import Generator
 from latentopt.report.figures import dial_figure, figures
 from latentopt.report.page import Method, Report, Strip
 from latentopt.report.tables import overview
+from latentopt.results.inversion import Inversion
+from latentopt.results.manifest import versions
 
 SHOWN = 24  # images that have strips of their own; tables and plots are of all
 

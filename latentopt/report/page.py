@@ -15,11 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from latentopt.evaluation.measure import Measure
-from latentopt.images import to_pil
-from latentopt.outputs import clear_write_errors
+from latentopt.files.outputs import clear_write_errors
+from latentopt.files.storage import write_text
+from latentopt.pictures.images import to_pil
 from latentopt.report.charts import COLOURS
 from latentopt.report.tables import Table, groups, overview
-from latentopt.storage import write_text
 
 PAGE = Path(__file__).with_name("page.html")
 LARGEST = 256  # pixels a side of a picture in the page

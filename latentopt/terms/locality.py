@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import UsageError
-from latentopt.generators.cloud import sample_w, w_std
 from latentopt.protocols import Generator, Term
+from latentopt.statistics.sampling import sample_w, w_std
 from latentopt.terms.perceptual import Perceptual
 from latentopt.types import GeneratorInputs, View
 
@@ -45,6 +45,8 @@ class Locality(Term):
     generator: FFHQ's cloud has a radius of about 9.4, and 7.07 is 0.75 of it. The paper's own is `distance = 3.2`. The code
     has the term off by default; the paper, with weight 0.1, on.
     """
+
+    reads = {"weights": "file"}
 
     def __init__(
         self,
@@ -79,6 +81,9 @@ class Locality(Term):
         if lpips_weight:
             self.perceptual = Perceptual(generator, target[:1], net=net, size=size, weights=weights)
             self.network = self.perceptual.network
+
+    def index(self, rows: Tensor) -> Locality:
+        return self
 
     def __call__(self, view: View) -> Tensor:
         deltas = view.inputs.deltas

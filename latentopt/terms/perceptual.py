@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latentopt.checkpoints.restricted_pickle import read_torch_file
 from latentopt.errors import CheckpointError, MissingWeightsError, UsageError
-from latentopt.generators.restricted_pickle import read_torch_file
+from latentopt.perceptual.network import UnitFeatures, load_perceptual_net, stage_distance
 from latentopt.protocols import Generator, Term
-from latentopt.terms.perceptual_net import UnitFeatures, load_perceptual_net, stage_distance
 from latentopt.types import View
 
 NETS = ("auto", "bundled", "lpips-vgg", "lpips-alex")
@@ -29,6 +29,8 @@ class Perceptual(Term):
     size     images higher than this are shrunk first (area average); by default 256, and 64 for the bundled net
     weights  torchvision's file of the LPIPS backbone, where it should not be downloaded
     """
+
+    reads = {"weights": "file"}
 
     def __init__(
         self,

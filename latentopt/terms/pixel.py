@@ -25,6 +25,9 @@ class L2(Term):
             raise UsageError(f"size must be at least 1 pixel, not {size}")
         self.size = size
 
+    def index(self, rows: Tensor) -> L2:
+        return self
+
     def __call__(self, view: View) -> Tensor:
         difference = view.image - view.target
         if self.size is not None and self.size < difference.shape[2]:

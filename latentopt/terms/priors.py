@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentopt.pnorm import PNorm, find_stats
 from latentopt.protocols import Generator, Term
+from latentopt.statistics.pnorm import PNorm, find_stats
 from latentopt.types import View
 
 
@@ -19,11 +19,16 @@ class PNormPenalty(Term):
     The released code of the P-norm paper uses weight 0.001. `stats` is a statistics file, found by name when absent.
     """
 
+    reads = {"stats": "p-norm"}
+
     def __init__(
         self, generator: Generator, target: Tensor, *, std_floor: float = 0.0, stats: str | None = None
     ) -> None:
         pnorm = PNorm.load(Path(stats), generator) if stats else find_stats(generator)[0]
         self.basis = pnorm.basis(std_floor=std_floor, device=generator.device)
+
+    def index(self, rows: Tensor) -> PNormPenalty:
+        return self
 
     def __call__(self, view: View) -> Tensor:
         return self.basis.whiten(view.inputs.ws).square().mean(dim=(1, 2))
@@ -38,6 +43,9 @@ class NoiseAutocorrelation(Term):
 
     def __init__(self, generator: Generator, target: Tensor) -> None:
         pass
+
+    def index(self, rows: Tensor) -> NoiseAutocorrelation:
+        return self
 
     def __call__(self, view: View) -> Tensor:
         total = view.image.new_zeros(len(view.image))

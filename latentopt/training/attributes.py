@@ -19,8 +19,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from latentopt.data.portraits import ATTRIBUTES, MIRRORED, NAMES, TEST_SEEDS, VERSION, cached, portraits, render
 from latentopt.errors import CheckpointError, UsageError
-from latentopt.evaluation.judge import Judge, JudgeConfig, save_judge
-from latentopt.terms.perceptual_net import PerceptualNet, PerceptualNetConfig, save_perceptual_net, stage_distance
+from latentopt.judge.network import Judge, JudgeConfig, save_judge
+from latentopt.perceptual.network import PerceptualNet, PerceptualNetConfig, save_perceptual_net, stage_distance
 from latentopt.training.degradations import degrade
 from latentopt.training.snapshots import load_snapshot, save_snapshot
 from latentopt.training.streams import ArrayStream

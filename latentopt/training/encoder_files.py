@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from latentopt.contact_sheet import contact_sheet
 from latentopt.encoders.encoder import Encoder
 from latentopt.encoders.files import save_encoder
 from latentopt.encoders.heads import resized
+from latentopt.pictures.contact_sheet import contact_sheet
 from latentopt.training.encoder import EncoderTrainer
 
 BATCH = 16

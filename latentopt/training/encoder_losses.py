@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity, interpolate
 
+from latentopt.perceptual.network import UnitFeatures
 from latentopt.protocols import Generator
 from latentopt.terms.perceptual import Perceptual
-from latentopt.terms.perceptual_net import UnitFeatures
 
 FeatureNet = Callable[[Tensor], Tensor]
 """A frozen network: images [B,3,H,W] in [-1,1] -> features [B,D], compared by their cosine."""

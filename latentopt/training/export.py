@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from latentopt.contact_sheet import contact_sheet
-from latentopt.generators.checkpoints import save_discriminator, save_generator
-from latentopt.sigma import Sigma
+from latentopt.checkpoints.networks import save_discriminator, save_generator
+from latentopt.pictures.contact_sheet import contact_sheet
+from latentopt.statistics.sigma import Sigma
 from latentopt.training.generator import GeneratorTrainer
 from latentopt.types import GeneratorInputs
 

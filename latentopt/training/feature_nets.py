@@ -11,10 +11,10 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize
 
+from latentopt.checkpoints.restricted_pickle import read_torch_file
 from latentopt.encoders.backbone import IRSE50
 from latentopt.errors import CheckpointError
-from latentopt.generators.restricted_pickle import read_torch_file
-from latentopt.terms.perceptual_net import PerceptualNet, at_resolution, load_perceptual_net
+from latentopt.perceptual.network import PerceptualNet, at_resolution, load_perceptual_net
 
 MOCO_PREFIX = "module.encoder_q."
 MOCO_SIZE = 224

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from latentopt.errors import CheckpointError
-from latentopt.storage import write_atomically
+from latentopt.files.storage import write_atomically
 
 
 def save_snapshot(path: Path, state: dict[str, Any]) -> None:

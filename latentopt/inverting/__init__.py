@@ -1,0 +1,1 @@
+"""Many images through a recipe, resumable at any moment."""

@@ -1,0 +1,242 @@
+"""A batch of images on its way through the stages of a recipe: can be stopped after any step, saved, and gone on with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from latentopt.errors import CheckpointError
+from latentopt.files.storage import load_tensors, save_tensors
+from latentopt.loop.building import build_problem
+from latentopt.loop.loop import Step, minimise
+from latentopt.loop.state import State
+from latentopt.protocols import Generator, Parameterization
+from latentopt.recipe.recipe import Recipe
+from latentopt.types import GeneratorInputs
+
+FORMAT = "latentopt-run-1"
+DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError)  # what reading a damaged state raises
+
+
+def image_seed(seed: int, key: str) -> int:
+    """The seed of one image: a function of the run's seed and the image's key, not of order or companions."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:7], "big")
+
+
+@dataclass
+class Batch:
+    """Images target [B,3,H,W], named by `keys`, and how far the recipe has got with them.
+
+    Iterate `steps()` to work; between two records the run may be saved with `save` and gone on with after `load`.
+    """
+
+    generator: Generator
+    recipe: Recipe
+    target: Tensor
+    keys: tuple[str, ...]
+    seeds: tuple[int, ...]
+    mask: Tensor | None = None
+    stage: int = 0
+    inputs: GeneratorInputs | None = None
+    state: State | None = None
+    status: list[str] = field(default_factory=list)
+    history: list[list[dict]] = field(default_factory=list)
+    chunk: int | None = None  # images drawn at once, where memory ran out for all
+    best_step: list[int] = field(default_factory=list)  # of the last finished stage
+    networks: dict[str, str] = field(default_factory=dict)  # what the terms of the last stage measured with
+    _lens: Parameterization | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.status = self.status or ["running"] * len(self.keys)
+        self.history = self.history or [[] for _ in self.keys]
+
+    def steps(self) -> Iterator[tuple[int, Step]]:
+        """Do the work: (stage, record) after each step. Images that fail stay behind; the others go on."""
+        while self.stage < len(self.recipe.stages):
+            stage = self.recipe.stages[self.stage]
+            problem = build_problem(
+                self.generator, stage, self.target, self.seeds, self.mask, self.inputs, begun=self.state is not None
+            )
+            self._lens, self.networks = problem.lens, problem.objective.networks
+            if self.state is None:
+                self.inputs = problem.start
+                self.state = State.initial(problem)
+                failed = [text.startswith("failed") for text in self.status]
+                self.state.keep(~torch.tensor(failed, device=self.target.device))
+            for step in minimise(problem, self.state):
+                self.chunk = self.state.chunk
+                self._record(step)
+                yield self.stage, step
+            self._finish_stage()
+
+    def _record(self, step: Step) -> None:
+        for i, row in enumerate(step.rows):
+            entry = {"stage": self.stage, "step": step.step, "loss": step.loss[i], "best": step.best_loss[i]}
+            entry |= {name: values[i] for name, values in step.parts.items()} | {"lr": step.lr}
+            entry |= {"seconds": round(step.seconds / len(step.rows), 6)}
+            if step.encoding_cost is not None:
+                entry["encoding_cost"] = step.encoding_cost[i]
+            self.history[row].append(entry)
+
+    def _finish_stage(self) -> None:
+        self.inputs = self.best_so_far()
+        for i, text in enumerate(self.state.status):
+            self.status[i] = self.status[i] if text == "running" else text
+        self.best_step = self.state.best_step.tolist()
+        self.state, self.stage = None, self.stage + 1
+
+    @torch.no_grad()
+    def best_so_far(self) -> GeneratorInputs:
+        """The best measured point of every image, in the midst of a stage."""
+        return self._lens.decode(self.state.best, self.inputs).detach()
+
+    @property
+    def finished(self) -> bool:
+        return self.stage == len(self.recipe.stages)
+
+    @property
+    def result(self) -> GeneratorInputs:
+        """The best points, after the last stage; before it, what the stage at work started from."""
+        if self.inputs is None:
+            raise ValueError("the batch has not begun")
+        return self.inputs
+
+    def images(self) -> Tensor:
+        """What the generator draws from the best points, [B,3,H,W]. Only after the last stage."""
+        return self._draw(self.inputs, -1)
+
+    @torch.no_grad()
+    def _draw(self, inputs: GeneratorInputs, stage: int) -> Tensor:
+        """[b,3,H,W], no more images at once than the optimisation had memory for."""
+        rows = torch.arange(len(inputs)).split(self.chunk or len(inputs))
+        return torch.cat([self.generator.synthesis(inputs.index(r), self._noise_mode(stage)).float() for r in rows])
+
+    def _noise_mode(self, stage: int) -> str:
+        """What pictures are shown with: random noise is for the optimisation only."""
+        mode = self.recipe.stages[stage].noise_mode
+        return "const" if mode == "random" else mode
+
+    def rows(self) -> list[int]:
+        """The images that are still in the batch."""
+        return [] if self.state is None else self.state.rows.tolist()
+
+    @torch.no_grad()
+    def current_images(self) -> tuple[list[str], Tensor]:
+        """The images still in the batch as they are now: their names and [b,3,H,W]. Only while there are some."""
+        rows, state = self.rows(), self.state
+        inputs = self._lens.decode(state.variables, self.inputs.index(rows))
+        return [self.keys[row] for row in rows], self._draw(inputs, self.stage)
+
+    def best_parts(self, row: int) -> dict[str, float]:
+        """The terms' values at the kept point of the last stage's image `row`, as measured by the loop."""
+        kept = (len(self.recipe.stages) - 1, self.best_step[row])
+        entry = next(e for e in self.history[row] if (e["stage"], e["step"]) == kept)
+        return {name: entry[name] for name in ("loss", *(part["name"] for part in self.recipe.stages[-1].terms))}
+
+    def save(self, path: Path) -> None:
+        """Write all that changed, atomically."""
+        tensors: dict[str, Tensor] = {}
+        meta = {
+            "keys": self.keys,
+            "seeds": self.seeds,
+            "stage": self.stage,
+            "status": self.status,
+            "best_step": self.best_step,
+            "networks": self.networks,
+            "digest": self.recipe.digest,
+            "fingerprint": self.generator.fingerprint,
+        }
+        if self.inputs is not None:
+            tensors |= _flatten("start", _inputs_table(self.inputs))
+        if self.state is not None:
+            meta["state"] = {"step": self.state.step, "chunk": self.state.chunk, "status": self.state.status}
+            tensors |= _flatten("state", {f.name: getattr(self.state, f.name) for f in fields(State)})
+        tensors["history"] = torch.frombuffer(bytearray(json.dumps(self.history).encode()), dtype=torch.uint8)
+        save_tensors(path, tensors, {"format": FORMAT, "meta": json.dumps(meta)})
+
+    @staticmethod
+    def read_keys(path: Path) -> tuple[str, ...]:
+        """The images of a saved run. Raises CheckpointError for a file of another kind."""
+        _, meta = _read(path)
+        with _damage(path):
+            return tuple(meta["keys"])
+
+    @staticmethod
+    def load(path: Path, generator: Generator, recipe: Recipe, target: Tensor, mask: Tensor | None = None) -> Batch:
+        """Go on from a saved run, with the same recipe and generator.
+
+        Raises CheckpointError when the file is damaged or belongs to another recipe or generator.
+        """
+        tensors, meta = _read(path)
+        with _damage(path):
+            if (meta["digest"], meta["fingerprint"]) != (recipe.digest, generator.fingerprint):
+                raise CheckpointError(f"{path}: belongs to another recipe or generator; remove it to start anew")
+            device = generator.device
+            batch = Batch(generator, recipe, target, tuple(meta["keys"]), tuple(meta["seeds"]), mask)
+            batch.stage, batch.status, batch.best_step = meta["stage"], meta["status"], meta["best_step"]
+            batch.networks = meta["networks"]
+            batch.history = json.loads(bytes(tensors["history"].tolist()))
+            start = _unflatten("start", tensors, device)
+            if start:
+                batch.inputs = _inputs_of(start)
+            if "state" in meta:
+                values = {"moments": {}} | _unflatten("state", tensors, device) | meta["state"]
+                batch.state = State(**values)
+        return batch
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
+    tensors, metadata = load_tensors(path)
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a saved run of this version")
+    with _damage(path):
+        return tensors, json.loads(metadata["meta"])
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except DAMAGE as error:
+        raise CheckpointError(f"{path}: damaged ({error!r}); remove it to start anew") from error
+
+
+def _inputs_table(inputs: GeneratorInputs) -> dict:
+    return {f.name: getattr(inputs, f.name) for f in fields(inputs)}
+
+
+def _inputs_of(tree: dict) -> GeneratorInputs:
+    """Inputs from nested dicts of tensors; a state of an earlier release may hold `features` (see GeneratorInputs)."""
+    flat = {}
+    for name, value in tree.items():
+        flat |= {f"{name}/{key}": x for key, x in value.items()} if isinstance(value, dict) else {name: value}
+    return GeneratorInputs.from_tensors(flat)
+
+
+def _flatten(prefix: str, value: object) -> dict[str, Tensor]:
+    """Nested dicts of tensors as one flat dict; names are joined by `|`, anything that is no tensor is left out."""
+    if isinstance(value, Tensor):
+        return {prefix: value}
+    if not isinstance(value, dict):
+        return {}
+    return {k: v for key, part in value.items() for k, v in _flatten(f"{prefix}|{key}", part).items()}
+
+
+def _unflatten(prefix: str, tensors: dict[str, Tensor], device: torch.device) -> dict:
+    tree: dict = {}
+    for name, tensor in tensors.items():
+        first, *path = name.split("|")
+        if first == prefix:
+            node = tree
+            for key in path[:-1]:
+                node = node.setdefault(key, {})
+            # a copy, since tensors of a mapped file are not aligned, and matrix products then round differently
+            node[path[-1]] = tensor.to(device, copy=True)
+    return tree

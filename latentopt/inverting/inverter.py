@@ -1,0 +1,219 @@
+"""Inversion of many images: batches through a recipe, results as they finish, resumable at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from latentopt.errors import CheckpointError, ImageError, StatisticsError, UsageError
+from latentopt.files.outputs import clear_write_errors
+from latentopt.inverting.batch import Batch, image_seed
+from latentopt.inverting.events import Event, Finished, Progressed
+from latentopt.inverting.items import Item, Unread, in_batches, read
+from latentopt.inverting.outcome import Change, Circumstances, outcome
+from latentopt.protocols import Generator
+from latentopt.recipe.files import recipe_files, recipe_paths
+from latentopt.recipe.recipe import Recipe
+from latentopt.results.inversion import Inversion, is_complete
+from latentopt.results.manifest import run_key
+from latentopt.statistics.pnorm import PNorm, find_stats
+from latentopt.statistics.sigma import Sigma
+from latentopt.types import GeneratorInputs
+
+RESUME_FOLDER = ".resume"
+
+
+@dataclass(frozen=True)
+class Inverter:
+    """A generator and a recipe, ready to invert items.
+
+    `out` is the folder for results (none: nothing is written); `options` is whatever else decides a result (such as how
+    pictures were fitted): part of the key that tells stale results. `change` measures what tuning did to the rest of the
+    generator (`latentopt.evaluation.corruption.change_by`); without it, that is left out.
+    """
+
+    generator: Generator
+    recipe: Recipe
+    seed: int = 0
+    out: Path | None = None
+    options: tuple[tuple[str, object], ...] = ()
+    save_every: float = 10.0
+    change: Change | None = None
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """The files that the recipe reads beside the generator, with their hashes."""
+        return recipe_files(self.recipe, self.generator)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.generator.precision
+
+    def run_key(self, item: Item) -> str:
+        """Changes with whatever decides the result: a result with another key is stale and made again."""
+        options = dict(self.options) | {"files": sorted(self.files.values()), "dtype": str(self.dtype)}
+        if item.start is not None:
+            options["start"] = item.start.digest
+        return run_key(item.target.sha256, self.recipe.digest, self.generator.fingerprint, self.seed, options)
+
+    def invert(
+        self, items: Sequence[Item | Unread], interrupted: Callable[[], bool] = lambda: False
+    ) -> Iterator[Event]:
+        """Events as they happen. When `interrupted` says so after a step, the state is saved and KeyboardInterrupt raised.
+
+        What an earlier run was in the middle of comes first and goes on where it was; then the rest in order, each batch as
+        large as the recipe says. What an earlier run finished is not done again, unless its own batch was left half saved.
+        Images that share variables are one batch.
+        """
+        left = {item.name: item for item in items}
+        if self.recipe.shares:
+            group = replace(self, options=(*self.options, ("group", sorted(left))))
+            yield from group._invert(left, len(left), interrupted)
+        else:
+            yield from self._invert(left, max(stage.batch for stage in self.recipe.stages), interrupted)
+
+    def _invert(self, left: dict[str, Item | Unread], size: int, interrupted: Callable[[], bool]) -> Iterator[Event]:
+        for path, items in self._interrupted_batches(left):
+            try:
+                batch = Batch.load(path, self.generator, self.recipe, *self._tensors(items))
+            except CheckpointError:  # damaged: its images wait for their turn again
+                path.unlink(missing_ok=True)
+                continue
+            for item in items:
+                del left[item.name]
+            yield from self._work(batch, items, interrupted)
+        if self.recipe.shares:
+            yield from self._invert_together(list(left.values()), interrupted)
+            return
+        for ready in in_batches(left.values(), size, self._done):
+            if isinstance(ready, list):
+                yield from self._work(self._new_batch(ready), ready, interrupted)
+            else:
+                yield ready
+
+    def _invert_together(self, waiting: Sequence[Item | Unread], interrupted: Callable[[], bool]) -> Iterator[Event]:
+        """Images that share variables: all of them anew, unless all are done."""
+        items: list[Item] = []
+        for ready in in_batches(waiting, len(waiting), lambda item: None):
+            if isinstance(ready, list):
+                items = ready
+            else:
+                yield ready
+        finished = [done for item in items if (done := self._done(item)) is not None]
+        if items and len(finished) == len(items):
+            yield from (Finished(done, again=True) for done in finished)
+        elif items:
+            yield from self._work(self._new_batch(items), items, interrupted)
+
+    def _new_batch(self, items: Sequence[Item]) -> Batch:
+        target, mask = self._tensors(items)
+        names = tuple(item.name for item in items)
+        batch = Batch(self.generator, self.recipe, target, names, tuple(image_seed(self.seed, n) for n in names), mask)
+        starts = [item.start.inputs for item in items if item.start is not None]
+        if self.recipe.needs_start and len(starts) == len(items):
+            try:
+                batch.inputs = GeneratorInputs.cat(starts).to(self.generator.device)
+            except ValueError as error:
+                raise UsageError(f"{error}; tune the results of one recipe at a time") from error
+        return batch
+
+    def _done(self, item: Item) -> Inversion | None:
+        """What an earlier run made of exactly this, or None; a result with a damaged file counts as none."""
+        if self.out is None or not is_complete(self.out / item.name, self.run_key(item)):
+            return None
+        try:
+            return Inversion.load(self.out / item.name)
+        except CheckpointError:
+            return None
+
+    def _interrupted_batches(self, left: Mapping[str, Item | Unread]) -> Iterator[tuple[Path, list[Item]]]:
+        """The saved batches whose images are all named now. Stale, damaged or finished ones are removed, others' kept."""
+        for path in [] if self.out is None else sorted((self.out / RESUME_FOLDER).glob("*.safetensors")):
+            try:
+                names = Batch.read_keys(path)
+                if not all(name in left for name in names):
+                    continue
+                items = [read(left[name]) for name in names]
+            except (CheckpointError, ImageError):
+                path.unlink(missing_ok=True)
+                continue
+            finished = all(is_complete(self.out / item.name, self.run_key(item)) for item in items)
+            if self._resume_path(self.out, items) == path and not finished:
+                yield path, items
+            else:
+                path.unlink(missing_ok=True)
+
+    def _resume_path(self, out: Path, items: Sequence[Item]) -> Path:
+        digest = hashlib.sha256("".join(f"{item.name}{self.run_key(item)}" for item in items).encode()).hexdigest()
+        return out / RESUME_FOLDER / f"{digest[:16]}.safetensors"
+
+    def _tensors(self, items: Sequence[Item]) -> tuple[Tensor, Tensor | None]:
+        device = self.generator.device
+        target = torch.stack([item.target.image for item in items]).to(device)
+        masks = [item.target.mask for item in items]
+        if all(mask is None for mask in masks):
+            return target, None
+        whole = torch.ones_like(target[0, :1])
+        return target, torch.stack([whole if mask is None else mask.to(device) for mask in masks])
+
+    def _work(self, batch: Batch, items: list[Item], interrupted: Callable[[], bool]) -> Iterator[Event]:
+        path = None if self.out is None else self._resume_path(self.out, items)
+        unsaved = 0.0
+        for stage, step in batch.steps():
+            yield Progressed(batch, stage, step)
+            unsaved += step.seconds
+            stop = interrupted()
+            if path is not None and (stop or unsaved > self.save_every):
+                self._save(batch, path)
+                unsaved = 0.0
+            if stop:
+                raise KeyboardInterrupt
+        if path is not None and batch.result.deltas is not None and self.change is not None:  # measuring takes a while
+            self._save(batch, path)
+        yield from self._results(batch, items, interrupted)
+        if path is not None:
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not there, or another batch still has its state in it
+                path.parent.rmdir()
+
+    @staticmethod
+    def _save(batch: Batch, path: Path) -> None:
+        with clear_write_errors(path):
+            batch.save(path)
+
+    def _results(self, batch: Batch, items: list[Item], interrupted: Callable[[], bool]) -> Iterator[Event]:
+        """What has become of each image; a tuned one takes a while, so that one may stop between two."""
+        images, tuned = batch.images(), batch.result.deltas is not None  # [B,3,H,W]
+        for i, item in enumerate(items):
+            done = self._done(item) if tuned else None
+            if done is not None:
+                yield Finished(done, again=True)
+                continue
+            event = outcome(batch, item, i, images[i], self.run_key(item), self._circumstances)
+            if isinstance(event, Finished) and self.out is not None:
+                event.inversion.save(self.out / item.name)
+            yield event
+            if tuned and interrupted():
+                raise KeyboardInterrupt
+
+    @cached_property
+    def _circumstances(self) -> Circumstances:
+        found = recipe_paths(self.recipe, self.generator, "sigma")
+        sigma = {"sigma": {"origin": Sigma.load(found[0]).origin, "file": str(found[0])}} if found else {}
+        return Circumstances(self.seed, self.files, dict(self.options), self._pnorm, self.change, sigma)
+
+    @property
+    def _pnorm(self) -> PNorm | None:
+        """The statistics that the recipe names, or the generator's own; None where there are none."""
+        named = self.recipe.named("p-norm")
+        try:
+            return find_stats(self.generator)[0] if named is None else PNorm.load(Path(named), self.generator)
+        except StatisticsError:
+            return None

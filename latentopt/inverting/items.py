@@ -1,0 +1,95 @@
+"""Images on their way to be inverted: read, or still to be read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from latentopt.errors import CheckpointError, ImageError
+from latentopt.inverting.events import Failed, Finished
+from latentopt.pictures.images import TargetImage
+from latentopt.results.inversion import Inversion
+from latentopt.types import GeneratorInputs
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the work on an image begins: an earlier result's inputs, batch of 1.
+
+    `digest` identifies the inputs; `record` goes into the new result's manifest.
+    """
+
+    inputs: GeneratorInputs
+    digest: str
+    record: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to invert: `name` is its result's place under the output folder, `source` where it came from.
+
+    `start` is what a recipe whose first stage has init = "previous" begins with.
+    """
+
+    name: str
+    source: str
+    target: TargetImage
+    start: Start | None = None
+
+
+@dataclass(frozen=True)
+class Unread:
+    """An image that is read only when its turn comes, so that any number fits into memory. `read` may raise ImageError."""
+
+    name: str
+    source: str
+    read: Callable[[], TargetImage]
+    start: Callable[[], Start] | None = None
+
+    def item(self) -> Item:
+        return Item(self.name, self.source, self.read(), None if self.start is None else self.start())
+
+
+def read(waiting: Item | Unread) -> Item:
+    """The image, read if it was not. Raises ImageError, or CheckpointError for its start."""
+    return waiting.item() if isinstance(waiting, Unread) else waiting
+
+
+def in_batches(
+    waiting: Iterable[Item | Unread], size: int, done: Callable[[Item], Inversion | None]
+) -> Iterator[list[Item] | Finished | Failed]:
+    """Lists of `size` images to work on (the last may be shorter), as soon as they are read; and in between, what needs no
+    work: images that an earlier run did (`done` gives their results), and those that cannot be read.
+    """
+    batch: list[Item] = []
+    for entry in waiting:
+        try:
+            item = read(entry)
+        except (ImageError, CheckpointError) as error:
+            yield Failed(entry.name, entry.source, str(error), unreadable=True)
+            continue
+        if (inversion := done(item)) is not None:
+            yield Finished(inversion, again=True)
+            continue
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def tensor_items(images: Tensor, names: Sequence[str] | None = None, mask: Tensor | None = None) -> list[Item]:
+    """Items from images [B,3,H,W] in [-1,1] that are the generator's size already; mask [B,1,H,W] in [0,1]."""
+    items = []
+    for i, image in enumerate(images.detach().float().cpu()):
+        own_mask = None if mask is None else mask[i].detach().float().cpu()
+        digest = hashlib.sha256(image.contiguous().numpy().tobytes())
+        digest.update(b"" if own_mask is None else own_mask.contiguous().numpy().tobytes())
+        target = TargetImage(image, own_mask, (), digest.hexdigest(), tuple(image.shape[1:]))
+        name = f"{i:04d}" if names is None else names[i]
+        items.append(Item(name, name, target))
+    return items

@@ -1,0 +1,1 @@
+"""The judge, which reads attributes and identity: for evaluation only."""

@@ -1,0 +1,1 @@
+"""The one optimiser loop; it knows no files."""

@@ -1,0 +1,115 @@
+"""What is fixed while a stage runs: the images, the generator, the lens, the terms, and the loss they make together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from latentopt.errors import UsageError
+from latentopt.protocols import Generator, Operator, Parameterization, Term
+from latentopt.recipe.stage import Stage
+from latentopt.types import GeneratorInputs, Variables, View
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Weighted terms by name."""
+
+    terms: dict[str, tuple[float, Term]]
+
+    def __call__(self, view: View) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted total [B] and the unweighted parts, [B] each."""
+        parts = {name: term(view) for name, (_, term) in self.terms.items()}
+        return sum(weight * parts[name] for name, (weight, _) in self.terms.items()), parts
+
+    @property
+    def networks(self) -> dict[str, str]:
+        """The networks that terms measure with, and their weights' hash."""
+        return {name: term.network for name, (_, term) in self.terms.items() if term.network}
+
+    def index(self, rows: Tensor) -> Objective:
+        return Objective({name: (weight, term.index(rows)) for name, (weight, term) in self.terms.items()})
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is fixed while a stage runs on B images. `start` also carries the fields that the lens does not own."""
+
+    generator: Generator
+    target: Tensor  # [B,3,H,W]
+    start: GeneratorInputs
+    lens: Parameterization
+    objective: Objective
+    stage: Stage
+    seeds: tuple[int, ...]
+    mask: Tensor | None = None  # [B,1,H,W]
+    operator: Operator | None = None
+    measured: Tensor | None = None  # what the operator makes of the target; the target itself without one
+    rates: dict[str, float] = field(default_factory=dict)  # learning rates by prefix of the variable's name
+    w_std: float = 0.0  # radius of the cloud of w, the unit of the jitter
+
+    def index(self, rows: Tensor) -> Problem:
+        """The same problem for the images in `rows`."""
+        return replace(
+            self,
+            target=self.target[rows],
+            start=self.start.index(rows),
+            objective=self.objective.index(rows),
+            seeds=tuple(self.seeds[i] for i in rows.tolist()),
+            mask=None if self.mask is None else self.mask[rows],
+            measured=None if self.measured is None else self.measured[rows],
+        )
+
+    def jitter_std(self, step: int) -> float:
+        """Standard deviation of the exploration noise on ws; 0 once it has died away, and for the closing measurement."""
+        jitter = self.stage.jitter
+        if jitter is None or step >= self.stage.steps:
+            return 0.0
+        return self.w_std * jitter.scale * max(0.0, 1.0 - self.t(step) / jitter.ramp) ** 2
+
+    def t(self, step: int) -> float:
+        """The fraction of the stage that is done at `step`."""
+        return step / max(self.stage.steps, 1)
+
+    def loss(self, variables: Variables, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """What is minimised: the terms of the drawn image plus the prior of the coordinates, [B] and its parts."""
+        inputs = self.lens.decode(variables, self.start)
+        image = self.draw(inputs, step)
+        if image.shape != self.target.shape:
+            drawn, wanted = (list(x.shape[1:]) for x in (image, self.target))
+            raise UsageError(f"this generator draws images {drawn}; the targets are {wanted}")
+        if self.mask is not None:
+            image = self.target + self.mask * (image - self.target)
+        target, mask = self.target, self.mask
+        if self.operator is not None:  # the mask has done its work: outside it, image and target are the same
+            image, target, mask = self.operator(image), self.measured, None
+        view = View(image, target, inputs, variables, self.t(step), mask, self.seeds, step)
+        loss, parts = self.objective(view)
+        penalty = self.lens.penalty(variables)
+        if penalty is None:
+            return loss, parts
+        penalty = penalty.expand_as(loss)  # one of all images, where they share their variables
+        return loss + penalty, {**parts, "penalty": penalty}
+
+    def draw(self, inputs: GeneratorInputs, step: int) -> Tensor:
+        """The image [B,3,H,W] of `inputs` with the stage's jitter and noise at `step`."""
+        std, noise_mode = self.jitter_std(step), self.stage.noise_mode
+        if std:
+            inputs = inputs.replace(ws=inputs.ws + std * self._randn(step, (1, inputs.ws.shape[2])))
+        if noise_mode == "random":
+            inputs, noise_mode = self._with_random_noise(inputs, step), "none"
+        return self.generator.synthesis(inputs, noise_mode).float()
+
+    def _randn(self, stream: int, shape: tuple[int, ...]) -> Tensor:
+        """Normal numbers [B,*shape]; each image's depend on its own seed and on `stream` alone."""
+        seeds = ((seed * 1_000_003 + stream) % (1 << 63) for seed in self.seeds)
+        rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return torch.stack(rows).to(self.target)
+
+    def _with_random_noise(self, inputs: GeneratorInputs, step: int) -> GeneratorInputs:
+        shapes, given = self.generator.noise_shapes, inputs.noise or {}
+        first = -1 - step * len(shapes)  # streams below zero: those from zero up are the jitter's
+        fresh = {name: self._randn(first - i, (1, *size)) for i, (name, size) in enumerate(shapes.items())}
+        return inputs.replace(noise={**fresh, **given})

@@ -1,0 +1,93 @@
+"""All that changes while a stage runs, as one value."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from latentopt.loop.problem import Problem
+from latentopt.types import Variables
+
+RUNNING = "running"
+
+
+@dataclass
+class State:
+    """All that changes. `rows` [b] are the images still in the batch; `variables` and `moments` hold theirs, in order.
+
+    `best` holds every image's best measured point, `safe` [b] the live ones' last finite point; `status` is `running`, or
+    how the image ended. A variable whose first dimension is 1 belongs to all images: they then have one best point and
+    one end, judged by the mean of their losses.
+    """
+
+    step: int
+    rows: Tensor
+    variables: Variables
+    moments: dict[str, dict[str, Tensor]]
+    rate: Tensor  # [b] factor on the learning rate, halved after a step to a non-finite loss
+    retries: Tensor  # [b]
+    anchor: Tensor  # [b] loss that patience measures against
+    anchor_step: Tensor  # [b]
+    safe: Variables
+    best: Variables
+    best_loss: Tensor  # [B]
+    best_step: Tensor  # [B]
+    status: list[str]
+    chunk: int
+
+    @staticmethod
+    def initial(problem: Problem) -> State:
+        """The start, expressed in the lens's variables and pulled into what the space allows."""
+        variables = {name: v.detach().clone() for name, v in problem.lens.encode(problem.start).items()}
+        with torch.no_grad():
+            problem.lens.project_(variables)
+        b, like = len(problem.target), problem.target
+        rows = torch.arange(b, device=like.device)
+        return State(
+            step=0,
+            rows=rows,
+            variables=variables,
+            moments={},
+            rate=like.new_ones(b),
+            retries=torch.zeros_like(rows),
+            anchor=like.new_full((b,), math.inf),
+            anchor_step=torch.zeros_like(rows),
+            safe={name: v.clone() for name, v in variables.items()},
+            best={name: v.clone() for name, v in variables.items()},
+            best_loss=like.new_full((b,), math.inf),
+            best_step=torch.zeros_like(rows),
+            status=[RUNNING] * b,
+            chunk=min(b, problem.stage.batch),
+        )
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """The variables that all images have in common."""
+        return frozenset(name for name, v in self.best.items() if len(v) == 1 < len(self.best_loss))
+
+    def own(self, name: str, rows: Tensor) -> Tensor:
+        """Where the variable `name` holds what belongs to `rows` (numbers, or a mask that is all or nothing if shared)."""
+        if name not in self.shared:
+            return rows
+        return rows[:1] if rows.dtype == torch.bool else torch.zeros_like(rows[:1])
+
+    def keep(self, kept: Tensor) -> None:
+        """Drop the rows of the live tensors where `kept` [b] is false."""
+        picked = kept.nonzero()[:, 0]
+        for name in ("rows", "rate", "retries", "anchor", "anchor_step"):
+            setattr(self, name, getattr(self, name)[picked])
+        at = {name: self.own(name, picked) for name in self.variables}
+        self.moments = {
+            name: {k: v[at[name]] if has_rows(v, self.variables[name]) else v for k, v in moments.items()}
+            for name, moments in self.moments.items()
+        }
+        self.variables = {name: v[at[name]] for name, v in self.variables.items()}
+        self.safe = {name: v[at[name]] for name, v in self.safe.items()}
+
+
+def has_rows(moment: Tensor, variable: Tensor) -> bool:
+    """Whether an optimiser's moment goes with the images, as the variable does; a step count does not."""
+    return moment.ndim > 0 and len(moment) == len(variable)

@@ -1,0 +1,1 @@
+"""Operators: what is measured of an image. One file each."""

@@ -1,0 +1,1 @@
+"""Networks whose features measure how alike two images look."""

@@ -1,0 +1,173 @@
+"""The network behind the embedded perceptual loss: a plain convolutional network trained to read attributes.
+
+Distance: Zhang et al. 2018 (LPIPS), equation 1, with one weight per stage in place of one per channel.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate, leaky_relu
+
+from latentopt.errors import CheckpointError, MissingWeightsError
+from latentopt.files.storage import load_tensors, save_tensors
+
+FORMAT = "latentopt-perceptual-1"
+EPSILON = 1e-8
+DEGRADATIONS = ("blur", "noise")  # read beside the attributes in training, so that the features notice both
+
+
+@dataclass(frozen=True)
+class PerceptualNetConfig:
+    """`attributes` are read in this order, those in `binary` as probabilities; `widths` are channels of the stages."""
+
+    attributes: tuple[str, ...]
+    binary: tuple[str, ...] = ()
+    widths: tuple[int, ...] = (32, 64, 128, 128, 128)
+    resolution: int = 64
+
+
+class PerceptualNet(nn.Module):
+    """One 3x3 convolution per stage, each stage at half the size of the one before; attributes from a 4x4 summary.
+
+    `mean` and `std` [A] standardise the attributes; `stage_weights` [S] weigh the stages in `perceptual_distance`.
+    """
+
+    def __init__(self, config: PerceptualNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        inputs = (3, *config.widths[:-1])
+        self.stages = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in zip(inputs, config.widths, strict=True))
+        self.summary = nn.Conv2d(config.widths[-1], 32, 1)
+        self.hidden = nn.Linear(32 * 4 * 4, 128)
+        self.readout = nn.Linear(128, len(config.attributes) + len(DEGRADATIONS))
+        for convolution in self.stages:
+            nn.init.kaiming_normal_(convolution.weight, a=0.2)
+            nn.init.zeros_(convolution.bias)
+        self.register_buffer("mean", torch.zeros(len(config.attributes)))
+        self.register_buffer("std", torch.ones(len(config.attributes)))
+        self.register_buffer("binary", torch.tensor([name in config.binary for name in config.attributes]))
+        self.register_buffer("stage_weights", torch.full((len(config.widths),), 1 / len(config.widths)))
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Features of each stage.
+
+        Args:
+            image: [B,3,H,W] in [-1,1]; sides of at least 2**(S-1) pixels.
+
+        Returns:
+            S tensors [B,widths[s],H/2**s,W/2**s].
+        """
+        stages, x = [], image
+        for index, convolution in enumerate(self.stages):
+            x = leaky_relu(convolution(avg_pool2d(x, 2) if index else x), 0.2)
+            stages.append(x)
+        return stages
+
+    def forward(self, image: Tensor) -> tuple[Tensor, None]:
+        """Standardised attributes (logits of binary ones), then the degradations: [B,A+2]; and no embedding."""
+        x = leaky_relu(self.summary(self.features(image)[-1]), 0.2)
+        x = leaky_relu(self.hidden(adaptive_avg_pool2d(x, 4).flatten(1)), 0.2)
+        return self.readout(x), None
+
+    def read(self, image: Tensor) -> Tensor:
+        """Attributes [B,A] of images [B,3,H,W] in [-1,1]; other sizes are resized to the trained one first."""
+        raw = self(at_resolution(image, self.config.resolution))[0].float()[:, : len(self.mean)]
+        return torch.where(self.binary, raw.sigmoid(), raw * self.std + self.mean)
+
+
+def at_resolution(image: Tensor, resolution: int) -> Tensor:
+    """Images [B,3,H,W] resized to resolution x resolution, with a filter that does not alias."""
+    if image.shape[-2:] == (resolution, resolution):
+        return image
+    return interpolate(image, (resolution, resolution), mode="bilinear", antialias=True, align_corners=False)
+
+
+def perceptual_distance(net: PerceptualNet, features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> Tensor:
+    """Distance [B] of two images by their `features`: 0 for equal ones, about 0.5 for two random portraits.
+
+    d = sum over stages s of weight_s * mean over locations of ||a_s/||a_s|| - b_s/||b_s||||^2 (LPIPS, equation 1).
+    """
+    total = features_a[0].new_zeros(len(features_a[0]), dtype=torch.float32)  # [B]
+    for weight, a, b in zip(net.stage_weights, features_a, features_b, strict=True):
+        total = total + weight * stage_distance(a, b)
+    return total
+
+
+def stage_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Squared distance of unit-normalised features [B,C,h,w], mean over locations: [B], each within [0,4]."""
+    return (_unit(a.float()) - _unit(b.float())).square().sum(dim=1).mean(dim=(1, 2))
+
+
+@dataclass(frozen=True)
+class UnitFeatures:
+    """One stage's unit-normalised features [B,C,h,w] and their squared length [B,h,w] (1, or 0 where there is nothing)."""
+
+    unit: Tensor
+    length: Tensor
+
+    @staticmethod
+    def of(features: Tensor) -> UnitFeatures:
+        unit = _unit(features.float())
+        return UnitFeatures(unit, unit.square().sum(dim=1))
+
+    def distance(self, a: Tensor) -> Tensor:
+        """`stage_distance` to features `a`, expanded as |u|^2 + |v|^2 - 2 u.v: no normalised copy of `a` is made."""
+        a = a.float()
+        energy = a.square().sum(dim=1)  # [B,h,w]
+        scale = (energy + EPSILON).rsqrt()
+        dot = (a * self.unit).sum(dim=1) * scale
+        return (energy * scale.square() + self.length - 2 * dot).mean(dim=(1, 2))
+
+    def index(self, rows: Tensor) -> UnitFeatures:
+        return UnitFeatures(self.unit[rows], self.length[rows])
+
+
+def _unit(x: Tensor) -> Tensor:
+    # The constant is inside the root: the gradient of a bare norm is infinite at zero.
+    return x * (x.square().sum(dim=1, keepdim=True) + EPSILON).rsqrt()
+
+
+def save_perceptual_net(path: Path, net: PerceptualNet, card: dict[str, object]) -> None:
+    """Write weights, configuration and the card (data, seeds, steps, command, licence, figures)."""
+    metadata = {"format": FORMAT, "config": json.dumps(asdict(net.config)), "card": json.dumps(card)}
+    save_tensors(path, net.state_dict(), metadata)
+
+
+def load_perceptual_net(name: str) -> PerceptualNet:
+    """A frozen network in evaluation mode, on the CPU.
+
+    Args:
+        name: of a bundled domain, such as `portraits`, or the path of a `.safetensors` file.
+
+    Raises:
+        MissingWeightsError: no bundled network of that name.
+        CheckpointError: a file that is damaged or of another kind.
+    """
+    path = weights_path(name, "perceptual")
+    tensors, metadata = load_tensors(path)
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a perceptual network (format {metadata.get('format')!r}, not {FORMAT!r})")
+    try:
+        config = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(metadata["config"]).items()}
+        net = PerceptualNet(PerceptualNetConfig(**config))
+        net.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: its weights do not fit its configuration ({error})") from error
+    return net.eval().requires_grad_(False)
+
+
+def weights_path(name: str, kind: str) -> Path:
+    """The file of a bundled network, or `name` itself where it is a path."""
+    if name.endswith(".safetensors"):
+        return Path(name)
+    path = Path(str(files("latentopt.bundled") / name / f"{kind}.safetensors"))
+    if not path.is_file():
+        raise MissingWeightsError(f"no bundled {kind} network {name!r}: {path} is not there; give a .safetensors file")
+    return path

@@ -1,0 +1,1 @@
+"""Warnings before the work: pictures that do not suit the generator."""

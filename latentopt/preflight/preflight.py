@@ -1,0 +1,227 @@
+"""Before the optimisation: does a picture look misaligned, or unlike anything that the generator draws?
+
+Not from a paper. A warm start (see latentopt.preflight.warm_start) is read for the picture and for the generator's own
+samples: how far off it is, and how far out in P-norm+. The samples say what is usual; there are no thresholds in absolute
+units. A warning, never a refusal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from latentopt.errors import CheckpointError, StatisticsError
+from latentopt.files.resources import resource_folder
+from latentopt.files.storage import load_tensors, save_tensors
+from latentopt.pictures.images import from_uint8, to_uint8
+from latentopt.preflight.warm_start import WarmStart, draw, find_warm_start, sample_count
+from latentopt.protocols import Generator
+from latentopt.statistics.sampling import sample_w
+
+FORMAT = "latentopt-preflight-1"
+SUFFIX = ".preflight.safetensors"
+SEED = 11
+FAR = 2.0  # in units of the way from the samples' median to their farthest 1 %, in logarithms
+AT_ONCE = 1 << 17  # pixels: 32 small pictures
+GAIN = 0.25  # how much nearer, in the same units, a move has to bring a misaligned picture
+
+
+@dataclass(frozen=True)
+class Move:
+    """A picture shifted (fractions of its width and height, right and down), enlarged, turned (degrees, clockwise)."""
+
+    words: str
+    right: float = 0.0
+    down: float = 0.0
+    zoom: float = 1.0
+    turn: float = 0.0
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """image [B,3,H,W]; what comes in from outside repeats the border."""
+        height, width = image.shape[2:]
+        c, s = math.cos(math.radians(self.turn)) / self.zoom, math.sin(math.radians(self.turn)) / self.zoom
+        # from where in the picture, in [-1,1] on both axes, each pixel of the moved one comes
+        theta = image.new_tensor([[c, s * height / width, 0.0], [-s * width / height, c, 0.0]])
+        theta[:, 2] = -theta[:, :2] @ image.new_tensor([2 * self.right, 2 * self.down])
+        grid = F.affine_grid(theta.expand(len(image), 2, 3), list(image.shape), align_corners=False)
+        return F.grid_sample(image, grid, padding_mode="border", align_corners=False)
+
+
+MOVES = (
+    Move("moved to the left by an eighth of its width", right=-0.125),
+    Move("moved to the right by an eighth of its width", right=0.125),
+    Move("moved up by an eighth of its height", down=-0.125),
+    Move("moved down by an eighth of its height", down=0.125),
+    Move("shown smaller, at 80 %, with more around it", zoom=0.8),
+    Move("cropped closer, at 125 %", zoom=1.25),
+    Move("turned clockwise by 15 degrees", turn=15),
+    Move("turned anticlockwise by 15 degrees", turn=-15),
+    Move("turned clockwise by 90 degrees", turn=90),
+    Move("turned anticlockwise by 90 degrees", turn=-90),
+    Move("turned upside down", turn=180),
+)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What is usual: readings of the generator's own samples, [n]."""
+
+    samples: Tensor
+
+    @cached_property
+    def middle(self) -> float:
+        return max(self.samples.median().item(), 1e-12)
+
+    @cached_property
+    def far(self) -> float:
+        """What 1 % of the samples exceed."""
+        return max(self.samples.quantile(0.99).item(), self.middle * (1 + 1e-6))
+
+    def reach(self, value: float) -> float:
+        """0: as the median sample; 1: as the farthest 1 %; 2: as far beyond those again, in logarithms."""
+        return math.log(max(value, 1e-12) / self.middle) / math.log(self.far / self.middle)
+
+    def percentile(self, value: float) -> float:
+        return 100 * (self.samples < value).double().mean().item()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """On one picture. looks: "usual", "misaligned" or "out of domain"; warning: what to tell and to do, "" for usual.
+
+    distance of the warm start's picture, radius of its code (None: not known) and the percentiles among the samples.
+    """
+
+    looks: str
+    warning: str
+    distance: float
+    distance_percentile: float
+    radius: float | None
+    radius_percentile: float | None
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """A warm start and its readings of the generator's own samples."""
+
+    start: WarmStart
+    distance: Scale
+    radius: Scale | None
+    fingerprint: str
+
+    @staticmethod
+    def of(generator: Generator, on_progress: Callable[[int], None] | None = None) -> Preflight:
+        """Calibrate on samples of `generator`, as many as latentopt.preflight.warm_start.sample_count says.
+
+        on_progress: called with the number of samples after each batch.
+        """
+        return _calibrated(generator, find_warm_start(generator), on_progress)
+
+    @torch.no_grad()
+    def check(self, images: Tensor) -> list[Verdict]:
+        """images [B,3,H,W] in [-1,1], of the generator's size and on its device."""
+        distances, radii = self.start(images)
+        values = [None] * len(images) if radii is None else radii.tolist()
+        return [self._judge(image[None], d, r) for image, d, r in zip(images, distances.tolist(), values, strict=True)]
+
+    def _judge(self, image: Tensor, distance: float, radius: float | None) -> Verdict:
+        reach = self.distance.reach(distance)
+        outness = 0.0 if radius is None or self.radius is None else self.radius.reach(radius)
+        looks, warning = "usual", ""
+        move, moved = self._best_move(image) if max(reach, outness) > 1 else (None, distance)
+        if move is not None and reach - self.distance.reach(moved) > GAIN:
+            looks = "misaligned"
+            warning = (
+                f"looks misaligned: {move.words}, its warm start fits {distance / max(moved, 1e-12):.2g} times better; "
+                "crop and align it as the generator's training pictures were"
+            )
+        elif max(reach, outness) > FAR:
+            looks, warning = "out of domain", self._out_of_domain(distance, radius)
+        among = None if radius is None or self.radius is None else self.radius.percentile(radius)
+        return Verdict(looks, warning, distance, self.distance.percentile(distance), radius, among)
+
+    def _best_move(self, image: Tensor) -> tuple[Move, float]:
+        """image [1,3,H,W]. Large pictures are looked at one by one, so that they fit into memory."""
+        at_once = max(1, AT_ONCE // image[0, 0].numel())
+        moved = torch.cat([move(image) for move in MOVES])
+        distances = torch.cat([self.start(part)[0] for part in moved.split(at_once)]).tolist()
+        best = min(range(len(MOVES)), key=distances.__getitem__)
+        return MOVES[best], distances[best]
+
+    def _out_of_domain(self, distance: float, radius: float | None) -> str:
+        text = (
+            f"looks out of the generator's domain: its warm start is {distance / self.distance.middle:.2g} times as far "
+            f"off as a sample's (1 % of samples exceed {self.distance.far / self.distance.middle:.2g})"
+        )
+        if radius is not None and self.radius is not None:
+            text += f", P-norm radius {radius:.2g} (samples {self.radius.middle:.2g}, 1 % exceed {self.radius.far:.2g})"
+        return (
+            f"{text}; expect a poor likeness or poor edits: check that it is the right generator, use a space without a "
+            "bound (recipe i2s) for likeness, or tune the weights too (latentopt tune)"
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the samples' readings as a `latentopt-preflight-1` safetensors file, atomically."""
+        tensors = {"distance": self.distance.samples}
+        if self.radius is not None:
+            tensors["radius"] = self.radius.samples
+        metadata = {"format": FORMAT, "fingerprint": self.fingerprint, "start": self.start.name, "seed": str(SEED)}
+        save_tensors(path, tensors, metadata)
+
+    @staticmethod
+    def load(path: Path, start: WarmStart, generator: Generator) -> Preflight:
+        """Read what `save` wrote. Raises StatisticsError for another generator's, another start's or a damaged file."""
+        try:
+            tensors, metadata = load_tensors(path)
+        except CheckpointError as error:
+            raise StatisticsError(f"{error}; remove it, and it is made again") from error
+        wanted = {"format": FORMAT, "fingerprint": generator.fingerprint, "start": start.name}
+        wrong = [
+            f"{key} {metadata.get(key)!r}, not {value!r}" for key, value in wanted.items() if metadata.get(key) != value
+        ]
+        if wrong:
+            raise StatisticsError(f"{path}: calibration of another preflight ({'; '.join(wrong)})")
+        readings = [tensors.get(key) for key in ("distance", "radius")]
+        broken = [x for x in readings if x is not None and (x.ndim != 1 or len(x) < 2 or not x.isfinite().all())]
+        if readings[0] is None or broken:
+            raise StatisticsError(f"{path}: damaged: no readings [n] of samples in it; remove it, and it is made again")
+        distance, radius = (None if x is None else Scale(x) for x in readings)
+        return Preflight(start, distance, radius, generator.fingerprint)
+
+
+def find_preflight(generator: Generator, folders: Sequence[Path] | None = None) -> Preflight | None:
+    """The calibration kept for `generator` as it is set up now: `<name>.preflight.safetensors`, None where there is none.
+
+    Looked for where latentopt.statistics.pnorm.find_stats looks. One that was made with another warm start (a linear prior fitted
+    since) does not count.
+    """
+    start = find_warm_start(generator)
+    for folder in (Path("pnorm_stats"), resource_folder("pnorm_stats")) if folders is None else folders:
+        path = Path(folder) / f"{generator.name}{SUFFIX}"
+        try:
+            if path.is_file():
+                return Preflight.load(path, start, generator)
+        except StatisticsError:
+            continue
+    return None
+
+
+@torch.no_grad()
+def _calibrated(generator: Generator, start: WarmStart, on_progress: Callable[[int], None] | None = None) -> Preflight:
+    distances, radii = [], []
+    for images in draw(generator, sample_w(generator, SEED, sample_count(generator))):
+        levels = torch.stack([from_uint8(to_uint8(image)) for image in images]).to(images)  # as targets are: 8-bit
+        distance, radius = start(levels)
+        distances.append(distance)
+        radii += [] if radius is None else [radius]
+        if on_progress is not None:
+            on_progress(len(images))
+    radius = Scale(torch.cat(radii)) if radii else None
+    return Preflight(start, Scale(torch.cat(distances)), radius, generator.fingerprint)

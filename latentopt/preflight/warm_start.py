@@ -1,0 +1,131 @@
+"""The quickest guess at a picture's latents that a generator offers, and how far off it is. B images, L = num_ws, C = w_dim."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from latentopt.encoders.inference import Encoding
+from latentopt.errors import MissingWeightsError, StatisticsError
+from latentopt.initializers.linear import Linear
+from latentopt.protocols import Generator
+from latentopt.statistics.pnorm import PNorm, find_stats
+from latentopt.statistics.sampling import sample_w
+from latentopt.types import GeneratorInputs
+
+ENCODERS = ("e4e", "psp")
+POOL_SEED = 7
+SIDE = 32  # pixels at which pictures are compared where no network is at hand
+PIXELS = 1 << 22  # drawn in all, for the pool as for the calibration: a moment at 64 pixels, a minute at 1024 on a CPU
+FEWEST, MOST = 32, 256
+
+
+class WarmStart(Protocol):
+    """A guess at latents. `name` says what makes it, with the hash of what it is made of."""
+
+    name: str
+
+    def __call__(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """image [B,3,H,W] in [-1,1] -> distance [B] of what it draws; radius [B] in P-norm+, None where there is none."""
+
+
+def find_warm_start(generator: Generator) -> WarmStart:
+    """The linear prior; without one a bundled encoder for this generator; without either the nearest of samples."""
+    try:
+        return LinearStart(generator, Linear(generator))
+    except (StatisticsError, MissingWeightsError):
+        pass
+    for kind in ENCODERS:
+        try:
+            return EncoderStart(generator, Encoding.of(generator, kind), _statistics(generator))
+        except MissingWeightsError:
+            continue
+    return NearestSample(generator)
+
+
+def sample_count(generator: Generator) -> int:
+    """How many samples are drawn: 256 up to 128 pixels, 64 at 256, 32 from 512 on."""
+    height, width = generator.resolution
+    return max(FEWEST, min(MOST, PIXELS // (height * width)))
+
+
+class LinearStart:
+    """The linear prior, in the perceptual distance that it was fitted with.
+
+    The radius is that of the regression itself, before it is pulled into the ball of the samples: features that no sample
+    has lead it far out.
+    """
+
+    def __init__(self, generator: Generator, linear: Linear) -> None:
+        self.generator, self.linear = generator, linear
+        self.name = f"linear prior on {linear.prior.network}, n {linear.prior.card.get('n')}"
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        prior, features = self.linear.prior, self.linear.features
+        x = features(image)  # [B,D]
+        drawn = self.generator.synthesis(prior.predict(x)).float().clamp(-1, 1)
+        radius = prior.regress(x).square().mean(dim=(1, 2)).sqrt()
+        return features.term.between(drawn, image).cpu(), radius
+
+
+@dataclass(frozen=True)
+class EncoderStart:
+    """An encoder's codes, compared at few pixels."""
+
+    generator: Generator
+    encoding: Encoding
+    pnorm: PNorm | None
+
+    @property
+    def name(self) -> str:
+        return f"encoder {self.encoding.encoder.config.kind} {self.encoding.encoder.fingerprint}"
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        inputs = self.encoding(image)[-1]
+        distance = _root_mean_square(_small(self.generator.synthesis(inputs).float().clamp(-1, 1)) - _small(image))
+        if self.pnorm is None:
+            return distance.cpu(), None
+        return distance.cpu(), _root_mean_square(self.pnorm.whiten(inputs.ws.double().cpu())).float()
+
+
+class NearestSample:
+    """The nearest of a pool of samples, compared at few pixels: for generators with nothing fitted or trained."""
+
+    def __init__(self, generator: Generator) -> None:
+        n = sample_count(generator)
+        self.pool = torch.cat([_small(part) for part in draw(generator, sample_w(generator, POOL_SEED, n))])
+        self.name = f"nearest of {n} samples"
+
+    def __call__(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        small = _small(image).flatten(1)
+        nearest = torch.cdist(small, self.pool.flatten(1)).amin(dim=1)  # [B]
+        return (nearest / small.shape[1] ** 0.5).cpu(), None
+
+
+@torch.no_grad()
+def draw(generator: Generator, w: Tensor, batch: int = 16) -> list[Tensor]:
+    """Pictures of w [n,C] in batches [b,3,H,W], in [-1,1]."""
+    inputs = (GeneratorInputs(generator.broadcast(part)) for part in w.split(batch))
+    return [generator.synthesis(x).float().clamp(-1, 1) for x in inputs]
+
+
+def _statistics(generator: Generator) -> PNorm | None:
+    try:
+        return find_stats(generator)[0]
+    except StatisticsError:
+        return None
+
+
+def _small(image: Tensor) -> Tensor:
+    scale = min(1.0, SIDE / min(image.shape[2:]))
+    return F.interpolate(image, [max(1, round(side * scale)) for side in image.shape[2:]], mode="area")
+
+
+def _root_mean_square(x: Tensor) -> Tensor:
+    return x.flatten(1).square().mean(dim=1).sqrt()

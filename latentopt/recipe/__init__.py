@@ -1,0 +1,1 @@
+"""Recipes: the checked record of a method, which knows no plug-in by name."""

@@ -1,0 +1,260 @@
+"""A method is a recipe: a list of stages, checked before any weight is read, and stored with the result.
+
+No torch here: a recipe that cannot work is refused in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from latentopt.errors import UsageError
+from latentopt.files.resources import resource_folder
+from latentopt.recipe.stage import PREVIOUS, Reading, Stage, check_keys, checked_plugin, checked_stage
+from latentopt.registry import PARAMETERIZATIONS, brought, nearest
+
+Key = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named list of stages; `source` is the paper it follows, `about` what it does and where it differs."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    about: str = ""
+    source: str = ""
+
+    @staticmethod
+    def load(name: str) -> Recipe:
+        """A recipe by its name (`ii2s`) or the path of a TOML file. Raises UsageError."""
+        path = Path(name)
+        if path.suffix != ".toml":
+            found = _recipe_files().get(name)
+            if found is None:
+                raise UsageError(f"unknown recipe {name!r}{nearest(name, recipe_names())}")
+            path = found
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UsageError(f"{path}: no such recipe file") from None
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise UsageError(f"{path}: not a readable recipe: {error}") from error
+        return Recipe.from_table(table, str(path))
+
+    @staticmethod
+    def from_table(table: Mapping[str, Any], place: str = "recipe") -> Recipe:
+        """Check a parsed TOML table whole: every key, type, name and option. Raises UsageError naming the place."""
+        check_keys(table, Recipe, place)
+        stages = table.get("stages")
+        if not isinstance(stages, list) or not stages:
+            raise UsageError(f"{place}: needs at least one [[stages]] table")
+        checked = tuple(checked_stage(stage, f"{place}: stages.{i}", first=i == 0) for i, stage in enumerate(stages))
+        texts = {key: str(table.get(key, "")) for key in ("about", "source")}
+        return Recipe(str(table.get("name", "unnamed")), checked, **texts)
+
+    def override(self, settings: Sequence[str]) -> Recipe:
+        """Apply `stages.0.lr=0.02` settings; the value is read as TOML, or as text where it is none. Checked again."""
+        values: dict[Key, object] = {}
+        for setting in settings:
+            path, separator, text = setting.partition("=")
+            if not separator:
+                raise UsageError(f"--set {setting}: write it as stages.0.lr=0.02")
+            key = tuple(int(part) if part.isdecimal() else part for part in path.strip().split("."))
+            values[key] = _value(text.strip())
+        return self.changed(values)
+
+    def changed(self, values: Mapping[Key, object]) -> Recipe:
+        """The recipe with some entries replaced: `{("stages", 0, "lr"): 0.02}`. Checked again. Raises UsageError."""
+        table = self.table()
+        for key, value in values.items():
+            _assign(table, key, value)
+        return Recipe.from_table(table, self.name)
+
+    def table(self) -> dict[str, Any]:
+        """The whole recipe as plain values, defaults written out."""
+        return json.loads(json.dumps(asdict(self)))
+
+    def dump(self) -> str:
+        """The whole recipe as TOML: `Recipe.load` of it is this recipe again."""
+        table = self.table()
+        lines = [f"{key} = {_toml(table[key])}" for key in ("name", "about", "source")]
+        for stage in table["stages"]:
+            lines += [
+                "",
+                "[[stages]]",
+                *(f"{key} = {_toml(value)}" for key, value in stage.items() if value is not None),
+            ]
+        return "\n".join(lines) + "\n"
+
+    @property
+    def reads(self) -> list[Reading]:
+        """The files that plug-ins read, named or looked for, as they declare (`latentopt.protocols.Plugin`)."""
+        return [reading for stage in self.stages for reading in stage.reads]
+
+    @property
+    def files(self) -> list[str]:
+        """The files that plug-ins are told to read."""
+        return [reading.named for reading in self.reads if reading.named is not None]
+
+    def named(self, kind: str) -> str | None:
+        """The first file of a kind that the recipe names itself, if it does."""
+        return next((reading.named for reading in self.reads if reading.kind == kind and reading.named), None)
+
+    def looks_for(self, kind: str) -> bool:
+        """Whether some plug-in looks for the generator's own file of a kind."""
+        return any(reading.kind == kind and reading.named is None for reading in self.reads)
+
+    @property
+    def needs_start(self) -> bool:
+        """Whether the first stage goes on from an earlier result."""
+        return self.stages[0].init["name"] == PREVIOUS
+
+    @property
+    def shares(self) -> bool:
+        """Whether all images have some variables in common: then they are one batch, done together or not at all."""
+        parts = [part for stage in self.stages for part in stage.optimize]
+        return any(part.get(PARAMETERIZATIONS.declared(part["name"]).shares) for part in parts)
+
+    def sharing(self, images: int) -> Recipe:
+        """The same recipe with one change of the weights for all `images`, which then are one batch."""
+
+        def share(part: dict) -> dict:
+            option = PARAMETERIZATIONS.declared(part["name"]).shares
+            return part | {option: True} if option else part
+
+        stages = (replace(s, optimize=tuple(share(p) for p in s.optimize), batch=images) for s in self.stages)
+        return replace(self, stages=tuple(stages))
+
+    @property
+    def rank(self) -> int | None:
+        """The highest rank that a change of a weight can have, where all that change weights say it."""
+        tuning = [part for stage in self.stages for part in stage.spaces("deltas")]
+        bounds = [part.get(PARAMETERIZATIONS.declared(part["name"]).rank) for part in tuning]
+        return sum(bounds) if bounds and all(bounds) else None
+
+    def split(self) -> tuple[Recipe | None, Recipe | None]:
+        """What finds the latents, and what tunes the generator from there on: None for a part that is missing."""
+        tunes = [bool(stage.spaces("deltas")) for stage in self.stages]
+        first = tunes.index(True) if any(tunes) else len(tunes)
+        inverting, tuning = self.stages[:first], self.stages[first:]
+        if tuning and inverting:
+            tuning = (replace(tuning[0], init={"name": PREVIOUS}), *tuning[1:])
+        return (
+            replace(self, name=f"{self.name} (inversion)", stages=inverting) if inverting else None,
+            replace(self, stages=tuning) if tuning else None,
+        )
+
+    @property
+    def digest(self) -> str:
+        """Identifies what the recipe does: equal for recipes that differ in `name`, `about`, `source` and `batch` only."""
+        stages = [
+            {key: value for key, value in stage.items() if key != "batch" and (key, value) != ("operator", None)}
+            for stage in self.table()["stages"]
+        ]
+        return hashlib.sha256(json.dumps(stages, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def recipe_names() -> list[str]:
+    """The recipes that are shipped, and those of other packages."""
+    return sorted(_recipe_files())
+
+
+def _recipe_files() -> dict[str, Path]:
+    """{recipe: its file}. A recipe of another package lies beside the module that its entry point names."""
+    own = {path.stem: path for path in resource_folder("recipes").glob("*.toml")}
+    for name, point in brought("recipe").items():
+        if name in own:
+            raise UsageError(f"{point.value}: latentopt has a recipe {name!r} already; give it another name")
+        own[name] = _file_of(point.value)
+    return own
+
+
+def _file_of(value: str) -> Path:
+    """`package:name` -> the file `name.toml` in the package's folder, which is not imported."""
+    package, _, stem = value.partition(":")
+    spec = importlib.util.find_spec(package)
+    folders = (spec.submodule_search_locations if spec else None) or []
+    found = next((path for folder in folders if (path := Path(folder) / f"{stem}.toml").is_file()), None)
+    if found is None:
+        raise UsageError(f"the recipe {value} is not there; is the package that brings it installed whole?")
+    return found
+
+
+def latent_spaces() -> list[str]:
+    """The spaces that write latents."""
+    return [name for name in PARAMETERIZATIONS if "ws" in PARAMETERIZATIONS.declared(name).owns]
+
+
+def space_recipe(space: str, held: bool) -> str:
+    """The recipe that goes with a latent space; `held`: the code is to stay within bounds.
+
+    A space that is free unless it is asked to hold the code then goes with ii2s, which is made for that.
+    """
+    declared = PARAMETERIZATIONS.declared(PARAMETERIZATIONS.resolve(space))
+    return "ii2s" if held and declared.reads_if else declared.recipe or "i2s"
+
+
+def with_space(recipe: Recipe, space: str, options: Mapping[str, Any]) -> Recipe:
+    """The same recipe with its latent space replaced in every stage that has one.
+
+    What the recipe asks of its own space (its clip, its learning rate) goes along where the new space knows it too;
+    a default of the old space does not. `options` that are not None come on top. Raises UsageError.
+    """
+    space = PARAMETERIZATIONS.resolve(space)
+    owns = PARAMETERIZATIONS.declared(space).owns
+    if "ws" not in owns:
+        raise UsageError(f"--space {space}: not a latent space; known: {', '.join(latent_spaces())}")
+    given = {key: value for key, value in options.items() if value is not None}
+    PARAMETERIZATIONS.check(space, given, "--space")
+    known = {"lr", *PARAMETERIZATIONS.options(space)}
+
+    def swap(stage: Stage) -> Stage:
+        latent = stage.spaces("ws")
+        if not latent:
+            return stage
+        old = PARAMETERIZATIONS.options(latent[0]["name"])
+        asked = {key: value for key, value in latent[0].items() if key not in old or value != old[key].default}
+        kept = {key: value for key, value in asked.items() if key in known}
+        others = (p for p in stage.optimize if not owns & PARAMETERIZATIONS.declared(p["name"]).owns)
+        part = checked_plugin({"name": space, **kept, **given}, PARAMETERIZATIONS, "--space", extra="lr")
+        return replace(stage, optimize=(part, *others))
+
+    return replace(recipe, stages=tuple(swap(stage) for stage in recipe.stages))
+
+
+def _value(text: str) -> object:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _assign(table: Any, key: Key, value: object) -> None:
+    place = ".".join(map(str, key))
+    *parents, last = key
+    try:
+        for part in parents:
+            table = table[part]
+        if isinstance(table, list) and not (isinstance(last, int) and last < len(table)):
+            raise IndexError(last)
+        table[last] = value
+    except (KeyError, IndexError, TypeError):
+        raise UsageError(f"--set {place}: the recipe has no such entry") from None
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        inner = (f"{key} = {_toml(entry)}" for key, entry in value.items() if entry is not None)
+        return "{ " + ", ".join(inner) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(entry) for entry in value) + "]"
+    if isinstance(value, str):  # a JSON string is a TOML string, but for surrogate pairs and a bare DEL
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(value)

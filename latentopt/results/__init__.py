@@ -1,0 +1,1 @@
+"""What is kept of an image: its folder, its record, and figures of likeness."""

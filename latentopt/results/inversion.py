@@ -1,0 +1,167 @@
+"""One image's result, and the folder that holds it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentopt.checkpoints.delta import Delta
+from latentopt.checkpoints.npz import read_npz
+from latentopt.errors import CheckpointError, ImageError
+from latentopt.files.outputs import clear_write_errors
+from latentopt.files.storage import to_json, write_atomically, write_text
+from latentopt.pictures.images import DELTA_FILE, RUN_FILES, read_png, save_png
+from latentopt.protocols import Generator
+from latentopt.results.manifest import SCHEMA
+from latentopt.types import GeneratorInputs
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """One image inverted.
+
+    name: where it lies in the output folder; target, image [3,H,W] in [-1,1]; inputs: what draws `image`, batch of 1;
+    recipe_toml: the recipe with all options resolved; history: one record a step; manifest: see latentopt.results.manifest.
+    """
+
+    name: str
+    target: Tensor
+    image: Tensor
+    inputs: GeneratorInputs
+    recipe_toml: str
+    history: Sequence[Mapping[str, Any]]
+    manifest: Mapping[str, Any]
+
+    def save(self, folder: Path) -> None:
+        """Write RUN_FILES, each complete or not there, `run.json` last: where it stands, the result is complete.
+
+        Raises LatentoptError, naming the file, where one cannot be written (a full disk, no permission).
+        """
+        folder = Path(folder)
+        if self.inputs.ws.shape[0] != 1:
+            raise ValueError(f"an inversion holds one image; its ws are {tuple(self.inputs.ws.shape)}")
+        with clear_write_errors(folder / "run.json"):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "run.json").unlink(missing_ok=True)  # an older result ends here
+        save_png(folder / "target.png", self.target)
+        save_png(folder / "proj.png", self.image)
+        with clear_write_errors(folder / "projected_w.npz"):
+            w = self.inputs.ws.detach().float().cpu().numpy()  # [1,L,C]
+            write_atomically(folder / "projected_w.npz", lambda temporary: np.savez(temporary, w=w))
+        with clear_write_errors(folder / "inputs.safetensors"):
+            self.inputs.replace(deltas=None).save(folder / "inputs.safetensors", self._metadata())
+        with clear_write_errors(folder / DELTA_FILE):
+            (folder / DELTA_FILE).unlink(missing_ok=True)
+            if self.inputs.deltas is not None:
+                self.delta().save(folder / DELTA_FILE)
+        tuned = self.inputs.deltas is not None
+        _write(folder / "recipe.toml", self.recipe_toml)
+        _write(folder / "history.jsonl", "".join(to_json(record) + "\n" for record in self.history))
+        _write(folder / "run.json", to_json(dict(self.manifest) | {"name": self.name, "tuned": tuned}, indent=2) + "\n")
+
+    def delta(self) -> Delta:
+        """What tuning added to the generator's weights, as factors if it is low-rank. Raises ValueError for nothing."""
+        if self.inputs.deltas is None:
+            raise ValueError(f"{self.name}: its generator was not tuned")
+        generator = self.manifest["generator"]
+        tensors = {name: delta[0] for name, delta in self.inputs.deltas.items()}
+        about = {
+            "image": self.name,
+            "recipe": self.manifest["recipe"]["name"],
+            "tuned": self.manifest.get("tuned_from"),
+        }
+        delta = Delta(tensors, generator["fingerprint"], generator["name"], about)
+        rank = self.manifest.get("rank")
+        return delta if rank is None else delta.compact(rank)
+
+    def _metadata(self) -> dict[str, str]:
+        generator = self.manifest.get("generator", {})
+        return {key: str(generator.get(key, "")) for key in ("fingerprint", "name")}
+
+    @staticmethod
+    def load(folder: Path) -> Inversion:
+        """Read what `save` wrote; the images come back as 8-bit levels. Raises CheckpointError naming the file."""
+        folder = Path(folder)
+        run = read_run(folder)
+        inputs = GeneratorInputs.load(folder / "inputs.safetensors")
+        if run.get("tuned"):
+            inputs = inputs.replace(deltas=Delta.load(folder / DELTA_FILE).deltas())
+        try:
+            target, image = read_png(folder / "target.png"), read_png(folder / "proj.png")
+        except ImageError as error:
+            raise CheckpointError(f"{error}; the result is incomplete: invert the image again") from error
+        recipe = _read_text(folder / "recipe.toml")
+        lines = _read_text(folder / "history.jsonl").splitlines()
+        history = [_parse(line, folder / "history.jsonl") for line in lines]
+        return Inversion(str(run.get("name", folder.name)), target, image, inputs, recipe, history, run)
+
+    def check_generator(self, generator: Generator) -> None:
+        """Raise CheckpointError where this was made with another generator than `generator`."""
+        made_with = self.manifest.get("generator", {})
+        if made_with.get("fingerprint") != generator.fingerprint:
+            raise CheckpointError(
+                f"{self.name}: inverted with generator {made_with.get('name')!r} ({made_with.get('fingerprint')}), "
+                f"not with {generator.name!r} ({generator.fingerprint}); name the same generator, or invert it again"
+            )
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The run.json of a result. Raises CheckpointError where there is none, or one that cannot be read."""
+    path = folder / "run.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: no finished inversion there (no run.json); run latentopt invert first")
+    run = _parse(_read_text(path), path)
+    if run.get("schema") != SCHEMA:
+        raise CheckpointError(f"{path}: schema {run.get('schema')!r}; this latentopt reads {SCHEMA}")
+    return run
+
+
+def is_complete(folder: Path, key: str) -> bool:
+    """Whether `folder` holds the finished result of exactly the run that `key` (see latentopt.results.manifest.run_key) names."""
+    folder = Path(folder)
+    try:
+        run = read_run(folder)
+    except CheckpointError:
+        return False
+    files = (*RUN_FILES, DELTA_FILE) if run.get("tuned") else RUN_FILES
+    return run.get("key") == key and all((folder / name).is_file() for name in files)
+
+
+def load_projected_w(path: Path) -> Tensor:
+    """The latent of a `projected_w.npz`, ours or one of NVIDIA's projector: key `w`, [1,L,C] or [L,C] -> [1,L,C] float32.
+
+    Raises UntrustedFileError for arrays of Python objects, CheckpointError for any other file that is no such latent.
+    """
+    w = read_npz(path, ["w"])["w"]
+    if w.dtype.kind != "f" or w.ndim not in (2, 3) or (w.ndim == 3 and w.shape[0] != 1) or not np.isfinite(w).all():
+        raise CheckpointError(f"{path}: 'w' is {w.dtype} {list(w.shape)}; expected finite floats [1,L,C]")
+    return torch.from_numpy(w.reshape(1, *w.shape[-2:]).astype(np.float32))
+
+
+def _write(path: Path, text: str) -> None:
+    with clear_write_errors(path):
+        write_text(path, text)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); invert the image again") from error
+
+
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: damaged JSON ({error}); invert the image again") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: damaged: expected a JSON object; invert the image again")
+    return value

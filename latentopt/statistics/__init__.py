@@ -1,0 +1,1 @@
+"""What is measured once per generator, and found again by its fingerprint."""

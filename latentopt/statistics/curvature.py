@@ -1,0 +1,148 @@
+"""How strongly a generator's pictures depend on each of its weights: the diagonal of the Gauss-Newton matrix.
+
+h_i = E_w sum_k (df_k/dtheta_i)^2, with f the picture (or deep features of it) at random w, is estimated with random
+signs v on the outputs: h_i = E_w E_v (J^T v)_i^2, J the Jacobian of one picture.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from latentopt.protocols import Generator
+from latentopt.types import GeneratorInputs
+
+FEATURES = ("image", "perceptual")
+
+Outputs = Callable[[Tensor], list[Tensor]]
+"""image [B,3,H,W] -> tensors [B,...] whose squared differences add up to the measure of change."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of a fit: those of picture i depend on the seed, the purpose and i, on no batch."""
+
+    generator: Generator
+    seed: int
+    purpose: int
+
+    def ws(self, indices: range) -> tuple[Tensor, list[torch.Generator]]:
+        """ws [B,L,C] from z ~ N(0,1) and labels drawn uniformly; and each picture's stream, for what else it needs."""
+        generator, streams = self.generator, [self._stream(i) for i in indices]
+        dtype = generator.w_avg.dtype
+        z = torch.stack([torch.randn(generator.z_dim, generator=rng) for rng in streams])
+        c = None
+        if generator.c_dim:
+            labels = torch.cat([torch.randint(generator.c_dim, (1,), generator=rng) for rng in streams])
+            c = F.one_hot(labels, generator.c_dim).to(generator.device, dtype)
+        with torch.no_grad():
+            w = generator.mapping(z.to(generator.device, dtype), c)
+        return generator.broadcast(w), streams
+
+    def _stream(self, index: int) -> torch.Generator:
+        state = np.random.SeedSequence([self.seed, self.purpose, index]).generate_state(1, np.uint64)[0]
+        return torch.Generator().manual_seed(int(state))
+
+
+def in_full_precision(generator: Generator) -> Generator:
+    """The generator, or a copy in float32 where it computes in 16 bits: squares of gradients would underflow there."""
+    if generator.precision.itemsize >= 4:
+        return generator
+    return copy.deepcopy(generator).float().set_precision(None)
+
+
+def squared_gradients(
+    generator: Generator,
+    names: tuple[str, ...],
+    outputs: Outputs,
+    *,
+    samples: int,
+    probes: int,
+    seed: int = 0,
+    batch: int = 4,
+    on_progress: Callable[[int], None] | None = None,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """h from the even and from the odd samples: {weight: [*shape]}, float64 on the CPU.
+
+    Each picture has weight deltas of its own, all zero: one backward pass gives every picture's own gradient, and
+    those are squared before they are added.
+    """
+    draws = Draws(generator, seed, purpose=0)
+    shapes = {name: generator.tunable[name] for name in names}
+    halves = tuple({name: torch.zeros(shapes[name], dtype=torch.float64) for name in names} for _ in range(2))
+    for indices in batches(samples, batch):
+        ws, streams = draws.ws(indices)
+        deltas = {name: ws.new_zeros(len(indices), *shapes[name]).requires_grad_() for name in names}
+        with torch.enable_grad():
+            drawn = outputs(generator.synthesis(GeneratorInputs(ws, deltas=deltas)))
+        for probe in range(probes):
+            signs = [random_signs(x, streams) for x in drawn]
+            gradients = torch.autograd.grad(
+                drawn, list(deltas.values()), signs, retain_graph=probe + 1 < probes, materialize_grads=True
+            )
+            for name, gradient in zip(names, gradients, strict=True):
+                for half in range(2):
+                    rows = gradient[(half - indices.start) % 2 :: 2]
+                    halves[half][name] += rows.square().sum(dim=0).cpu()
+        if on_progress is not None:
+            on_progress(len(indices))
+    counts = (probes * ((samples + 1) // 2), probes * (samples // 2))
+    return tuple({name: h / count for name, h in half.items()} for half, count in zip(halves, counts, strict=True))
+
+
+def random_signs(x: Tensor, streams: list[torch.Generator]) -> Tensor:
+    """+1 or -1 of the shape of `x` [B,...], each row from its own stream."""
+    bits = torch.stack([torch.randint(2, x.shape[1:], generator=rng, dtype=torch.int8) for rng in streams])
+    return bits.to(x.device, x.dtype) * 2 - 1
+
+
+def outputs_of(generator: Generator, features: str) -> tuple[Outputs, str]:
+    """What h is measured in, scaled so that squared differences add up to the mean square change of a pixel, or to the
+    perceptual distance; and the network behind it ("" for pixels).
+    """
+    if features == "image":
+        return lambda image: [image / math.sqrt(image[0].numel())], ""
+    from latentopt.perceptual.network import UnitFeatures, load_perceptual_net
+    from latentopt.terms.perceptual import load_lpips, weights_hash
+
+    if generator.card.get("data") == "portraits":
+        net, size, name = load_perceptual_net("portraits").to(generator.device), 64, "bundled"
+        extract = net.features
+        weights = [w.reshape(1, 1, 1) for w in net.stage_weights]
+    else:
+        net, size, name = load_lpips("vgg").to(generator.device), 256, "lpips-vgg"
+
+        def extract(image: Tensor) -> list[Tensor]:
+            return list(net.net(net.scaling_layer(image)))
+
+        weights = [line.model[-1].weight[0].clamp(min=0) for line in net.lins]  # [C,1,1]
+
+    def outputs(image: Tensor) -> list[Tensor]:
+        stages = extract(_at_most(image, size))
+        return [
+            UnitFeatures.of(x).unit * (weight / (x.shape[2] * x.shape[3])).sqrt()
+            for x, weight in zip(stages, weights, strict=True)
+        ]
+
+    return outputs, f"{name} {weights_hash(net)}"
+
+
+def _at_most(image: Tensor, size: int) -> Tensor:
+    """Images higher than `size` shrunk, as the perceptual term does."""
+    height, width = image.shape[2:]
+    if height <= size:
+        return image
+    return F.interpolate(image, (size, max(1, round(size * width / height))), mode="area")
+
+
+def batches(count: int, batch: int) -> Iterator[range]:
+    """0 to `count` in ranges of `batch`."""
+    for start in range(0, count, batch):
+        yield range(start, min(start + batch, count))

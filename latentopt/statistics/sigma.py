@@ -1,0 +1,162 @@
+"""Sigma: how far each weight of a generator may be moved (Sevriugov and Oseledets, "WRanGAN", section 3).
+
+A tuned generator has the weights `mu + sigma * epsilon`, epsilon ~ N(0,1) a priori. Sigma is learned with the generator
+(`latentopt train wrangan`) or estimated from its samples (`latentopt fit-sigma`).
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from latentopt.checkpoints.model_files import BUNDLED, resolve
+from latentopt.errors import CheckpointError, LatentoptError, StatisticsError
+from latentopt.files.storage import load_tensors, save_tensors
+from latentopt.protocols import Generator
+from latentopt.statistics.moments import StatisticsWarning
+
+FORMAT = "latentopt-sigma-1"
+ORIGINS = ("learned", "estimated")
+FOLDER = Path("sigma")  # in the working directory: where `latentopt fit-sigma` writes
+
+
+@dataclass(frozen=True, eq=False)
+class Sigma:
+    """One scale for each chosen weight of one generator; float32 on the CPU.
+
+    tensors      {weight: [*shape]}, finite and >= 0, in units of the stored weight; names as in `generator.tunable`
+    origin       "learned" (with the generator) or "estimated" (from its samples)
+    fingerprint  the generator whose weights they scale
+    base         fingerprint of the generator that the training of that one started from, or None
+    card         how they were made, and what was measured
+
+    Raises StatisticsError for values that cannot be such.
+    """
+
+    tensors: dict[str, Tensor]
+    origin: str
+    fingerprint: str
+    base: str | None = None
+    card: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.origin not in ORIGINS:
+            raise StatisticsError(f"the origin of sigma is {' or '.join(ORIGINS)}, not {self.origin!r}")
+        if not self.tensors:
+            raise StatisticsError("sigma names no weight")
+        values = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in self.tensors.items()}
+        for name, tensor in values.items():
+            if not tensor.isfinite().all():
+                raise StatisticsError(f"sigma of {name} holds values that are not finite")
+            if (tensor < 0).any():
+                raise StatisticsError(f"sigma of {name} holds negative values")
+        object.__setattr__(self, "tensors", values)
+
+    def belongs_to(self, generator: Generator) -> bool:
+        """Whether these scale the weights of `generator`, or of what was trained from it."""
+        return generator.fingerprint in (self.fingerprint, self.base)
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file (a tensor a weight; the rest as metadata), atomically."""
+        metadata = {"format": FORMAT, "origin": self.origin, "fingerprint": self.fingerprint}
+        if self.base is not None:
+            metadata["base"] = self.base
+        save_tensors(Path(path), self.tensors, {**metadata, "card": json.dumps(self.card)})
+
+    @staticmethod
+    def load(path: Path, generator: Generator | None = None, force: bool = False) -> Sigma:
+        """Read what `save` wrote.
+
+        With a generator given, another one's are refused; its own are those with its fingerprint as `fingerprint` or
+        `base`. `force` takes others too, as long as the generator has weights of these names and shapes.
+
+        Raises StatisticsError, naming file and remedy.
+        """
+        path = Path(path)
+        try:
+            tensors, metadata = load_tensors(path)
+        except CheckpointError as error:
+            text = str(error).removeprefix(f"{path}: ")
+            raise StatisticsError(f"{path}: not a usable sigma file: {text}") from error
+        sigma = parse_sigma(tensors, metadata, str(path))
+        if generator is not None:
+            _check_fits(sigma, path, generator, force)
+        return sigma
+
+
+def find_sigma(generator: Generator) -> tuple[Sigma, Path] | None:
+    """The sigma of `generator` and its file, or None where there is none.
+
+    Looked for in this order: `sigma.safetensors` or `<stem>.sigma.safetensors` beside the generator's own file;
+    `sigma.safetensors` of the bundled models; `sigma/*.safetensors` in the working directory. Of several that belong to
+    the generator, one with its own fingerprint goes before one whose `base` it is, then learned before estimated, then
+    the first. Raises StatisticsError for an unreadable file beside the generator's own; others are warned of.
+    """
+    found = [(sigma, path) for sigma, path in _candidates(generator) if sigma.belongs_to(generator)]
+    if not found:
+        return None
+
+    def rank(candidate: tuple[Sigma, Path]) -> tuple[bool, bool]:
+        return candidate[0].fingerprint != generator.fingerprint, candidate[0].origin != "learned"
+
+    sigma, path = min(found, key=rank)  # the first of equals
+    _check_fits(sigma, path, generator)
+    return sigma, path
+
+
+def _candidates(generator: Generator) -> Iterator[tuple[Sigma, Path]]:
+    own = [path for path in _beside(generator) if path.is_file()]
+    for path in own:
+        yield Sigma.load(path), path
+    seen = {path.resolve() for path in own}
+    for path in (*sorted(BUNDLED.glob("*/sigma.safetensors")), *sorted(FOLDER.glob("*.safetensors"))):
+        if path.resolve() in seen:
+            continue
+        try:
+            yield Sigma.load(path), path
+        except StatisticsError as error:
+            warnings.warn(f"passed over: {error}", StatisticsWarning, stacklevel=3)
+
+
+def _beside(generator: Generator) -> tuple[Path, ...]:
+    try:
+        path = resolve(generator.source)
+    except LatentoptError:
+        return ()  # it came from no file
+    return path.with_name("sigma.safetensors"), path.with_name(f"{path.stem}.sigma.safetensors")
+
+
+def parse_sigma(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: str) -> Sigma:
+    """A sigma from the contents of its file. Raises StatisticsError, naming `path`, for damaged ones."""
+    try:
+        if metadata.get("format") != FORMAT:
+            raise StatisticsError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
+        card = json.loads(metadata.get("card", "{}"))
+        if not isinstance(card, dict):
+            raise StatisticsError("its card is not a table")
+        return Sigma(dict(tensors), metadata["origin"], metadata["fingerprint"], metadata.get("base"), card)
+    except (StatisticsError, KeyError, ValueError, RecursionError) as error:
+        text = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise StatisticsError(f"{path}: not a usable sigma file: {text}") from error
+
+
+def _check_fits(sigma: Sigma, path: Path, generator: Generator, force: bool = False) -> None:
+    if not force and not sigma.belongs_to(generator):
+        raise StatisticsError(
+            f"{path}: sigma of another generator ({sigma.fingerprint}), not of {generator.name!r} "
+            f"({generator.fingerprint}); run latentopt fit-sigma --network {generator.source}"
+        )
+    for name, tensor in sigma.tensors.items():
+        shape = generator.tunable.get(name)
+        if shape is None:
+            raise StatisticsError(f"{path}: sigma of {name}, which {generator.name!r} does not have")
+        if tuple(tensor.shape) != tuple(shape):
+            raise StatisticsError(
+                f"{path}: sigma of {name} is {list(tensor.shape)}; {generator.name!r} has {list(shape)} there"
+            )
