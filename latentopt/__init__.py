@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-import importlib
+from typing import TYPE_CHECKING
+
+from latentopt.files.lazy import lazily
+
+if TYPE_CHECKING:
+    from latentopt.api import tune as tune
+    from latentopt.checkpoints.delta import Delta as Delta
+    from latentopt.checkpoints.networks import load_discriminator as load_discriminator
+    from latentopt.checkpoints.networks import load_generator as load_generator
+    from latentopt.checkpoints.networks import save_generator as save_generator
+    from latentopt.inverting.work import encode as encode
+    from latentopt.inverting.work import invert as invert
+    from latentopt.pictures.images import read_image as read_image
+    from latentopt.recipe.recipe import Recipe as Recipe
+    from latentopt.results.inversion import Inversion as Inversion
+    from latentopt.statistics.pnorm import PNorm as PNorm
+    from latentopt.types import GeneratorInputs as GeneratorInputs
 
 EXPORTS = {
     "load_generator": "latentopt.checkpoints.networks",
     "load_discriminator": "latentopt.checkpoints.networks",
     "save_generator": "latentopt.checkpoints.networks",
-    "invert": "latentopt.api",
+    "invert": "latentopt.inverting.work",
     "tune": "latentopt.api",
+    "encode": "latentopt.inverting.work",
     "Delta": "latentopt.checkpoints.delta",
     "Inversion": "latentopt.results.inversion",
     "Recipe": "latentopt.recipe.recipe",
@@ -18,15 +35,8 @@ EXPORTS = {
     "read_image": "latentopt.pictures.images",
 }
 __all__ = list(EXPORTS)
+__getattr__ = lazily(__name__, globals(), EXPORTS)
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *EXPORTS})
-
-
-def __getattr__(name: str) -> object:
-    if name not in EXPORTS:
-        raise AttributeError(f"module 'latentopt' has no attribute {name!r}")
-    value = getattr(importlib.import_module(EXPORTS[name]), name)
-    globals()[name] = value
-    return value

@@ -1,148 +1,146 @@
-"""`latentopt.invert` and `latentopt.tune`: the work on many images as one call."""
+"""Everything that a command can do, as functions. A command parses its options, calls some of these, and prints.
+
+Names are imported when they are first used. `tune` alone is defined here, since it joins two rooms.
+"""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from latentopt.files.lazy import lazily
 
-from latentopt.errors import InversionFailed, UsageError
-from latentopt.evaluation.corruption import change_by
-from latentopt.files.outputs import check_outdir, locked
-from latentopt.inverting.events import Event, Failed, Finished
-from latentopt.inverting.inverter import Inverter
-from latentopt.inverting.items import Item, Unread, tensor_items
-from latentopt.inverting.tuning import (
-    common_recipe,
-    find_results,
-    inversion_item,
-    recipe_of,
-    tuning_items,
-    tuning_recipe,
-)
-from latentopt.pictures.images import find_images, read_image
-from latentopt.protocols import Generator
-from latentopt.recipe.recipe import Recipe
-from latentopt.results.inversion import Inversion
+if TYPE_CHECKING:
+    from latentopt.checkpoints.delta import Delta as Delta
+    from latentopt.checkpoints.delta import load_deltas as load_deltas
+    from latentopt.checkpoints.describe import describe as describe
+    from latentopt.checkpoints.networks import load_discriminator as load_discriminator
+    from latentopt.checkpoints.networks import load_generator as load_generator
+    from latentopt.checkpoints.networks import save_discriminator as save_discriminator
+    from latentopt.checkpoints.networks import save_generator as save_generator
+    from latentopt.checkpoints.networks import save_rosinality as save_rosinality
+    from latentopt.editing.files import find_directions as find_directions
+    from latentopt.editing.files import load_directions as load_directions
+    from latentopt.editing.files import save_directions as save_directions
+    from latentopt.editing.ganalyze import find_ganalyze as find_ganalyze
+    from latentopt.editing.ganspace import find_ganspace as find_ganspace
+    from latentopt.editing.interfacegan import find_interfacegan as find_interfacegan
+    from latentopt.editing.latents import find_sources as find_sources
+    from latentopt.editing.latents import read_latent as read_latent
+    from latentopt.editing.latents import save_latent as save_latent
+    from latentopt.editing.layers import parse_layers as parse_layers
+    from latentopt.editing.mixing import interpolate as interpolate
+    from latentopt.editing.mixing import mix as mix
+    from latentopt.editing.mixing import split_row as split_row
+    from latentopt.editing.pictures import draw as draw
+    from latentopt.editing.sefa import find_sefa as find_sefa
+    from latentopt.editing.sequence import apply_edits as apply_edits
+    from latentopt.editing.sequence import choose as choose
+    from latentopt.editing.sequence import parse_edit as parse_edit
+    from latentopt.editing.sequence import parse_sweep as parse_sweep
+    from latentopt.editing.spaces import EditingSpace as EditingSpace
+    from latentopt.editing.work import Sequences as Sequences
+    from latentopt.editing.work import edit_latents as edit_latents
+    from latentopt.editing.work import interpolate_latents as interpolate_latents
+    from latentopt.editing.work import mix_latents as mix_latents
+    from latentopt.encoders.files import load_encoder as load_encoder
+    from latentopt.evaluation.framework import evaluate as evaluate
+    from latentopt.inverting.work import Results
+    from latentopt.inverting.work import encode as encode
+    from latentopt.inverting.work import encoding_recipe as encoding_recipe
+    from latentopt.inverting.work import invert as invert
+    from latentopt.pictures.images import find_images as find_images
+    from latentopt.pictures.images import read_image as read_image
+    from latentopt.pictures.images import save_png as save_png
+    from latentopt.preflight.preflight import Preflight as Preflight
+    from latentopt.preflight.preflight import find_preflight as find_preflight
+    from latentopt.protocols import Generator
+    from latentopt.recipe.recipe import Recipe as Recipe
+    from latentopt.recipe.recipe import recipe_names as recipe_names
+    from latentopt.results.earlier import find_results as find_results
+    from latentopt.results.earlier import newest_run as newest_run
+    from latentopt.results.inversion import Inversion as Inversion
+    from latentopt.statistics.linear_prior_fit import fit_prior as fit_prior
+    from latentopt.statistics.pnorm import PNorm as PNorm
+    from latentopt.statistics.pnorm import find_stats as find_stats
+    from latentopt.statistics.pnorm_fit import fit_pnorm as fit_pnorm
+    from latentopt.statistics.sampling import sample_images as sample_images
+    from latentopt.statistics.sigma_fit import fit_sigma as fit_sigma
+    from latentopt.types import GeneratorInputs as GeneratorInputs
 
-
-def invert(
-    generator: Generator,
-    images: Tensor | str | Path | Sequence[str | Path],
-    recipe: str | Path | Recipe = "ii2s",
-    *,
-    seed: int = 0,
-    names: Sequence[str] | None = None,
-    mask: Tensor | None = None,
-    out: str | Path | None = None,
-    on_event: Callable[[Event], None] | None = None,
-) -> list[Inversion]:
-    """Find latents of `images` for `generator` with a recipe.
-
-    images: [B,3,H,W] in [-1,1] of the generator's size, or files, folders and globs, which are read, cropped and resized.
-    recipe: a shipped one's name, a TOML file, or a Recipe. seed: an image's result depends on it and on its name alone, not on
-    the others (up to rounding). names: of the results; mask: [B,1,H,W], 1 where the image counts (tensors only).
-    out: a folder for results; given one, an interrupted call goes on where it was when repeated. on_event: called with
-    Progressed, Finished and Failed records.
-
-    Returns one Inversion per image, in order. Raises UsageError for what cannot be meant; InversionFailed, once all images had
-    their turn, when some could not be read or inverted: its `results` holds the others by name.
-    """
-    recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(str(recipe))
-    items = _items(generator, images, names, mask)
-    if len({item.name for item in items}) != len(items):
-        raise UsageError("two images have the same name; pass distinct names=[...]")
-    return _work(Inverter(generator, recipe, seed, None if out is None else Path(out)), items, on_event)
+EXPORTS = {
+    "Delta": "latentopt.checkpoints.delta",
+    "load_deltas": "latentopt.checkpoints.delta",
+    "describe": "latentopt.checkpoints.describe",
+    "load_discriminator": "latentopt.checkpoints.networks",
+    "load_generator": "latentopt.checkpoints.networks",
+    "save_discriminator": "latentopt.checkpoints.networks",
+    "save_generator": "latentopt.checkpoints.networks",
+    "save_rosinality": "latentopt.checkpoints.networks",
+    "find_directions": "latentopt.editing.files",
+    "load_directions": "latentopt.editing.files",
+    "save_directions": "latentopt.editing.files",
+    "find_ganalyze": "latentopt.editing.ganalyze",
+    "find_ganspace": "latentopt.editing.ganspace",
+    "find_interfacegan": "latentopt.editing.interfacegan",
+    "find_sources": "latentopt.editing.latents",
+    "read_latent": "latentopt.editing.latents",
+    "save_latent": "latentopt.editing.latents",
+    "parse_layers": "latentopt.editing.layers",
+    "interpolate": "latentopt.editing.mixing",
+    "mix": "latentopt.editing.mixing",
+    "split_row": "latentopt.editing.mixing",
+    "draw": "latentopt.editing.pictures",
+    "find_sefa": "latentopt.editing.sefa",
+    "apply_edits": "latentopt.editing.sequence",
+    "choose": "latentopt.editing.sequence",
+    "parse_edit": "latentopt.editing.sequence",
+    "parse_sweep": "latentopt.editing.sequence",
+    "EditingSpace": "latentopt.editing.spaces",
+    "Sequences": "latentopt.editing.work",
+    "edit_latents": "latentopt.editing.work",
+    "interpolate_latents": "latentopt.editing.work",
+    "mix_latents": "latentopt.editing.work",
+    "load_encoder": "latentopt.encoders.files",
+    "evaluate": "latentopt.evaluation.framework",
+    "encode": "latentopt.inverting.work",
+    "encoding_recipe": "latentopt.inverting.work",
+    "invert": "latentopt.inverting.work",
+    "find_images": "latentopt.pictures.images",
+    "read_image": "latentopt.pictures.images",
+    "save_png": "latentopt.pictures.images",
+    "Preflight": "latentopt.preflight.preflight",
+    "find_preflight": "latentopt.preflight.preflight",
+    "Recipe": "latentopt.recipe.recipe",
+    "recipe_names": "latentopt.recipe.recipe",
+    "find_results": "latentopt.results.earlier",
+    "newest_run": "latentopt.results.earlier",
+    "Inversion": "latentopt.results.inversion",
+    "fit_prior": "latentopt.statistics.linear_prior_fit",
+    "PNorm": "latentopt.statistics.pnorm",
+    "find_stats": "latentopt.statistics.pnorm",
+    "fit_pnorm": "latentopt.statistics.pnorm_fit",
+    "sample_images": "latentopt.statistics.sampling",
+    "fit_sigma": "latentopt.statistics.sigma_fit",
+    "GeneratorInputs": "latentopt.types",
+}
+__all__ = [*EXPORTS, "tune"]
+__getattr__ = lazily(__name__, globals(), EXPORTS)
 
 
 def tune(
     generator: Generator,
-    results: str | Path | Sequence[Inversion],
+    results: Results,
     method: str | Path | Recipe = "wrangan",
     *,
-    seed: int = 0,
-    shared: bool = False,
-    out: str | Path | None = None,
     corruption: int = 1000,
-    on_event: Callable[[Event], None] | None = None,
+    **options: Any,
 ) -> list[Inversion]:
-    """Change the generator's weights so that it draws inverted images better.
+    """Change the generator's weights so that it draws inverted images better: see `latentopt.inverting.work.tune`.
 
-    results: what `invert` returned, or the folder of a run. method: a recipe that tunes weights (pti, weights, wrangan, ...);
-    its stages from the first such on are run, each image starting from its earlier result, in the space of that.
-    shared: one change of the weights for all images together. corruption: how many pictures are drawn to measure what
-    tuning did to the rest of the generator, 0 for none. The others are as for `invert`.
-
-    Returns one Inversion per image; `inputs.deltas` holds what was added to the weights, `delta()` as a file's contents.
-    Raises UsageError, CheckpointError for results of another generator or of several recipes, and InversionFailed.
+    corruption: how many pictures are drawn to measure what tuning did to the rest of the generator, 0 for none.
     """
-    method = method if isinstance(method, Recipe) else Recipe.load(str(method))
-    if isinstance(results, str | Path):
-        found = find_results(Path(results))
-        earlier, items = common_recipe(found), tuning_items(found, generator)
-    else:
-        for inversion in results:
-            inversion.check_generator(generator)
-        earlier, items = recipe_of(results), [inversion_item(inversion) for inversion in results]
-    recipe = tuning_recipe(method, earlier)
-    recipe = recipe.sharing(len(items)) if shared else recipe
-    folder = None if out is None else Path(out)
-    return _work(Inverter(generator, recipe, seed, folder, change=change_by(corruption)), items, on_event)
+    from latentopt.evaluation.corruption import change_by
+    from latentopt.inverting.work import tune as tune_results
 
-
-def _work(
-    inverter: Inverter, items: Sequence[Item | Unread], on_event: Callable[[Event], None] | None
-) -> list[Inversion]:
-    """The results in order. Raises InversionFailed once all had their turn."""
-    folder = inverter.out
-    if folder is not None:
-        check_outdir(folder)
-    found: dict[str, Inversion] = {}
-    failed: list[Failed] = []
-    with contextlib.nullcontext() if folder is None else locked(folder):
-        for event in inverter.invert(items):
-            if on_event is not None:
-                on_event(event)
-            if isinstance(event, Failed):
-                failed.append(event)
-            elif isinstance(event, Finished):
-                found[event.inversion.name] = event.inversion
-    if failed:
-        reasons = "; ".join(f"{event.source}: {event.reason}" for event in failed[:5])
-        raise InversionFailed(f"{len(failed)} of {len(items)} images failed: {reasons}", found)
-    return [found[item.name] for item in items]
-
-
-def _items(
-    generator: Generator,
-    images: Tensor | str | Path | Sequence[str | Path],
-    names: Sequence[str] | None,
-    mask: Tensor | None,
-) -> list[Item | Unread]:
-    if isinstance(images, Tensor):
-        expected = (3, *generator.resolution)
-        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
-            raise UsageError(
-                f"images are {list(images.shape)}; this generator takes [B, {', '.join(map(str, expected))}]"
-            )
-        if names is not None and len(names) != len(images):
-            raise UsageError(f"{len(names)} names for {len(images)} images")
-        wanted = (len(images), 1, *generator.resolution)
-        if mask is not None and tuple(mask.shape) != wanted:
-            raise UsageError(f"mask is {list(mask.shape)}; these images take {list(wanted)}")
-        return tensor_items(images, names, mask)
-    if mask is not None:
-        raise UsageError(
-            "mask= goes with images given as a tensor; transparent pictures: latentopt invert --alpha mask"
-        )
-    sources = find_images([images] if isinstance(images, str | Path) else list(images))
-    if names is not None and len(names) != len(sources):
-        raise UsageError(f"{len(names)} names for {len(sources)} pictures")
-    keys = [source.key for source in sources] if names is None else list(names)
-    return [
-        Unread(key, str(source.path), partial(read_image, source.path, generator.resolution))
-        for key, source in zip(keys, sources, strict=True)
-    ]
+    return tune_results(generator, results, method, change=change_by(corruption), **options)

@@ -220,3 +220,15 @@ FAMILIES = Registry(
     "generator family",
     {"stylegan2": "latentopt.generators.stylegan2:StyleGAN2"},
 )
+FORMATS = Registry(  # what `latentopt info` tells of our files: functions (checkpoint, name) -> facts
+    "file format",
+    {
+        "latentopt-generator-1": "latentopt.checkpoints.describe:describe_generator",
+        "latentopt-discriminator-1": "latentopt.checkpoints.describe:describe_discriminator",
+        "latentopt-encoder-1": "latentopt.encoders.files:describe_encoder",
+        "latentopt-pnorm-1": "latentopt.statistics.pnorm_files:describe_statistics",
+        "latentopt-delta-1": "latentopt.checkpoints.delta_files:describe_delta",
+        "latentopt-sigma-1": "latentopt.statistics.sigma:describe_sigma",
+        "latentopt-directions-1": "latentopt.editing.files:describe_directions",
+    },
+)

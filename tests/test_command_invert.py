@@ -19,13 +19,13 @@ from conftest import finished, interrupt, photo, rows, w
 from PIL import Image
 
 import latentopt.checkpoints.networks as checkpoints
-from latentopt.commands.batches import VIDEO_HEIGHT, _side_by_side
+from latentopt.commands.batches import VIDEO_HEIGHT, side_by_side
 from latentopt.errors import UsageError
 from latentopt.files import outputs
 from latentopt.files.resources import resource_folder
 from latentopt.files.storage import load_tensors
 from latentopt.initializers.simple import Mean
-from latentopt.pictures import images
+from latentopt.inverting import items
 from latentopt.pictures.images import RUN_FILES
 from latentopt.recipe.recipe import Recipe
 from latentopt.registry import PARAMETERIZATIONS
@@ -152,13 +152,13 @@ def test_an_image_that_cannot_be_inverted_among_good_ones(folder, latentopt, mon
 
 def test_pictures_are_read_in_their_turn(folder, latentopt, monkeypatch):
     """One image a batch: each is read when the one before it is done, so any number fits into memory."""
-    plain, done = images.read_image, []
+    plain, done = items.read_image, []
 
     def read_image(path, *arguments, **options):
         done.append((Path(path).stem, sorted(finished(folder / "out"))))
         return plain(path, *arguments, **options)
 
-    monkeypatch.setattr(images, "read_image", read_image)
+    monkeypatch.setattr(items, "read_image", read_image)
     (folder / "photos" / "b.png").write_text("no")
     assert latentopt("invert", "photos", *QUICK, "--batch", "1")[0] == 3
     assert done == [("a", []), ("b", ["a"]), ("c", ["a"])]
@@ -325,7 +325,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from latentopt.files import storage
-    from latentopt.inverting import batch as run
+from latentopt.inverting import batch as run
 from latentopt.commands import main
 
 def die():
@@ -402,7 +402,7 @@ def test_films_are_no_higher_than_256_pixels(height, width, shown):
     """Target left in white, the result right in black, where it is not a number in grey."""
     image = torch.full((3, height, width), -1.0)
     image[:, : height // 2] = float("nan")
-    frame = _side_by_side(torch.ones(3, height, width), image)
+    frame = side_by_side(torch.ones(3, height, width), image)
     assert frame.shape == (*shown, 3)
     middle = shown[1] // 2
     assert (frame[:, : middle - 1] == 255).all()
@@ -445,7 +445,7 @@ def test_a_space_of_ones_own(folder, latentopt, monkeypatch):
     """Registered by whoever runs the command; --space knows it, its options are those of its constructor."""
     (folder / "own_space.py").write_text(SPACE)
     monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setitem(PARAMETERIZATIONS.targets, "scaled", "own_space:Scaled")
+    monkeypatch.setitem(PARAMETERIZATIONS.own, "scaled", "own_space:Scaled")
     arguments = ("invert", "photos/a.png", *QUICK, "--space", "scaled", "--set")
     code, _, err = latentopt(*arguments, "stages.0.optimize.0.factor=2.0", "--outdir", "results")
     assert code == 0, err

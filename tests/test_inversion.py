@@ -15,13 +15,14 @@ import safetensors.torch
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from latentopt.checkpoints.npz import load_projected_w
 from latentopt.errors import CheckpointError, LatentoptError, UntrustedFileError, UsageError
 from latentopt.files import storage
 from latentopt.files.outputs import check_outdir, sweep
 from latentopt.files.storage import load_tensors
 from latentopt.pictures.images import DELTA_FILE, RUN_FILES, from_uint8, read_image, save_png
 from latentopt.results.distortion import PSNR_CAP, metrics
-from latentopt.results.inversion import Inversion, is_complete, load_projected_w
+from latentopt.results.inversion import Inversion, is_complete
 from latentopt.results.manifest import manifest, run_key
 from latentopt.types import GeneratorInputs
 

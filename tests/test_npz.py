@@ -8,9 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from latentopt.checkpoints.npz import read_npz
+from latentopt.checkpoints.npz import load_projected_w, read_npz
 from latentopt.errors import CheckpointError, LatentoptError, UntrustedFileError
-from latentopt.results.inversion import load_projected_w
 from latentopt.statistics.pnorm import PNorm
 
 NAMES = ("w", "X_mean", "X_comp", "X_stdev")

@@ -335,7 +335,7 @@ def test_spaces_that_cannot_be_had(space, options, words):
 
 
 def test_a_space_of_ones_own_is_a_latent_space(recipe, monkeypatch):
-    monkeypatch.setitem(PARAMETERIZATIONS.targets, "mine", "latentopt.parameterizations.latent:Z")
+    monkeypatch.setitem(PARAMETERIZATIONS.own, "mine", "latentopt.parameterizations.latent:Z")
     changed = with_space(recipe, "mine", {"label": 1})
     names = [[part["name"] for part in stage.optimize] for stage in changed.stages]
     assert names == [["mine"], ["mine", "noise"]]

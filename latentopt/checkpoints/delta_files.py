@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from latentopt.checkpoints.model_files import Checkpoint
 from latentopt.checkpoints.persistence import plain_entries
 from latentopt.errors import CheckpointError
 from latentopt.files.storage import load_tensors
@@ -176,3 +177,20 @@ def adopted(stored: StoredDelta, generator: Generator, where: str, force: bool) 
         return stored
     about = stored.about | {"forced": {"fingerprint": stored.fingerprint, "name": stored.name}}
     return replace(stored, fingerprint=generator.fingerprint, name=generator.name, about=about)
+
+
+def describe_delta(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    """What `latentopt info` tells of such a file (see `latentopt.registry.FORMATS`)."""
+    delta = parse_delta(checkpoint.contents, checkpoint.metadata, str(checkpoint.path))
+    return {
+        "kind": "delta of tuned weights",
+        "generator": delta.name,
+        "fingerprint": delta.fingerprint,
+        "weights": len(delta.shapes),
+        "values": delta.values,
+        "rank": delta.rank,
+        "rms": delta.rms,
+        "bytes": checkpoint.path.stat().st_size,
+        "about": delta.about,
+        "use": "sample, convert (--delta FILE), with the generator of this fingerprint",
+    }

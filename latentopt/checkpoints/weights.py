@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,21 @@ MARKS = (
     (("encoder.", "input_layer.", "body.0.", "styles.0."), "an encoder (pSp, e4e, ReStyle) or a face recogniser"),
     (("layer1.0.", "features.0.", "classifier.", "fc.weight", "lin0."), "an image classifier or perceptual network"),
 )
+
+
+def has_encoder(contents: Mapping[str, Any]) -> bool:
+    """Whether a torch file has the weights of a released encoder (pSp, e4e, ReStyle, or the e4e of StyleRes)."""
+    return _has(contents, "encoder.") or isinstance(contents.get("e4e"), dict)
+
+
+def has_decoder(contents: Mapping[str, Any]) -> bool:
+    """Whether an encoder's file has its generator too."""
+    return _has(contents, "decoder.")
+
+
+def _has(contents: Mapping[str, Any], prefix: str) -> bool:
+    state = contents.get("state_dict")
+    return isinstance(state, dict) and any(str(key).startswith(prefix) for key in state)
 
 
 def single_filter(filters: Mapping[str, Tensor], where: str) -> Tensor:

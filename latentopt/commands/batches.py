@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,10 @@ from latentopt.commands.terminal import escape_controls
 from latentopt.errors import ImageError, InversionFailed
 
 if TYPE_CHECKING:
-    from latentopt.inverting.inverter import Inverter
-    from latentopt.inverting.items import Unread
+    from torch import Tensor
+
+    from latentopt.commands.progress import Progress
+    from latentopt.inverting.events import Event, Failed, Finished, Progressed
     from latentopt.protocols import Generator
 
 VIDEO_FRAMES, VIDEO_HEIGHT = 60, 256
@@ -57,79 +59,84 @@ def interruptible() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler or signal.SIG_DFL)
 
 
-def work(
-    inverter: Inverter,
-    items: list[Unread],
-    outdir: Path,
-    save_video: bool = False,
-    quiet: bool = False,
-    verb: str = "inverting",
-) -> list[dict]:
-    """Do the work under a progress line; a row for the summary of each image. Raises ImageError if none could be read."""
-    from latentopt.commands.progress import Progress
-    from latentopt.inverting.events import Failed, Finished, Progressed
+class Watch:
+    """Shows what happens to images under a progress line, and keeps a row of the table for each.
 
-    total = len(items) * sum(stage.steps + 1 for stage in inverter.recipe.stages)
-    rows: list[dict] = []
-    unreadable = 0
-    frames: dict[str, list] = {}
-    with Progress(total, verb, unit="image steps", quiet=quiet) as progress, interruptible() as interrupted:
-        for event in inverter.invert(items, interrupted):
-            if isinstance(event, Progressed):
-                mean = sum(event.step.best_loss) / len(event.step.best_loss)
-                progress.advance(len(event.step.rows), step=event.step.step, images=len(event.step.rows), best=mean)
-                if save_video:
-                    _keep_frames(frames, event)
-            elif isinstance(event, Failed):
-                text = f"skipped: {event.reason}" if event.unreadable else f"failed: {event.source}: {event.reason}"
-                if quiet:  # no progress, but errors
-                    click.echo(text, err=True)
-                progress.note(text)
-                rows.append({"name": event.name, "status": "failed", "error": event.reason})
-                frames.pop(event.name, None)
-                unreadable += event.unreadable
-            elif isinstance(event, Finished):
-                if event.again:
-                    film = "; no film of it: --overwrite makes it again" if save_video else ""
-                    progress.note(f"{event.inversion.name}: done already{film}")
-                rows.append(_row(event.inversion))
-                if save_video and not event.again:
-                    _write_video(frames.pop(event.inversion.name, []), event.inversion, outdir)
-    if unreadable == len(items):
-        raise ImageError(f"none of the {unreadable} pictures could be read")
-    return rows
+    films: see --save-video; of_images: the line counts images that are finished, not their steps.
+    """
 
+    def __init__(self, progress: Progress, quiet: bool, films: Films | None = None, of_images: bool = False) -> None:
+        self.progress, self.quiet, self.films, self.of_images = progress, quiet, films, of_images
+        self.rows: list[dict[str, Any]] = []
+        self.unreadable = 0
 
-def _row(inversion: Any) -> dict:
-    record = inversion.manifest
-    row = {"name": inversion.name, "status": "ok", **record["metrics"]}
-    before = record.get("tuned_from", {}).get("metrics", {})
-    row |= {f"{name}_before": before[name] for name in ("psnr", "ssim", "perceptual") if name in before}
-    row |= {
-        "seconds": record["seconds"]["optimisation"],
-        "steps": record["steps"],
-        "stop_reason": record["stop_reason"],
-    }
-    return row
+    def __call__(self, event: Event) -> None:
+        from latentopt.inverting.events import Failed, Finished, Progressed
+
+        if isinstance(event, Progressed):
+            mean = sum(event.step.best_loss) / len(event.step.best_loss)
+            count = len(event.step.rows)
+            self.progress.advance(count, step=event.step.step, images=count, best=mean)
+        elif isinstance(event, Failed):
+            self._failed(event)
+        elif isinstance(event, Finished):
+            self._finished(event)
+        if self.films is not None:
+            self.films(event)
+
+    def _failed(self, event: Failed) -> None:
+        from latentopt.results.summary import failed_row
+
+        text = f"skipped: {event.reason}" if event.unreadable else f"failed: {event.source}: {event.reason}"
+        if self.quiet:  # no progress, but errors
+            click.echo(escape_controls(text), err=True)
+        self.progress.note(text)
+        self.rows.append(failed_row(event.name, event.reason))
+        self.unreadable += event.unreadable
+
+    def _finished(self, event: Finished) -> None:
+        from latentopt.results.summary import row_of
+
+        if event.again:
+            film = "; no film of it: --overwrite makes it again" if self.films is not None else ""
+            self.progress.note(f"{event.inversion.name}: done already{film}")
+        self.rows.append(row_of(event.inversion))
+        if self.of_images:
+            self.progress.advance()
 
 
-def _figure(value: object) -> str:
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else "-"
+class Films:
+    """Keeps about VIDEO_FRAMES pictures of each image on its way, and writes them as proj.webp when it is done."""
+
+    def __init__(self, outdir: Path) -> None:
+        self.outdir = outdir
+        self.frames: dict[str, list[Tensor]] = {}
+
+    def __call__(self, event: Event) -> None:
+        from latentopt.inverting.events import Failed, Finished, Progressed
+        from latentopt.pictures.video import save_video
+
+        if isinstance(event, Progressed):
+            self._keep(event)
+        elif isinstance(event, Failed):
+            self.frames.pop(event.name, None)
+        elif isinstance(event, Finished) and not event.again:
+            inversion = event.inversion
+            last = side_by_side(inversion.target, inversion.image)
+            frames = self.frames.pop(inversion.name, [])
+            save_video([*frames, *[last] * 10], self.outdir / inversion.name / "proj.webp")
+
+    def _keep(self, event: Progressed) -> None:
+        batch = event.batch
+        stage, rows = batch.recipe.stages[event.stage], batch.rows()
+        if not rows or event.step.step % max(1, stage.steps // VIDEO_FRAMES):
+            return
+        names, images = batch.current_images()
+        for name, image, target in zip(names, images, batch.target[rows], strict=True):
+            self.frames.setdefault(name, []).append(side_by_side(target, image))
 
 
-def _keep_frames(frames: dict[str, list], event: Any) -> None:
-    """About VIDEO_FRAMES pictures of each image on its way."""
-    stage, rows = event.batch.recipe.stages[event.stage], event.batch.rows()
-    if not rows or event.step.step % max(1, stage.steps // VIDEO_FRAMES):
-        return
-    names, images = event.batch.current_images()
-    for name, image, target in zip(names, images, event.batch.target[rows], strict=True):
-        frames.setdefault(name, []).append(_side_by_side(target, image))
-
-
-def _side_by_side(target: Any, image: Any) -> Any:
+def side_by_side(target: Tensor, image: Tensor) -> Tensor:
     """Target left, result right, as NVIDIA's projector shows them: [3,H,W] twice -> uint8 [h,2w,3], h <= VIDEO_HEIGHT."""
     import torch
     from torch.nn.functional import interpolate
@@ -143,22 +150,44 @@ def _side_by_side(target: Any, image: Any) -> Any:
     return to_uint8(pair)
 
 
-def _write_video(frames: list, inversion: Any, outdir: Path) -> None:
-    from latentopt.pictures.video import save_video
+def watched(
+    call: Callable[..., object],
+    images: int,
+    *,
+    steps: int = 1,
+    verb: str = "inverting",
+    unit: str = "image steps",
+    films: Films | None = None,
+    quiet: bool = False,
+) -> list[dict[str, Any]]:
+    """Call `call(on_event=, interrupted=)` under a progress line of `images` times `steps`; a row for each image.
 
-    last = _side_by_side(inversion.target, inversion.image)
-    save_video([*frames, *[last] * 10], outdir / inversion.name / "proj.webp")
+    Raises ImageError if none could be read; other failures were told as they happened, and have their rows.
+    """
+    from latentopt.commands.progress import Progress
+
+    with Progress(images * steps, verb, unit=unit, quiet=quiet) as progress, interruptible() as interrupted:
+        watch = Watch(progress, quiet, films, of_images=unit == "images")
+        with suppress(InversionFailed):
+            call(on_event=watch, interrupted=interrupted)
+    if watch.unreadable == images:
+        raise ImageError(f"none of the {images} pictures could be read")
+    return watch.rows
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else "-"
 
 
 COLUMNS = {"psnr": "psnr", "ssim": "ssim", "perceptual": "perceptual", "radius": "radius", "seconds": "seconds"}
 
 
 def report(rows: list[dict], outdir: Path, title: str, columns: Mapping[str, str] = COLUMNS) -> int:
-    """Print the table, write the summary, and say by the exit code whether all is well. columns: {of a row: heading}."""
+    """Print the table, and say by the exit code whether all is well. columns: {of a row: heading}."""
     from rich.console import Console
     from rich.table import Column, Table
-
-    from latentopt.results.summary import write_summary
 
     table = Table(
         Column("image", overflow="fold", min_width=NAME_WIDTH), *columns.values(), title=title, title_justify="left"
@@ -167,7 +196,6 @@ def report(rows: list[dict], outdir: Path, title: str, columns: Mapping[str, str
         figures = [_figure(row.get(name)) for name in columns]
         table.add_row(row["name"], *(figures if row["status"] == "ok" else ["failed"] + ["-"] * (len(columns) - 1)))
     Console(width=None if Console().is_terminal else 120).print(table)
-    write_summary(outdir, rows)
     failed = [row["name"] for row in rows if row["status"] != "ok"]
     click.echo(f"{len(rows) - len(failed)} of {len(rows)} images in {outdir}/ (summary.csv, grid.png, index.html)")
     if not failed:

@@ -148,15 +148,17 @@ def _metrics(names: str, generator: Generator) -> tuple[str, ...]:
 def _pictures(
     images: tuple[str, ...], generator: Generator, count: int, no_preflight: bool, quiet: bool
 ) -> list[Unread]:
-    from latentopt.commands.invert import find_items
+    from latentopt.commands.invert import notes_told
     from latentopt.commands.preflight import PictureCheck
     from latentopt.files.resources import PACKAGE
+    from latentopt.inverting.items import items_of
 
     if not images:
         samples = sorted((PACKAGE / "bundled" / "samples").glob("portrait-*.png"))[:count]
         images = tuple(map(str, samples))
         click.echo(f"no image named: comparing on the first {len(images)} bundled sample portraits", err=True)
-    return find_items(images, generator, "crop", "composite", None if no_preflight else PictureCheck(generator, quiet))
+    look = notes_told(None if no_preflight else PictureCheck(generator, quiet))
+    return items_of(generator, images, look=look)
 
 
 def _usual(directions: Mapping[str, Direction]) -> list[Edit]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from latentopt.commands.batches import work
+from latentopt.commands.batches import watched
 from latentopt.commands.terminal import escape_controls
 from latentopt.commands.tune import ensure_sigma
 from latentopt.errors import ImageError, LatentoptError, MissingWeightsError, StatisticsError
@@ -18,9 +19,9 @@ from latentopt.evaluation.corruption import change_by
 from latentopt.evaluation.dial import Dial, along
 from latentopt.inverting.inverter import Inverter
 from latentopt.inverting.items import Item, Unread
+from latentopt.inverting.work import follow
 from latentopt.recipe.recipe import Recipe
 from latentopt.results.inversion import Inversion
-from latentopt.results.summary import write_summary
 
 if TYPE_CHECKING:
     from latentopt.editing.direction import Direction
@@ -95,8 +96,9 @@ class Session:
         """The results of one recipe, those of an earlier call included; failures are noted."""
         options = (("dtype", self.dtype), ("network", self.generator.name))
         inverter = Inverter(self.generator, recipe, self.seed, folder, options, change=change_by(AMOUNTS.corruption))
-        rows = work(inverter, list(items), folder, quiet=self.quiet, verb=name)
-        write_summary(folder, rows, f"latentopt: {name}")
+        call = partial(follow, inverter.invert, list(items), folder, overwrite=False, keep=False)
+        steps = sum(stage.steps + 1 for stage in recipe.stages)
+        rows = watched(call, len(items), steps=steps, verb=name, quiet=self.quiet)
         for row in rows:
             if row["status"] != "ok":
                 self.failed += 1

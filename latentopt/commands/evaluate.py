@@ -129,7 +129,7 @@ def _generator(network: str | None, result: Inversion, folder: Path, device: str
 
 def _runs(runs: tuple[Path, ...], outdir: Path, images: int | None) -> list[tuple[Path, list[Inversion]]]:
     """Each run's folder and its results, by their names in it; all are found before the first is measured."""
-    from latentopt.inverting.tuning import find_results, newest_run
+    from latentopt.results.earlier import find_results, newest_run
     from latentopt.results.inversion import Inversion
 
     found = []
@@ -138,12 +138,7 @@ def _runs(runs: tuple[Path, ...], outdir: Path, images: int | None) -> list[tupl
             raise CheckpointError(f"{run}: no such folder; name one that latentopt invert wrote")
         found.append((run, find_results(run)))
     if not runs:
-        if not outdir.is_dir():
-            raise CheckpointError(f"{outdir}: no such folder; run latentopt invert first, or name a run")
-        results = newest_run(outdir)
-        first = results[0]
-        above = first.folder.parents[len(Path(first.name).parts) - 1]
-        folder = first.folder if first.folder == outdir else above
+        results, folder = newest_run(outdir)
         click.echo(escape_controls(f"evaluating the newest run: {folder} ({len(results)} images)"), err=True)
         found = [(folder, results)]
     return [

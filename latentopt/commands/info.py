@@ -25,7 +25,7 @@ def command(source: str, as_json: bool) -> None:
       latentopt info ffhq.pkl --json
       latentopt info out/ada/delta.safetensors
     """
-    from latentopt.checkpoints.describe import describe
+    from latentopt.api import describe
     from latentopt.files.storage import to_json
 
     facts = describe(source)

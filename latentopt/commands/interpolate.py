@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from latentopt.commands.latent_options import (
-    FPS,
-    FRAMES,
     at_least,
     find_latents,
     latent_options,
@@ -55,11 +52,7 @@ def command(
       latentopt interpolate out/anna out/ben --space p-norm+
       latentopt interpolate --steps 9 --animate
     """
-    from latentopt.editing.latents import file_name, save_latent
-    from latentopt.editing.mixing import interpolate
-    from latentopt.editing.pictures import draw, film_frame, there_and_back
-    from latentopt.pictures.contact_sheet import contact_sheet
-    from latentopt.pictures.video import save_video
+    from latentopt.api import interpolate_latents
 
     if space not in (known := latent_spaces()) and PARAMETERIZATIONS.resolve(space) not in known:
         raise UsageError(f"--space {space}: not a latent space; known: {', '.join(known)}")
@@ -68,26 +61,9 @@ def command(
     generator, latents = load_latents(sources, network, device)
     lens = lens_of(space, generator, stats)
     with output_folder(to or root / "interpolated") as folder:
-        rows, labels, frames = [], [], []
-        for first, second in pairwise(latents):
-            name = f"{first.name} to {second.name}"
-            labels.append(name)
-            rows.append([])
-            for i in range(steps):
-                between = interpolate(first.inputs, second.inputs, i / (steps - 1), lens)
-                rows[-1].append(draw(generator, between, first.noise_mode))
-                if 0 < i < steps - 1:
-                    path = folder / file_name(f"{name}, {space}") / f"{i:03d}"
-                    save_latent(path, rows[-1][-1], between, generator)
-            for i in range(FRAMES if animate else 0):
-                between = interpolate(first.inputs, second.inputs, i / (FRAMES - 1), lens)
-                frames.append(film_frame(draw(generator, between, first.noise_mode)))
-        columns = [f"{i / (steps - 1):.2g}" for i in range(steps)]
-        contact_sheet(rows, folder / f"interpolated-{space}.png", columns=columns, labels=labels)
-        if animate:
-            save_video(there_and_back(frames), folder / f"interpolated-{space}.webp", fps=FPS)
-        ways = "1 way" if len(rows) == 1 else f"{len(rows)} ways"
-        click.echo(escape_controls(f"{ways} of {steps} pictures in {folder}/ (interpolated-{space}.png)"))
+        count = interpolate_latents(generator, latents, lens, space, folder, steps, animate)
+    ways = "1 way" if count == 1 else f"{count} ways"
+    click.echo(escape_controls(f"{ways} of {steps} pictures in {folder}/ (interpolated-{space}.png)"))
 
 
 def lens_of(space: str, generator: Generator, stats: Path | None) -> Parameterization:

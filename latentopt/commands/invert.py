@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentopt.commands.batches import load_network, report, work
+from latentopt.commands.batches import Films, load_network, report, watched
 from latentopt.commands.preflight import PictureCheck
 from latentopt.commands.terminal import escape_controls
 from latentopt.errors import UsageError
 from latentopt.recipe.recipe import Key, Recipe, space_recipe, with_space
 
 if TYPE_CHECKING:
-    from latentopt.inverting.items import Unread
+    from latentopt.inverting.items import Look
     from latentopt.pictures.images import ImageSource, TargetImage
-    from latentopt.protocols import Generator
 
 
 def resolve_recipe(recipe: str | None, settings: list[str], **options: Any) -> Recipe:
@@ -38,7 +38,7 @@ def resolve_recipe(recipe: str | None, settings: list[str], **options: Any) -> R
     if options["batch"] is not None:
         given |= {("stages", i, "batch"): options["batch"] for i in range(len(found.stages))}
     if options["terms"] is not None:
-        given["stages", 0, "terms"] = _terms(options["terms"])
+        given["stages", 0, "terms"] = terms_of(options["terms"])
     return found.changed(given).override(settings)
 
 
@@ -48,7 +48,7 @@ def start_entry(text: str) -> str | dict[str, str]:
     return {"name": name, "path": path} if name in ("file", "encoder") and path else text
 
 
-def _terms(text: str) -> list[dict[str, object]]:
+def terms_of(text: str) -> list[dict[str, object]]:
     """`perceptual=1,l2=0.5` as a recipe has it."""
     entries: list[dict[str, object]] = []
     for part in text.split(","):
@@ -122,47 +122,43 @@ def command(
     if dry_run:
         click.echo(resolved.dump(), nl=False)
         return 0
-    from latentopt.files.outputs import check_outdir, locked, sweep
+    from latentopt.api import invert
+    from latentopt.files.outputs import check_free
+    from latentopt.pictures.images import find_images
 
-    check_outdir(outdir)
-    with locked(outdir):
-        from latentopt.inverting.inverter import Inverter
+    check_free(outdir)
+    generator = load_network(network, device, dtype, compiled)
+    sources = images_of(images)
+    check = None if no_preflight else PictureCheck(generator, quiet)
+    reading = {"fit": fit, "alpha": alpha, "dtype": dtype, "network": generator.name}
+    call = partial(invert, generator, sources, resolved, seed=seed, fit=fit, alpha=alpha, look=notes_told(check))
+    rows = watched(
+        partial(call, out=outdir, overwrite=overwrite, options=reading, keep=False),
+        len(find_images(sources)),
+        steps=sum(stage.steps + 1 for stage in resolved.stages),
+        films=Films(outdir) if save_video else None,
+        quiet=quiet,
+    )
+    return report(rows, outdir, f"recipe {resolved.name}")
 
-        sweep(outdir)
-        generator = load_network(network, device, dtype, compiled)
-        check = None if no_preflight else PictureCheck(generator, quiet)
-        items = find_items(images, generator, fit, alpha, check, outdir)
-        for item in items if overwrite else ():
-            (outdir / item.name / "run.json").unlink(missing_ok=True)
-        reading = (("fit", fit), ("alpha", alpha), ("dtype", dtype), ("network", generator.name))
-        inverter = Inverter(generator, resolved, seed, outdir, reading)
-        rows = work(inverter, items, outdir, save_video, quiet)
-        return report(rows, outdir, f"recipe {resolved.name}")
 
-
-def find_items(
-    images: tuple[str, ...],
-    generator: Generator,
-    fit: Any,
-    alpha: Any,
-    check: PictureCheck | None = None,
-    outdir: Path | None = None,
-) -> list[Unread]:
-    """The images, to be read when their turn comes; `check` looks at those that have no result in `outdir` yet."""
+def images_of(images: Sequence[str]) -> list[str]:
+    """The images that are named, or the folder of the bundled samples."""
     from latentopt.files.resources import PACKAGE
-    from latentopt.inverting.items import Unread
-    from latentopt.pictures.images import find_images, read_image
 
-    if not images:
-        images = (str(PACKAGE / "bundled" / "samples"),)
-        click.echo("no image named: inverting the bundled sample pictures", err=True)
+    if images:
+        return list(images)
+    click.echo("no image named: inverting the bundled sample pictures", err=True)
+    return [str(PACKAGE / "bundled" / "samples")]
 
-    def read(source: ImageSource) -> TargetImage:
-        target = read_image(source.path, generator.resolution, fit=fit, alpha=alpha)
-        done = outdir is not None and (outdir / source.key / "run.json").is_file()
+
+def notes_told(check: PictureCheck | None) -> Look:
+    """Looks at each picture that is read, and says what was done to it and what `check` finds, if it is not done yet."""
+
+    def look(source: ImageSource, target: TargetImage, done: bool) -> TargetImage:
         found = () if check is None or done else check(target)
         for note in (*target.notes, *found):
             click.echo(escape_controls(f"{source.path}: {note}"), err=True)
         return replace(target, notes=(*target.notes, *found))
 
-    return [Unread(source.key, str(source.path), partial(read, source)) for source in find_images(images)]
+    return look

@@ -11,14 +11,11 @@ import click
 
 from latentopt.commands.batches import load_network
 from latentopt.commands.terminal import escape_controls
-from latentopt.errors import CheckpointError, UsageError
+from latentopt.errors import UsageError
 
 if TYPE_CHECKING:
     from latentopt.editing.latents import Latent, Source
     from latentopt.protocols import Generator
-
-FRAMES = 48  # of a film, one way
-FPS = 24
 
 
 def latent_options(command: Callable) -> Callable:
@@ -42,17 +39,13 @@ def latent_options(command: Callable) -> Callable:
 def find_latents(paths: Sequence[Path], outdir: Path) -> tuple[list[Source], Path]:
     """The sources that `paths` name (the newest run in `outdir` by default), and the folder that they lie in."""
     from latentopt.editing.latents import distinct, find_sources, result_sources
-    from latentopt.inverting.tuning import newest_run
+    from latentopt.results.earlier import newest_run
 
     if paths:
         found = [source for path in paths for source in find_sources(path)]
         first = Path(paths[0])
         return distinct(found), first if first.is_dir() else first.parent
-    if not outdir.is_dir():
-        raise CheckpointError(f"{outdir}: no such folder; run latentopt invert first, or name the folder of a run")
-    results = newest_run(outdir)
-    first = results[0]
-    root = first.folder if first.folder == outdir else first.folder.parents[len(Path(first.name).parts) - 1]
+    results, root = newest_run(outdir)
     click.echo(escape_controls(f"the newest run: {root} ({len(results)} images)"), err=True)
     return distinct(result_sources(results)), root
 

@@ -39,28 +39,13 @@ def command(
       latentopt mix
       latentopt mix out/anna out/ben --split 4
     """
-    from latentopt.editing.latents import file_name, save_latent
-    from latentopt.editing.mixing import mix, split_row
-    from latentopt.editing.pictures import draw
-    from latentopt.pictures.contact_sheet import contact_sheet
+    from latentopt.api import mix_latents, split_row
 
     sources, root = find_latents(runs, outdir)
     at_least(sources, 2, "mixing")
-    generator, loaded = load_latents(sources[:most], network, device)
+    generator, latents = load_latents(sources[:most], network, device)
     row = split_row(generator.num_ws, split)
-    latents = list(loaded)
     with output_folder(to or root / "mixed") as folder:
-        rows = []
-        for coarse in latents:
-            rows.append([])
-            for fine in latents:
-                mixed = mix(coarse.inputs, fine.inputs, row, generator)
-                image = draw(generator, mixed, coarse.noise_mode)
-                rows[-1].append(image)
-                if coarse is not fine:
-                    save_latent(folder / file_name(f"{coarse.name}+{fine.name}"), image, mixed, generator)
-        names = [latent.name for latent in latents]
-        contact_sheet(rows, folder / "mixed.png", columns=names, labels=[f"{name}: rows 0-{row - 1}" for name in names])
-        count = len(latents) * (len(latents) - 1)
-        rest = f"; {len(sources) - most} more images left out (--most)" if len(sources) > most else ""
-        click.echo(escape_controls(f"{count} mixtures, split at row {row}, in {folder}/ (mixed.png){rest}"))
+        count = mix_latents(generator, list(latents), row, folder)
+    rest = f"; {len(sources) - most} more images left out (--most)" if len(sources) > most else ""
+    click.echo(escape_controls(f"{count} mixtures, split at row {row}, in {folder}/ (mixed.png){rest}"))

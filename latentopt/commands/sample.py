@@ -5,18 +5,12 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from latentopt.commands.delta_options import checked_strength, delta_options
 from latentopt.commands.terminal import escape_controls
 from latentopt.errors import UsageError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from latentopt.protocols import Generator
 
 MAX_SEEDS = 100_000
 
@@ -81,11 +75,9 @@ def command(
         raise UsageError(f"--trunc must be a finite number, not {trunc}")
     scale = checked_strength(deltas, strength, force_delta)
 
-    from latentopt.checkpoints.delta import load_deltas
-    from latentopt.checkpoints.networks import load_generator
+    from latentopt.api import load_deltas, load_generator, sample_images, save_png
     from latentopt.devices import choose_device
     from latentopt.pictures.contact_sheet import contact_sheet
-    from latentopt.pictures.images import save_png
 
     chosen = choose_device(device)
     generator = load_generator(network, device=chosen)
@@ -95,7 +87,7 @@ def command(
         click.echo(escape_controls(f"note: {note}"), err=True)
     images = []
     for seed in seeds:
-        image = draw(generator, seed, trunc, label, noise_mode)[0].cpu()
+        image = sample_images(generator, [seed], trunc, label, noise_mode)[0].cpu()
         save_png(outdir / f"seed{seed:04d}.png", image)
         if grid:
             images.append(image)
@@ -103,32 +95,3 @@ def command(
         columns = math.ceil(math.sqrt(len(images)))
         contact_sheet([images[i : i + columns] for i in range(0, len(images), columns)], outdir / "grid.png")
     click.echo(f"{len(seeds)} images in {outdir}")
-
-
-def draw(generator: Generator, seed: int, psi: float, label: int | None, noise_mode: str) -> Tensor:
-    """One image [1,3,H,W] from `RandomState(seed).randn(1, z_dim)`; random noise follows the seed too.
-
-    Raises UsageError where a label is missing, out of range, or not taken.
-    """
-    import numpy as np
-    import torch
-
-    from latentopt.types import GeneratorInputs
-
-    z = np.random.RandomState(seed).randn(1, generator.z_dim)
-    z = torch.from_numpy(z).to(generator.device, torch.float32)  # [1,Z]
-    w = generator.mapping(z, _one_hot(generator, label))
-    rng = torch.Generator(generator.device).manual_seed(seed)
-    return generator.synthesis(GeneratorInputs(generator.truncate(w, psi)), noise_mode, rng)
-
-
-def _one_hot(generator: Generator, label: int | None) -> Tensor | None:
-    import torch
-
-    if not generator.c_dim:
-        if label is not None:
-            raise UsageError(f"--class {label}: this generator takes no labels; leave the option out")
-        return None
-    if label is None or not 0 <= label < generator.c_dim:
-        raise UsageError(f"this generator takes labels: pass --class with 0 to {generator.c_dim - 1}")
-    return torch.eye(generator.c_dim, device=generator.device)[label][None]  # [1,K]

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentopt.commands.batches import load_network, report, work
-from latentopt.commands.invert import find_items, start_entry
+from latentopt.commands.batches import load_network, report, watched
+from latentopt.commands.invert import images_of, notes_told, start_entry
 from latentopt.commands.terminal import escape_controls
-from latentopt.errors import CheckpointError, UsageError
+from latentopt.errors import UsageError
 from latentopt.recipe.recipe import Key, Recipe
 
 if TYPE_CHECKING:
-    from latentopt.inverting.inverter import Inverter
-    from latentopt.inverting.tuning import EarlierResult
     from latentopt.protocols import Generator
+    from latentopt.results.earlier import EarlierResult
 
 SIGMA_FOLDER = Path("sigma")
 COLUMNS = {
@@ -143,21 +141,13 @@ def _are_images(sources: tuple[str, ...]) -> bool:
 
 def _earlier(sources: tuple[str, ...], outdir: Path) -> tuple[list[EarlierResult], Path]:
     """The results to go on from, and the folder of their run."""
-    from latentopt.inverting.tuning import find_results, newest_run
+    from latentopt.results.earlier import find_results, newest_run
 
     if sources:
         return find_results(Path(sources[0])), Path(sources[0])
-    if not outdir.is_dir():
-        raise CheckpointError(f"{outdir}: no such folder; run latentopt invert first, or name a run or images")
-    results = newest_run(outdir)
-    first = results[0]
-    run = first.folder if first.folder == outdir else _above(first.folder, first.name)
+    results, run = newest_run(outdir)
     click.echo(escape_controls(f"tuning the newest run: {run} ({len(results)} images)"), err=True)
     return results, run
-
-
-def _above(folder: Path, name: str) -> Path:
-    return folder.parents[len(Path(name).parts) - 1]
 
 
 def _inversion(method: Recipe, init: str | None, batch: int | None) -> Recipe:
@@ -185,14 +175,16 @@ def _tuning(method: Recipe, earlier: Recipe, options: dict[str, Any]) -> Recipe:
 def _invert(
     images: tuple[str, ...], generator: Generator, recipe: Recipe, run: Path, seed: int, dtype: str, quiet: bool
 ) -> list[EarlierResult]:
-    from latentopt.inverting.tuning import find_results
+    from latentopt.api import invert
+    from latentopt.pictures.images import find_images
+    from latentopt.results.earlier import find_results
 
-    items = find_items(images, generator, "crop", "composite")
-    with _folder(run):
-        report(
-            work(_inverter(generator, recipe, run, seed, dtype), items, run, quiet=quiet), run, f"recipe {recipe.name}"
-        )
-    names = {item.name for item in items}
+    sources = images_of(images)
+    names = {source.key for source in find_images(sources)}
+    call = partial(invert, generator, sources, recipe, seed=seed, look=notes_told(None), out=run, keep=False)
+    steps = sum(stage.steps + 1 for stage in recipe.stages)
+    rows = watched(partial(call, options=_reading(generator, dtype)), len(names), steps=steps, quiet=quiet)
+    report(rows, run, f"recipe {recipe.name}")
     return [result for result in find_results(run) if result.name in names]
 
 
@@ -207,37 +199,26 @@ def _tune(
     overwrite: bool,
     quiet: bool,
 ) -> int:
-    from dataclasses import replace
+    from latentopt.api import tune
+    from latentopt.files.outputs import check_free
 
-    from latentopt.evaluation.corruption import change_by
-    from latentopt.inverting.tuning import tuning_items
-
-    items = tuning_items(results, generator)
+    check_free(to)
     title = f"tuned by {recipe.name}"
     if recipe.looks_for("sigma"):
         title += f", sigma {ensure_sigma(recipe, generator, quiet)}"
-    with _folder(to):
-        for item in items if overwrite else ():
-            (to / item.name / "run.json").unlink(missing_ok=True)
-        inverter = replace(_inverter(generator, recipe, to, seed, dtype), change=change_by(corruption))
-        rows = work(inverter, items, to, quiet=quiet, verb="tuning")
-        return report(rows, to, title, COLUMNS)
+    call = partial(tune, generator, results, recipe, as_is=True, seed=seed, corruption=corruption, keep=False)
+    rows = watched(
+        partial(call, out=to, overwrite=overwrite, options=_reading(generator, dtype)),
+        len(results),
+        steps=sum(stage.steps + 1 for stage in recipe.stages),
+        verb="tuning",
+        quiet=quiet,
+    )
+    return report(rows, to, title, COLUMNS)
 
 
-@contextmanager
-def _folder(folder: Path) -> Iterator[None]:
-    from latentopt.files.outputs import check_outdir, locked, sweep
-
-    check_outdir(folder)
-    with locked(folder):
-        sweep(folder)
-        yield
-
-
-def _inverter(generator: Generator, recipe: Recipe, out: Path, seed: int, dtype: str) -> Inverter:
-    from latentopt.inverting.inverter import Inverter
-
-    return Inverter(generator, recipe, seed, out, (("dtype", dtype), ("network", generator.name)))
+def _reading(generator: Generator, dtype: str) -> dict[str, object]:
+    return {"dtype": dtype, "network": generator.name}
 
 
 def ensure_sigma(recipe: Recipe, generator: Generator, quiet: bool) -> str:

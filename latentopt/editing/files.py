@@ -11,10 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from latentopt.checkpoints.model_files import BUNDLED, resolve
+from latentopt.checkpoints.model_files import BUNDLED, Checkpoint, resolve
 from latentopt.checkpoints.persistence import plain_entries
 from latentopt.editing.direction import Direction
 from latentopt.editing.foreign import SUFFIXES, read_foreign
+from latentopt.editing.layers import layers_text
 from latentopt.errors import CheckpointError, LatentoptError
 from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.protocols import Generator
@@ -147,3 +148,15 @@ def _candidates(generator: Generator) -> Iterator[Path]:
         pass  # it came from no file
     yield from sorted(FOLDER.glob("*.safetensors"))
     yield from sorted(BUNDLED.glob("*/directions.safetensors"))
+
+
+def describe_directions(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    """What `latentopt info` tells of such a file (see `latentopt.registry.FORMATS`)."""
+    directions = parse_directions(checkpoint.contents, checkpoint.metadata, str(checkpoint.path))
+    return {
+        "kind": "directions for editing",
+        "generator": checkpoint.metadata.get("generator"),
+        "fingerprint": checkpoint.metadata.get("fingerprint"),
+        "directions": {d.name: f"{d.space}, rows {layers_text(d.layers)}, {d.method}" for d in directions},
+        "use": "latentopt edit (--directions FILE), with the generator of this fingerprint",
+    }

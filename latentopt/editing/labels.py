@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, UsageError
-from latentopt.inverting.tuning import find_results
 from latentopt.protocols import Generator
+from latentopt.results.earlier import find_results
 from latentopt.results.inversion import Inversion
 from latentopt.statistics.sampling import one_hot
 from latentopt.types import GeneratorInputs

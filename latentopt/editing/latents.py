@@ -11,13 +11,14 @@ from typing import Any
 from torch import Tensor
 
 from latentopt.checkpoints.delta import Delta
+from latentopt.checkpoints.npz import load_projected_w
 from latentopt.errors import CheckpointError, UsageError
 from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import load_tensors
-from latentopt.inverting.tuning import EarlierResult, find_results
 from latentopt.pictures.images import DELTA_FILE, save_png
 from latentopt.protocols import Generator
-from latentopt.results.inversion import Inversion, load_projected_w
+from latentopt.results.earlier import EarlierResult, find_results
+from latentopt.results.inversion import Inversion
 from latentopt.types import GeneratorInputs
 
 LONGEST_NAME = 120  # characters

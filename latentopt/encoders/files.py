@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from latentopt.checkpoints.describe import described_card
 from latentopt.checkpoints.model_files import BUNDLED, Checkpoint, read_checkpoint, resolve
 from latentopt.checkpoints.networks import load_generator
 from latentopt.checkpoints.persistence import plain_entries
-from latentopt.checkpoints.weights import looks_like
+from latentopt.checkpoints.weights import has_decoder, looks_like
 from latentopt.encoders import KINDS
 from latentopt.encoders.building import build_net, rows_of_average
 from latentopt.encoders.config import EncoderConfig
 from latentopt.encoders.encoder import Encoder
-from latentopt.encoders.official import has_decoder, official_encoder
+from latentopt.encoders.official import official_encoder
 from latentopt.errors import CheckpointError, MissingWeightsError
 from latentopt.files.storage import save_tensors
 from latentopt.protocols import Generator
@@ -145,3 +146,27 @@ def holds_generator(source: str | Path) -> bool:
         return False
     checkpoint = read_checkpoint(encoder_path(source))
     return checkpoint.format == "torch" and has_decoder(checkpoint.contents)
+
+
+def describe_encoder(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    """What `latentopt info` tells of an encoder's file (see `latentopt.registry.FORMATS`)."""
+    encoder = encoder_from(checkpoint, name)
+    config = encoder.config
+    return {
+        "kind": f"{config.kind} encoder",
+        "backbone": config.backbone,
+        "heads": config.heads,
+        "num_ws": config.num_ws,
+        "w_dim": config.w_dim,
+        "image_size": list(config.image_size),
+        "start_from_average": config.start_from_average,
+        "average": "in the file" if encoder.latent_avg is not None else "the generator's mean of w",
+        "stage": config.stage,
+        "steps": encoder.default_steps,
+        "parameters": sum(parameter.numel() for parameter in encoder.net.parameters()),
+        "generator": encoder.generator,
+        "fingerprint": encoder.fingerprint,
+        **described_card(checkpoint),
+        "notes": list(encoder.notes),
+        "use": "latentopt encode (--encoder FILE), invert (--init encoder:FILE)",
+    }

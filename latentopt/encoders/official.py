@@ -38,21 +38,6 @@ def official_encoder(contents: Mapping[str, Any], where: str, name: str) -> Enco
     return Encoder(net, rows, "", name, {}, tuple(notes))
 
 
-def has_encoder(contents: Mapping[str, Any]) -> bool:
-    """Whether the file has an encoder's weights."""
-    return _has(contents, "encoder.") or isinstance(contents.get("e4e"), dict)
-
-
-def has_decoder(contents: Mapping[str, Any]) -> bool:
-    """Whether the generator is in the file too."""
-    return _has(contents, "decoder.")
-
-
-def _has(contents: Mapping[str, Any], prefix: str) -> bool:
-    state = contents.get("state_dict")
-    return isinstance(state, dict) and any(str(key).startswith(prefix) for key in state)
-
-
 def _encoder_state(contents: Mapping[str, Any], where: str) -> dict[str, Any]:
     state = contents.get("state_dict")
     if isinstance(state, dict):

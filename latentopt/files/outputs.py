@@ -80,6 +80,22 @@ def locked(outdir: Path) -> Iterator[None]:
         yield
 
 
+def check_free(outdir: Path) -> None:
+    """Raise UsageError at once, before anything is loaded, where `outdir` cannot be worked in or another process does."""
+    check_outdir(outdir)
+    with locked(outdir):
+        pass
+
+
+@contextmanager
+def workplace(outdir: Path) -> Iterator[Path]:
+    """Hold the output folder `outdir`, made and swept, for this process. Raises UsageError as `check_outdir`, `locked`."""
+    check_outdir(outdir)
+    with locked(outdir):
+        sweep(outdir)
+        yield outdir
+
+
 def sweep(outdir: Path, older_than: float = 600.0) -> list[Path]:
     """Remove the temporary files that a killed run left under `outdir`, and return their paths.
 

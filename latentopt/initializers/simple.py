@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latentopt.checkpoints.npz import load_projected_w
 from latentopt.errors import CheckpointError, UsageError
 from latentopt.files.storage import load_tensors
 from latentopt.protocols import Generator, Initializer
-from latentopt.results.inversion import load_projected_w
 from latentopt.statistics.pnorm import PNorm, find_stats
 from latentopt.statistics.sampling import sample_w
 from latentopt.types import GeneratorInputs

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +18,7 @@ from latentopt.encoders.changes import MeanChange, heat_maps, image_change, late
 from latentopt.encoders.inference import Encoding
 from latentopt.errors import CheckpointError
 from latentopt.files.outputs import clear_write_errors
-from latentopt.files.storage import save_tensors
+from latentopt.files.storage import save_tensors, write_text
 from latentopt.inverting.events import Failed, Finished
 from latentopt.inverting.items import Item, Unread, in_batches
 from latentopt.loop.building import build_objective
@@ -184,3 +187,21 @@ class BatchEncoder:
 
 
 CHANGES = ("change", "coarse", "medium", "fine")
+
+
+def write_steps(path: Path, histories: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+    """steps.csv: for each step the mean over images of what was measured, and of what the step changed."""
+    columns = list(dict.fromkeys(key for record in histories[0] for key in record if key not in ("stage", "step")))
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["step", "images", *columns])
+    for step in range(max(map(len, histories))):
+        records = [history[step] for history in histories if len(history) > step]
+        means = [_mean([record[key] for record in records if record.get(key) is not None]) for key in columns]
+        writer.writerow([step, len(records), *means])
+    with clear_write_errors(path):
+        write_text(path, stream.getvalue())
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{sum(values) / len(values):.6g}" if values else ""

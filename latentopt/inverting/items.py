@@ -5,14 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 from torch import Tensor
 
-from latentopt.errors import CheckpointError, ImageError
+from latentopt.errors import CheckpointError, ImageError, UsageError
 from latentopt.inverting.events import Failed, Finished
-from latentopt.pictures.images import TargetImage
+from latentopt.pictures.images import Alpha, Fit, ImageSource, TargetImage, find_images, read_image
+from latentopt.protocols import Generator
 from latentopt.results.inversion import Inversion
 from latentopt.types import GeneratorInputs
+
+Look = Callable[[ImageSource, TargetImage, bool], TargetImage]
+"""What looks at a picture that was read (its source; whether it has a result already) and may add notes to it."""
 
 
 @dataclass(frozen=True)
@@ -93,3 +99,46 @@ def tensor_items(images: Tensor, names: Sequence[str] | None = None, mask: Tenso
         name = f"{i:04d}" if names is None else names[i]
         items.append(Item(name, name, target))
     return items
+
+
+def items_of(
+    generator: Generator,
+    images: Tensor | str | Path | Sequence[str | Path],
+    names: Sequence[str] | None = None,
+    mask: Tensor | None = None,
+    fit: Fit = "crop",
+    alpha: Alpha = "composite",
+    look: Look | None = None,
+    out: str | Path | None = None,
+) -> list[Item | Unread]:
+    """The images to work on, given as for `latentopt.invert`; files are read when their turn comes.
+
+    `look` is told whether a picture has a result in `out` already. Raises UsageError for what cannot be meant.
+    """
+    if isinstance(images, Tensor):
+        expected = (generator.img_channels, *generator.resolution)
+        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+            raise UsageError(
+                f"images are {list(images.shape)}; this generator takes [B, {', '.join(map(str, expected))}]"
+            )
+        if names is not None and len(names) != len(images):
+            raise UsageError(f"{len(names)} names for {len(images)} images")
+        wanted = (len(images), 1, *generator.resolution)
+        if mask is not None and tuple(mask.shape) != wanted:
+            raise UsageError(f"mask is {list(mask.shape)}; these images take {list(wanted)}")
+        return list(tensor_items(images, names, mask))
+    if mask is not None:
+        raise UsageError(
+            "mask= goes with images given as a tensor; transparent pictures: latentopt invert --alpha mask"
+        )
+    sources = find_images([images] if isinstance(images, str | Path) else list(images))
+    if names is not None and len(names) != len(sources):
+        raise UsageError(f"{len(names)} names for {len(sources)} pictures")
+
+    def picture(source: ImageSource) -> TargetImage:
+        target = read_image(source.path, generator.resolution, fit=fit, alpha=alpha)
+        done = out is not None and (Path(out) / source.key / "run.json").is_file()
+        return target if look is None else look(source, target, done)
+
+    keys = [source.key for source in sources] if names is None else list(names)
+    return [Unread(key, str(s.path), partial(picture, s)) for key, s in zip(keys, sources, strict=True)]

@@ -9,7 +9,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,65 +20,8 @@ from latentopt.pictures.images import DELTA_FILE, TargetImage, read_image, read_
 from latentopt.protocols import Generator
 from latentopt.recipe.recipe import Recipe, recipe_names
 from latentopt.recipe.stage import PREVIOUS, Stage
-from latentopt.results.inversion import Inversion, read_run
-
-
-@dataclass(frozen=True)
-class EarlierResult:
-    """A finished inversion on disk: its folder, its name below the run's folder, and its run.json."""
-
-    folder: Path
-    name: str
-    record: Mapping[str, Any]
-
-    @property
-    def recipe(self) -> Recipe:
-        return Recipe.load(str(self.folder / "recipe.toml"))
-
-
-def find_results(folder: Path) -> list[EarlierResult]:
-    """The finished inversions in or below `folder`, by name; tuned ones only where there are no others.
-
-    Raises CheckpointError where there is none.
-    """
-    folder = Path(folder)
-    found = [_result(path.parent, folder) for path in sorted(folder.rglob("run.json"))]
-    plain = [result for result in found if not result.record.get("tuned")]
-    if not found:
-        raise CheckpointError(f"{folder}: no finished inversion there; run latentopt invert first")
-    return plain or found
-
-
-def newest_run(outdir: Path) -> list[EarlierResult]:
-    """The results of the newest run in or below the output folder: those that share the newest one's summary.csv.
-
-    Results of a tuning do not count. Raises CheckpointError where there is none.
-    """
-    outdir = Path(outdir)
-    runs: dict[Path, list[EarlierResult]] = {}
-    for result in find_results(outdir):
-        if not result.record.get("tuned"):
-            runs.setdefault(_root(result.folder, outdir), []).append(result)
-    if not runs:
-        raise CheckpointError(
-            f"{outdir}: nothing but tuned results there; run latentopt invert first, or name a folder"
-        )
-    root = max(runs, key=lambda folder: max((r.folder / "run.json").stat().st_mtime_ns for r in runs[folder]))
-    return [replace(result, name=_name(result.folder, root)) for result in runs[root]]
-
-
-def _root(folder: Path, outdir: Path) -> Path:
-    """The folder of the run that a result belongs to: the nearest one above it with a summary, else the output folder."""
-    above = folder.parents if folder != outdir else ()
-    return next((f for f in above if f.is_relative_to(outdir) and (f / "summary.csv").is_file()), outdir)
-
-
-def _result(folder: Path, root: Path) -> EarlierResult:
-    return EarlierResult(folder, _name(folder, root), read_run(folder))
-
-
-def _name(folder: Path, root: Path) -> str:
-    return folder.name if folder == root else folder.relative_to(root).as_posix()
+from latentopt.results.earlier import EarlierResult
+from latentopt.results.inversion import Inversion
 
 
 def tuning_recipe(method: Recipe, earlier: Recipe) -> Recipe:
@@ -130,20 +73,11 @@ def tuning_items(results: Sequence[EarlierResult], generator: Generator) -> list
 
     Raises CheckpointError at once where the first was made with another generator; later ones fail in their turn.
     """
-    check_generator(results[0], generator)
+    results[0].check_generator(generator)
     return [
         Unread(r.name, str(r.record["source"]["path"]), partial(_target, r, generator), partial(_start, r, generator))
         for r in results
     ]
-
-
-def check_generator(result: EarlierResult, generator: Generator) -> None:
-    made_with = result.record["generator"]
-    if made_with["fingerprint"] != generator.fingerprint:
-        raise CheckpointError(
-            f"{result.folder}: inverted with generator {made_with['name']!r} ({made_with['fingerprint']}), not with "
-            f"{generator.name!r} ({generator.fingerprint}); pass --network with the same generator, or invert again"
-        )
 
 
 def _target(result: EarlierResult, generator: Generator) -> TargetImage:
@@ -159,7 +93,7 @@ def _target(result: EarlierResult, generator: Generator) -> TargetImage:
 
 
 def _start(result: EarlierResult, generator: Generator) -> Start:
-    check_generator(result, generator)
+    result.check_generator(generator)
     inputs = Inversion.load(result.folder).inputs
     files = [result.folder / name for name in ("inputs.safetensors", DELTA_FILE)]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files if path.is_file())).hexdigest()

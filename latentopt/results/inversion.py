@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from latentopt.checkpoints.delta import Delta
-from latentopt.checkpoints.npz import read_npz
 from latentopt.errors import CheckpointError, ImageError
 from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import to_json, write_atomically, write_text
@@ -104,12 +102,17 @@ class Inversion:
 
     def check_generator(self, generator: Generator) -> None:
         """Raise CheckpointError where this was made with another generator than `generator`."""
-        made_with = self.manifest.get("generator", {})
-        if made_with.get("fingerprint") != generator.fingerprint:
-            raise CheckpointError(
-                f"{self.name}: inverted with generator {made_with.get('name')!r} ({made_with.get('fingerprint')}), "
-                f"not with {generator.name!r} ({generator.fingerprint}); name the same generator, or invert it again"
-            )
+        check_generator(self.name, self.manifest, generator)
+
+
+def check_generator(where: str, record: Mapping[str, Any], generator: Generator) -> None:
+    """Raise CheckpointError, naming `where`, unless the result of this run.json was made with `generator`."""
+    made_with = record.get("generator", {})
+    if made_with.get("fingerprint") != generator.fingerprint:
+        raise CheckpointError(
+            f"{where}: inverted with generator {made_with.get('name')!r} ({made_with.get('fingerprint')}), not with "
+            f"{generator.name!r} ({generator.fingerprint}); name the same generator (--network), or invert it again"
+        )
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -124,7 +127,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def is_complete(folder: Path, key: str) -> bool:
-    """Whether `folder` holds the finished result of exactly the run that `key` (see latentopt.results.manifest.run_key) names."""
+    """Whether `folder` holds the finished result of exactly the run that `key` (manifest.run_key) names."""
     folder = Path(folder)
     try:
         run = read_run(folder)
@@ -132,17 +135,6 @@ def is_complete(folder: Path, key: str) -> bool:
         return False
     files = (*RUN_FILES, DELTA_FILE) if run.get("tuned") else RUN_FILES
     return run.get("key") == key and all((folder / name).is_file() for name in files)
-
-
-def load_projected_w(path: Path) -> Tensor:
-    """The latent of a `projected_w.npz`, ours or one of NVIDIA's projector: key `w`, [1,L,C] or [L,C] -> [1,L,C] float32.
-
-    Raises UntrustedFileError for arrays of Python objects, CheckpointError for any other file that is no such latent.
-    """
-    w = read_npz(path, ["w"])["w"]
-    if w.dtype.kind != "f" or w.ndim not in (2, 3) or (w.ndim == 3 and w.shape[0] != 1) or not np.isfinite(w).all():
-        raise CheckpointError(f"{path}: 'w' is {w.dtype} {list(w.shape)}; expected finite floats [1,L,C]")
-    return torch.from_numpy(w.reshape(1, *w.shape[-2:]).astype(np.float32))
 
 
 def _write(path: Path, text: str) -> None:

@@ -15,6 +15,7 @@ from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import write_text
 from latentopt.pictures.contact_sheet import comparison_grid
 from latentopt.pictures.images import read_png
+from latentopt.results.inversion import Inversion
 
 COLUMNS = ("name", "status", "psnr", "ssim", "perceptual", "radius", "seconds", "steps", "stop_reason", "error")
 GRID_ROWS = 16
@@ -64,6 +65,27 @@ All figures: <a href="summary.csv">summary.csv</a>.
 </body>
 </html>
 """
+
+
+def row_of(inversion: Inversion) -> dict[str, object]:
+    """The row of a finished image: its figures, those before it was tuned, how long it took and why it ended."""
+    record = inversion.manifest
+    before = record.get("tuned_from", {}).get("metrics", {})
+    seconds = record["seconds"]
+    return {
+        "name": inversion.name,
+        "status": "ok",
+        **record["metrics"],
+        **{f"{name}_before": before[name] for name in ("psnr", "ssim", "perceptual") if name in before},
+        "seconds": seconds.get("optimisation", seconds.get("encoding")),
+        "steps": record["steps"],
+        "stop_reason": record["stop_reason"],
+    }
+
+
+def failed_row(name: str, reason: str) -> dict[str, object]:
+    """The row of an image that could not be read or inverted."""
+    return {"name": name, "status": "failed", "error": reason}
 
 
 def write_summary(

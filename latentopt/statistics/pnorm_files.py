@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from latentopt.checkpoints.model_files import Checkpoint
 from latentopt.checkpoints.npz import read_npz
-from latentopt.errors import StatisticsError
+from latentopt.errors import CheckpointError, StatisticsError
 from latentopt.files.storage import load_tensors
 from latentopt.statistics.moments import floored
 
 FORMAT = "latentopt-pnorm-1"
+FIELDS = ("name", "fingerprint", "n", "seed", "slope")
 
 
 def read_safetensors(path: Path) -> dict[str, Any]:
@@ -43,4 +45,20 @@ def read_pca_npz(path: Path) -> dict[str, Any]:
         "mean": torch.from_numpy(mean.reshape(-1)),
         "components": torch.from_numpy(components),
         "std": torch.from_numpy(floored(std)),
+    }
+
+
+def describe_statistics(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    """What `latentopt info` tells of such a file (see `latentopt.registry.FORMATS`)."""
+    std = checkpoint.contents.get("std")
+    if std is None or std.ndim != 1 or not len(std):
+        raise CheckpointError(f"{checkpoint.path}: P-norm statistics without 'std' [C]; the file is damaged")
+    known = {key: checkpoint.metadata[key] for key in FIELDS if key in checkpoint.metadata}
+    return {
+        "kind": "P-norm statistics",
+        "w_dim": len(std),
+        "largest_std": float(std.max()),
+        "smallest_std": float(std.min()),
+        **known,
+        "use": "the P-norm spaces, for the generator with this fingerprint",
     }

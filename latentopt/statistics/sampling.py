@@ -1,13 +1,17 @@
-"""Samples of the mapping network, and the radius of their cloud: the unit in which moves in W are measured."""
+"""Samples of a generator, and the radius of the cloud of w: the unit in which moves in W are measured."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from latentopt.errors import UsageError
 from latentopt.protocols import Generator
+from latentopt.types import GeneratorInputs
 
 W_STD_SAMPLES, W_STD_SEED = 10_000, 123  # as in NVIDIA's projector
 
@@ -32,3 +36,24 @@ def w_std(generator: Generator) -> float:
     """The radius of the cloud of w: root of the mean squared distance from its mean, one number."""
     w = sample_w(generator, W_STD_SEED, W_STD_SAMPLES)
     return (w - w.mean(dim=0)).square().sum(dim=1).mean().sqrt().item()
+
+
+def sample_images(
+    generator: Generator, seeds: Sequence[int], psi: float = 1.0, label: int | None = None, noise_mode: str = "const"
+) -> Tensor:
+    """Images [N,img_channels,H,W] of z = `RandomState(seed).randn(1, z_dim)`, as NVIDIA's generate.py draws them.
+
+    psi: truncation, 1 for none; random noise follows the seed too. Raises UsageError where a label is missing, out of
+    range, or not taken.
+    """
+    if not generator.c_dim and label is not None:
+        raise UsageError(f"--class {label}: this generator takes no labels; leave the option out")
+    if generator.c_dim and (label is None or not 0 <= label < generator.c_dim):
+        raise UsageError(f"this generator takes labels: pass --class with 0 to {generator.c_dim - 1}")
+    images = []
+    for seed in seeds:
+        z = torch.from_numpy(np.random.RandomState(seed).randn(1, generator.z_dim)).to(generator.device, torch.float32)
+        w = generator.mapping(z, one_hot(generator, label or 0, 1))
+        rng = torch.Generator(generator.device).manual_seed(seed)
+        images.append(generator.synthesis(GeneratorInputs(generator.truncate(w, psi)), noise_mode, rng))
+    return torch.cat(images)

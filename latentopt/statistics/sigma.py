@@ -11,11 +11,12 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentopt.checkpoints.model_files import BUNDLED, resolve
+from latentopt.checkpoints.model_files import BUNDLED, Checkpoint, resolve
 from latentopt.errors import CheckpointError, LatentoptError, StatisticsError
 from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.protocols import Generator
@@ -160,3 +161,19 @@ def _check_fits(sigma: Sigma, path: Path, generator: Generator, force: bool = Fa
             raise StatisticsError(
                 f"{path}: sigma of {name} is {list(tensor.shape)}; {generator.name!r} has {list(shape)} there"
             )
+
+
+def describe_sigma(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    """What `latentopt info` tells of such a file (see `latentopt.registry.FORMATS`)."""
+    sigma = parse_sigma(checkpoint.contents, checkpoint.metadata, str(checkpoint.path))
+    return {
+        "kind": "sigma: how far weights may be moved",
+        "origin": sigma.origin,
+        "fingerprint": sigma.fingerprint,
+        "base": sigma.base,
+        "weights": len(sigma.tensors),
+        "values": sum(x.numel() for x in sigma.tensors.values()),
+        "medians": {name: float(x.median()) for name, x in sigma.tensors.items()},
+        "card": sigma.card,
+        "use": "tuning with the epsilon space, for the generator with this fingerprint (or, less exactly, base)",
+    }

@@ -1,0 +1,163 @@
+"""Edits, mixtures and interpolations of results on disk: pictures, latents to go on from, sheets and films in a folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+from torch import Tensor
+
+from latentopt.editing.direction import Direction
+from latentopt.editing.latents import Latent, file_name, save_latent
+from latentopt.editing.mixing import interpolate, mix
+from latentopt.editing.pictures import draw, film_frame, there_and_back
+from latentopt.editing.sequence import Edit, apply_edits
+from latentopt.files.outputs import clear_write_errors
+from latentopt.files.storage import write_atomically
+from latentopt.pictures.contact_sheet import contact_sheet
+from latentopt.pictures.images import DELTA_FILE
+from latentopt.pictures.video import save_video
+from latentopt.protocols import Generator, Parameterization
+from latentopt.types import REPLACES
+
+ON_SHEET = 16  # images
+FRAMES = 48  # of a film, one way
+FPS = 24
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """What is done to every image: the edits `done` one after the other, then each sweep's pictures after all of them.
+
+    directions: by name; layers: rows of ws to move instead of the edits' and directions' own.
+    """
+
+    done: Sequence[Edit]
+    sweeps: Sequence[Sequence[Edit]]
+    directions: Mapping[str, Direction]
+    layers: tuple[int, ...] | None = None
+
+    @property
+    def steps(self) -> list[list[Edit]]:
+        """The edits behind each picture of an image."""
+        after = [[*self.done, edit] for sweep in self.sweeps for edit in sweep]
+        return [list(self.done[: i + 1]) for i in range(len(self.done))] + after
+
+    @property
+    def title(self) -> str:
+        """A name for the sheet."""
+        return file_name("_".join([*(e.label for e in self.done), *(s[0].name + "-sweep" for s in self.sweeps)]))
+
+
+def edit_latents(
+    generator: Generator, latents: Iterable[Latent], asked: Sequences, folder: Path, animate: bool = False
+) -> tuple[int, Path, list[str]]:
+    """Write every edited picture with its latents, and one sheet; `animate`: each sweep as a film too.
+
+    Returns the number of pictures, the sheet, and what has to be said of some images.
+    """
+    sheet, names, written, notes = [], [], 0, []
+    for latent in latents:
+        notes += _held(latent, generator)
+        pictures = _edit(latent, asked, generator, folder)
+        written += len(asked.steps)
+        for sweep in asked.sweeps if animate else ():
+            _film(latent, asked, sweep, generator, folder)
+        if len(sheet) < ON_SHEET:
+            sheet.append(pictures)
+            names.append(latent.name)
+    path = folder / f"{asked.title}.png"
+    headings = [("then " if 0 < i < len(asked.done) else "") + e[-1].label for i, e in enumerate(asked.steps)]
+    contact_sheet(sheet, path, columns=["target", "inversion", *headings], labels=names)
+    return written, path, notes
+
+
+def _held(latent: Latent, generator: Generator) -> list[str]:
+    names = [name.removeprefix(REPLACES) for name in latent.inputs.residuals or () if name.startswith(REPLACES)]
+    rows = [row for name in names if (row := generator.row_of(name)) is not None]
+    return (
+        [f"{latent.name}: its file replaces a layer's output; edits of rows 0 to {max(rows)} hardly show"]
+        if rows
+        else []
+    )
+
+
+def _edit(latent: Latent, asked: Sequences, generator: Generator, folder: Path) -> list[Tensor]:
+    """Write the pictures of one image; target (where known), reconstruction and edited ones, for the sheet."""
+    own = folder / latent.name
+    source = latent.delta
+    if source is not None and source != own / DELTA_FILE:
+        with clear_write_errors(own / DELTA_FILE):
+            write_atomically(own / DELTA_FILE, lambda temporary: shutil.copyfile(source, temporary))
+    reconstruction = draw(generator, latent.inputs, latent.noise_mode)
+    pictures = [reconstruction if latent.target is None else latent.target, reconstruction]
+    for edits in asked.steps:
+        edited = apply_edits(latent.inputs, edits, asked.directions, asked.layers)
+        pictures.append(draw(generator, edited, latent.noise_mode))
+        label = file_name("_".join(edit.label for edit in edits))
+        held = edited if source is None else edited.replace(deltas=None)  # they lie beside it
+        save_latent(own / label, pictures[-1], held, generator)
+    return pictures
+
+
+def _film(latent: Latent, asked: Sequences, sweep: Sequence[Edit], generator: Generator, folder: Path) -> None:
+    first, last = sweep[0].strength, sweep[-1].strength
+    frames = []
+    for i in range(FRAMES):
+        strength = first + (last - first) * i / (FRAMES - 1)
+        edits = [*asked.done, replace(sweep[0], strength=strength)]
+        edited = apply_edits(latent.inputs, edits, asked.directions, asked.layers)
+        frames.append(film_frame(draw(generator, edited, latent.noise_mode)))
+    name = file_name("_".join([*(edit.label for edit in asked.done), sweep[0].name]))
+    save_video(there_and_back(frames), folder / latent.name / f"{name}.webp", fps=FPS)
+
+
+def mix_latents(generator: Generator, latents: Sequence[Latent], row: int, folder: Path) -> int:
+    """Write each image mixed with each other, split at `row` (`split_row`), and mixed.png; returns how many."""
+    rows = []
+    for coarse in latents:
+        pictures = []
+        for fine in latents:
+            mixed = mix(coarse.inputs, fine.inputs, row, generator)
+            pictures.append(draw(generator, mixed, coarse.noise_mode))
+            if coarse is not fine:
+                save_latent(folder / file_name(f"{coarse.name}+{fine.name}"), pictures[-1], mixed, generator)
+        rows.append(pictures)
+    names = [latent.name for latent in latents]
+    contact_sheet(rows, folder / "mixed.png", columns=names, labels=[f"{name}: rows 0-{row - 1}" for name in names])
+    return len(latents) * (len(latents) - 1)
+
+
+def interpolate_latents(
+    generator: Generator,
+    latents: Iterable[Latent],
+    lens: Parameterization,
+    space: str,
+    folder: Path,
+    steps: int = 7,
+    animate: bool = False,
+) -> int:
+    """Write `steps` pictures from each image to the next, straight in `lens`, and interpolated-SPACE.png; how many ways."""
+    rows, labels, frames = [], [], []
+    for first, second in pairwise(latents):
+        name = f"{first.name} to {second.name}"
+        pictures = []
+        for i in range(steps):
+            between = interpolate(first.inputs, second.inputs, i / (steps - 1), lens)
+            pictures.append(draw(generator, between, first.noise_mode))
+            if 0 < i < steps - 1:
+                path = folder / file_name(f"{name}, {space}") / f"{i:03d}"
+                save_latent(path, pictures[-1], between, generator)
+        for i in range(FRAMES if animate else 0):
+            between = interpolate(first.inputs, second.inputs, i / (FRAMES - 1), lens)
+            frames.append(film_frame(draw(generator, between, first.noise_mode)))
+        rows.append(pictures)
+        labels.append(name)
+    columns = [f"{i / (steps - 1):.2g}" for i in range(steps)]
+    contact_sheet(rows, folder / f"interpolated-{space}.png", columns=columns, labels=labels)
+    if animate:
+        save_video(there_and_back(frames), folder / f"interpolated-{space}.webp", fps=FPS)
+    return len(rows)

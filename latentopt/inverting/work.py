@@ -1,0 +1,234 @@
+"""`latentopt.invert`, `tune` and `encode`: the work on many images as one call, the summary included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from latentopt.encoders import KINDS
+from latentopt.encoders.changes import MeanChange
+from latentopt.encoders.inference import Encoding
+from latentopt.errors import InversionFailed, UsageError
+from latentopt.files.outputs import workplace
+from latentopt.inverting.encoding import BatchEncoder, write_steps
+from latentopt.inverting.events import Event, Failed, Finished
+from latentopt.inverting.inverter import Inverter
+from latentopt.inverting.items import Item, Look, Unread, items_of
+from latentopt.inverting.outcome import Change
+from latentopt.inverting.tuning import common_recipe, inversion_item, recipe_of, tuning_items, tuning_recipe
+from latentopt.pictures.images import Alpha, Fit
+from latentopt.protocols import Generator
+from latentopt.recipe.recipe import Recipe
+from latentopt.registry import INITIALIZERS
+from latentopt.results.earlier import EarlierResult, find_results
+from latentopt.results.inversion import Inversion
+from latentopt.results.summary import failed_row, row_of, write_summary
+
+OnEvent = Callable[[Event], None]
+Interrupted = Callable[[], bool]
+Images = Tensor | str | Path | Sequence[str | Path]
+Results = str | Path | Sequence[Inversion] | Sequence[EarlierResult]
+
+
+def never() -> bool:
+    """Nobody asks the work to stop."""
+    return False
+
+
+def invert(
+    generator: Generator,
+    images: Images,
+    recipe: str | Path | Recipe = "ii2s",
+    *,
+    seed: int = 0,
+    names: Sequence[str] | None = None,
+    mask: Tensor | None = None,
+    fit: Fit = "crop",
+    alpha: Alpha = "composite",
+    look: Look | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    options: Mapping[str, object] | None = None,
+    on_event: OnEvent | None = None,
+    interrupted: Interrupted = never,
+    keep: bool = True,
+) -> list[Inversion]:
+    """Find latents of `images` for `generator` with a recipe.
+
+    images: [B,3,H,W] in [-1,1] of the generator's size, or files, folders and globs, which are read, cropped and resized.
+    recipe: a shipped one's name, a TOML file, or a Recipe. seed: an image's result depends on it and on its name alone, not
+    on the others (up to rounding). names: of the results; mask: [B,1,H,W], 1 where the image counts (tensors only).
+    fit, alpha: how files are made to fit (`latentopt.read_image`); look: called with each picture that is read and its
+    source, it returns the picture, with further notes perhaps (the preflight is one).
+    out: a folder for results and their summary; given one, an interrupted call goes on where it was when repeated, and
+    `overwrite` does finished images again. options: whatever else decides a result, so that it is part of its key.
+    on_event: called with Progressed, Finished and Failed records; interrupted: asked after each step, True saves and raises
+    KeyboardInterrupt. keep: False returns nothing, for more images than memory holds.
+
+    Returns one Inversion per image, in order. Raises UsageError for what cannot be meant; InversionFailed, once all images
+    had their turn, when some could not be read or inverted: its `results` holds the others by name.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(str(recipe))
+    items = items_of(generator, images, names, mask, fit, alpha, look, None if overwrite else out)
+    folder = None if out is None else Path(out)
+    inverter = Inverter(generator, recipe, seed, folder, tuple((options or {}).items()))
+    return follow(inverter.invert, items, folder, overwrite, on_event, interrupted, keep)
+
+
+def tune(
+    generator: Generator,
+    results: Results,
+    method: str | Path | Recipe = "wrangan",
+    *,
+    seed: int = 0,
+    shared: bool = False,
+    out: str | Path | None = None,
+    as_is: bool = False,
+    change: Change | None = None,
+    overwrite: bool = False,
+    options: Mapping[str, object] | None = None,
+    on_event: OnEvent | None = None,
+    interrupted: Interrupted = never,
+    keep: bool = True,
+) -> list[Inversion]:
+    """Change the generator's weights so that it draws inverted images better.
+
+    results: what `invert` returned, or the folder of a run. method: a recipe that tunes weights (pti, weights, wrangan,
+    ...); its stages from the first such on are run, each image starting from its earlier result, in the space of that.
+    shared: one change of the weights for all images together. as_is: the method is ready (`tuning_recipe` made it), and every
+    stage is run as it stands. change: measures what tuning did to the rest of the
+    generator (`Inverter.change`). The others are as for `invert`.
+
+    Returns one Inversion per image; `inputs.deltas` holds what was added to the weights, `delta()` as a file's contents.
+    Raises UsageError, CheckpointError for results of another generator or of several recipes, and InversionFailed.
+    """
+    method = method if isinstance(method, Recipe) else Recipe.load(str(method))
+    earlier, items = _starts(generator, results)
+    recipe = method if as_is else tuning_recipe(method, earlier)
+    recipe = recipe.sharing(len(items)) if shared else recipe
+    folder = None if out is None else Path(out)
+    inverter = Inverter(generator, recipe, seed, folder, tuple((options or {}).items()), change=change)
+    return follow(inverter.invert, items, folder, overwrite, on_event, interrupted, keep)
+
+
+def _starts(generator: Generator, results: Results) -> tuple[Recipe, Sequence[Item | Unread]]:
+    """The recipe that found the results, and the images that start from them. Raises CheckpointError, UsageError."""
+    found = find_results(Path(results)) if isinstance(results, str | Path) else list(results)
+    earlier = [result for result in found if isinstance(result, EarlierResult)]
+    if earlier:
+        return common_recipe(earlier), tuning_items(earlier, generator)
+    inversions = [result for result in found if isinstance(result, Inversion)]
+    for inversion in inversions:
+        inversion.check_generator(generator)
+    return recipe_of(inversions), [inversion_item(inversion) for inversion in inversions]
+
+
+def encode(
+    generator: Generator,
+    images: Images,
+    encoder: str | Path = "e4e",
+    *,
+    terms: Sequence[Mapping[str, object]] | None = None,
+    names: Sequence[str] | None = None,
+    fit: Fit = "crop",
+    look: Look | None = None,
+    out: str | Path | None = None,
+    batch: int = 8,
+    keep_steps: bool = False,
+    heat_maps: bool = False,
+    overwrite: bool = False,
+    options: Mapping[str, object] | None = None,
+    on_event: OnEvent | None = None,
+    interrupted: Interrupted = never,
+    keep: bool = True,
+    **start: Any,
+) -> list[Inversion]:
+    """Find latents of `images` by an encoder, without optimisation.
+
+    encoder: psp, e4e, restyle-psp, restyle-e4e for the bundled one of the generator, or a file. start: options of the
+    initialiser `encoder` (steps, stage, bootstrap, bootstrap_network, mix, share, force). terms: what is measured.
+    keep_steps: also every step's picture and codes; heat_maps: what each step changed, drawn for each image and as a mean.
+    batch: images at once. The others are as for `invert`, and so are what is returned and raised.
+    """
+    recipe = encoding_recipe(encoder, terms, start)
+    items = items_of(generator, images, names, None, fit, "composite", look, None if overwrite else out)
+    folder = None if out is None else Path(out)
+    gathered = MeanChange() if heat_maps else None
+    given = tuple((options or {}).items())
+    batches = BatchEncoder(encoding_of(recipe, generator), recipe, folder, batch, keep_steps, gathered, given)
+    histories: list[Sequence[Mapping[str, Any]]] = []
+
+    def follow_history(event: Event) -> None:
+        if isinstance(event, Finished):
+            histories.append(event.inversion.history)
+        if on_event is not None:
+            on_event(event)
+
+    try:
+        return follow(batches.encode, items, folder, overwrite, follow_history, interrupted, keep)
+    finally:
+        if folder is not None and histories:
+            write_steps(folder / "steps.csv", histories)
+        if folder is not None and gathered is not None and gathered.count:
+            gathered.draw(folder / "heat-maps.png")
+
+
+def encoding_recipe(
+    encoder: str | Path, terms: Sequence[Mapping[str, object]] | None, start: Mapping[str, Any]
+) -> Recipe:
+    """What `encode` does, as a recipe of no steps. Raises UsageError for options that do not go together."""
+    source = {"kind": encoder} if encoder in KINDS else {"path": str(encoder)}
+    init = {"name": "encoder", **source, **{key: value for key, value in start.items() if value is not None}}
+    changes: dict[tuple[str | int, ...], object] = {("stages", 0, "init"): init}
+    if terms is not None:
+        changes["stages", 0, "terms"] = list(terms)
+    return Recipe.load("encode").changed(changes)
+
+
+def encoding_of(recipe: Recipe, generator: Generator) -> Encoding:
+    """The encoders that a recipe starts with."""
+    init = {key: value for key, value in recipe.stages[0].init.items() if key != "name"}
+    return INITIALIZERS.create("encoder", generator, **init).encoding
+
+
+def follow(
+    events_of: Callable[[Sequence[Item | Unread], Interrupted], Iterable[Event]],
+    items: Sequence[Item | Unread],
+    out: Path | None,
+    overwrite: bool,
+    on_event: OnEvent | None,
+    interrupted: Interrupted,
+    keep: bool,
+) -> list[Inversion]:
+    """Work on `items` in the folder `out`, write the summary, and return the results in order.
+
+    Raises InversionFailed once all had their turn, where some failed.
+    """
+    if len({item.name for item in items}) != len(items):
+        raise UsageError("two images have the same name; pass distinct names=[...]")
+    found: dict[str, Inversion] = {}
+    failed: list[Failed] = []
+    rows: list[dict[str, object]] = []
+    with nullcontext() if out is None else workplace(out):
+        for item in items if out is not None and overwrite else ():
+            (out / item.name / "run.json").unlink(missing_ok=True)
+        for event in events_of(items, interrupted):
+            if isinstance(event, Failed):
+                failed.append(event)
+                rows.append(failed_row(event.name, event.reason))
+            elif isinstance(event, Finished):
+                rows.append(row_of(event.inversion))
+                if keep:
+                    found[event.inversion.name] = event.inversion
+            if on_event is not None:
+                on_event(event)
+        if out is not None and not (failed and all(event.unreadable for event in failed) and len(failed) == len(items)):
+            write_summary(out, rows)
+    if failed:
+        reasons = "; ".join(f"{event.source}: {event.reason}" for event in failed[:5])
+        raise InversionFailed(f"{len(failed)} of {len(items)} images failed: {reasons}", found)
+    return [found[item.name] for item in items] if keep else []
