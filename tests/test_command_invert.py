@@ -26,6 +26,7 @@ from latentopt.files.resources import resource_folder
 from latentopt.files.storage import load_tensors
 from latentopt.initializers.simple import Mean
 from latentopt.inverting import items
+from latentopt.pictures import images
 from latentopt.pictures.images import RUN_FILES
 from latentopt.recipe.recipe import Recipe
 from latentopt.registry import PARAMETERIZATIONS
