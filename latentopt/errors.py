@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class LatentoptError(Exception):
     """Fatal: the work cannot go on. The message names the file or option and the remedy."""
@@ -42,6 +44,6 @@ class InversionFailed(LatentoptError):
 
     exit_code = 3
 
-    def __init__(self, message: str, results: dict[str, object] | None = None) -> None:
+    def __init__(self, message: str, results: Mapping[str, object] | None = None) -> None:
         super().__init__(message)
-        self.results = results or {}
+        self.results = dict(results or {})

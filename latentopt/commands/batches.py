@@ -15,6 +15,7 @@ from latentopt.commands.terminal import escape_controls
 from latentopt.errors import ImageError, InversionFailed
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from latentopt.commands.progress import Progress
@@ -110,7 +111,7 @@ class Films:
 
     def __init__(self, outdir: Path) -> None:
         self.outdir = outdir
-        self.frames: dict[str, list[Tensor]] = {}
+        self.frames: dict[str, list[np.ndarray]] = {}
 
     def __call__(self, event: Event) -> None:
         from latentopt.inverting.events import Failed, Finished, Progressed
@@ -136,7 +137,7 @@ class Films:
             self.frames.setdefault(name, []).append(side_by_side(target, image))
 
 
-def side_by_side(target: Tensor, image: Tensor) -> Tensor:
+def side_by_side(target: Tensor, image: Tensor) -> np.ndarray:
     """Target left, result right, as NVIDIA's projector shows them: [3,H,W] twice -> uint8 [h,2w,3], h <= VIDEO_HEIGHT."""
     import torch
     from torch.nn.functional import interpolate

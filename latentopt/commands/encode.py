@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from latentopt.commands.batches import load_network, report, watched
 from latentopt.commands.invert import images_of, notes_told, terms_of
 from latentopt.commands.terminal import escape_controls
 from latentopt.errors import UsageError
+
+if TYPE_CHECKING:
+    from latentopt.pictures.images import Fit
 
 COLUMNS = {"psnr": "psnr", "ssim": "ssim", "perceptual": "perceptual", "seconds": "seconds"}
 
@@ -52,7 +55,7 @@ def command(
     batch: int,
     device: str,
     dtype: str,
-    fit: str,
+    fit: Fit,
     overwrite: bool,
     quiet: bool,
     **options: Any,

@@ -18,7 +18,7 @@ from latentopt.recipe.recipe import Key, Recipe, space_recipe, with_space
 
 if TYPE_CHECKING:
     from latentopt.inverting.items import Look
-    from latentopt.pictures.images import ImageSource, TargetImage
+    from latentopt.pictures.images import Alpha, Fit, ImageSource, TargetImage
 
 
 def resolve_recipe(recipe: str | None, settings: list[str], **options: Any) -> Recipe:
@@ -96,8 +96,8 @@ def command(
     device: str,
     dtype: str,
     compiled: bool,
-    fit: str,
-    alpha: str,
+    fit: Fit,
+    alpha: Alpha,
     no_preflight: bool,
     save_video: bool,
     overwrite: bool,

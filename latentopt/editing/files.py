@@ -88,7 +88,10 @@ def parse_directions(tensors: Mapping[str, Tensor], metadata: Mapping[str, str],
         raise CheckpointError(f"{where}: its format is {metadata.get('format')!r}, not that of directions ({FORMAT!r})")
     try:
         entries = json.loads(metadata["directions"])
-        common = {"fingerprint": metadata["fingerprint"], "generator": metadata.get("generator", "generator")}
+        common: dict[str, Any] = {
+            "fingerprint": metadata["fingerprint"],
+            "generator": metadata.get("generator", "generator"),
+        }
         return [Direction(name, vector=tensors[name], **common, **_fields(entry)) for name, entry in entries.items()]
     except (LatentoptError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)

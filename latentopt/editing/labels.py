@@ -124,8 +124,8 @@ def codes_of(names: Sequence[str], generator: Generator, run: Path | None, psi: 
 
 def seed_codes(generator: Generator, seeds: Sequence[int], psi: float = 1.0, label: int = 0) -> Tensor:
     """The w [n,C] of `latentopt sample --seeds ... --trunc psi`. Raises UsageError for a label that is not there."""
-    z = np.concatenate([np.random.RandomState(seed % 2**32).randn(1, generator.z_dim) for seed in seeds])
-    z = torch.from_numpy(z).to(generator.device, torch.float32)  # [n,Z]
+    draws = np.concatenate([np.random.RandomState(seed % 2**32).randn(1, generator.z_dim) for seed in seeds])
+    z = torch.from_numpy(draws).to(generator.device, torch.float32)  # [n,Z]
     with torch.no_grad():
         w = generator.mapping(z, one_hot(generator, label, len(z)))
         return torch.lerp(generator.w_avg.expand_as(w), w, psi)
@@ -137,11 +137,12 @@ def _folder_codes(folder: Path, generator: Generator, psi: float, label: int) ->
     if next(Path(folder).rglob("run.json"), None) is not None:
         return _joined([_result_code(result.folder, generator) for result in find_results(folder)], generator)
     names = sorted(path.name for path in Path(folder).iterdir() if path.suffix.lower() == ".png")
-    unknown = [name for name in names if not SEED_PICTURE.fullmatch(name)]
+    matches = [SEED_PICTURE.fullmatch(name) for name in names]
+    unknown = [name for name, match in zip(names, matches, strict=True) if match is None]
     if unknown or not names:
         found = f"{unknown[0]} is not one of them" if unknown else "it has none"
         raise UsageError(f"{folder}: holds inversions, or pictures seed0012.png of latentopt sample; {found}")
-    return seed_codes(generator, [int(SEED_PICTURE.fullmatch(name)[1]) for name in names], psi, label)
+    return seed_codes(generator, [int(match[1]) for match in matches if match is not None], psi, label)
 
 
 def _result_code(folder: Path, generator: Generator) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from latentopt.errors import UsageError
 from latentopt.protocols import Generator, Parameterization
-from latentopt.types import GROUPS, REPLACES, GeneratorInputs
+from latentopt.types import GROUPS, REPLACES, GeneratorInputs, LayerTensors
 
 PAPER_SPLIT = 7 / 18  # Zhu et al. 2020, section 4.4.5: 7 layers of the one image, 11 of the other
 
@@ -40,10 +40,12 @@ def mix(
     groups: dict[str, dict[str, Tensor] | None] = {}
     for name in GROUPS:
         first, second = (getattr(inputs, name) or {} for inputs in (coarse, fine))
-        if (first or second) and generator is None:
-            raise UsageError(f"mixing inputs with {name} needs the generator, which knows the rows of its layers")
-        chosen = {key: x for key, x in first.items() if _row(generator, key) < row}
-        chosen |= {key: x for key, x in second.items() if _row(generator, key) >= row}
+        chosen: dict[str, Tensor] = {}
+        if first or second:
+            if generator is None:
+                raise UsageError(f"mixing inputs with {name} needs the generator, which knows the rows of its layers")
+            chosen = {key: x for key, x in first.items() if _row(generator, key) < row}
+            chosen |= {key: x for key, x in second.items() if _row(generator, key) >= row}
         groups[name] = chosen or None
     ws = torch.cat([coarse.ws[:, :row], fine.ws[:, row:].to(coarse.ws)], dim=1)
     return GeneratorInputs(ws, **groups, transform=coarse.transform)
@@ -78,8 +80,12 @@ def interpolate(
         deltas=_between(first.deltas, second.deltas, t, fill=True),
         styles=_between(first.styles, second.styles, t, fill=False),
         residuals=_between(first.residuals, second.residuals, t, fill=True),
-        transform=None if first.transform is None else torch.lerp(first.transform, second.transform.to(first.ws), t),
+        transform=_between_transforms(first.transform, second.transform, t),
     )
+
+
+def _between_transforms(first: Tensor | None, second: Tensor | None, t: float) -> Tensor | None:
+    return None if first is None or second is None else torch.lerp(first, second.to(first), t)
 
 
 def _bound(inputs: GeneratorInputs) -> tuple[set[str], set[str], bool]:
@@ -88,16 +94,16 @@ def _bound(inputs: GeneratorInputs) -> tuple[set[str], set[str], bool]:
     return set(inputs.styles or ()), outputs, inputs.transform is not None
 
 
-def _between(first: object, second: object, t: float, fill: bool) -> dict[str, Tensor] | None:
+def _between(first: LayerTensors | None, second: LayerTensors | None, t: float, fill: bool) -> dict[str, Tensor] | None:
     """Entries that both have, interpolated; those of one, interpolated with 0 (`fill`) or as they are."""
-    first, second = dict(first or {}), dict(second or {})
+    one, other = dict(first or {}), dict(second or {})
     found = {}
-    for key in first | second:
-        if key in first and key in second:
-            found[key] = torch.lerp(first[key], second[key].to(first[key]), t)
+    for key in one | other:
+        if key in one and key in other:
+            found[key] = torch.lerp(one[key], other[key].to(one[key]), t)
         else:
-            share = (1 - t if key in first else t) if fill else 1
-            found[key] = (first | second)[key] * share
+            share = (1 - t if key in one else t) if fill else 1
+            found[key] = (one | other)[key] * share
     return found or None
 
 

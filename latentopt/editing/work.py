@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -59,7 +60,10 @@ def edit_latents(
 
     Returns the number of pictures, the sheet, and what has to be said of some images.
     """
-    sheet, names, written, notes = [], [], 0, []
+    sheet: list[list[Tensor]] = []
+    names: list[str] = []
+    notes: list[str] = []
+    written = 0
     for latent in latents:
         notes += _held(latent, generator)
         pictures = _edit(latent, asked, generator, folder)
@@ -91,7 +95,7 @@ def _edit(latent: Latent, asked: Sequences, generator: Generator, folder: Path) 
     source = latent.delta
     if source is not None and source != own / DELTA_FILE:
         with clear_write_errors(own / DELTA_FILE):
-            write_atomically(own / DELTA_FILE, lambda temporary: shutil.copyfile(source, temporary))
+            write_atomically(own / DELTA_FILE, partial(_copy, source))
     reconstruction = draw(generator, latent.inputs, latent.noise_mode)
     pictures = [reconstruction if latent.target is None else latent.target, reconstruction]
     for edits in asked.steps:
@@ -101,6 +105,10 @@ def _edit(latent: Latent, asked: Sequences, generator: Generator, folder: Path) 
         held = edited if source is None else edited.replace(deltas=None)  # they lie beside it
         save_latent(own / label, pictures[-1], held, generator)
     return pictures
+
+
+def _copy(source: Path, to: Path) -> None:
+    shutil.copyfile(source, to)
 
 
 def _film(latent: Latent, asked: Sequences, sweep: Sequence[Edit], generator: Generator, folder: Path) -> None:

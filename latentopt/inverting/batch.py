@@ -74,7 +74,7 @@ class Batch:
                 self.chunk = self.state.chunk
                 self._record(step)
                 yield self.stage, step
-            self._finish_stage()
+            self._finish_stage(self.state)
 
     def _record(self, step: Step) -> None:
         for i, row in enumerate(step.rows):
@@ -85,17 +85,25 @@ class Batch:
                 entry["encoding_cost"] = step.encoding_cost[i]
             self.history[row].append(entry)
 
-    def _finish_stage(self) -> None:
+    def _finish_stage(self, state: State) -> None:
         self.inputs = self.best_so_far()
-        for i, text in enumerate(self.state.status):
+        for i, text in enumerate(state.status):
             self.status[i] = self.status[i] if text == "running" else text
-        self.best_step = self.state.best_step.tolist()
+        self.best_step = state.best_step.tolist()
         self.state, self.stage = None, self.stage + 1
+
+    @property
+    def _at_work(self) -> tuple[Parameterization, State, GeneratorInputs]:
+        """The lens, the state and the start of the stage at work. Raises ValueError between two stages."""
+        if self._lens is None or self.state is None or self.inputs is None:
+            raise ValueError("no stage is at work")
+        return self._lens, self.state, self.inputs
 
     @torch.no_grad()
     def best_so_far(self) -> GeneratorInputs:
         """The best measured point of every image, in the midst of a stage."""
-        return self._lens.decode(self.state.best, self.inputs).detach()
+        lens, state, start = self._at_work
+        return lens.decode(state.best, start).detach()
 
     @property
     def finished(self) -> bool:
@@ -110,7 +118,7 @@ class Batch:
 
     def images(self) -> Tensor:
         """What the generator draws from the best points, [B,3,H,W]. Only after the last stage."""
-        return self._draw(self.inputs, -1)
+        return self._draw(self.result, -1)
 
     @torch.no_grad()
     def _draw(self, inputs: GeneratorInputs, stage: int) -> Tensor:
@@ -130,8 +138,9 @@ class Batch:
     @torch.no_grad()
     def current_images(self) -> tuple[list[str], Tensor]:
         """The images still in the batch as they are now: their names and [b,3,H,W]. Only while there are some."""
-        rows, state = self.rows(), self.state
-        inputs = self._lens.decode(state.variables, self.inputs.index(rows))
+        lens, state, start = self._at_work
+        rows = state.rows.tolist()
+        inputs = lens.decode(state.variables, start.index(rows))
         return [self.keys[row] for row in rows], self._draw(inputs, self.stage)
 
     def best_parts(self, row: int) -> dict[str, float]:
@@ -214,7 +223,7 @@ def _inputs_table(inputs: GeneratorInputs) -> dict:
 
 def _inputs_of(tree: dict) -> GeneratorInputs:
     """Inputs from nested dicts of tensors; a state of an earlier release may hold `features` (see GeneratorInputs)."""
-    flat = {}
+    flat: dict[str, Tensor] = {}
     for name, value in tree.items():
         flat |= {f"{name}/{key}": x for key, x in value.items()} if isinstance(value, dict) else {name: value}
     return GeneratorInputs.from_tensors(flat)

@@ -135,7 +135,9 @@ class Inverter:
 
     def _interrupted_batches(self, left: Mapping[str, Item | Unread]) -> Iterator[tuple[Path, list[Item]]]:
         """The saved batches whose images are all named now. Stale, damaged or finished ones are removed, others' kept."""
-        for path in [] if self.out is None else sorted((self.out / RESUME_FOLDER).glob("*.safetensors")):
+        if self.out is None:
+            return
+        for path in sorted((self.out / RESUME_FOLDER).glob("*.safetensors")):
             try:
                 names = Batch.read_keys(path)
                 if not all(name in left for name in names):

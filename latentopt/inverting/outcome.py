@@ -16,7 +16,7 @@ from latentopt.results.distortion import metrics
 from latentopt.results.inversion import Inversion
 from latentopt.results.manifest import manifest
 from latentopt.statistics.pnorm import PNorm
-from latentopt.types import GeneratorInputs
+from latentopt.types import GeneratorInputs, LayerTensors
 
 Change = Callable[[Generator, GeneratorInputs], tuple[Mapping[str, float], Mapping[str, object]]]
 """What tuning did to the rest of the generator: figures for the metrics, and how they were measured for the record."""
@@ -51,7 +51,7 @@ def outcome(batch: Batch, item: Item, i: int, image: Tensor, key: str, about: Ci
         values["radius"] = about.pnorm.whiten(inputs.ws.double().cpu()).square().mean().sqrt().item()
     more = dict(item.start.record) if item.start is not None else {}
     if inputs.deltas is not None:
-        change, measured = _change(batch, inputs, about.change)
+        change, measured = _change(batch, inputs, inputs.deltas, about.change)
         values |= change
         more |= measured
     history = batch.history[i]
@@ -80,10 +80,10 @@ def outcome(batch: Batch, item: Item, i: int, image: Tensor, key: str, about: Ci
 
 
 def _change(
-    batch: Batch, inputs: GeneratorInputs, measure: Change | None
+    batch: Batch, inputs: GeneratorInputs, deltas: LayerTensors, measure: Change | None
 ) -> tuple[dict[str, float], dict[str, object]]:
     """How many weights tuning may have moved and, where that is measured, how far the generator's other pictures went."""
-    values: dict[str, float] = {"tuned": sum(delta[0].numel() for delta in inputs.deltas.values())}
+    values: dict[str, float] = {"tuned": sum(delta[0].numel() for delta in deltas.values())}
     values["peak_mb"] = peak_memory(batch.generator.device)
     rank = batch.recipe.rank
     record: dict[str, object] = {} if rank is None else {"rank": rank}

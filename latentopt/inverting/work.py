@@ -214,8 +214,9 @@ def follow(
     failed: list[Failed] = []
     rows: list[dict[str, object]] = []
     with nullcontext() if out is None else workplace(out):
-        for item in items if out is not None and overwrite else ():
-            (out / item.name / "run.json").unlink(missing_ok=True)
+        if out is not None and overwrite:
+            for item in items:
+                (out / item.name / "run.json").unlink(missing_ok=True)
         for event in events_of(items, interrupted):
             if isinstance(event, Failed):
                 failed.append(event)

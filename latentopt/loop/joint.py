@@ -37,6 +37,6 @@ class Joint(Parameterization):
             lens.project_(self._own(name, variables))
 
     def penalty(self, variables: Variables) -> Tensor | None:
-        parts = [lens.penalty(self._own(name, variables)) for name, lens in self.lenses.items()]
-        parts = [part for part in parts if part is not None]
+        penalties = (lens.penalty(self._own(name, variables)) for name, lens in self.lenses.items())
+        parts = [penalty for penalty in penalties if penalty is not None]
         return sum(parts[1:], parts[0]) if parts else None

@@ -1,6 +1,7 @@
 """The optimisers a recipe may name, all from torch and all elementwise, so that images in a batch do not couple.
 
-`torch.optim.LBFGS` is left out on purpose: one line search for a whole batch makes an image's result depend on its companions.
+`torch.optim.LBFGS` is left out on purpose: one line search for a whole batch makes an image's result depend on its
+companions.
 """
 
 from __future__ import annotations
@@ -8,23 +9,28 @@ from __future__ import annotations
 import torch
 from torch.optim import Optimizer
 
-
-def adam(groups: list[dict], *, betas: list = (0.9, 0.999), eps: float = 1e-8) -> Optimizer:
-    return torch.optim.Adam(groups, betas=tuple(betas), eps=eps)
+BETAS = [0.9, 0.999]
 
 
-def adamw(
-    groups: list[dict], *, betas: list = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.01
-) -> Optimizer:
-    return torch.optim.AdamW(groups, betas=tuple(betas), eps=eps, weight_decay=weight_decay)
+def _pair(betas: list) -> tuple[float, float]:
+    first, second = betas
+    return first, second
 
 
-def nadam(groups: list[dict], *, betas: list = (0.9, 0.999), eps: float = 1e-8) -> Optimizer:
-    return torch.optim.NAdam(groups, betas=tuple(betas), eps=eps)
+def adam(groups: list[dict], *, betas: list = BETAS, eps: float = 1e-8) -> Optimizer:
+    return torch.optim.Adam(groups, betas=_pair(betas), eps=eps)
 
 
-def radam(groups: list[dict], *, betas: list = (0.9, 0.999), eps: float = 1e-8) -> Optimizer:
-    return torch.optim.RAdam(groups, betas=tuple(betas), eps=eps)
+def adamw(groups: list[dict], *, betas: list = BETAS, eps: float = 1e-8, weight_decay: float = 0.01) -> Optimizer:
+    return torch.optim.AdamW(groups, betas=_pair(betas), eps=eps, weight_decay=weight_decay)
+
+
+def nadam(groups: list[dict], *, betas: list = BETAS, eps: float = 1e-8) -> Optimizer:
+    return torch.optim.NAdam(groups, betas=_pair(betas), eps=eps)
+
+
+def radam(groups: list[dict], *, betas: list = BETAS, eps: float = 1e-8) -> Optimizer:
+    return torch.optim.RAdam(groups, betas=_pair(betas), eps=eps)
 
 
 def sgd(groups: list[dict], *, momentum: float = 0.0, nesterov: bool = False) -> Optimizer:

@@ -22,7 +22,8 @@ class Objective:
     def __call__(self, view: View) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted total [B] and the unweighted parts, [B] each."""
         parts = {name: term(view) for name, (_, term) in self.terms.items()}
-        return sum(weight * parts[name] for name, (weight, _) in self.terms.items()), parts
+        weighted = [weight * parts[name] for name, (weight, _) in self.terms.items()]
+        return sum(weighted[1:], weighted[0]), parts
 
     @property
     def networks(self) -> dict[str, str]:
@@ -83,7 +84,9 @@ class Problem:
         if self.mask is not None:
             image = self.target + self.mask * (image - self.target)
         target, mask = self.target, self.mask
-        if self.operator is not None:  # the mask has done its work: outside it, image and target are the same
+        if (
+            self.operator is not None and self.measured is not None
+        ):  # the mask has done its work: outside it, image and target are the same
             image, target, mask = self.operator(image), self.measured, None
         view = View(image, target, inputs, variables, self.t(step), mask, self.seeds, step)
         loss, parts = self.objective(view)

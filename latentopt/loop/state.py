@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from latentopt.loop.problem import Problem
+from latentopt.recipe.stage import Stop
 from latentopt.types import Variables
+
+if TYPE_CHECKING:
+    from latentopt.loop.measuring import Measurement
 
 RUNNING = "running"
 
@@ -73,6 +78,25 @@ class State:
         if name not in self.shared:
             return rows
         return rows[:1] if rows.dtype == torch.bool else torch.zeros_like(rows[:1])
+
+    def note(self, measured: Measurement, keep: str, stop: Stop | None) -> None:
+        """Take note of a measurement: each image's best point (its last, where `keep` says so), its failures, and the loss
+        that patience measures against. What jitter disturbed is no best point.
+        """
+        if measured.clean:
+            better = measured.finite & (measured.judged < self.best_loss[self.rows])
+            self._record_best(measured.finite if keep == "last" else better, measured.judged)
+        self.retries = self.retries + ~measured.finite
+        if stop is not None and stop.patience is not None and measured.clean:
+            fell = measured.finite & (measured.judged < self.anchor * (1 - stop.tolerance))
+            self.anchor = torch.where(fell, measured.judged, self.anchor)
+            self.anchor_step = torch.where(fell, self.step, self.anchor_step)
+
+    def _record_best(self, better: Tensor, loss: Tensor) -> None:
+        picked = self.rows[better]
+        self.best_loss[picked], self.best_step[picked] = loss[better], self.step
+        for name, v in self.variables.items():
+            self.best[name][self.own(name, picked)] = v[self.own(name, better)]
 
     def keep(self, kept: Tensor) -> None:
         """Drop the rows of the live tensors where `kept` [b] is false."""

@@ -137,7 +137,8 @@ class Recipe:
         """The highest rank that a change of a weight can have, where all that change weights say it."""
         tuning = [part for stage in self.stages for part in stage.spaces("deltas")]
         bounds = [part.get(PARAMETERIZATIONS.declared(part["name"]).rank) for part in tuning]
-        return sum(bounds) if bounds and all(bounds) else None
+        known = [bound for bound in bounds if isinstance(bound, int)]
+        return sum(known) if known and len(known) == len(bounds) else None
 
     def split(self) -> tuple[Recipe | None, Recipe | None]:
         """What finds the latents, and what tunes the generator from there on: None for a part that is missing."""

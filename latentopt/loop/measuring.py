@@ -1,0 +1,99 @@
+"""One measurement of every live image: loss, its parts, the gradients, and which of them count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from latentopt.errors import LatentoptError, UsageError
+from latentopt.loop.problem import Problem
+from latentopt.loop.state import State
+from latentopt.types import Variables
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one step found, before the update. Vectors [b] are over the live images.
+
+    loss, parts: of each image; gradients: like the variables. judged: the loss that an image is judged by, the mean of all
+    where they share variables; finite: whether that and its gradient are; hopeless: whether not even the start is. clean:
+    whether no jitter disturbed it, so that it counts as a best point.
+    """
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    gradients: Variables
+    judged: Tensor
+    finite: Tensor
+    hopeless: Tensor
+    clean: bool
+
+    def part(self, name: str) -> Tensor:
+        """A term's values, or `loss`: what the image is judged by."""
+        return self.judged if name == "loss" else self.parts[name]
+
+
+def measure(problem: Problem, state: State) -> Measurement:
+    """Measure the live images of `state`. Raises LatentoptError when memory does not even hold one of them."""
+    loss, parts, gradients = _in_memory(problem, state)
+    finite = loss.isfinite() & _all_finite(gradients, len(loss))
+    judged, hopeless = loss, ~finite & (state.step == 0)
+    if state.shared:  # one gradient, which one image spoils for all; it is that image's fault if its loss is not finite
+        hopeless &= ~loss.isfinite()
+        judged, finite = loss.mean().expand_as(loss), finite.all().expand_as(finite)
+    return Measurement(loss, parts, gradients, judged, finite, hopeless, problem.jitter_std(state.step) == 0)
+
+
+def _in_memory(problem: Problem, state: State) -> tuple[Tensor, dict[str, Tensor], Variables]:
+    """Loss [b], parts and gradients, in chunks of `state.chunk` images; the chunk is halved when memory runs out."""
+    while True:
+        try:
+            return _measure_chunks(problem, state)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            size = min(state.chunk, len(state.rows))
+        if size == 1:
+            raise LatentoptError(
+                "out of memory with one image at a time: use --dtype bfloat16, a smaller size for the perceptual term, "
+                "or a device with more memory"
+            )
+        state.chunk = (size + 1) // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def _measure_chunks(problem: Problem, state: State) -> tuple[Tensor, dict[str, Tensor], Variables]:
+    b = len(state.rows)
+    losses, parts = [], []
+    gradients = {name: torch.zeros_like(v) for name, v in state.variables.items()}
+    for rows in torch.arange(b, device=state.rows.device).split(state.chunk):
+        whole = len(rows) == b
+        part = problem if whole else problem.index(rows)
+        at = {name: state.own(name, rows) for name in state.variables}
+        variables = {
+            name: (v if whole else v[at[name]]).detach().requires_grad_() for name, v in state.variables.items()
+        }
+        loss, named = part.loss(variables, state.step)
+        if not loss.requires_grad:
+            raise UsageError("nothing that is optimised reaches the loss: add a term of the image, or another space")
+        found = torch.autograd.grad(loss.sum(), list(variables.values()), allow_unused=True)
+        for name, gradient in zip(variables, found, strict=True):
+            if gradient is not None:
+                gradients[name][at[name]] += gradient
+        losses.append(loss.detach())
+        parts.append({name: value.detach() for name, value in named.items()})
+    return torch.cat(losses), {name: torch.cat([p[name] for p in parts]) for name in parts[0]}, gradients
+
+
+def _all_finite(tensors: Variables, b: int) -> Tensor:
+    """[b], whether an image's entries are finite in every tensor."""
+    rows = [x.reshape(len(x), -1).isfinite().all(dim=1).expand(b) for x in tensors.values()]
+    return torch.stack(rows).all(dim=0)
