@@ -176,7 +176,7 @@ def test_features_are_averages_of_the_stages(tiny_generator):
     features = PooledFeatures(tiny_generator, "bundled")
     image = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     x = features(image)
-    stages = features.term.extract(image)
+    stages = features.perceptual.extract(image)
     assert x.shape == (2, 32 + 64 + 128 + 128 * 4 + 128 * 16)
     torch.testing.assert_close(x[:, :32], stages[0].mean(dim=(2, 3)))
     corner = stages[3][:, :, :2, :2].mean(dim=(2, 3))  # 4x4 there, so a quarter of the 2x2 grid

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, UsageError
 from latentopt.files.storage import load_tensors
+from latentopt.pictures.resizing import shrink
 from latentopt.protocols import Generator, Initializer
 from latentopt.results.inversion import load_projected_w
 from latentopt.statistics.pnorm import PNorm, find_stats
@@ -70,17 +70,12 @@ class BestOf(Initializer):
     @torch.no_grad()
     def _nearest(self, image: Tensor, seed: int) -> Tensor:
         w = sample_w(self.generator, seed, self.n, self.label)  # [n,C]
-        small = self._shrink(image[None])
+        small = shrink(image[None], self.size)
         distances = []
         for part in w.split(self.batch):
             drawn = self.generator.synthesis(GeneratorInputs(self.generator.broadcast(part)))
-            distances.append((self._shrink(drawn) - small).square().mean(dim=(1, 2, 3)))
+            distances.append((shrink(drawn, self.size) - small).square().mean(dim=(1, 2, 3)))
         return w[torch.cat(distances).argmin()]
-
-    def _shrink(self, image: Tensor) -> Tensor:
-        height, width = image.shape[2:]
-        scale = min(1.0, self.size / height)
-        return F.interpolate(image, (max(1, round(height * scale)), max(1, round(width * scale))), mode="area")
 
 
 class File(Initializer):

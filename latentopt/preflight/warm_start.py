@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from latentopt.encoders.inference import Encoding
 from latentopt.errors import MissingWeightsError, StatisticsError
 from latentopt.initializers.linear import Linear
+from latentopt.pictures.resizing import shrink
 from latentopt.protocols import Generator
 from latentopt.statistics.pnorm import PNorm, find_stats
 from latentopt.statistics.sampling import sample_w
@@ -70,7 +70,7 @@ class LinearStart:
         x = features(image)  # [B,D]
         drawn = self.generator.synthesis(prior.predict(x)).float().clamp(-1, 1)
         radius = prior.regress(x).square().mean(dim=(1, 2)).sqrt()
-        return features.term.between(drawn, image).cpu(), radius
+        return features.perceptual.distance(drawn, image).cpu(), radius
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,9 @@ def _statistics(generator: Generator) -> PNorm | None:
 
 
 def _small(image: Tensor) -> Tensor:
-    scale = min(1.0, SIDE / min(image.shape[2:]))
-    return F.interpolate(image, [max(1, round(side * scale)) for side in image.shape[2:]], mode="area")
+    """The shorter side at `SIDE` pixels, if it is longer."""
+    height, width = image.shape[2:]
+    return shrink(image, round(height * min(1.0, SIDE / min(height, width))))
 
 
 def _root_mean_square(x: Tensor) -> Tensor:
