@@ -13,7 +13,8 @@ from latentopt.files.storage import load_tensors
 from latentopt.pictures.resizing import shrink
 from latentopt.protocols import Generator, Initializer
 from latentopt.results.inversion import load_projected_w
-from latentopt.statistics.pnorm import PNorm, find_stats
+from latentopt.statistics.at_hand import given_or_found
+from latentopt.statistics.pnorm import PNORM
 from latentopt.statistics.sampling import sample_w
 from latentopt.types import GeneratorInputs
 
@@ -36,7 +37,7 @@ class PMean(Initializer):
 
     def __init__(self, generator: Generator, *, stats: str | None = None) -> None:
         self.generator = generator
-        self.pnorm = PNorm.load(Path(stats), generator) if stats else find_stats(generator)[0]
+        self.pnorm = given_or_found(PNORM, generator, stats)[0]
 
     def __call__(self, target: Tensor, seeds: Sequence[int]) -> GeneratorInputs:
         w = self.pnorm.w_origin.to(target).expand(len(target), -1)

@@ -35,13 +35,19 @@ class PerceptualFeatures:
              backbone is downloaded once; auto: what `network_for` says
     size     images higher than this are shrunk first (area average); by default 256, and 64 for the bundled net
     weights  torchvision's file of the LPIPS backbone, where it should not be downloaded
+    memory_format  of the bundled net; channels last is the quicker one, but torch.func cannot batch it
 
     `network` names the network with its weights' hash. Raises UsageError for values out of range, MissingWeightsError for
     a network that is not here, CheckpointError for `weights` that are none.
     """
 
     def __init__(
-        self, generator: Generator, net: str = "auto", size: int | None = None, weights: str | None = None
+        self,
+        generator: Generator,
+        net: str = "auto",
+        size: int | None = None,
+        weights: str | None = None,
+        memory_format: torch.memory_format = torch.channels_last,
     ) -> None:
         if net not in NETS:
             raise UsageError(f"perceptual net {net!r} is not one of {', '.join(NETS)}")
@@ -51,7 +57,7 @@ class PerceptualFeatures:
         self.size = size or (64 if net == "bundled" else 256)
         self.stages: Stages
         if net == "bundled":
-            self.stages = BundledStages(generator.device)
+            self.stages = BundledStages(generator.device, memory_format)
         else:
             self.stages = LpipsStages(net.removeprefix("lpips-"), weights, generator.device)
         self.network = f"{net} {weights_hash(self.stages.net)}"
@@ -108,14 +114,15 @@ class BundledStages(Stages):
 
     net: PerceptualNet
 
-    def __init__(self, device: torch.device) -> None:
-        self.net = load_perceptual_net("portraits").to(device).to(memory_format=torch.channels_last)
+    def __init__(self, device: torch.device, memory_format: torch.memory_format) -> None:
+        self.memory_format = memory_format
+        self.net = load_perceptual_net("portraits").to(device).to(memory_format=memory_format)
         self.widths = self.net.config.widths
         self.weights = [weight.reshape(1, 1, 1) for weight in self.net.stage_weights]
         self.scales = self.net.stage_weights.tolist()
 
     def extract(self, image: Tensor) -> list[Tensor]:
-        return self.net.features(image.contiguous(memory_format=torch.channels_last))
+        return self.net.features(image.contiguous(memory_format=self.memory_format))
 
     def compare(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
         return _sum(scale * stage_distance(x, y) for scale, x, y in zip(self.scales, a, b, strict=True))

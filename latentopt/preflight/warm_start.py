@@ -13,7 +13,8 @@ from latentopt.errors import MissingWeightsError, StatisticsError
 from latentopt.initializers.linear import Linear
 from latentopt.pictures.resizing import shrink
 from latentopt.protocols import Generator
-from latentopt.statistics.pnorm import PNorm, find_stats
+from latentopt.statistics.at_hand import first_at_hand
+from latentopt.statistics.pnorm import PNORM, PNorm
 from latentopt.statistics.sampling import sample_w
 from latentopt.types import GeneratorInputs
 
@@ -39,9 +40,10 @@ def find_warm_start(generator: Generator) -> WarmStart:
         return LinearStart(generator, Linear(generator))
     except (StatisticsError, MissingWeightsError):
         pass
+    found = first_at_hand(PNORM, generator)
     for kind in ENCODERS:
         try:
-            return EncoderStart(generator, Encoding.of(generator, kind), _statistics(generator))
+            return EncoderStart(generator, Encoding.of(generator, kind), found[0] if found else None)
         except MissingWeightsError:
             continue
     return NearestSample(generator)
@@ -113,13 +115,6 @@ def draw(generator: Generator, w: Tensor, batch: int = 16) -> list[Tensor]:
     """Pictures of w [n,C] in batches [b,3,H,W], in [-1,1]."""
     inputs = (GeneratorInputs(generator.broadcast(part)) for part in w.split(batch))
     return [generator.synthesis(x).float().clamp(-1, 1) for x in inputs]
-
-
-def _statistics(generator: Generator) -> PNorm | None:
-    try:
-        return find_stats(generator)[0]
-    except StatisticsError:
-        return None
 
 
 def _small(image: Tensor) -> Tensor:

@@ -110,7 +110,7 @@ def outputs_of(generator: Generator, features: str) -> tuple[Outputs, str]:
     """
     if features == "image":
         return lambda image: [image / math.sqrt(image[0].numel())], ""
-    perceptual = PerceptualFeatures(generator)
+    perceptual = PerceptualFeatures(generator, memory_format=torch.contiguous_format)
     return perceptual.coordinates, perceptual.network
 
 

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, StatisticsError
-from latentopt.files.resources import resource_folder
 from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.perceptual.features import PerceptualFeatures
 from latentopt.protocols import Generator
+from latentopt.statistics.at_hand import FOLDERS, FileKind
 from latentopt.statistics.pnorm import SLOPE, PNormBasis
 from latentopt.types import GeneratorInputs
 
@@ -202,20 +202,4 @@ def prior_path(statistics: Path) -> Path:
     return statistics.with_name(statistics.stem + SUFFIX)
 
 
-def find_prior(generator: Generator, folders: Sequence[Path] | None = None) -> tuple[LinearPrior, Path]:
-    """The prior of `generator` and its file, looked for where `latentopt.statistics.pnorm.find_stats` looks.
-
-    Raises StatisticsError if there is none.
-    """
-    folders = [Path("pnorm_stats"), resource_folder("pnorm_stats")] if folders is None else folders
-    refused = []
-    for path in (Path(folder) / f"{generator.name}{SUFFIX}" for folder in folders):
-        if not path.is_file():
-            continue
-        try:
-            return LinearPrior.load(path, generator), path
-        except StatisticsError as error:
-            refused.append(str(error))
-    remedy = f"run: latentopt fit-pnorm --prior --network {generator.source}"
-    missing = f"no linear prior of {generator.name!r} ({generator.fingerprint}); {remedy}"
-    raise StatisticsError("\n".join([missing, *refused]))
+PRIOR = FileKind("linear prior", FORMAT, "prior", FOLDERS[0], SUFFIX, "fit-pnorm --prior", LinearPrior.load)
