@@ -25,8 +25,9 @@ from latentopt.checkpoints.networks import load_generator
 from latentopt.editing.interfacegan import fit_hyperplane
 from latentopt.judge.network import Judge, load_judge
 from latentopt.protocols import Generator
+from latentopt.statistics.at_hand import given_or_found
 from latentopt.statistics.sampling import sample_w
-from latentopt.statistics.sigma import Sigma, find_sigma
+from latentopt.statistics.sigma import SIGMA, Sigma
 from latentopt.types import GeneratorInputs
 
 PAPER = {"glasses": (99.8, 99.9), "smile": (99.5, 99.8)}  # of the attributes that both have; means are over all five
@@ -91,7 +92,7 @@ def main(n: int, splits: int, out: Path) -> None:
     """Compare hyperplanes of the bundled base generator and of its WRanGAN."""
     judge = load_judge("portraits")
     base, wrangan = load_generator("portraits"), load_generator("portraits-wrangan")
-    sigma, _ = find_sigma(wrangan)
+    sigma, _ = given_or_found(SIGMA, wrangan)
     drawn = {}
     for who, generator, scales in ((BASE, base, None), (ZERO, wrangan, None), (RANDOM, wrangan, sigma)):
         w = sample_w(generator, SEED, n)

@@ -31,7 +31,8 @@ from latentopt.perceptual.network import weights_path
 from latentopt.pictures.images import to_uint8
 from latentopt.recipe.recipe import Recipe
 from latentopt.results.distortion import metrics
-from latentopt.statistics.pnorm import PNorm, find_stats
+from latentopt.statistics.at_hand import given_or_found
+from latentopt.statistics.pnorm import PNORM, PNorm
 from latentopt.terms.perceptual import Perceptual
 from latentopt.types import GeneratorInputs, View
 
@@ -96,7 +97,7 @@ class Bench:
 
     @cached_property
     def pnorm(self) -> PNorm:
-        return find_stats(self.generator)[0]
+        return given_or_found(PNORM, self.generator)[0]
 
     @cached_property
     def context(self) -> list[object]:

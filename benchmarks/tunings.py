@@ -36,7 +36,8 @@ from latentopt.perceptual.network import weights_path
 from latentopt.pictures.images import read_image, to_uint8
 from latentopt.recipe.files import recipe_files
 from latentopt.recipe.recipe import Recipe
-from latentopt.statistics.sigma import Sigma, find_sigma
+from latentopt.statistics.at_hand import first_at_hand
+from latentopt.statistics.sigma import SIGMA, Sigma
 from latentopt.statistics.sigma_fit import fit_sigma
 from latentopt.types import GeneratorInputs
 
@@ -122,7 +123,7 @@ class Bench:
         """The sigma files: `estimated` for the base, `learned` beside the WRanGAN."""
         found = {"estimated": self._estimated()}
         if self.wrangan:
-            learned = find_sigma(self.networks[WRANGAN])
+            learned = first_at_hand(SIGMA, self.networks[WRANGAN])
             if learned is None or learned[0].origin != "learned":
                 raise CheckpointError(f"{self.wrangan}: there is no learned sigma beside this network")
             found["learned"] = learned[1]

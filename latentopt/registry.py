@@ -203,14 +203,14 @@ SCHEDULES = Registry(
         "cosine": "latentopt.loop.schedules:Cosine",
     },
 )
-FILES = Registry(  # what a plug-in may read: finders (generator, named) -> list of paths
+FILES = Registry(  # what a plug-in may read: finders (generator, named, part) -> list of paths
     "kind of file",
     {
         "file": "latentopt.statistics.at_hand:named_file",
         "inputs": "latentopt.statistics.at_hand:saved_inputs",
-        "p-norm": "latentopt.statistics.at_hand:pnorm_file",
-        "sigma": "latentopt.statistics.at_hand:sigma_file",
-        "linear prior": "latentopt.statistics.at_hand:prior_file",
+        "p-norm": "latentopt.statistics.pnorm:PNORM",
+        "sigma": "latentopt.statistics.sigma:SIGMA",
+        "linear prior": "latentopt.statistics.linear_prior:PRIOR",
         "encoder": "latentopt.encoders.files:encoder_file",
         "bootstrap encoder": "latentopt.encoders.files:bootstrap_file",
         "generator": "latentopt.encoders.files:generator_file",

@@ -113,9 +113,10 @@ def hyperplanes(generator: StyleGAN2, judge: Judge) -> Iterator[Direction]:
     from latentopt.editing.labels import read_labels
     from latentopt.editing.spaces import EditingSpace
     from latentopt.judge.protocol import judge_name
-    from latentopt.statistics.pnorm import find_stats
+    from latentopt.statistics.at_hand import given_or_found
+    from latentopt.statistics.pnorm import PNORM
 
-    space = EditingSpace("p-norm", generator, find_stats(generator)[0])
+    space = EditingSpace("p-norm", generator, given_or_found(PNORM, generator)[0])
     about = {"judge": judge_name(judge), "samples": DIRECTION_SAMPLES}
     codes = space.sample(DIRECTION_SAMPLES, DIRECTION_SEED)
     labelled = read_labels(generator, codes, judge, judge.attributes, judge.binary_attributes, **about)

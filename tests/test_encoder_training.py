@@ -18,7 +18,7 @@ from latentopt.encoders.backbone import IRSE50
 from latentopt.encoders.config import EncoderConfig
 from latentopt.encoders.files import load_encoder, save_encoder
 from latentopt.errors import CheckpointError, UsageError
-from latentopt.terms.perceptual import Perceptual
+from latentopt.perceptual.features import PerceptualFeatures
 from latentopt.training.encoder import PARTS, EncoderTrainer, mean_w
 from latentopt.training.encoder_data import SampleStream, training_data
 from latentopt.training.encoder_files import averaged_encoder, validate
@@ -177,7 +177,7 @@ def test_distortion_by_hand(generator):
     distortion = Distortion(generator, "bundled", FirstPixels())
     found = distortion(a, distortion.target(b))
     assert float(found["l2"]) == pytest.approx(float((a - b).square().mean()), rel=1e-5)
-    expected = Perceptual(generator, b, net="bundled").between(a, b).mean()
+    expected = PerceptualFeatures(generator, "bundled").distance(a, b).mean()
     assert float(found["perceptual"]) == pytest.approx(float(expected), rel=1e-4)
     cosine = torch.cosine_similarity(a[:, :, 0, 0], b[:, :, 0, 0]).mean()
     assert float(found["similarity"]) == pytest.approx(1 - float(cosine), rel=1e-5)

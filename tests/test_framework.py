@@ -24,10 +24,10 @@ from latentopt.inverting.inverter import Inverter
 from latentopt.inverting.items import tensor_items
 from latentopt.judge.network import Judge, load_judge
 from latentopt.judge.protocol import AttributeJudge, check_judge, judge_name, load_attribute_judge
+from latentopt.perceptual.network import weights_hash
 from latentopt.recipe.recipe import Recipe
 from latentopt.results.inversion import Inversion
 from latentopt.statistics.pnorm_fit import fit_pnorm
-from latentopt.terms.perceptual import weights_hash
 from latentopt.types import GeneratorInputs
 
 FEW = Amounts(samples=16, paths=2, steps=2, partners=2, lec=2, corruption=8)

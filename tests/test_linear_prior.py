@@ -14,7 +14,8 @@ from latentopt.checkpoints.networks import save_generator
 from latentopt.errors import StatisticsError, UsageError
 from latentopt.files.storage import load_tensors
 from latentopt.registry import INITIALIZERS
-from latentopt.statistics.linear_prior import LinearPrior, PooledFeatures, default_grids, find_prior, prior_path
+from latentopt.statistics.at_hand import given_or_found
+from latentopt.statistics.linear_prior import PRIOR, LinearPrior, PooledFeatures, default_grids, prior_path
 from latentopt.statistics.linear_prior_fit import (
     RIDGES,
     Sums,
@@ -24,7 +25,7 @@ from latentopt.statistics.linear_prior_fit import (
     fit_prior,
     reduce_rank,
 )
-from latentopt.statistics.pnorm import find_stats
+from latentopt.statistics.pnorm import PNORM
 from latentopt.statistics.pnorm_fit import fit_pnorm
 from latentopt.types import GeneratorInputs
 
@@ -176,7 +177,7 @@ def test_features_are_averages_of_the_stages(tiny_generator):
     features = PooledFeatures(tiny_generator, "bundled")
     image = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     x = features(image)
-    stages = features.term.extract(image)
+    stages = features.perceptual.extract(image)
     assert x.shape == (2, 32 + 64 + 128 + 128 * 4 + 128 * 16)
     torch.testing.assert_close(x[:, :32], stages[0].mean(dim=(2, 3)))
     corner = stages[3][:, :, :2, :2].mean(dim=(2, 3))  # 4x4 there, so a quarter of the 2x2 grid
@@ -247,12 +248,12 @@ def path(tmp_path, prior, pnorm, monkeypatch) -> Path:
 
 
 def test_a_saved_prior_comes_back(path, prior, tiny_generator, features):
-    found, where = find_prior(tiny_generator)
+    found, where = given_or_found(PRIOR, tiny_generator)
     assert where == path
     x = features(torch.zeros(1, 3, 32, 32))
     torch.testing.assert_close(found.codes(x), prior.codes(x), rtol=0, atol=5e-3)  # float16
     assert found.card == prior.card and found.network == prior.network and found.share == prior.share
-    assert find_stats(tiny_generator)[1].name == "tiny.safetensors", "statistics are not confused with it"
+    assert given_or_found(PNORM, tiny_generator)[1].name == "tiny.safetensors", "statistics are not confused with it"
 
 
 def damage(path: Path, **changes) -> None:
@@ -286,17 +287,17 @@ def test_damaged_priors(name, path, tiny_generator):
     changes, words = WRONG[name]
     damage(path, **changes)
     with pytest.raises(StatisticsError, match=words) as caught:
-        find_prior(tiny_generator)
+        given_or_found(PRIOR, tiny_generator)
     assert str(path) in str(caught.value) and "latentopt fit-pnorm --prior" in str(caught.value)
 
 
 def test_files_that_are_none(path, tiny_generator):
     path.write_text("hello")
     with pytest.raises(StatisticsError, match="not a usable linear prior"):
-        find_prior(tiny_generator)
+        given_or_found(PRIOR, tiny_generator)
     path.unlink()
     with pytest.raises(StatisticsError, match=r"no linear prior of 'tiny' \(.*run: latentopt fit-pnorm --prior"):
-        find_prior(tiny_generator)
+        given_or_found(PRIOR, tiny_generator)
     with pytest.raises(StatisticsError, match=r"away\.safetensors: .*no such file"):
         LinearPrior.load(Path("away.safetensors"))
 

@@ -34,11 +34,12 @@ from latentopt.evaluation.image_metrics import PerceptualDistance, distortion, i
 from latentopt.evaluation.latents import EDGES, density, outliers
 from latentopt.evaluation.measure import bootstrap_interval, jackknife_interval, measure_mean, measure_ratio
 from latentopt.evaluation.mixtures import others
+from latentopt.perceptual import features as perceptual
+from latentopt.perceptual.network import weights_hash
 from latentopt.perceptual.vgg import VGGDistance
 from latentopt.pictures.images import to_uint8
 from latentopt.results.distortion import PSNR_CAP, metrics
 from latentopt.statistics.pnorm_fit import fit_pnorm
-from latentopt.terms import perceptual
 from latentopt.types import GeneratorInputs
 
 
@@ -122,7 +123,7 @@ def test_lpips_is_the_package_s(tiny_generator, monkeypatch):
     distance = PerceptualDistance(tiny_generator, "lpips-alex")
     a, b = pictures(2, 2, 3, 32, 32)
     torch.testing.assert_close(distance(a, b), model(a, b).flatten(), rtol=1e-5, atol=1e-7)
-    assert distance.name == f"lpips-alex {perceptual.weights_hash(model)}, pictures of at most 256 pixels"
+    assert distance.name == f"lpips-alex {weights_hash(model)}, pictures of at most 256 pixels"
 
 
 def test_bundled_distance_is_zero_for_equal_pictures_only(tiny_generator):

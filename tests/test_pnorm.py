@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pkgutil
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from latentopt.errors import StatisticsError, UntrustedFileError
 from latentopt.files.resources import resource_folder
 from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.statistics.moments import Moments, StatisticsWarning
-from latentopt.statistics.pnorm import PNorm, find_stats, p_to_w, w_to_p
+from latentopt.statistics.pnorm import PNorm, p_to_w, w_to_p
 from latentopt.statistics.pnorm_fit import PNormFit, draw_codes, find_shards, fit_pnorm, merge_shards, shard_path
 
 
@@ -468,22 +467,6 @@ def test_damaged_files(tiny_pnorm, tmp_path, kind, suffix):
     with pytest.raises(StatisticsError) as error:
         PNorm.load(path)
     assert str(path) in str(error.value)
-
-
-def test_find_stats(tiny_generator, tiny_pnorm, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(StatisticsError, match="latentopt fit-pnorm --network tiny"):
-        find_stats(tiny_generator)
-    replace(tiny_pnorm, fingerprint="0123456789abcdef").save(tmp_path / "pnorm_stats" / "tiny.safetensors")
-    with pytest.raises(StatisticsError, match="0123456789abcdef"):
-        find_stats(tiny_generator)
-    tiny_pnorm.save(tmp_path / "shipped" / "tiny.safetensors")
-    pnorm, path = find_stats(tiny_generator, [tmp_path / "pnorm_stats", tmp_path / "shipped"])
-    assert path == tmp_path / "shipped" / "tiny.safetensors" and torch.equal(pnorm.std, tiny_pnorm.std)
-    monkeypatch.setattr("latentopt.statistics.pnorm.resource_folder", lambda name: tmp_path / "shipped")
-    assert find_stats(tiny_generator)[1] == path
-    tiny_pnorm.save(tmp_path / "pnorm_stats" / "tiny.safetensors")
-    assert find_stats(tiny_generator)[1].parts[-2:] == ("pnorm_stats", "tiny.safetensors")
 
 
 def test_resource_folder(tmp_path, monkeypatch):

@@ -15,8 +15,9 @@ from latentopt.errors import StatisticsError
 from latentopt.files.resources import PACKAGE
 from latentopt.pictures.images import read_image
 from latentopt.preflight import warm_start
-from latentopt.preflight.preflight import MOVES, SUFFIX, Move, Preflight, Scale, find_preflight
+from latentopt.preflight.preflight import MOVES, PREFLIGHT, SUFFIX, Move, Preflight, Scale, find_preflight
 from latentopt.preflight.warm_start import EncoderStart, LinearStart, NearestSample, find_warm_start, sample_count
+from latentopt.statistics.moments import StatisticsWarning
 from latentopt.statistics.pnorm_fit import fit_pnorm
 from latentopt.statistics.sampling import sample_w
 from latentopt.types import GeneratorInputs
@@ -130,17 +131,19 @@ def test_the_nearest_sample_of_a_sample_in_the_pool_is_itself():
     assert Preflight.of(generator).check(torch.randn(1, 3, 16, 16).clamp(-1, 1))[0].radius is None
 
 
-def test_saved_and_read_again(tmp_path):
+def test_saved_and_read_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     generator = make_tiny_generator(channels=(8, 6, 4))
-    made = Preflight.of(generator)
-    made.save(tmp_path / f"tiny{SUFFIX}")
-    found = find_preflight(generator, [tmp_path])
+    made, path = Preflight.of(generator), PREFLIGHT.new_path(generator)
+    made.save(path)
+    found = find_preflight(generator)
     assert torch.equal(found.distance.samples, made.distance.samples) and found.radius is None
-    assert find_preflight(make_tiny_generator(seed=1, channels=(8, 6, 4)), [tmp_path]) is None, "another generator's"
-    (tmp_path / f"tiny{SUFFIX}").write_bytes(b"damaged")
-    assert find_preflight(generator, [tmp_path]) is None
+    assert find_preflight(make_tiny_generator(seed=1, channels=(8, 6, 4))) is None, "another generator's"
+    path.write_bytes(b"damaged")
+    with pytest.warns(StatisticsWarning, match=r"tiny\.preflight"):
+        assert find_preflight(generator) is None
     with pytest.raises(StatisticsError, match="remove it"):
-        Preflight.load(tmp_path / f"tiny{SUFFIX}", made.start, generator)
+        Preflight.load(path, made.start, generator)
 
 
 # ---- in latentopt invert

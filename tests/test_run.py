@@ -23,11 +23,10 @@ from latentopt.inverting.events import Failed, Finished, Progressed
 from latentopt.inverting.inverter import Inverter
 from latentopt.inverting.items import Item, Unread, tensor_items
 from latentopt.loop.building import check_optimizer
-from latentopt.perceptual.network import load_perceptual_net
+from latentopt.perceptual.network import load_perceptual_net, weights_hash
 from latentopt.recipe.recipe import Recipe
 from latentopt.registry import OPTIMIZERS
 from latentopt.statistics.pnorm_fit import fit_pnorm
-from latentopt.terms.perceptual import weights_hash
 from latentopt.types import GeneratorInputs
 
 KEYS = ("a", "b/c", "d")

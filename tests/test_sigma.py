@@ -17,10 +17,10 @@ from latentopt.commands import cli
 from latentopt.errors import StatisticsError, UsageError
 from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.generators.tunable import choose_weights
-from latentopt.statistics import sigma as sigma_module
+from latentopt.statistics.at_hand import first_at_hand
 from latentopt.statistics.curvature import Draws, outputs_of, squared_gradients
 from latentopt.statistics.moments import StatisticsWarning
-from latentopt.statistics.sigma import Sigma, find_sigma
+from latentopt.statistics.sigma import SIGMA, Sigma
 from latentopt.statistics.sigma_fit import fit_sigma, inverse_root, picture_change
 from latentopt.terms.perceptual import Perceptual
 from latentopt.types import GeneratorInputs, View
@@ -130,7 +130,7 @@ def places(tmp_path, tiny_generator, monkeypatch):
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
-    monkeypatch.setattr(sigma_module, "BUNDLED", tmp_path / "bundled")
+    monkeypatch.setattr("latentopt.statistics.at_hand.BUNDLED", tmp_path / "bundled")
     save_generator(tiny_generator, tmp_path / "models" / "mine.safetensors")
     files = {
         "beside": tmp_path / "models" / "sigma.safetensors",
@@ -149,7 +149,7 @@ def places(tmp_path, tiny_generator, monkeypatch):
         ({"beside": "foreign", "bundled": "foreign", "folder": "foreign"}, None),
         ({"folder": "estimated"}, "folder"),
         ({"folder": "foreign", "folder2": "estimated"}, "folder2"),
-        ({"bundled": "estimated", "folder": "estimated"}, "bundled"),
+        ({"bundled": "estimated", "folder": "estimated"}, "folder"),
         ({"beside": "estimated", "stem": "estimated", "bundled": "estimated", "folder": "estimated"}, "beside"),
         ({"stem": "estimated", "bundled": "estimated"}, "stem"),
         ({"beside": "foreign", "stem": "estimated"}, "stem"),
@@ -170,7 +170,7 @@ def test_which_sigma_is_found(places, present, expected):
         if kind.endswith("base"):
             fields["base"] = generator.fingerprint
         make_sigma(generator, **fields).save(files[place])
-    found = find_sigma(generator)
+    found = first_at_hand(SIGMA, generator)
     if expected is None:
         assert found is None
     else:
@@ -180,7 +180,7 @@ def test_which_sigma_is_found(places, present, expected):
 
 def test_a_generator_without_a_file(places, tiny_generator):
     make_sigma(tiny_generator).save(places[1]["folder"])
-    assert find_sigma(tiny_generator)[1].name == "a.safetensors"
+    assert first_at_hand(SIGMA, tiny_generator)[1].name == "a.safetensors"
 
 
 def test_unreadable_files_on_the_way(places):
@@ -188,10 +188,10 @@ def test_unreadable_files_on_the_way(places):
     make_sigma(generator).save(files["folder"])
     files["folder2"].write_bytes(b"nothing")
     with pytest.warns(StatisticsWarning, match=r"b\.safetensors"):
-        assert find_sigma(generator)[1].name == "a.safetensors"
+        assert first_at_hand(SIGMA, generator)[1].name == "a.safetensors"
     files["stem"].write_bytes(b"nothing")
     with pytest.raises(StatisticsError, match=r"mine\.sigma\.safetensors"):
-        find_sigma(generator)
+        first_at_hand(SIGMA, generator)
 
 
 def test_nothing_is_warned_of_where_all_is_well(places):
@@ -199,7 +199,7 @@ def test_nothing_is_warned_of_where_all_is_well(places):
     make_sigma(generator).save(files["bundled"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert find_sigma(generator) is not None
+        assert first_at_hand(SIGMA, generator) is not None
 
 
 # --- the estimate
@@ -407,7 +407,7 @@ def test_the_command(model, small):
     assert result.exit_code == 0, result.output
     out = Path("sigma/small.safetensors")
     expected = quick(small, samples=4)
-    found, path = find_sigma(load_generator(model))
+    found, path = first_at_hand(SIGMA, load_generator(model))
     assert path == out
     for name, values in expected.tensors.items():
         assert torch.equal(found.tensors[name], values)

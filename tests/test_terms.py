@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, LatentoptError, MissingWeightsError, UsageError
-from latentopt.perceptual.network import load_perceptual_net, perceptual_distance
+from latentopt.perceptual import features as perceptual
+from latentopt.perceptual.lpips_network import load_lpips
+from latentopt.perceptual.network import load_perceptual_net, perceptual_distance, weights_hash
 from latentopt.registry import TERMS
 from latentopt.statistics.pnorm import PNorm
-from latentopt.terms import perceptual
 from latentopt.types import GeneratorInputs, View
 
 OPTIONS = {  # every registered term, with the options it is tried with
@@ -164,9 +165,9 @@ def test_the_network_is_on_record(tiny_generator, target):
     """By its weights, not by its name alone; picking images keeps it. Terms without a network have none."""
     net = load_perceptual_net("portraits")
     term = TERMS.create("perceptual", tiny_generator, target, net="bundled")
-    assert term.network == term.index(torch.tensor([0])).network == f"bundled {perceptual.weights_hash(net)}"
+    assert term.network == term.index(torch.tensor([0])).network == f"bundled {weights_hash(net)}"
     next(net.parameters()).data[0] += 1e-3
-    assert term.network != f"bundled {perceptual.weights_hash(net)}"
+    assert term.network != f"bundled {weights_hash(net)}"
     assert TERMS.create("l2", tiny_generator, target).network == ""
 
 
@@ -260,7 +261,7 @@ def test_lpips_with_weights_from_a_file(tiny_generator, alexnet, random_lpips, m
     lines = random_lpips.lins.state_dict()
     monkeypatch.undo()
     monkeypatch.setattr("torch.hub.download_url_to_file", None)
-    model, state = perceptual.load_lpips("alex", str(alexnet)), torch.load(alexnet)
+    model, state = load_lpips("alex", str(alexnet)), torch.load(alexnet)
     backbone = {f"features.{name.split('.', 1)[1]}": x for name, x in model.net.named_parameters()}
     assert backbone.keys() == state.keys() - {"classifier.6.bias"}
     assert all(torch.equal(x, state[name]) for name, x in backbone.items())
@@ -270,7 +271,7 @@ def test_lpips_with_weights_from_a_file(tiny_generator, alexnet, random_lpips, m
     a, b = random_images(5, 2, 64), random_images(6, 2, 64)
     term = TERMS.create("perceptual", tiny_generator, b, net="lpips-alex", weights=str(alexnet))
     torch.testing.assert_close(term(view(a, b)), model(a, b)[:, 0, 0, 0], rtol=1e-5, atol=1e-7)
-    assert term.network == f"lpips-alex {perceptual.weights_hash(model)}"
+    assert term.network == f"lpips-alex {weights_hash(model)}"
 
 
 WRONG_WEIGHTS = {

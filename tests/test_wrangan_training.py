@@ -26,7 +26,8 @@ from latentopt.errors import CheckpointError, UsageError
 from latentopt.files.storage import load_tensors
 from latentopt.generators.discriminator import Discriminator, DiscriminatorConfig
 from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from latentopt.statistics.sigma import Sigma, find_sigma
+from latentopt.statistics.at_hand import given_or_found
+from latentopt.statistics.sigma import SIGMA, Sigma
 from latentopt.training.export import export, sample_sheet
 from latentopt.training.generator import PARTS, GeneratorTrainer, GeneratorTraining
 from latentopt.training.randomized import RandomizedWeights, last_convolutions
@@ -328,7 +329,7 @@ def test_from_a_folder_stopped_and_gone_on_with(train):
     assert (code, "going on from 8 images" in err) == (0, True)
     assert_same(snapshot("out"), snapshot("whole"))
     generator = load_generator("out/generator.safetensors")
-    sigma, path = find_sigma(generator)
+    sigma, path = given_or_found(SIGMA, generator)
     assert path == Path("out/sigma.safetensors")
     base = load_generator("first/generator.safetensors").fingerprint
     known = {"start": "first", "base": base, "layers": 4, "data": "portraits", "drawn": 32, "images_seen": 32}

@@ -140,15 +140,12 @@ class Films:
 def side_by_side(target: Tensor, image: Tensor) -> np.ndarray:
     """Target left, result right, as NVIDIA's projector shows them: [3,H,W] twice -> uint8 [h,2w,3], h <= VIDEO_HEIGHT."""
     import torch
-    from torch.nn.functional import interpolate
 
     from latentopt.pictures.images import to_uint8
+    from latentopt.pictures.resizing import shrink
 
     pair = torch.cat([target.cpu(), image.cpu().nan_to_num()], dim=2)
-    if pair.shape[1] > VIDEO_HEIGHT:
-        width = round(pair.shape[2] * VIDEO_HEIGHT / pair.shape[1])
-        pair = interpolate(pair[None], (VIDEO_HEIGHT, width), mode="area")[0]
-    return to_uint8(pair)
+    return to_uint8(shrink(pair[None], VIDEO_HEIGHT)[0])
 
 
 def watched(

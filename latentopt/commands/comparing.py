@@ -12,7 +12,7 @@ import click
 
 from latentopt.commands.batches import watched
 from latentopt.commands.terminal import escape_controls
-from latentopt.commands.tune import ensure_sigma
+from latentopt.commands.tune import sigma_of
 from latentopt.errors import ImageError, LatentoptError, MissingWeightsError, StatisticsError
 from latentopt.evaluation.comparison import AMOUNTS, Compared, capped, check_recipe, common, measured
 from latentopt.evaluation.corruption import change_by
@@ -63,7 +63,7 @@ class Session:
                 self.note(f"{name}: left out: {error}")
                 continue
             if recipe.looks_for("sigma"):
-                ensure_sigma(recipe, self.generator, self.quiet)
+                sigma_of(recipe, self.generator, self.quiet)
             found[name] = recipe
         return found
 

@@ -20,7 +20,8 @@ from latentopt.editing.spaces import EditingSpace
 from latentopt.errors import UsageError
 from latentopt.judge.protocol import judge_name, load_attribute_judge
 from latentopt.protocols import Generator
-from latentopt.statistics.pnorm import PNorm, find_stats
+from latentopt.statistics.at_hand import given_or_found
+from latentopt.statistics.pnorm import PNORM
 
 SHEET_SEED, SHEET_SAMPLES = 4, 2
 SHEET_PSI = 0.7
@@ -30,8 +31,7 @@ def find_by(method: str, generator: Generator, quiet: bool, **options: Any) -> l
     """The directions that `latentopt directions find` was asked for, by its options."""
     pnorm = None
     if options["space"] == "p-norm":
-        stats = options["stats"]
-        pnorm = find_stats(generator)[0] if stats is None else PNorm.load(stats, generator)
+        pnorm, _ = given_or_found(PNORM, generator, options["stats"])
     space = EditingSpace(options["space"], generator, pnorm)
     layers = None if options["layers"] is None else parse_layers(options["layers"])
     if layers is not None and max(layers) >= generator.num_ws:

@@ -130,7 +130,8 @@ def show(sigma: Sigma, generator: Generator, out: Path) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
-    from latentopt.statistics.sigma import find_sigma
+    from latentopt.statistics.at_hand import first_at_hand
+    from latentopt.statistics.sigma import SIGMA
 
     console, card = Console(), sigma.card
     if not console.is_terminal:
@@ -151,7 +152,7 @@ def show(sigma: Sigma, generator: Generator, out: Path) -> None:
         click.echo(escape_controls(f"{key:<12} {text}"))
     if (card["halves"] or 1) < STEADY:
         click.echo("warning: the halves differ: draw more --samples", err=True)
-    found = find_sigma(generator)
+    found = first_at_hand(SIGMA, generator)
     if found is not None and found[1].resolve() != out.resolve():
         click.echo(
             escape_controls(f"note: by default {found[1]} is used, which is {found[0].origin}; name this one"), err=True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from latentopt.pictures.images import TargetImage
     from latentopt.preflight.preflight import Preflight
     from latentopt.protocols import Generator
-
-KEPT = Path("pnorm_stats")
 
 
 class PictureCheck:
@@ -36,7 +33,7 @@ class PictureCheck:
     def preflight(self) -> Preflight | None:
         """The generator's own, made and kept in pnorm_stats/ where there is none yet; None where it cannot be made."""
         from latentopt.commands.progress import Progress
-        from latentopt.preflight.preflight import SUFFIX, Preflight, find_preflight
+        from latentopt.preflight.preflight import PREFLIGHT, Preflight, find_preflight
         from latentopt.preflight.warm_start import sample_count
 
         generator = self.generator
@@ -49,7 +46,7 @@ class PictureCheck:
             click.echo(escape_controls(f"no preflight: {error}"), err=True)
             return None
         try:
-            made.save(KEPT / f"{generator.name}{SUFFIX}")
+            made.save(PREFLIGHT.new_path(generator))
         except OSError as error:
             click.echo(escape_controls(f"the preflight's calibration is not kept: {error}"), err=True)
         return made

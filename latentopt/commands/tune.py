@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from latentopt.protocols import Generator
     from latentopt.results.earlier import EarlierResult
 
-SIGMA_FOLDER = Path("sigma")
 COLUMNS = {
     "psnr_before": "psnr before",
     "psnr": "after",
@@ -205,7 +204,7 @@ def _tune(
     check_free(to)
     title = f"tuned by {recipe.name}"
     if recipe.looks_for("sigma"):
-        title += f", sigma {ensure_sigma(recipe, generator, quiet)}"
+        title += f", sigma {sigma_of(recipe, generator, quiet)}"
     call = partial(tune, generator, results, recipe, as_is=True, seed=seed, corruption=corruption, keep=False)
     rows = watched(
         partial(call, out=to, overwrite=overwrite, options=_reading(generator, dtype)),
@@ -221,19 +220,20 @@ def _reading(generator: Generator, dtype: str) -> dict[str, object]:
     return {"dtype": dtype, "network": generator.name}
 
 
-def ensure_sigma(recipe: Recipe, generator: Generator, quiet: bool) -> str:
+def sigma_of(recipe: Recipe, generator: Generator, quiet: bool) -> str:
     """Which sigma the tuning goes by, in words; one is estimated and kept where the generator has none."""
-    from latentopt.commands.progress import Progress
-    from latentopt.statistics.sigma import find_sigma
-    from latentopt.statistics.sigma_fit import fit_sigma
+    from contextlib import ExitStack
 
-    found = find_sigma(generator)
-    if found is None:
-        layers = next(reading.part["layers"] for reading in recipe.reads if reading.kind == "sigma")
-        path = SIGMA_FOLDER / f"{generator.name}.safetensors"
-        click.echo(escape_controls(f"{generator.name} has no sigma yet: estimating it, kept in {path}"), err=True)
-        with Progress(256, "estimating sigma", unit="sample", quiet=quiet) as progress:
-            fit_sigma(generator, layers=layers, samples=256, on_progress=progress.advance).save(path)
-        found = find_sigma(generator)
-    sigma, path = found
+    from latentopt.commands.progress import Progress
+    from latentopt.statistics.sigma_fit import SAMPLES, ensure_sigma
+
+    layers = next(reading.part.get("layers", "convs:6") for reading in recipe.reads if reading.kind == "sigma")
+    progress = Progress(SAMPLES, "estimating sigma", unit="sample", quiet=quiet)
+    with ExitStack() as stack:
+
+        def start(path: Path) -> None:
+            click.echo(escape_controls(f"{generator.name} has no sigma yet: estimating it, kept in {path}"), err=True)
+            stack.enter_context(progress)
+
+        sigma, path, _ = ensure_sigma(generator, layers, start, progress.advance)
     return f"{sigma.origin} ({path.parent.name}/{path.name})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from latentopt.checkpoints.model_files import BUNDLED, Checkpoint, resolve
+from latentopt.checkpoints.model_files import Checkpoint, resolve
 from latentopt.checkpoints.persistence import plain_entries
 from latentopt.editing.direction import Direction
 from latentopt.editing.foreign import SUFFIXES, read_foreign
@@ -19,7 +18,7 @@ from latentopt.editing.layers import layers_text
 from latentopt.errors import CheckpointError, LatentoptError
 from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.protocols import Generator
-from latentopt.statistics.moments import StatisticsWarning
+from latentopt.statistics.at_hand import FileKind, at_hand
 
 FORMAT = "latentopt-directions-1"
 FOLDER = Path("directions")  # in the working directory: where `latentopt directions find` writes
@@ -116,9 +115,8 @@ def _fields(entry: Mapping[str, Any]) -> dict[str, Any]:
 def find_directions(generator: Generator) -> dict[str, Direction]:
     """Every direction of `generator` that is at hand, by name; none is no error.
 
-    Looked for in this order, the first of a name counts: `directions.safetensors` or `<stem>.directions.safetensors` beside
-    the generator's own file; `directions/*.safetensors` in the working directory; the bundled models'. Unreadable files are
-    warned of, those of other generators passed over.
+    The first of a name counts, in the order of `latentopt.statistics.at_hand`. Unreadable files are warned of, those of other
+    generators passed over. Raises StatisticsError for an unreadable one beside the generator's own file.
     """
     found: dict[str, Direction] = {}
     for direction, _ in directions_at_hand(generator):
@@ -128,29 +126,18 @@ def find_directions(generator: Generator) -> dict[str, Direction]:
 
 def directions_at_hand(generator: Generator) -> Iterator[tuple[Direction, Path]]:
     """The directions of `generator` and their files, those that `find_directions` prefers first."""
-    seen = set()
-    for path in _candidates(generator):
-        if path.resolve() in seen or not path.is_file():
-            continue
-        seen.add(path.resolve())
-        try:
-            for direction in read_directions(path):
-                if direction.fingerprint == generator.fingerprint:
-                    direction.check(generator, str(path))
-                    yield direction, path
-        except CheckpointError as error:
-            warnings.warn(f"passed over: {error}", StatisticsWarning, stacklevel=3)
+    for directions, path in at_hand(DIRECTIONS, generator):
+        yield from ((direction, path) for direction in directions)
 
 
-def _candidates(generator: Generator) -> Iterator[Path]:
-    try:
-        own = resolve(generator.source)
-        yield own.with_name("directions.safetensors")
-        yield own.with_name(f"{own.stem}.directions.safetensors")
-    except LatentoptError:
-        pass  # it came from no file
-    yield from sorted(FOLDER.glob("*.safetensors"))
-    yield from sorted(BUNDLED.glob("*/directions.safetensors"))
+def _read_own(path: Path, generator: Generator) -> list[Direction]:
+    directions = read_directions(path)
+    for direction in directions:
+        direction.check(generator, str(path))
+    return directions
+
+
+DIRECTIONS = FileKind("directions", FORMAT, "directions", str(FOLDER), ".safetensors", "directions find", _read_own)
 
 
 def describe_directions(checkpoint: Checkpoint, name: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from latentopt.checkpoints.describe import described_card
 from latentopt.checkpoints.model_files import BUNDLED, Checkpoint, read_checkpoint, resolve
@@ -21,7 +20,7 @@ from latentopt.encoders.config import EncoderConfig
 from latentopt.encoders.encoder import Encoder
 from latentopt.encoders.official import official_encoder
 from latentopt.errors import CheckpointError, MissingWeightsError
-from latentopt.files.storage import save_tensors
+from latentopt.files.storage import load_metadata, save_tensors
 from latentopt.protocols import Generator
 
 FORMAT = "latentopt-encoder-1"
@@ -84,9 +83,7 @@ def encoder_path(source: str | Path, generator: Generator | None = None) -> Path
 
 def _bundled(kind: str, generator: Generator | None) -> Path:
     for path in sorted(BUNDLED.glob(f"*/encoder-{kind}.safetensors")):
-        with safe_open(path, "pt") as file:
-            made_for = (file.metadata() or {}).get("generator")
-        if generator is None or made_for == generator.fingerprint:
+        if generator is None or load_metadata(path).get("generator") == generator.fingerprint:
             return path
     whom = "" if generator is None else f" for generator {generator.name!r} ({generator.fingerprint})"
     network = "NETWORK" if generator is None else generator.source

@@ -24,7 +24,8 @@ from latentopt.protocols import Generator
 from latentopt.recipe.files import recipe_files
 from latentopt.recipe.recipe import Recipe
 from latentopt.results.inversion import Inversion
-from latentopt.statistics.pnorm import find_stats
+from latentopt.statistics.at_hand import given_or_found
+from latentopt.statistics.pnorm import PNORM
 from latentopt.types import GeneratorInputs
 
 EVALUATION_FILE = "compared.json"
@@ -81,7 +82,7 @@ def check_recipe(recipe: Recipe, generator: Generator) -> None:
     """Raise, before any work, where the recipe needs an encoder or P-norm statistics that are not there."""
     recipe_files(recipe, generator)
     if recipe.looks_for("p-norm"):
-        find_stats(generator)
+        given_or_found(PNORM, generator)
 
 
 def common(results: Mapping[str, Sequence[Inversion]]) -> dict[str, list[Inversion]]:

@@ -17,9 +17,9 @@ from latentopt.errors import UsageError
 from latentopt.evaluation.distribution import frechet_distance, paired_kernel_distance
 from latentopt.inverting.outcome import Change
 from latentopt.judge.network import Judge, load_judge
+from latentopt.perceptual.network import weights_hash
 from latentopt.protocols import Generator
 from latentopt.statistics.sampling import sample_w, w_std
-from latentopt.terms.perceptual import weights_hash
 from latentopt.types import GeneratorInputs
 
 DIRECTIONS = ("samples", "isotropic")

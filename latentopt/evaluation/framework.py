@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from latentopt.errors import MissingWeightsError, StatisticsError, UsageError
+from latentopt.errors import MissingWeightsError, UsageError
 from latentopt.evaluation.again import consistency, corruption
 from latentopt.evaluation.editing_consistency import Invert
 from latentopt.evaluation.image_metrics import PerceptualDistance
@@ -26,7 +26,8 @@ from latentopt.protocols import Generator
 from latentopt.registry import nearest
 from latentopt.results.inversion import Inversion
 from latentopt.results.manifest import versions
-from latentopt.statistics.pnorm import PNorm, find_stats
+from latentopt.statistics.at_hand import first_at_hand
+from latentopt.statistics.pnorm import PNORM, PNorm
 
 PARTS: dict[str, Callable[[Subject], Found]] = {
     "reconstruction": reconstruction,
@@ -158,10 +159,8 @@ def _distance(name: str, generator: Generator) -> PictureDistance:
 
 
 def _statistics(generator: Generator) -> PNorm | None:
-    try:
-        return find_stats(generator)[0]
-    except StatisticsError:
-        return None
+    found = first_at_hand(PNORM, generator)
+    return None if found is None else found[0]
 
 
 def _joined(subject: Subject, found: Mapping[str, Found]) -> Evaluation:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import ImageError
+from latentopt.perceptual.features import PerceptualFeatures
 from latentopt.pictures.images import from_uint8, to_uint8
 from latentopt.protocols import Generator
 from latentopt.results.distortion import PSNR_CAP
-from latentopt.terms.perceptual import Perceptual
 
 BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, from fine to coarse
 WINDOW = 11
@@ -51,13 +51,12 @@ class PerceptualDistance:
     def __init__(
         self, generator: Generator, net: str = "auto", *, size: int | None = None, weights: str | None = None
     ) -> None:
-        blank = torch.zeros(1, 3, *generator.resolution, device=generator.device)
-        self.term = Perceptual(generator, blank, net=net, size=size, weights=weights)
-        self.name = f"{self.term.network}, pictures of at most {self.term.size} pixels"
+        self.features = PerceptualFeatures(generator, net, size, weights)
+        self.name = f"{self.features.network}, pictures of at most {self.features.size} pixels"
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
         """[B] of pictures [B,3,H,W] in [-1,1]; exactly 0 for equal ones."""
-        return self.term.between(first, second)
+        return self.features.distance(first, second)
 
 
 def identity(embed: Callable[[Tensor], Tensor], image: Tensor, target: Tensor) -> Tensor:

@@ -6,8 +6,10 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -49,14 +51,25 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and metadata of a safetensors file. Raises CheckpointError, naming the file, when it is damaged."""
-    path = Path(path)
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+
+
+def load_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file, whose tensors are not read. Raises CheckpointError as `load_tensors` does."""
+    with _opened(path) as file:
+        return dict(file.metadata() or {})
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
-        with path.open("rb") as stream:
+        with Path(path).open("rb") as stream:
             header = int.from_bytes(stream.read(8), "little")
         if header > HEADER_LIMIT:
             raise CheckpointError(f"{path}: its index claims {header} bytes; refused (limit {HEADER_LIMIT})")
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            yield file
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except (OSError, SafetensorError) as error:

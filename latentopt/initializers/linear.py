@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from torch import Tensor
 
 from latentopt.errors import StatisticsError
 from latentopt.protocols import Generator, Initializer
-from latentopt.statistics.linear_prior import LinearPrior, PooledFeatures, find_prior
+from latentopt.statistics.at_hand import given_or_found
+from latentopt.statistics.linear_prior import PRIOR, PooledFeatures
 from latentopt.types import GeneratorInputs
 
 
@@ -25,10 +25,7 @@ class Linear(Initializer):
     reads = {"prior": "linear prior", "weights": "file"}
 
     def __init__(self, generator: Generator, *, prior: str | None = None, weights: str | None = None) -> None:
-        if prior is not None:
-            self.prior, path = LinearPrior.load(Path(prior), generator), Path(prior)
-        else:
-            self.prior, path = find_prior(generator)
+        self.prior, path = given_or_found(PRIOR, generator, prior)
         self.features = PooledFeatures(generator, self.prior.network.partition(" ")[0], weights, self.prior.grids)
         wanted, here = (
             f"the {dim} features of {network}"

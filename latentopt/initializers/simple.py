@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from latentopt.checkpoints.npz import load_projected_w
 from latentopt.errors import CheckpointError, UsageError
 from latentopt.files.storage import load_tensors
+from latentopt.pictures.resizing import shrink
 from latentopt.protocols import Generator, Initializer
-from latentopt.statistics.pnorm import PNorm, find_stats
+from latentopt.statistics.at_hand import given_or_found
+from latentopt.statistics.pnorm import PNORM
 from latentopt.statistics.sampling import sample_w
 from latentopt.types import GeneratorInputs
 
@@ -36,7 +37,7 @@ class PMean(Initializer):
 
     def __init__(self, generator: Generator, *, stats: str | None = None) -> None:
         self.generator = generator
-        self.pnorm = PNorm.load(Path(stats), generator) if stats else find_stats(generator)[0]
+        self.pnorm = given_or_found(PNORM, generator, stats)[0]
 
     def __call__(self, target: Tensor, seeds: Sequence[int]) -> GeneratorInputs:
         w = self.pnorm.w_origin.to(target).expand(len(target), -1)
@@ -70,17 +71,12 @@ class BestOf(Initializer):
     @torch.no_grad()
     def _nearest(self, image: Tensor, seed: int) -> Tensor:
         w = sample_w(self.generator, seed, self.n, self.label)  # [n,C]
-        small = self._shrink(image[None])
+        small = shrink(image[None], self.size)
         distances = []
         for part in w.split(self.batch):
             drawn = self.generator.synthesis(GeneratorInputs(self.generator.broadcast(part)))
-            distances.append((self._shrink(drawn) - small).square().mean(dim=(1, 2, 3)))
+            distances.append((shrink(drawn, self.size) - small).square().mean(dim=(1, 2, 3)))
         return w[torch.cat(distances).argmin()]
-
-    def _shrink(self, image: Tensor) -> Tensor:
-        height, width = image.shape[2:]
-        scale = min(1.0, self.size / height)
-        return F.interpolate(image, (max(1, round(height * scale)), max(1, round(width * scale))), mode="area")
 
 
 class File(Initializer):

@@ -23,7 +23,8 @@ from latentopt.recipe.files import recipe_files, recipe_paths
 from latentopt.recipe.recipe import Recipe
 from latentopt.results.inversion import Inversion, is_complete
 from latentopt.results.manifest import run_key
-from latentopt.statistics.pnorm import PNorm, find_stats
+from latentopt.statistics.at_hand import given_or_found
+from latentopt.statistics.pnorm import PNORM, PNorm
 from latentopt.statistics.sigma import Sigma
 from latentopt.types import GeneratorInputs
 
@@ -216,6 +217,6 @@ class Inverter:
         """The statistics that the recipe names, or the generator's own; None where there are none."""
         named = self.recipe.named("p-norm")
         try:
-            return find_stats(self.generator)[0] if named is None else PNorm.load(Path(named), self.generator)
+            return given_or_found(PNORM, self.generator, named)[0]
         except StatisticsError:
             return None

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from latentopt.errors import UsageError
 from latentopt.judge.network import load_judge
-from latentopt.terms.perceptual import weights_hash
+from latentopt.perceptual.network import weights_hash
 
 TOLERANCE = 1e-3  # of probabilities, for rounding
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from latentopt.errors import UsageError
 from latentopt.protocols import Generator
-from latentopt.statistics.pnorm import PNorm, PNormBasis, find_stats, p_to_w, w_to_p
+from latentopt.statistics.at_hand import given_or_found
+from latentopt.statistics.pnorm import PNORM, PNormBasis, p_to_w, w_to_p
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class PNormConstraint:
         for name, value in (("clip", clip), ("project", project), ("l2", l2)):
             if value is not None and not 0 <= value < math.inf:
                 raise UsageError(f"{name} must be a number of at least 0, not {value}")
-        pnorm = PNorm.load(Path(stats), generator) if stats else find_stats(generator)[0]
+        pnorm = given_or_found(PNORM, generator, stats)[0]
         basis = pnorm.basis(std_floor=std_floor, rank=rank, device=generator.device)
         return PNormConstraint(basis, generator.num_ws, clip, project, sphere, l2)
 

@@ -12,7 +12,8 @@ from latentopt.errors import StatisticsError, UsageError
 from latentopt.generators.tunable import choose_weights
 from latentopt.parameterizations.weights import check_weight, given_deltas, sum_of_squares, with_deltas
 from latentopt.protocols import Generator, Parameterization
-from latentopt.statistics.sigma import Sigma, find_sigma
+from latentopt.statistics.at_hand import given_or_found
+from latentopt.statistics.sigma import SIGMA, Sigma
 from latentopt.types import GeneratorInputs, Variables
 
 COEFFICIENTS = ("alpha/sigma^2", "alpha/sigma")
@@ -24,7 +25,7 @@ class Epsilon(Parameterization):
     layers       which weights (`choose_weights`); the paper randomises the last six convolutions that are not toRGB
     alpha        weight of the sum of squares of epsilon, a sum over all entries
     start        of every epsilon for whose weight the inputs carry no delta
-    sigma        file of the standard deviations; found by the generator's fingerprint when absent (`find_sigma`)
+    sigma        file of the standard deviations; found by the generator's fingerprint when absent
     shared       one epsilon for all images of the batch; per-image deltas in the inputs are encoded by their mean
     coefficient  of (theta - mu)^2 in the penalty, see below
 
@@ -55,7 +56,7 @@ class Epsilon(Parameterization):
             raise UsageError(f"start must be a number, not {start}")
         if coefficient not in COEFFICIENTS:
             raise UsageError(f"coefficient {coefficient!r} is not one of {', '.join(COEFFICIENTS)}")
-        self.scale, self.path = _sigma_of(generator, sigma)
+        self.scale, self.path = given_or_found(SIGMA, generator, sigma)
         self.sigma = _chosen(self.scale, self.path, choose_weights(generator, layers), generator.device)
         self.alpha, self.start, self.shared = alpha, start, shared
         self.printed = coefficient == "alpha/sigma"
@@ -80,18 +81,6 @@ class Epsilon(Parameterization):
         if self.printed:
             variables = {name: sigma.sqrt() * variables[name] for name, sigma in self.sigma.items()}
         return self.alpha * sum_of_squares(variables.values())
-
-
-def _sigma_of(generator: Generator, path: str | None) -> tuple[Sigma, Path]:
-    if path is not None:
-        return Sigma.load(Path(path), generator), Path(path)
-    found = find_sigma(generator)
-    if found is None:
-        raise StatisticsError(
-            f"there is no sigma for generator {generator.name!r} ({generator.fingerprint}): make one with "
-            f"`latentopt fit-sigma --network {generator.source}`, or name its file with sigma = '...'"
-        )
-    return found
 
 
 def _chosen(sigma: Sigma, path: Path, names: tuple[str, ...], device: torch.device) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ Distance: Zhang et al. 2018 (LPIPS), equation 1, with one weight per stage in pl
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -38,6 +39,11 @@ class PerceptualNet(nn.Module):
 
     `mean` and `std` [A] standardise the attributes; `stage_weights` [S] weigh the stages in `perceptual_distance`.
     """
+
+    mean: Tensor
+    std: Tensor
+    binary: Tensor
+    stage_weights: Tensor
 
     def __init__(self, config: PerceptualNetConfig) -> None:
         super().__init__()
@@ -161,6 +167,15 @@ def load_perceptual_net(name: str) -> PerceptualNet:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: its weights do not fit its configuration ({error})") from error
     return net.eval().requires_grad_(False)
+
+
+def weights_hash(net: nn.Module) -> str:
+    """Identifies a network's weights, the same on every device."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def weights_path(name: str, kind: str) -> Path:

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentopt.errors import MissingWeightsError
-from latentopt.terms.perceptual import weights_hash
+from latentopt.perceptual.network import weights_hash
+from latentopt.pictures.resizing import shrink
 
 LAYERS = (0, 2, 12, 19)  # conv1_1, conv1_2, conv3_2, conv4_2 in torchvision's `features`
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for pictures in [0,1]
@@ -34,7 +35,7 @@ class VGGDistance:
 
     def activations(self, image: Tensor) -> list[Tensor]:
         """Of the four layers, [B,C,h,w] each."""
-        x = self._prepared(image)
+        x = _standardised(shrink(image, self.size))
         found = []
         for k, layer in enumerate(self.layers):
             # torchvision's ReLUs work in place and would overwrite what is kept
@@ -43,12 +44,11 @@ class VGGDistance:
                 found.append(x)
         return found
 
-    def _prepared(self, image: Tensor) -> Tensor:
-        if image.shape[2] > self.size:
-            width = max(1, round(self.size * image.shape[3] / image.shape[2]))
-            image = F.interpolate(image, (self.size, width), mode="area")
-        mean, std = (image.new_tensor(x)[:, None, None] for x in (MEAN, STD))
-        return ((image + 1) / 2 - mean) / std
+
+def _standardised(image: Tensor) -> Tensor:
+    """image in [-1,1] -> with the mean and deviation that the network was trained with."""
+    mean, std = (image.new_tensor(x)[:, None, None] for x in (MEAN, STD))
+    return ((image + 1) / 2 - mean) / std
 
 
 def _vgg16() -> nn.Module:

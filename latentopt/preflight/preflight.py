@@ -8,7 +8,7 @@ units. A warning, never a refusal.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, StatisticsError
-from latentopt.files.resources import resource_folder
 from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.pictures.images import from_uint8, to_uint8
 from latentopt.preflight.warm_start import WarmStart, draw, find_warm_start, sample_count
 from latentopt.protocols import Generator
+from latentopt.statistics.at_hand import FOLDERS, FileKind, files_of
 from latentopt.statistics.sampling import sample_w
 
 FORMAT = "latentopt-preflight-1"
@@ -196,18 +196,15 @@ class Preflight:
         return Preflight(start, distance, radius, generator.fingerprint)
 
 
-def find_preflight(generator: Generator, folders: Sequence[Path] | None = None) -> Preflight | None:
-    """The calibration kept for `generator` as it is set up now: `<name>.preflight.safetensors`, None where there is none.
+def find_preflight(generator: Generator) -> Preflight | None:
+    """The calibration kept for `generator` as it is set up now, None where there is none.
 
-    Looked for where latentopt.statistics.pnorm.find_stats looks. One that was made with another warm start (a linear prior fitted
-    since) does not count.
+    One that was made with another warm start (a linear prior fitted since) does not count, nor does a damaged one.
     """
     start = find_warm_start(generator)
-    for folder in (Path("pnorm_stats"), resource_folder("pnorm_stats")) if folders is None else folders:
-        path = Path(folder) / f"{generator.name}{SUFFIX}"
+    for path in files_of(PREFLIGHT, generator):
         try:
-            if path.is_file():
-                return Preflight.load(path, start, generator)
+            return Preflight.load(path, start, generator)
         except StatisticsError:
             continue
     return None
@@ -225,3 +222,14 @@ def _calibrated(generator: Generator, start: WarmStart, on_progress: Callable[[i
             on_progress(len(images))
     radius = Scale(torch.cat(radii)) if radii else None
     return Preflight(start, Scale(torch.cat(distances)), radius, generator.fingerprint)
+
+
+PREFLIGHT = FileKind(
+    "preflight",
+    FORMAT,
+    "preflight",
+    FOLDERS[0],
+    SUFFIX,
+    "invert",
+    lambda path, generator: Preflight.load(path, find_warm_start(generator), generator),
+)

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from latentopt.encoders.inference import Encoding
 from latentopt.errors import MissingWeightsError, StatisticsError
 from latentopt.initializers.linear import Linear
+from latentopt.pictures.resizing import shrink
 from latentopt.protocols import Generator
-from latentopt.statistics.pnorm import PNorm, find_stats
+from latentopt.statistics.at_hand import first_at_hand
+from latentopt.statistics.pnorm import PNORM, PNorm
 from latentopt.statistics.sampling import sample_w
 from latentopt.types import GeneratorInputs
 
@@ -39,9 +40,10 @@ def find_warm_start(generator: Generator) -> WarmStart:
         return LinearStart(generator, Linear(generator))
     except (StatisticsError, MissingWeightsError):
         pass
+    found = first_at_hand(PNORM, generator)
     for kind in ENCODERS:
         try:
-            return EncoderStart(generator, Encoding.of(generator, kind), _statistics(generator))
+            return EncoderStart(generator, Encoding.of(generator, kind), found[0] if found else None)
         except MissingWeightsError:
             continue
     return NearestSample(generator)
@@ -70,7 +72,7 @@ class LinearStart:
         x = features(image)  # [B,D]
         drawn = self.generator.synthesis(prior.predict(x)).float().clamp(-1, 1)
         radius = prior.regress(x).square().mean(dim=(1, 2)).sqrt()
-        return features.term.between(drawn, image).cpu(), radius
+        return features.perceptual.distance(drawn, image).cpu(), radius
 
 
 @dataclass(frozen=True)
@@ -115,16 +117,10 @@ def draw(generator: Generator, w: Tensor, batch: int = 16) -> list[Tensor]:
     return [generator.synthesis(x).float().clamp(-1, 1) for x in inputs]
 
 
-def _statistics(generator: Generator) -> PNorm | None:
-    try:
-        return find_stats(generator)[0]
-    except StatisticsError:
-        return None
-
-
 def _small(image: Tensor) -> Tensor:
-    scale = min(1.0, SIDE / min(image.shape[2:]))
-    return F.interpolate(image, [max(1, round(side * scale)) for side in image.shape[2:]], mode="area")
+    """The shorter side at `SIDE` pixels, if it is longer."""
+    height, width = image.shape[2:]
+    return shrink(image, round(height * min(1.0, SIDE / min(height, width))))
 
 
 def _root_mean_square(x: Tensor) -> Tensor:

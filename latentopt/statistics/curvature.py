@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latentopt.perceptual.features import PerceptualFeatures
 from latentopt.protocols import Generator
 from latentopt.types import GeneratorInputs
 
@@ -109,37 +110,8 @@ def outputs_of(generator: Generator, features: str) -> tuple[Outputs, str]:
     """
     if features == "image":
         return lambda image: [image / math.sqrt(image[0].numel())], ""
-    from latentopt.perceptual.network import UnitFeatures, load_perceptual_net
-    from latentopt.terms.perceptual import load_lpips, weights_hash
-
-    if generator.card.get("data") == "portraits":
-        net, size, name = load_perceptual_net("portraits").to(generator.device), 64, "bundled"
-        extract = net.features
-        weights = [w.reshape(1, 1, 1) for w in net.stage_weights]
-    else:
-        net, size, name = load_lpips("vgg").to(generator.device), 256, "lpips-vgg"
-
-        def extract(image: Tensor) -> list[Tensor]:
-            return list(net.net(net.scaling_layer(image)))
-
-        weights = [line.model[-1].weight[0].clamp(min=0) for line in net.lins]  # [C,1,1]
-
-    def outputs(image: Tensor) -> list[Tensor]:
-        stages = extract(_at_most(image, size))
-        return [
-            UnitFeatures.of(x).unit * (weight / (x.shape[2] * x.shape[3])).sqrt()
-            for x, weight in zip(stages, weights, strict=True)
-        ]
-
-    return outputs, f"{name} {weights_hash(net)}"
-
-
-def _at_most(image: Tensor, size: int) -> Tensor:
-    """Images higher than `size` shrunk, as the perceptual term does."""
-    height, width = image.shape[2:]
-    if height <= size:
-        return image
-    return F.interpolate(image, (size, max(1, round(size * width / height))), mode="area")
+    perceptual = PerceptualFeatures(generator, memory_format=torch.contiguous_format)
+    return perceptual.coordinates, perceptual.network
 
 
 def batches(count: int, batch: int) -> Iterator[range]:

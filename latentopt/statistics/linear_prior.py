@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, StatisticsError
-from latentopt.files.resources import resource_folder
 from latentopt.files.storage import load_tensors, save_tensors
+from latentopt.perceptual.features import PerceptualFeatures
 from latentopt.protocols import Generator
+from latentopt.statistics.at_hand import FOLDERS, FileKind
 from latentopt.statistics.pnorm import SLOPE, PNormBasis
-from latentopt.terms.perceptual import Perceptual
 from latentopt.types import GeneratorInputs
 
 FORMAT = "latentopt-prior-1"
@@ -43,7 +43,7 @@ SHAPES = {
 class PooledFeatures:
     """Averages of a perceptual network's stages over a few grids: image [B,3,H,W] in [-1,1] -> x [B,D].
 
-    `net` and `weights` as in `latentopt.terms.perceptual.Perceptual`; `grids`: a side for each stage, by default
+    `net` and `weights` as in `latentopt.perceptual.features.PerceptualFeatures`; `grids`: a side for each stage, by default
     `default_grids`. `network` names the network with its weights' hash.
     """
 
@@ -54,9 +54,8 @@ class PooledFeatures:
         weights: str | None = None,
         grids: Sequence[int] | None = None,
     ) -> None:
-        blank = torch.zeros(1, 3, *generator.resolution, device=generator.device)
-        self.term = Perceptual(generator, blank, net=net, weights=weights)
-        widths = [stage.unit.shape[1] for stage in self.term.target]
+        self.perceptual = PerceptualFeatures(generator, net, weights=weights)
+        widths = self.perceptual.widths
         self.grids = tuple(grids or default_grids(widths))
         if len(self.grids) != len(widths) or min(self.grids) < 1:
             raise StatisticsError(f"grids {self.grids} do not fit the {len(widths)} stages of {self.network}")
@@ -64,18 +63,12 @@ class PooledFeatures:
 
     @property
     def network(self) -> str:
-        return self.term.network
+        return self.perceptual.network
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Tensor:
-        stages = self.term.extract(self._shrink(image.float()))
+        stages = self.perceptual.extract(image.float())
         return torch.cat([_pool(x, n).flatten(1) for x, n in zip(stages, self.grids, strict=True)], dim=1)
-
-    def _shrink(self, image: Tensor) -> Tensor:
-        size = self.term.size
-        if image.shape[2] <= size:
-            return image
-        return F.interpolate(image, (size, max(1, round(size * image.shape[3] / image.shape[2]))), mode="area")
 
 
 MOST_FEATURES = 4096
@@ -209,20 +202,4 @@ def prior_path(statistics: Path) -> Path:
     return statistics.with_name(statistics.stem + SUFFIX)
 
 
-def find_prior(generator: Generator, folders: Sequence[Path] | None = None) -> tuple[LinearPrior, Path]:
-    """The prior of `generator` and its file, looked for where `latentopt.statistics.pnorm.find_stats` looks.
-
-    Raises StatisticsError if there is none.
-    """
-    folders = [Path("pnorm_stats"), resource_folder("pnorm_stats")] if folders is None else folders
-    refused = []
-    for path in (Path(folder) / f"{generator.name}{SUFFIX}" for folder in folders):
-        if not path.is_file():
-            continue
-        try:
-            return LinearPrior.load(path, generator), path
-        except StatisticsError as error:
-            refused.append(str(error))
-    remedy = f"run: latentopt fit-pnorm --prior --network {generator.source}"
-    missing = f"no linear prior of {generator.name!r} ({generator.fingerprint}); {remedy}"
-    raise StatisticsError("\n".join([missing, *refused]))
+PRIOR = FileKind("linear prior", FORMAT, "prior", FOLDERS[0], SUFFIX, "fit-pnorm --prior", LinearPrior.load)

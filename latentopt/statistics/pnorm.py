@@ -7,7 +7,6 @@ generator's own codes have mean 0 and unit covariance there. B images, C = w_dim
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +15,9 @@ from torch import Tensor
 from torch.nn.functional import leaky_relu
 
 from latentopt.errors import CheckpointError, StatisticsError
-from latentopt.files.resources import resource_folder
 from latentopt.files.storage import save_tensors
 from latentopt.protocols import Generator
+from latentopt.statistics.at_hand import FOLDERS, FileKind
 from latentopt.statistics.moments import Moments, StatisticsWarning, principal_components
 from latentopt.statistics.pnorm_files import FORMAT, read_pca_npz, read_safetensors
 
@@ -199,25 +198,6 @@ class PNorm:
         return pnorm
 
 
-def find_stats(generator: Generator, folders: Sequence[Path] | None = None) -> tuple[PNorm, Path]:
-    """The statistics of `generator` and their file: `<name>.safetensors` in `folders`, first match.
-
-    By default `pnorm_stats` in the current folder, then the shipped one. Raises StatisticsError if there are none.
-    """
-    folders = [Path("pnorm_stats"), resource_folder("pnorm_stats")] if folders is None else folders
-    refused = []
-    for path in (Path(folder) / f"{generator.name}.safetensors" for folder in folders):
-        if not path.is_file():
-            continue
-        try:
-            return PNorm.load(path, generator), path
-        except StatisticsError as error:
-            refused.append(str(error))
-    remedy = f"run: latentopt fit-pnorm --network {generator.source}"
-    missing = f"no P-norm statistics of {generator.name!r} ({generator.fingerprint}); {remedy}"
-    raise StatisticsError("\n".join([missing, *refused]))
-
-
 def _check_fits(pnorm: PNorm, path: Path, generator: Generator, force: bool) -> None:
     dim = len(pnorm.mean)
     if dim != generator.w_dim:
@@ -227,3 +207,6 @@ def _check_fits(pnorm: PNorm, path: Path, generator: Generator, force: bool) -> 
             f"{path}: P-norm statistics of generator {pnorm.name!r} ({pnorm.fingerprint}), not of {generator.name!r} "
             f"({generator.fingerprint}); run latentopt fit-pnorm --network {generator.source}"
         )
+
+
+PNORM = FileKind("P-norm statistics", FORMAT, "pnorm", FOLDERS[0], ".safetensors", "fit-pnorm", PNorm.load)

@@ -7,8 +7,7 @@ A tuned generator has the weights `mu + sigma * epsilon`, epsilon ~ N(0,1) a pri
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentopt.checkpoints.model_files import BUNDLED, Checkpoint, resolve
-from latentopt.errors import CheckpointError, LatentoptError, StatisticsError
+from latentopt.checkpoints.model_files import Checkpoint
+from latentopt.errors import CheckpointError, StatisticsError
 from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.protocols import Generator
-from latentopt.statistics.moments import StatisticsWarning
+from latentopt.statistics.at_hand import FileKind
 
 FORMAT = "latentopt-sigma-1"
 ORIGINS = ("learned", "estimated")
@@ -91,48 +90,6 @@ class Sigma:
         return sigma
 
 
-def find_sigma(generator: Generator) -> tuple[Sigma, Path] | None:
-    """The sigma of `generator` and its file, or None where there is none.
-
-    Looked for in this order: `sigma.safetensors` or `<stem>.sigma.safetensors` beside the generator's own file;
-    `sigma.safetensors` of the bundled models; `sigma/*.safetensors` in the working directory. Of several that belong to
-    the generator, one with its own fingerprint goes before one whose `base` it is, then learned before estimated, then
-    the first. Raises StatisticsError for an unreadable file beside the generator's own; others are warned of.
-    """
-    found = [(sigma, path) for sigma, path in _candidates(generator) if sigma.belongs_to(generator)]
-    if not found:
-        return None
-
-    def rank(candidate: tuple[Sigma, Path]) -> tuple[bool, bool]:
-        return candidate[0].fingerprint != generator.fingerprint, candidate[0].origin != "learned"
-
-    sigma, path = min(found, key=rank)  # the first of equals
-    _check_fits(sigma, path, generator)
-    return sigma, path
-
-
-def _candidates(generator: Generator) -> Iterator[tuple[Sigma, Path]]:
-    own = [path for path in _beside(generator) if path.is_file()]
-    for path in own:
-        yield Sigma.load(path), path
-    seen = {path.resolve() for path in own}
-    for path in (*sorted(BUNDLED.glob("*/sigma.safetensors")), *sorted(FOLDER.glob("*.safetensors"))):
-        if path.resolve() in seen:
-            continue
-        try:
-            yield Sigma.load(path), path
-        except StatisticsError as error:
-            warnings.warn(f"passed over: {error}", StatisticsWarning, stacklevel=3)
-
-
-def _beside(generator: Generator) -> tuple[Path, ...]:
-    try:
-        path = resolve(generator.source)
-    except LatentoptError:
-        return ()  # it came from no file
-    return path.with_name("sigma.safetensors"), path.with_name(f"{path.stem}.sigma.safetensors")
-
-
 def parse_sigma(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: str) -> Sigma:
     """A sigma from the contents of its file. Raises StatisticsError, naming `path`, for damaged ones."""
     try:
@@ -161,6 +118,9 @@ def _check_fits(sigma: Sigma, path: Path, generator: Generator, force: bool = Fa
             raise StatisticsError(
                 f"{path}: sigma of {name} is {list(tensor.shape)}; {generator.name!r} has {list(shape)} there"
             )
+
+
+SIGMA = FileKind("sigma", FORMAT, "sigma", str(FOLDER), ".safetensors", "fit-sigma", Sigma.load)
 
 
 def describe_sigma(checkpoint: Checkpoint, name: str) -> dict[str, Any]:

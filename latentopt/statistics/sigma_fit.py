@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from latentopt.errors import StatisticsError, UsageError
 from latentopt.protocols import Generator
+from latentopt.statistics.at_hand import first_at_hand
 from latentopt.statistics.curvature import FEATURES, Draws, batches, in_full_precision, outputs_of, squared_gradients
-from latentopt.statistics.sigma import Sigma
+from latentopt.statistics.sigma import SIGMA, Sigma
 from latentopt.types import GeneratorInputs
 
+SAMPLES = 256  # pictures from which h is estimated, by default
 MEASURED = 64  # pictures on which the amount is measured
 TOLERANCE = 0.005  # of the amount, relative
 SEARCHES = 12  # steps of the search for the scale; it needs two to four
@@ -29,7 +32,7 @@ def fit_sigma(
     generator: Generator,
     *,
     layers: str = "convs:6",
-    samples: int = 256,
+    samples: int = SAMPLES,
     probes: int = 1,
     amount: float = 0.1,
     features: str = "image",
@@ -80,6 +83,29 @@ def fit_sigma(
         "shares": _shares({name: (unit[name].square() * h[name]).sum().item() for name in names}),
     }
     return Sigma({name: c * unit[name] for name in names}, "estimated", generator.fingerprint, card=card)
+
+
+def ensure_sigma(
+    generator: Generator,
+    layers: str,
+    on_start: Callable[[Path], None] | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> tuple[Sigma, Path, bool]:
+    """The sigma of `generator`, its file, and whether it was made now.
+
+    Where the generator has none, one is estimated for `layers` from `SAMPLES` pictures and kept in the working folder.
+    `on_start` is called with its file before that work, `on_progress` as by `fit_sigma`. Raises as `fit_sigma` and
+    `latentopt.statistics.at_hand.at_hand` do.
+    """
+    found = first_at_hand(SIGMA, generator)
+    if found is not None:
+        return *found, False
+    path = SIGMA.new_path(generator)
+    if on_start is not None:
+        on_start(path)
+    sigma = fit_sigma(generator, layers=layers, on_progress=on_progress)
+    sigma.save(path)
+    return sigma, path, True
 
 
 def _check(samples: int, probes: int, amount: float, features: str, damping: float, batch: int) -> None:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import UsageError
+from latentopt.perceptual.features import PerceptualFeatures
 from latentopt.protocols import Generator, Term
 from latentopt.statistics.sampling import sample_w, w_std
-from latentopt.terms.perceptual import Perceptual
 from latentopt.types import GeneratorInputs, View
 
 NORMS = ("row", "all")
@@ -79,7 +79,7 @@ class Locality(Term):
         self.radius = distance * w_std(generator)
         self.perceptual = None
         if lpips_weight:
-            self.perceptual = Perceptual(generator, target[:1], net=net, size=size, weights=weights)
+            self.perceptual = PerceptualFeatures(generator, net, size, weights)
             self.network = self.perceptual.network
 
     def index(self, rows: Tensor) -> Locality:
@@ -96,7 +96,7 @@ class Locality(Term):
             frozen = self._draw(ws, {name: delta.new_zeros(()).expand_as(delta) for name, delta in deltas.items()})
         value = self.l2_weight * (tuned - frozen).square().mean(dim=(1, 2, 3))
         if self.perceptual is not None:
-            value = value + self.lpips_weight * self.perceptual.between(tuned, frozen)
+            value = value + self.lpips_weight * self.perceptual.distance(tuned, frozen)
         return value.unflatten(0, (-1, self.samples)).mean(dim=1)
 
     def _draw(self, ws: Tensor, deltas: dict[str, Tensor]) -> Tensor:

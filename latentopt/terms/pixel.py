@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from latentopt.errors import UsageError
+from latentopt.pictures.resizing import shrink
 from latentopt.protocols import Generator, Term
 from latentopt.types import View
 
@@ -30,9 +30,8 @@ class L2(Term):
 
     def __call__(self, view: View) -> Tensor:
         difference = view.image - view.target
-        if self.size is not None and self.size < difference.shape[2]:
-            width = max(1, round(self.size * difference.shape[3] / difference.shape[2]))
-            difference = F.interpolate(difference, (self.size, width), mode="area")
+        if self.size is not None:
+            difference = shrink(difference, self.size)
         per_image = difference.abs().pow(self.power).mean(dim=(1, 2, 3))
         if view.mask is None:
             return per_image

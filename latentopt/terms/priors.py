@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from latentopt.protocols import Generator, Term
-from latentopt.statistics.pnorm import PNorm, find_stats
+from latentopt.statistics.at_hand import given_or_found
+from latentopt.statistics.pnorm import PNORM
 from latentopt.types import View
 
 
@@ -24,7 +23,7 @@ class PNormPenalty(Term):
     def __init__(
         self, generator: Generator, target: Tensor, *, std_floor: float = 0.0, stats: str | None = None
     ) -> None:
-        pnorm = PNorm.load(Path(stats), generator) if stats else find_stats(generator)[0]
+        pnorm = given_or_found(PNORM, generator, stats)[0]
         self.basis = pnorm.basis(std_floor=std_floor, device=generator.device)
 
     def index(self, rows: Tensor) -> PNormPenalty:

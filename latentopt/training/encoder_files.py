@@ -61,7 +61,7 @@ def export(trainer: EncoderTrainer, path: Path, card: dict[str, object], held_ou
         "images_seen": trainer.images_seen,
         "seed": trainer.settings.seed,
         "settings": asdict(trainer.settings),
-        "perceptual_network": trainer.distortion.term.network,
+        "perceptual_network": trainer.distortion.features.network,
         "held_out": {"images": len(held_out), **figures},
         "licence": "Apache-2.0",
     }

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity, interpolate
+from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity
 
+from latentopt.perceptual.features import PerceptualFeatures, network_for
 from latentopt.perceptual.network import UnitFeatures
 from latentopt.protocols import Generator
-from latentopt.terms.perceptual import Perceptual
 
 FeatureNet = Callable[[Tensor], Tensor]
 """A frozen network: images [B,3,H,W] in [-1,1] -> features [B,D], compared by their cosine."""
@@ -40,32 +40,24 @@ class Distortion:
     """
 
     def __init__(self, generator: Generator, perceptual: str = "auto", similarity: FeatureNet | None = None) -> None:
-        if perceptual == "auto":
-            perceptual = "bundled" if generator.card.get("data") == "portraits" else "lpips-alex"
-        blank = torch.zeros(1, 3, *generator.resolution, device=generator.device)
-        self.term = Perceptual(generator, blank, net=perceptual)
+        net = network_for(generator, "lpips-alex") if perceptual == "auto" else perceptual
+        self.features = PerceptualFeatures(generator, net)
         self.similarity = similarity
 
     @torch.no_grad()
     def target(self, image: Tensor) -> Target:
         """What is to be reconstructed, images [B,3,H,W] in [-1,1]."""
-        features = self._features(image)
+        features = self.features.extract(image)
         return Target(image, [UnitFeatures.of(stage) for stage in features], self._top(image, features))
 
     def __call__(self, image: Tensor, target: Target) -> dict[str, Tensor]:
         """Images [B,3,H,W] in [-1,1] -> batch means of `l2`, `perceptual` and `similarity` (which is 1 - cosine)."""
-        features = self._features(image)
+        features = self.features.extract(image)
         return {
             "l2": (image - target.image).square().mean(),
-            "perceptual": self.term.weigh(features, target.stages).mean(),
+            "perceptual": self.features.distance_to(features, target.stages).mean(),
             "similarity": 1 - cosine_similarity(self._top(image, features), target.top).mean(),
         }
-
-    def _features(self, image: Tensor) -> list[Tensor]:
-        height, width = image.shape[2:]
-        if height > self.term.size:
-            image = interpolate(image, (self.term.size, round(self.term.size * width / height)), mode="area")
-        return self.term.extract(image)
 
     def _top(self, image: Tensor, features: list[Tensor]) -> Tensor:
         if self.similarity is not None:
