@@ -91,7 +91,7 @@ def test_every_kind_is_found_in_every_place_in_one_order(kind, generator, places
     for place, folder in reversed(places.items()):
         path = file_in(place, folder, kind)
         save_tensors(path, tensors, metadata)
-        assert [where.resolve() for _, where in at_hand(kind, generator)][0] == path
+        assert next(iter(at_hand(kind, generator)))[1].resolve() == path
         assert [where.resolve() for where in kind(generator, None, {})] == [path]
     assert len(list(at_hand(kind, generator))) == len(places)
     assert given_or_found(kind, generator, str(original))[1] == original
