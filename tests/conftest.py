@@ -18,7 +18,7 @@ from latentopt.commands import main
 from latentopt.encoders.config import EncoderConfig
 from latentopt.encoders.encoder import Encoder, EncoderNet
 from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from latentopt.inverting import batch as run_module
+from latentopt.loop.state import State
 from latentopt.pictures.images import save_png
 from latentopt.preflight.preflight import SUFFIX, Preflight
 from latentopt.statistics.pnorm_fit import fit_pnorm
@@ -141,14 +141,13 @@ def finished(folder: Path) -> dict[str, int]:
 
 def interrupt(monkeypatch, after: int, *numbers: int) -> None:
     """Send this process signals once `after` measurements were made."""
-    plain, count = run_module.minimise, [0]
+    plain, count = State.note, [0]
 
-    def minimise(problem, state):
-        for step in plain(problem, state):
-            count[0] += 1
-            if count[0] == after:
-                for number in numbers:
-                    os.kill(os.getpid(), number)
-            yield step
+    def note(self, *measured):
+        plain(self, *measured)
+        count[0] += 1
+        if count[0] == after:
+            for number in numbers:
+                os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(run_module, "minimise", minimise)
+    monkeypatch.setattr(State, "note", note)

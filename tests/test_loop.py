@@ -483,9 +483,9 @@ def test_randomness_depends_on_the_images_own_seed_alone(generator, targets, set
 
 def test_random_noise_is_new_in_every_step_layer_and_image(generator, targets):
     problem = make(generator, targets, noise_mode="random", jitter={"scale": 0.1})
-    drawn = [problem._with_random_noise(problem.start, step).noise for step in (0, 1)]
+    drawn = [problem.with_random_noise(problem.start, step).noise for step in (0, 1)]
     flat = [noise[name].flatten(1)[:, :16] for noise in drawn for name in noise]
-    flat += [problem._randn(step, (1, 16)).flatten(1) for step in range(15)]  # the jitter's
+    flat += [problem.normal(step, (1, 16)).flatten(1) for step in range(15)]  # the jitter's
     rows = torch.cat(flat)
     assert len(rows.unique(dim=0)) == len(rows)
 

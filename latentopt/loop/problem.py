@@ -100,19 +100,20 @@ class Problem:
         """The image [B,3,H,W] of `inputs` with the stage's jitter and noise at `step`."""
         std, noise_mode = self.jitter_std(step), self.stage.noise_mode
         if std:
-            inputs = inputs.replace(ws=inputs.ws + std * self._randn(step, (1, inputs.ws.shape[2])))
+            inputs = inputs.replace(ws=inputs.ws + std * self.normal(step, (1, inputs.ws.shape[2])))
         if noise_mode == "random":
-            inputs, noise_mode = self._with_random_noise(inputs, step), "none"
+            inputs, noise_mode = self.with_random_noise(inputs, step), "none"
         return self.generator.synthesis(inputs, noise_mode).float()
 
-    def _randn(self, stream: int, shape: tuple[int, ...]) -> Tensor:
+    def normal(self, stream: int, shape: tuple[int, ...]) -> Tensor:
         """Normal numbers [B,*shape]; each image's depend on its own seed and on `stream` alone."""
         seeds = ((seed * 1_000_003 + stream) % (1 << 63) for seed in self.seeds)
         rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         return torch.stack(rows).to(self.target)
 
-    def _with_random_noise(self, inputs: GeneratorInputs, step: int) -> GeneratorInputs:
+    def with_random_noise(self, inputs: GeneratorInputs, step: int) -> GeneratorInputs:
+        """`inputs` with a fresh noise map for every layer that has none of its own: new for each step and image."""
         shapes, given = self.generator.noise_shapes, inputs.noise or {}
         first = -1 - step * len(shapes)  # streams below zero: those from zero up are the jitter's
-        fresh = {name: self._randn(first - i, (1, *size)) for i, (name, size) in enumerate(shapes.items())}
+        fresh = {name: self.normal(first - i, (1, *size)) for i, (name, size) in enumerate(shapes.items())}
         return inputs.replace(noise={**fresh, **given})
