@@ -18,7 +18,8 @@ from inversions import CURVE_POINTS, MEASURES, Bench, Method, Result, with_measu
 from tables import markdown_table, provenance, write_report
 
 from latentopt.pictures.contact_sheet import contact_sheet
-from latentopt.recipe.recipe import Recipe, with_space
+from latentopt.recipe.recipe import Recipe
+from latentopt.recipe.spaces import with_space
 
 PICTURES = 6
 W_PLUS_TARGET = 24.0  # dB, median

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from latentopt.errors import UsageError
-from latentopt.recipe.recipe import Recipe, recipe_names, with_space
+from latentopt.recipe.recipe import Recipe, recipe_names
+from latentopt.recipe.spaces import with_space
 from latentopt.registry import PARAMETERIZATIONS, Registry, check_type, nearest
 
 TABLE = {

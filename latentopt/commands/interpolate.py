@@ -16,7 +16,7 @@ from latentopt.commands.latent_options import (
 )
 from latentopt.commands.terminal import escape_controls
 from latentopt.errors import UsageError
-from latentopt.recipe.recipe import latent_spaces
+from latentopt.recipe.spaces import latent_spaces
 from latentopt.registry import PARAMETERIZATIONS
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from latentopt.commands.batches import Films, load_network, report, watched
 from latentopt.commands.preflight import PictureCheck
 from latentopt.commands.terminal import escape_controls
 from latentopt.errors import UsageError
-from latentopt.recipe.recipe import Key, Recipe, space_recipe, with_space
+from latentopt.recipe.recipe import Key, Recipe
+from latentopt.recipe.spaces import space_recipe, with_space
 
 if TYPE_CHECKING:
     from latentopt.inverting.items import Look

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from latentopt.errors import UsageError
 from latentopt.protocols import Generator
-from latentopt.recipe.recipe import Recipe, with_space
+from latentopt.recipe.recipe import Recipe
+from latentopt.recipe.spaces import with_space
 from latentopt.registry import nearest
 from latentopt.results.inversion import Inversion
 from latentopt.types import GeneratorInputs

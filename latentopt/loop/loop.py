@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from latentopt.loop.building import options_of
-from latentopt.loop.measuring import Measurement, measure
+from latentopt.loop.measuring import measure
 from latentopt.loop.problem import Problem
-from latentopt.loop.state import RUNNING, State, has_rows
+from latentopt.loop.state import RUNNING, Measurement, State, has_rows
 from latentopt.registry import OPTIMIZERS, SCHEDULES
 from latentopt.types import Variables
 

@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from latentopt.errors import LatentoptError, UsageError
 from latentopt.loop.problem import Problem
-from latentopt.loop.state import State
+from latentopt.loop.state import Measurement, State
 from latentopt.types import Variables
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What one step found, before the update. Vectors [b] are over the live images.
-
-    loss, parts: of each image; gradients: like the variables. judged: the loss that an image is judged by, the mean of all
-    where they share variables; finite: whether that and its gradient are; hopeless: whether not even the start is. clean:
-    whether no jitter disturbed it, so that it counts as a best point.
-    """
-
-    loss: Tensor
-    parts: dict[str, Tensor]
-    gradients: Variables
-    judged: Tensor
-    finite: Tensor
-    hopeless: Tensor
-    clean: bool
-
-    def part(self, name: str) -> Tensor:
-        """A term's values, or `loss`: what the image is judged by."""
-        return self.judged if name == "loss" else self.parts[name]
 
 
 def measure(problem: Problem, state: State) -> Measurement:

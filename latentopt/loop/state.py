@@ -1,10 +1,9 @@
-"""All that changes while a stage runs, as one value."""
+"""All that changes while a stage runs, as one value, and what one step measures of it."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,10 +12,29 @@ from latentopt.loop.problem import Problem
 from latentopt.recipe.stage import Stop
 from latentopt.types import Variables
 
-if TYPE_CHECKING:
-    from latentopt.loop.measuring import Measurement
-
 RUNNING = "running"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one step found, before the update. Vectors [b] are over the live images.
+
+    loss, parts: of each image; gradients: like the variables. judged: the loss that an image is judged by, the mean of all
+    where they share variables; finite: whether that and its gradient are; hopeless: whether not even the start is. clean:
+    whether no jitter disturbed it, so that it counts as a best point.
+    """
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    gradients: Variables
+    judged: Tensor
+    finite: Tensor
+    hopeless: Tensor
+    clean: bool
+
+    def part(self, name: str) -> Tensor:
+        """A term's values, or `loss`: what the image is judged by."""
+        return self.judged if name == "loss" else self.parts[name]
 
 
 @dataclass

@@ -1,0 +1,54 @@
+"""The latent space of a recipe: which there are, which recipe goes with one, and a recipe in another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from latentopt.errors import UsageError
+from latentopt.recipe.recipe import Recipe
+from latentopt.recipe.stage import Stage, checked_plugin
+from latentopt.registry import PARAMETERIZATIONS
+
+
+def latent_spaces() -> list[str]:
+    """The spaces that write latents."""
+    return [name for name in PARAMETERIZATIONS if "ws" in PARAMETERIZATIONS.declared(name).owns]
+
+
+def space_recipe(space: str, held: bool) -> str:
+    """The recipe that goes with a latent space; `held`: the code is to stay within bounds.
+
+    A space that is free unless it is asked to hold the code then goes with ii2s, which is made for that.
+    """
+    declared = PARAMETERIZATIONS.declared(PARAMETERIZATIONS.resolve(space))
+    return "ii2s" if held and declared.reads_if else declared.recipe or "i2s"
+
+
+def with_space(recipe: Recipe, space: str, options: Mapping[str, Any]) -> Recipe:
+    """The same recipe with its latent space replaced in every stage that has one.
+
+    What the recipe asks of its own space (its clip, its learning rate) goes along where the new space knows it too;
+    a default of the old space does not. `options` that are not None come on top. Raises UsageError.
+    """
+    space = PARAMETERIZATIONS.resolve(space)
+    owns = PARAMETERIZATIONS.declared(space).owns
+    if "ws" not in owns:
+        raise UsageError(f"--space {space}: not a latent space; known: {', '.join(latent_spaces())}")
+    given = {key: value for key, value in options.items() if value is not None}
+    PARAMETERIZATIONS.check(space, given, "--space")
+    known = {"lr", *PARAMETERIZATIONS.options(space)}
+
+    def swap(stage: Stage) -> Stage:
+        latent = stage.spaces("ws")
+        if not latent:
+            return stage
+        old = PARAMETERIZATIONS.options(latent[0]["name"])
+        asked = {key: value for key, value in latent[0].items() if key not in old or value != old[key].default}
+        kept = {key: value for key, value in asked.items() if key in known}
+        others = (p for p in stage.optimize if not owns & PARAMETERIZATIONS.declared(p["name"]).owns)
+        part = checked_plugin({"name": space, **kept, **given}, PARAMETERIZATIONS, "--space", extra="lr")
+        return replace(stage, optimize=(part, *others))
+
+    return replace(recipe, stages=tuple(swap(stage) for stage in recipe.stages))
