@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentopt.commands.terminal import escape_controls
+from latentopt.commands.terminal import escape_controls, one_line
 from latentopt.errors import ImageError, InversionFailed
 
 if TYPE_CHECKING:
@@ -88,9 +88,9 @@ class Watch:
     def _failed(self, event: Failed) -> None:
         from latentopt.results.summary import failed_row
 
-        text = f"skipped: {event.reason}" if event.unreadable else f"failed: {event.source}: {event.reason}"
+        text = one_line(f"skipped: {event.reason}" if event.unreadable else f"failed: {event.source}: {event.reason}")
         if self.quiet:  # no progress, but errors
-            click.echo(escape_controls(text), err=True)
+            click.echo(text, err=True)
         self.progress.note(text)
         self.rows.append(failed_row(event.name, event.reason))
         self.unreadable += event.unreadable
@@ -100,7 +100,7 @@ class Watch:
 
         if event.again:
             film = "; no film of it: --overwrite makes it again" if self.films is not None else ""
-            self.progress.note(f"{event.inversion.name}: done already{film}")
+            self.progress.note(f"{one_line(event.inversion.name)}: done already{film}")
         self.rows.append(row_of(event.inversion))
         if self.of_images:
             self.progress.advance()
@@ -186,16 +186,24 @@ def report(rows: list[dict], outdir: Path, title: str, columns: Mapping[str, str
     """Print the table, and say by the exit code whether all is well. columns: {of a row: heading}."""
     from rich.console import Console
     from rich.table import Column, Table
+    from rich.text import Text
 
     table = Table(
-        Column("image", overflow="fold", min_width=NAME_WIDTH), *columns.values(), title=title, title_justify="left"
+        Column("image", overflow="fold", min_width=NAME_WIDTH),
+        *columns.values(),
+        title=Text(one_line(title)),
+        title_justify="left",
     )
     for row in rows:
         figures = [_figure(row.get(name)) for name in columns]
-        table.add_row(row["name"], *(figures if row["status"] == "ok" else ["failed"] + ["-"] * (len(columns) - 1)))
+        table.add_row(
+            Text(one_line(row["name"])),
+            *(figures if row["status"] == "ok" else ["failed"] + ["-"] * (len(columns) - 1)),
+        )
     Console(width=None if Console().is_terminal else 120).print(table)
-    failed = [row["name"] for row in rows if row["status"] != "ok"]
-    click.echo(f"{len(rows) - len(failed)} of {len(rows)} images in {outdir}/ (summary.csv, grid.png, index.html)")
+    failed = [one_line(row["name"]) for row in rows if row["status"] != "ok"]
+    where = one_line(str(outdir))
+    click.echo(f"{len(rows) - len(failed)} of {len(rows)} images in {where}/ (summary.csv, grid.png, index.html)")
     if not failed:
         return 0
     click.echo(f"failed: {', '.join(failed[:10])}{' ...' if len(failed) > 10 else ''}", err=True)

@@ -12,7 +12,7 @@ import click
 
 from latentopt.commands.batches import Films, load_network, report, watched
 from latentopt.commands.preflight import PictureCheck
-from latentopt.commands.terminal import escape_controls
+from latentopt.commands.terminal import one_line
 from latentopt.errors import UsageError
 from latentopt.recipe.recipe import Key, Recipe
 from latentopt.recipe.spaces import space_recipe, with_space
@@ -159,7 +159,7 @@ def notes_told(check: PictureCheck | None) -> Look:
     def look(source: ImageSource, target: TargetImage, done: bool) -> TargetImage:
         found = () if check is None or done else check(target)
         for note in (*target.notes, *found):
-            click.echo(escape_controls(f"{source.path}: {note}"), err=True)
+            click.echo(one_line(f"{source.path}: {note}"), err=True)
         return replace(target, notes=(*target.notes, *found))
 
     return look

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,24 +60,48 @@ def check_outdir(outdir: Path) -> None:
 
 
 @contextmanager
-def locked(outdir: Path) -> Iterator[None]:
+def locked(outdir: Path) -> Iterator[bool]:
     """Hold `outdir` for this process; the system lets go of it whenever the process ends.
 
-    Raises UsageError when another process works in it. Without file locks (Windows, some network disks) nothing is held.
+    True where it is held, False without file locks (Windows, some network disks). Raises UsageError when another process
+    works in it, and where `.lock` is a link: what it points to is never touched.
     """
     if fcntl is None:
-        yield
+        yield False
         return
-    with (Path(outdir) / ".lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    path = Path(outdir) / ".lock"
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK):
+            raise UsageError(f"{path}: is a symbolic link; remove it, or choose another --outdir") from error
+        raise UsageError(f"{path}: cannot be opened: {_reason(error)}; choose another --outdir") from error
+    try:
+        yield _held(handle, outdir)
+    finally:
+        os.close(handle)
+
+
+def _held(handle: int, outdir: Path) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError(
+            f"{outdir}: another latentopt is at work there; wait for it, or choose another --outdir"
+        ) from None
+    except OSError:
+        return False  # a file system that knows no locks
+    return True
+
+
+def check_inside(outdir: Path, names: Iterable[str]) -> None:
+    """Raise UsageError where a result's folder is, or lies in, a link that leads out of `outdir`."""
+    root = Path(outdir).resolve()
+    for name in names:
+        if not (root / name).resolve().is_relative_to(root):
             raise UsageError(
-                f"{outdir}: another latentopt is at work there; wait for it, or choose another --outdir"
-            ) from None
-        except OSError:
-            pass  # a file system that knows no locks
-        yield
+                f"{outdir / name}: a link that leads out of the output folder; remove it, or choose another"
+            )
 
 
 def check_free(outdir: Path) -> None:
@@ -91,8 +115,8 @@ def check_free(outdir: Path) -> None:
 def workplace(outdir: Path) -> Iterator[Path]:
     """Hold the output folder `outdir`, made and swept, for this process. Raises UsageError as `check_outdir`, `locked`."""
     check_outdir(outdir)
-    with locked(outdir):
-        sweep(outdir)
+    with locked(outdir) as held:
+        sweep(outdir, 0.0 if held else 600.0)
         yield outdir
 
 
@@ -100,14 +124,17 @@ def sweep(outdir: Path, older_than: float = 600.0) -> list[Path]:
     """Remove the temporary files that a killed run left under `outdir`, and return their paths.
 
     Only names that storage.write_atomically makes for a run's files, and only those not touched for `older_than`
-    seconds: a younger one may belong to a run that is going on in the same folder.
+    seconds: a younger one may belong to a run that is going on in the same folder. Folders below that have a `.lock` of
+    their own may be at work although this one is held: there only files that are ten minutes old are removed.
     """
     outdir = Path(outdir)
     if not outdir.is_dir():
         return []
-    newest = _clock(outdir) - older_than
+    now = _clock(outdir)
     removed = []
     for folder, _, names in os.walk(outdir):
+        other = Path(folder) != outdir and ".lock" in names
+        newest = now - (max(older_than, 600.0) if other else older_than)
         for path in (Path(folder) / name for name in names if TEMPORARY_NAME.match(name)):
             try:
                 if path.is_file() and path.stat().st_mtime <= newest:

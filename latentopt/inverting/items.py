@@ -17,6 +17,9 @@ from latentopt.protocols import Generator
 from latentopt.results.inversion import Inversion
 from latentopt.types import GeneratorInputs
 
+LONGEST_NAME = 200  # bytes; a file system takes 255, and temporary names are longer than the file's
+OWN_FILES = (".lock", ".resume", "summary.csv", "index.html", "grid.png", "steps.csv", "heat-maps.png")
+
 Look = Callable[[ImageSource, TargetImage, bool], TargetImage]
 """What looks at a picture that was read (its source; whether it has a result already) and may add notes to it."""
 
@@ -101,6 +104,25 @@ def tensor_items(images: Tensor, names: Sequence[str] | None = None, mask: Tenso
     return items
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Raise UsageError for names of results that are no paths below the output folder, or that files of ours have."""
+    for name in names:
+        if not isinstance(name, str):
+            raise UsageError(f"names= are texts, not {name!r}")
+        parts = name.split("/")
+        try:
+            long = max(len(part.encode()) for part in parts) > LONGEST_NAME
+        except UnicodeEncodeError:
+            raise UsageError(f"the name {name!a} has half a surrogate pair in it; choose another") from None
+        if long or "\0" in name or "\\" in name or any(part in ("", ".", "..") for part in parts):
+            raise UsageError(
+                f"the name {name[:80]!a} is no path below the output folder: parts of 1 to {LONGEST_NAME} bytes "
+                "joined by single slashes, without '.', '..', backslash or NUL"
+            )
+        if parts[0] in OWN_FILES:
+            raise UsageError(f"the name {name!r} is that of a file that latentopt writes itself; choose another")
+
+
 def items_of(
     generator: Generator,
     images: Tensor | str | Path | Sequence[str | Path],
@@ -115,6 +137,8 @@ def items_of(
 
     `look` is told whether a picture has a result in `out` already. Raises UsageError for what cannot be meant.
     """
+    if names is not None:
+        check_names(names)
     if isinstance(images, Tensor):
         expected = (generator.img_channels, *generator.resolution)
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:

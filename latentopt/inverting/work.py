@@ -13,7 +13,7 @@ from latentopt.encoders import KINDS
 from latentopt.encoders.changes import MeanChange
 from latentopt.encoders.inference import Encoding
 from latentopt.errors import InversionFailed, UsageError
-from latentopt.files.outputs import workplace
+from latentopt.files.outputs import check_inside, workplace
 from latentopt.inverting.encoding import BatchEncoder, write_steps
 from latentopt.inverting.events import Event, Failed, Finished
 from latentopt.inverting.inverter import Inverter
@@ -214,6 +214,8 @@ def follow(
     failed: list[Failed] = []
     rows: list[dict[str, object]] = []
     with nullcontext() if out is None else workplace(out):
+        if out is not None:
+            check_inside(out, [item.name for item in items])
         if out is not None and overwrite:
             for item in items:
                 (out / item.name / "run.json").unlink(missing_ok=True)

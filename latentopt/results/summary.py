@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from latentopt.errors import ImageError
 from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import write_text
+from latentopt.files.text import cell
 from latentopt.pictures.contact_sheet import comparison_grid
 from latentopt.pictures.images import read_png
 from latentopt.results.inversion import Inversion
@@ -99,12 +100,15 @@ def write_summary(
     """
     outdir = Path(outdir)
     columns = _columns(rows)
-    written = [outdir / "summary.csv", outdir / "index.html"]
+    _write(outdir / "summary.csv", _csv(columns, rows))  # first: the figures are kept when the disk fills at the grid
     grid = _write_grid(outdir, [str(row["name"]) for row in rows if row["status"] == "ok"])
-    for path, text in zip(written, (_csv(columns, rows), _html(columns, rows, title, bool(grid))), strict=True):
-        with clear_write_errors(path):
-            write_text(path, text)
-    return written + grid
+    _write(outdir / "index.html", _html(columns, rows, title, bool(grid)))
+    return [outdir / "summary.csv", outdir / "index.html", *grid]
+
+
+def _write(path: Path, text: str) -> None:
+    with clear_write_errors(path):
+        write_text(path, text)
 
 
 def _columns(rows: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
@@ -115,7 +119,7 @@ def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([_text(row.get(column)) for column in columns] for row in rows)
+    writer.writerows([_csv_cell(row.get(column)) for column in columns] for row in rows)
     return stream.getvalue()
 
 
@@ -142,6 +146,10 @@ def _html(columns: Sequence[str], rows: Sequence[Mapping[str, object]], title: s
 def _text(value: object) -> str:
     """Plain text that UTF-8 can hold: a file name need not be valid Unicode."""
     return "" if value is None else str(value).encode("utf-8", "replace").decode("utf-8")
+
+
+def _csv_cell(value: object) -> str:
+    return cell(_text(value)) if isinstance(value, str) else _text(value)
 
 
 def _cell(value: object) -> str:

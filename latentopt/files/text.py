@@ -1,0 +1,27 @@
+"""Text from foreign files and names, made fit for a terminal and for a spreadsheet."""
+
+from __future__ import annotations
+
+FORMULA = ("=", "+", "-", "@")  # a cell that begins so is computed by a spreadsheet
+
+
+def escape_controls(text: str) -> str:
+    """`text` with every character that is not printable escaped, such as `\\x1b`: no colours, no moved cursor.
+
+    Escaped too are characters that turn the direction of writing and halves of surrogate pairs; letters of any script
+    and line breaks stay.
+    """
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def one_line(text: str) -> str:
+    """`escape_controls` with line breaks escaped too, for a name within a line of ours."""
+    return escape_controls(text).replace("\n", "\\n")
+
+
+def cell(text: str) -> str:
+    """A cell of a CSV file: controls escaped (a line break is quoted by the writer), and no formula: a text that would be
+    one begins with an apostrophe, which a spreadsheet does not show.
+    """
+    shown = escape_controls(text)
+    return f"'{shown}" if shown.startswith(FORMULA) else shown
