@@ -19,7 +19,8 @@ from latentopt.editing.sefa import factorize, find_sefa, style_weights
 from latentopt.editing.sequence import Edit, apply_edits, choose, parse_edit, parse_sweep
 from latentopt.editing.spaces import EditingSpace
 from latentopt.errors import CheckpointError, UsageError
-from latentopt.parameterizations.pnorm import PNormPlus
+from latentopt.parameterizations.constraint import PNormConstraint
+from latentopt.parameterizations.pnorm import Whitened
 from latentopt.pictures.images import save_png
 from latentopt.statistics.pnorm_fit import fit_pnorm
 from latentopt.types import GeneratorInputs
@@ -463,7 +464,7 @@ def test_mixing_takes_layers_whole(tiny_generator, tiny_inputs):
 @pytest.mark.parametrize("space", ["w+", "p-norm+"])
 def test_interpolation_begins_and_ends_at_the_images(tiny_generator, tiny_inputs, pnorm, space):
     first, second = two(tiny_inputs)
-    lens = None if space == "w+" else PNormPlus.of(pnorm, tiny_generator)
+    lens = None if space == "w+" else Whitened(PNormConstraint(pnorm.basis(), tiny_generator.num_ws))
     for t, end in ((0, first), (1, second)):
         assert torch.allclose(interpolate(first, second, t, lens).ws, end.ws, atol=1e-5)
     middle = interpolate(first, second, 0.25, lens).ws

@@ -115,7 +115,7 @@ def test_the_warm_start_is_the_best_that_there_is(monkeypatch, tmp_path):
     generator = make_tiny_generator(channels=(8, 6, 4))
     assert isinstance(find_warm_start(generator), NearestSample)
     encoder = make_encoder(generator, "e4e")
-    monkeypatch.setattr("latentopt.encoders.inference.load_encoder", lambda *_, **__: encoder)
+    monkeypatch.setattr("latentopt.initializers.encoder.load_encoder", lambda *_, **__: encoder)
     start = find_warm_start(generator)
     assert isinstance(start, EncoderStart) and start(sample(generator, 2))[1] is None
     fit_pnorm(generator, 200, batch=100).save(tmp_path / "pnorm_stats" / "tiny.safetensors")
