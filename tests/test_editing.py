@@ -22,6 +22,7 @@ from latentopt.errors import CheckpointError, UsageError
 from latentopt.parameterizations.constraint import PNormConstraint
 from latentopt.parameterizations.pnorm import Whitened
 from latentopt.pictures.images import save_png
+from latentopt.registry import COORDINATES
 from latentopt.statistics.pnorm_fit import fit_pnorm
 from latentopt.types import GeneratorInputs
 
@@ -77,7 +78,7 @@ def test_independent_of():
         independent_of(first, [first * 2, second])
 
 
-@pytest.mark.parametrize("space", ["w", "p-norm", "w+"])
+@pytest.mark.parametrize("space", COORDINATES)
 @pytest.mark.parametrize(
     ("condition", "conditions"),
     [("none", []), ("all", ["b"]), ("entangled", ["b"]), (["b"], ["b"]), ({"a": ["b"]}, ["b"]), ({}, [])],
@@ -152,7 +153,7 @@ def test_interfacegan_refuses(tiny_generator):
     with pytest.raises(UsageError, match="flat: "):
         find_interfacegan(labelled, where)
     assert find_interfacegan(labelled, where, names=["smile"], condition="all")  # flat has no plane to cross
-    for name, message in (("z", "choose w"), ("p-norm", "latentopt fit-pnorm")):
+    for name, message in (("z", "known: p-norm, w, w\\+"), ("p-norm", "latentopt fit-pnorm")):
         with pytest.raises(UsageError, match=message):
             EditingSpace(name, tiny_generator)
 
