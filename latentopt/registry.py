@@ -216,6 +216,14 @@ FILES = Registry(  # what a plug-in may read: finders (generator, named, part) -
         "generator": "latentopt.encoders.files:generator_file",
     },
 )
+COORDINATES = Registry(  # in which directions are found, and straight
+    "coordinates",
+    {
+        "w": "latentopt.editing.coordinates:W",
+        "w+": "latentopt.editing.coordinates:WPlus",
+        "p-norm": "latentopt.editing.coordinates:PNormAxes",
+    },
+)
 FAMILIES = Registry(
     "generator family",
     {"stylegan2": "latentopt.generators.stylegan2:StyleGAN2"},

@@ -118,6 +118,7 @@ def test_two_generators_of_one_name_do_not_disturb_each_other(kind, places):
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.filterwarnings("ignore:passed over")
 def test_unreadable_files(kind, generator, places):
     """Those beside the generator's own file are an error, those elsewhere a warning."""
     write(kind, generator, places["directions"] / "good.safetensors")

@@ -11,24 +11,25 @@ import torch
 from conftest import make_tiny_generator
 
 from latentopt.checkpoints.networks import load_generator, save_generator
-from latentopt.editing.direction import SPACES, Direction
+from latentopt.editing.direction import Direction
 from latentopt.editing.files import find_directions, load_directions, read_directions, save_directions
 from latentopt.editing.scaling import sample_codes, scaled
 from latentopt.errors import CheckpointError, UntrustedFileError, UsageError
 from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.judge.network import load_judge
+from latentopt.registry import COORDINATES
 from latentopt.statistics.moments import StatisticsWarning
 from latentopt.statistics.pnorm import w_to_p
 from latentopt.types import GeneratorInputs
 
 
 def make(generator, space="w", name="smile", seed=0, **fields) -> Direction:
-    shape = (generator.num_ws, generator.w_dim) if space == "w+" else (generator.w_dim,)
+    shape = COORDINATES.create(space).shape(generator.num_ws, generator.w_dim)
     vector = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     return Direction(name, space, vector, generator.fingerprint, generator=generator.name, **fields)
 
 
-@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("space", COORDINATES)
 @pytest.mark.parametrize("layers", [None, (0, 1, 2), (5,)])
 def test_there_and_back(tiny_generator, tiny_inputs, space, layers):
     noise = tiny_generator.noise_const
@@ -44,7 +45,7 @@ def test_there_and_back(tiny_generator, tiny_inputs, space, layers):
 
 
 def test_edit_moves_by_the_vector(tiny_generator, tiny_inputs):
-    plain, layered, whitened = (make(tiny_generator, space) for space in SPACES)
+    plain, layered, whitened = (make(tiny_generator, space) for space in ("w", "w+", "p-norm"))
     assert torch.allclose(
         plain.edit(tiny_inputs, -2).ws - tiny_inputs.ws, -2 * plain.vector.expand(3, 8, -1), atol=1e-5
     )

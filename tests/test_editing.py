@@ -19,8 +19,10 @@ from latentopt.editing.sefa import factorize, find_sefa, style_weights
 from latentopt.editing.sequence import Edit, apply_edits, choose, parse_edit, parse_sweep
 from latentopt.editing.spaces import EditingSpace
 from latentopt.errors import CheckpointError, UsageError
-from latentopt.parameterizations.pnorm import PNormPlus
+from latentopt.parameterizations.constraint import PNormConstraint
+from latentopt.parameterizations.pnorm import Whitened
 from latentopt.pictures.images import save_png
+from latentopt.registry import COORDINATES
 from latentopt.statistics.pnorm_fit import fit_pnorm
 from latentopt.types import GeneratorInputs
 
@@ -76,7 +78,7 @@ def test_independent_of():
         independent_of(first, [first * 2, second])
 
 
-@pytest.mark.parametrize("space", ["w", "p-norm", "w+"])
+@pytest.mark.parametrize("space", COORDINATES)
 @pytest.mark.parametrize(
     ("condition", "conditions"),
     [("none", []), ("all", ["b"]), ("entangled", ["b"]), (["b"], ["b"]), ({"a": ["b"]}, ["b"]), ({}, [])],
@@ -151,7 +153,7 @@ def test_interfacegan_refuses(tiny_generator):
     with pytest.raises(UsageError, match="flat: "):
         find_interfacegan(labelled, where)
     assert find_interfacegan(labelled, where, names=["smile"], condition="all")  # flat has no plane to cross
-    for name, message in (("z", "choose w"), ("p-norm", "latentopt fit-pnorm")):
+    for name, message in (("z", "known: p-norm, w, w\\+"), ("p-norm", "latentopt fit-pnorm")):
         with pytest.raises(UsageError, match=message):
             EditingSpace(name, tiny_generator)
 
@@ -463,7 +465,7 @@ def test_mixing_takes_layers_whole(tiny_generator, tiny_inputs):
 @pytest.mark.parametrize("space", ["w+", "p-norm+"])
 def test_interpolation_begins_and_ends_at_the_images(tiny_generator, tiny_inputs, pnorm, space):
     first, second = two(tiny_inputs)
-    lens = None if space == "w+" else PNormPlus.of(pnorm, tiny_generator)
+    lens = None if space == "w+" else Whitened(PNormConstraint(pnorm.basis(), tiny_generator.num_ws))
     for t, end in ((0, first), (1, second)):
         assert torch.allclose(interpolate(first, second, t, lens).ws, end.ws, atol=1e-5)
     middle = interpolate(first, second, 0.25, lens).ws

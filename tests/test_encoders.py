@@ -29,6 +29,7 @@ from latentopt.encoders.heads import resized
 from latentopt.encoders.inference import Encoding
 from latentopt.errors import CheckpointError, MissingWeightsError, UsageError
 from latentopt.evaluation.editing_consistency import latent_variation
+from latentopt.initializers.encoder import EncoderStart
 from latentopt.pictures.images import read_png
 from latentopt.recipe.files import recipe_paths
 from latentopt.recipe.recipe import Recipe
@@ -646,7 +647,7 @@ def test_encodings_that_cannot_be_joined(tiny_generator, tmp_path):
     with pytest.raises(UsageError, match="between 0 and 1"):
         Encoding(tiny_generator, psp, mix=psp, share=1.5)
     with pytest.raises(UsageError, match="needs an encoder"):
-        Encoding.of(tiny_generator, "psp", bootstrap_network="portraits")
+        EncoderStart(tiny_generator, kind="psp", bootstrap_network="portraits")
 
 
 # ---- what steps change

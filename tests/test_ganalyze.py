@@ -11,6 +11,7 @@ from latentopt.editing import ganalyze
 from latentopt.editing.ganalyze import find_ganalyze
 from latentopt.editing.spaces import EditingSpace
 from latentopt.errors import UsageError
+from latentopt.registry import COORDINATES
 from latentopt.statistics.pnorm_fit import fit_pnorm
 from latentopt.statistics.sampling import sample_w
 from latentopt.types import GeneratorInputs
@@ -52,7 +53,7 @@ def readings(generator, ws):
         return Colours().read(generator.synthesis(GeneratorInputs(ws)).clamp(-1, 1))
 
 
-@pytest.mark.parametrize("space", ["w", "w+", "p-norm"])
+@pytest.mark.parametrize("space", COORDINATES)
 @pytest.mark.parametrize("name", ["red", "reddish"])
 def test_fresh_samples_change_as_it_was_learned(tiny_generator, pnorm, space, name):
     space = EditingSpace(space, tiny_generator, pnorm)

@@ -284,14 +284,14 @@ CODE = torch.tensor([[[3.0, -0.5], [4.0, 0.5], [0.0, -2.0]]])  # [1,3,2]
         ({}, [[3.0, -0.5], [4.0, 0.5], [0.0, -2.0]]),
         ({"clip": 1.0}, [[1.0, -0.5], [1.0, 0.5], [0.0, -1.0]]),
         # over the layers the first coordinate is (3, 4, 0) of norm 5, the second (-0.5, 0.5, -2) of norm sqrt(4.5)
-        ({"radius": 2.5}, [[1.5, -0.5], [2.0, 0.5], [0.0, -2.0]]),
-        ({"radius": 1.0}, [[0.6, -0.5 / 4.5**0.5], [0.8, 0.5 / 4.5**0.5], [0.0, -2.0 / 4.5**0.5]]),
-        ({"clip": 2.0, "radius": 1.0}, [[0.5**0.5, -0.5 / 4.5**0.5], [0.5**0.5, 0.5 / 4.5**0.5], [0, -2 / 4.5**0.5]]),
+        ({"project": 2.5}, [[1.5, -0.5], [2.0, 0.5], [0.0, -2.0]]),
+        ({"project": 1.0}, [[0.6, -0.5 / 4.5**0.5], [0.8, 0.5 / 4.5**0.5], [0.0, -2.0 / 4.5**0.5]]),
+        ({"clip": 2.0, "project": 1.0}, [[0.5**0.5, -0.5 / 4.5**0.5], [0.5**0.5, 0.5 / 4.5**0.5], [0, -2 / 4.5**0.5]]),
         ({"sphere": True}, [[3 * (2 / 9.25) ** 0.5, -0.5 * (2 / 9.25) ** 0.5], [1.403293, 0.175412], [0, -(2**0.5)]]),
     ],
 )
 def test_projection_by_hand(options, expected):
-    close(constraint(**options).project(CODE), torch.tensor([expected]), rtol=1e-5, atol=1e-5)
+    close(constraint(**options).nearest(CODE), torch.tensor([expected]), rtol=1e-5, atol=1e-5)
 
 
 def test_penalty_by_hand():
@@ -302,7 +302,7 @@ def test_penalty_by_hand():
 def test_one_row_counts_for_every_layer_by_hand():
     """(3, 0.2) in four layers: the first coordinate has norm 6 over them, the second 0.4."""
     row = torch.tensor([[[3.0, 0.2]]])
-    close(constraint(num_ws=4, radius=1.5).project(row), torch.tensor([[[0.75, 0.2]]]), rtol=1e-5, atol=1e-5)
+    close(constraint(num_ws=4, project=1.5).nearest(row), torch.tensor([[[0.75, 0.2]]]), rtol=1e-5, atol=1e-5)
     close(constraint(num_ws=4, l2=0.5).penalty(row), torch.tensor([0.5 * 4 * 9.04]), rtol=1e-5, atol=1e-5)
 
 
@@ -341,14 +341,14 @@ def test_one_code_is_held_as_equal_rows_are(one, all_rows, options, tiny_generat
 def test_projection_in_w_is_projection_in_p():
     """w = -0.5 is P = -2.5: beyond a clip of 2; the layer that is allowed comes back bit for bit."""
     w = torch.tensor([[[0.1, -0.5], [1.3, -0.33]]])
-    moved = constraint(clip=2.0).project_w(w)
+    moved = constraint(clip=2.0).nearest_w(w)
     close(moved, torch.tensor([[[0.1, -0.4], [1.3, -0.33]]]), rtol=1e-6, atol=1e-6)
     assert torch.equal(moved[:, 1], w[:, 1])
 
 
 def test_projection_in_w_uses_the_slope_of_the_statistics():
     basis = PNormBasis(torch.zeros(2), torch.eye(2), torch.ones(2), slope=0.5)
-    moved = PNormConstraint(basis, 1, clip=2.0).project_w(torch.tensor([[[0.1, -1.5]]]))
+    moved = PNormConstraint(basis, 1, clip=2.0).nearest_w(torch.tensor([[[0.1, -1.5]]]))
     close(moved, torch.tensor([[[0.1, -1.0]]]), rtol=1e-6, atol=1e-6)
 
 

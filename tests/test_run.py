@@ -18,7 +18,7 @@ from torch import Tensor
 from latentopt.errors import CheckpointError, ImageError, UsageError
 from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.initializers.simple import Mean
-from latentopt.inverting.batch import Batch, image_seed
+from latentopt.inverting.batch import Batch
 from latentopt.inverting.events import Failed, Finished, Progressed
 from latentopt.inverting.inverter import Inverter
 from latentopt.inverting.items import Item, Unread, tensor_items
@@ -27,6 +27,7 @@ from latentopt.perceptual.network import load_perceptual_net, weights_hash
 from latentopt.recipe.recipe import Recipe
 from latentopt.registry import OPTIMIZERS
 from latentopt.statistics.pnorm_fit import fit_pnorm
+from latentopt.statistics.streams import image_seed
 from latentopt.types import GeneratorInputs
 
 KEYS = ("a", "b/c", "d")

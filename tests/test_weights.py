@@ -11,10 +11,11 @@ from torch import Tensor
 
 from latentopt.errors import StatisticsError, UsageError
 from latentopt.generators.tunable import choose_weights
-from latentopt.inverting.batch import Batch, image_seed
+from latentopt.inverting.batch import Batch
 from latentopt.recipe.recipe import Recipe
 from latentopt.registry import PARAMETERIZATIONS
 from latentopt.statistics.sigma import Sigma
+from latentopt.statistics.streams import image_seed
 from latentopt.types import GeneratorInputs
 
 CONVS = [f"synthesis.{name}.weight" for name in ("b4.conv1", *(f"b{r}.conv{i}" for r in (8, 16, 32) for i in (0, 1)))]

@@ -11,6 +11,7 @@ from latentopt.commands.batches import load_network
 from latentopt.commands.numbers import Count
 from latentopt.commands.terminal import escape_controls
 from latentopt.errors import CheckpointError, UsageError
+from latentopt.registry import COORDINATES
 
 if TYPE_CHECKING:
     from latentopt.editing.direction import Direction
@@ -39,7 +40,7 @@ def command() -> None:
     "--method", type=click.Choice(["interfacegan", "ganalyze", "ganspace", "sefa"]), required=True, help="How."
 )
 @click.option("--network", default="portraits", show_default=True, help="A bundled generator or a checkpoint file.")
-@click.option("--space", type=click.Choice(["w", "w+", "p-norm"]), default="w", show_default=True, help="Where.")
+@click.option("--space", type=click.Choice(list(COORDINATES)), default="w", show_default=True, help="Where.")
 @click.option("--layers", help="Rows of ws that the directions move, such as 0-6.")
 @click.option("--samples", type=Count(), help="Samples to draw.  [default: 5000 to be judged, 1e5 for ganspace]")
 @click.option(

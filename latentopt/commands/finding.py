@@ -20,6 +20,7 @@ from latentopt.editing.spaces import EditingSpace
 from latentopt.errors import UsageError
 from latentopt.judge.protocol import judge_name, load_attribute_judge
 from latentopt.protocols import Generator
+from latentopt.registry import COORDINATES
 from latentopt.statistics.at_hand import given_or_found
 from latentopt.statistics.pnorm import PNORM
 
@@ -30,7 +31,7 @@ SHEET_PSI = 0.7
 def find_by(method: str, generator: Generator, quiet: bool, **options: Any) -> list[Direction]:
     """The directions that `latentopt directions find` was asked for, by its options."""
     pnorm = None
-    if options["space"] == "p-norm":
+    if COORDINATES.load(options["space"]).statistics:
         pnorm, _ = given_or_found(PNORM, generator, options["stats"])
     space = EditingSpace(options["space"], generator, pnorm)
     layers = None if options["layers"] is None else parse_layers(options["layers"])

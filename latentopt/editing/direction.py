@@ -5,24 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, UsageError
 from latentopt.protocols import Generator
-from latentopt.statistics.pnorm import SLOPE, p_to_w, w_to_p
+from latentopt.registry import COORDINATES
+from latentopt.statistics.pnorm import SLOPE
 from latentopt.types import GeneratorInputs
 
-SPACES = ("w", "w+", "p-norm")
+if TYPE_CHECKING:
+    from latentopt.editing.coordinates import Coordinates
 
 
 @dataclass(frozen=True, eq=False)
 class Direction:
     """Added to the latents of an image, `strength` times; positive strengths give more of what it is named after.
 
-    space        "w" (one vector for all layers), "w+" (one a layer) or "p-norm"
+    space        a name of `latentopt.registry.COORDINATES`: "w" (one vector for all layers), "w+" (one a layer), "p-norm"
     vector       [C] or, in w+, [L,C]; strength 1 is one standard deviation of the generator's samples along it or, where
                  `about["unit"]` is "attribute", of what it is named after. In W coordinates; a direction of P-norm is kept in
                  P, where it is straight as well (P = W with the last leaky ReLU undone, of negative slope `slope`)
@@ -47,10 +49,9 @@ class Direction:
 
     def __post_init__(self) -> None:
         vector = self.vector.detach().to("cpu", torch.float32).contiguous()
-        dims = 2 if self.space == "w+" else 1
-        if self.space not in SPACES:
-            raise CheckpointError(f"direction {self.name!r}: its space is {self.space!r}, not {', '.join(SPACES)}")
-        if vector.ndim != dims or not vector.numel():
+        if self.space not in COORDINATES:
+            raise CheckpointError(f"direction {self.name!r}: its space is {self.space!r}, not {', '.join(COORDINATES)}")
+        if vector.ndim != 1 + self.coordinates.layered or not vector.numel():
             raise CheckpointError(f"direction {self.name!r}: {list(vector.shape)} is no direction of {self.space}")
         if not vector.isfinite().all() or not vector.any():
             raise CheckpointError(f"direction {self.name!r}: all zero, or not finite")
@@ -59,6 +60,11 @@ class Direction:
         if self.layers is not None and (not self.layers or min(self.layers) < 0):
             raise CheckpointError(f"direction {self.name!r}: moves the rows {list(self.layers)}")
         object.__setattr__(self, "vector", vector)
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """Those in which it is straight."""
+        return COORDINATES.create(self.space, self.slope)
 
     def edit(self, inputs: GeneratorInputs, strength: float, layers: Sequence[int] | None = None) -> GeneratorInputs:
         """`inputs` moved by `strength` times the vector, other fields untouched; `-strength` goes back (rounding aside).
@@ -80,11 +86,7 @@ class Direction:
             raise UsageError(f"{self.name}: layers {rows} of latents that have the rows 0 to {ws.shape[1] - 1}")
         vector = self.vector.to(ws)
         step = strength * (vector[rows] if vector.ndim == 2 else vector)  # [r,C] or [C]
-        straight = self.space != "p-norm"
-        moved = (
-            ws[:, rows] + step if straight else p_to_w(w_to_p(ws[:, rows], self.slope) + step, self.slope)
-        )  # [B,r,C]
-        return inputs.replace(ws=ws.index_copy(1, torch.tensor(rows, device=ws.device), moved))
+        return self.coordinates.move(inputs, rows, step)
 
     def check(self, generator: Generator, where: str = "") -> None:
         """Raise CheckpointError, naming `where`, unless this is a direction of `generator`."""
@@ -100,7 +102,7 @@ class Direction:
     def check_shape(self, generator: Generator, where: str = "") -> None:
         """Raise CheckpointError where the latents of `generator` have other dimensions."""
         num_ws, w_dim = generator.num_ws, generator.w_dim
-        expected = [num_ws, w_dim] if self.space == "w+" else [w_dim]
+        expected = list(self.coordinates.shape(num_ws, w_dim))
         if list(self.vector.shape) != expected:
             raise CheckpointError(
                 f"{where}direction {self.name!r} is {list(self.vector.shape)}; the latents of {generator.name!r} ask for "

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from latentopt.checkpoints.npz import read_npz
 from latentopt.checkpoints.restricted_pickle import read_torch_contents
+from latentopt.editing.coordinates import in_w
 from latentopt.editing.direction import Direction
 from latentopt.editing.scaling import sample_codes, scaled
 from latentopt.errors import CheckpointError, UntrustedFileError
@@ -48,7 +49,7 @@ def read_foreign(path: Path, generator: Generator, force: bool = False) -> list[
         if vector.ndim == 2 and (vector == vector[:1]).all():
             vector = vector[0]  # one vector, repeated for every layer
         along = codes if vector.ndim == 1 else codes[:, None].expand(-1, len(vector), -1)  # [n,L,C]
-        space = "w" if vector.ndim == 1 else "w+"
+        space = in_w(layered=vector.ndim == 2)
         directions.append(Direction(name, space, scaled(vector, along), method=method, **common))
     return directions
 

@@ -21,7 +21,6 @@ from latentopt.editing.spaces import EditingSpace
 from latentopt.errors import UsageError
 from latentopt.judge.protocol import AttributeJudge, judge_name
 from latentopt.registry import nearest
-from latentopt.statistics.pnorm import p_to_w, w_to_p
 from latentopt.statistics.sampling import sample_w, w_std
 from latentopt.types import GeneratorInputs
 
@@ -88,7 +87,10 @@ def find_ganalyze(
             )
         step = _learned(space, judge, pool, column, rows, steps, seed, radius, on_progress)
         about = {"judge": judge_name(judge), "samples": len(pool.ws), "steps": steps, "seed": seed, "unit": "attribute"}
-        found.append(_tried(space, judge, pool, name, column, _direction(space, name, step, rows, layers, about)))
+        vector = space.kind.whole(step, rows, space.generator.num_ws)
+        moved = None if layers is None else rows
+        direction = space.made(name, vector, layers=moved, method="ganalyze", about=about)
+        found.append(_tried(space, judge, pool, name, column, direction))
     return found
 
 
@@ -132,7 +134,7 @@ def _learned(
     on_progress: Callable[[int], None] | None,
 ) -> Tensor:
     """The step [r,C] in W+, [C] else: GANalyze's equation 1, with the two penalties."""
-    shape = (len(rows), space.generator.w_dim) if space.name == "w+" else (space.generator.w_dim,)
+    shape = space.kind.shape(len(rows), space.generator.w_dim)
     step = torch.zeros(shape, device=pool.ws.device, requires_grad=True)
     optimizer = torch.optim.Adam([step], lr=LR * radius)
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: min(1.0, (steps - k) / (FALL * steps)))
@@ -140,7 +142,7 @@ def _learned(
     for _ in range(steps):
         picked = torch.randint(POOL, (BATCH,), generator=rng).to(pool.ws.device)
         strength = (REACH * (2 * torch.rand(BATCH, generator=rng) - 1)).to(step)
-        moved = _moved(space, pool.ws[picked], rows, strength[:, None, None] * step)
+        moved = space.kind.move(GeneratorInputs(pool.ws[picked]), rows, strength[:, None, None] * step).ws
         change = pool.in_deviations(_readings(space, judge, moved) - pool.readings[picked])  # [B,A]
         others = change.square().sum(dim=1) - change[:, column].square()
         error = (change[:, column] - strength).square() + DRIFT * others
@@ -151,27 +153,6 @@ def _learned(
         if on_progress is not None:
             on_progress(1)
     return step.detach()
-
-
-def _moved(space: EditingSpace, ws: Tensor, rows: Sequence[int], step: Tensor) -> Tensor:
-    """ws [B,L,C] with `step` [B,r or 1,C] added to its rows, in P for p-norm, as `Direction.edit` does."""
-    here = ws[:, list(rows)]
-    straight = space.name != "p-norm"
-    there = here + step if straight else p_to_w(w_to_p(here, space.pnorm.slope) + step, space.pnorm.slope)
-    return ws.index_copy(1, torch.tensor(rows, device=ws.device), there)
-
-
-def _direction(
-    space: EditingSpace, name: str, step: Tensor, rows: tuple[int, ...], layers: Sequence[int] | None, about: dict
-) -> Direction:
-    vector = step
-    if space.name == "w+":
-        vector = torch.zeros(space.generator.num_ws, space.generator.w_dim).index_copy(
-            0, torch.tensor(rows), step.cpu()
-        )
-    fields = {"slope": space.pnorm.slope} if space.name == "p-norm" else {}
-    fields |= {"fingerprint": space.generator.fingerprint, "generator": space.generator.name, "method": "ganalyze"}
-    return Direction(name, space.name, vector, layers=None if layers is None else rows, about=about, **fields)
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from latentopt.editing.direction import Direction
+from latentopt.editing.scaling import sample_codes
 from latentopt.editing.spaces import EditingSpace
 from latentopt.errors import UsageError
 from latentopt.protocols import Generator
@@ -44,18 +45,18 @@ def find_ganspace(
     Raises UsageError for W+, for more components than there are, and for fewer samples than twice the components.
     """
     generator = space.generator
-    if space.name == "w+":
+    if space.kind.layered:
         raise UsageError("GANSpace finds components of w or p-norm; limit them to some layers with --layers")
     if not 1 <= components <= generator.w_dim:
         raise UsageError(f"components: 1 to {generator.w_dim}, not {components}")
     if samples < 2 * max(components, generator.w_dim):
         raise UsageError(f"{samples} samples are too few; take {2 * max(components, generator.w_dim)} or more")
     if layer is not None:
-        if space.name != "w":
+        if not space.kind.linear:
             raise UsageError("components of a layer's output are found as moves of w: --space w")
         normals, share = _of_layer(generator, layer, components, samples, seed, on_progress)
-    elif space.name == "p-norm":
-        normals, variance = torch.eye(generator.w_dim, dtype=torch.float64), space.pnorm.std.square()
+    elif (known := space.kind.components(space.pnorm)) is not None:
+        normals, variance = known
         share = (variance / variance.sum()).tolist()
     else:
         normals, share = _of_w(space, samples, seed, on_progress)
@@ -86,7 +87,7 @@ def _of_layer(
     """Moves of w [k,C] = argmin ||U x - (w - mean)||, x the coordinates of the layer's output (equation 4)."""
     from sklearn.decomposition import IncrementalPCA
 
-    w = EditingSpace("w", generator).sample(samples, seed)
+    w = sample_codes(generator, seed, samples)
     pca, held = IncrementalPCA(k), []
     for part in w.split(max(BATCH, k)):
         if len(part) >= k:  # a shorter rest cannot be fitted

@@ -25,7 +25,7 @@ def find_sefa(space: EditingSpace, *, components: int = 10, layers: Sequence[int
     Raises UsageError for another space than W, and for rows or components that are not there.
     """
     generator = space.generator
-    if space.name != "w":
+    if space.kind.layered or not space.kind.linear:
         raise UsageError("SeFa factorises the styles' weights, which are linear in w: --space w")
     if not 1 <= components <= generator.w_dim:
         raise UsageError(f"components: 1 to {generator.w_dim}, not {components}")

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from latentopt.checkpoints.networks import load_generator
 from latentopt.encoders.encoder import Encoder
-from latentopt.encoders.files import load_encoder
 from latentopt.encoders.heads import resized
 from latentopt.errors import UsageError
 from latentopt.protocols import Generator
@@ -43,32 +40,6 @@ class Encoding:
             raise UsageError(f"{self.encoder.name}: a one-pass encoder takes no start; bootstrapping needs ReStyle's")
         if not 0 <= self.share <= 1:
             raise UsageError(f"share must lie between 0 and 1, not {self.share}")
-
-    @staticmethod
-    def of(
-        generator: Generator,
-        encoder: str | Path,
-        *,
-        steps: int | None = None,
-        bootstrap: str | None = None,
-        bootstrap_network: str | None = None,
-        mix: str | None = None,
-        share: float = 0.5,
-        stage: int | None = None,
-        force: bool = False,
-    ) -> Encoding:
-        """Load what is named: encoders by file or kind, the bootstrap's generator (by default the same) by file or name.
-
-        Raises what `load_encoder` and `load_generator` raise, and UsageError for what cannot be joined.
-        """
-        if bootstrap_network is not None and bootstrap is None:
-            raise UsageError("the bootstrap's network needs an encoder to bootstrap with")
-        first = None
-        if bootstrap is not None:
-            other = _generator(generator, bootstrap_network)
-            first = (load_encoder(bootstrap, other, force=force), other)
-        second = None if mix is None else load_encoder(mix, generator, force=force)
-        return Encoding(generator, load_encoder(encoder, generator, force=force), steps, first, second, share, stage)
 
     def __call__(self, target: Tensor) -> list[GeneratorInputs]:
         """The codes of target [B,3,H,W] in [-1,1] after each step; mixed codes are one step."""
@@ -116,7 +87,3 @@ class Encoding:
 
 def _about(encoder: Encoder) -> dict[str, object]:
     return {"name": encoder.name, "kind": encoder.config.kind, "fingerprint": encoder.fingerprint}
-
-
-def _generator(generator: Generator, network: str | None) -> Generator:
-    return generator if network is None else load_generator(network, device=generator.device)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from latentopt.editing.direction import Direction
 from latentopt.evaluation.subject import Edit
 from latentopt.protocols import Generator
-from latentopt.statistics.pnorm import SLOPE, PNorm, w_to_p
+from latentopt.statistics.pnorm import PNorm
 from latentopt.types import GeneratorInputs
 
 Invert = Callable[[Tensor, Sequence[int]], Tensor]
@@ -82,9 +83,7 @@ def coordinate(inputs: GeneratorInputs, edit: Edit, centre: Tensor) -> Tensor:
 
 def _straight(edit: Edit) -> Callable[[Tensor], Tensor]:
     """The map to the space in which the edit adds a constant."""
-    if getattr(edit, "space", "w") == "p-norm":
-        return lambda w: w_to_p(w, getattr(edit, "slope", SLOPE))
-    return lambda w: w
+    return edit.coordinates.straight if isinstance(edit, Direction) else lambda w: w
 
 
 def placed(inputs: GeneratorInputs, edit: Edit, strength: float, centre: Tensor) -> Tensor:

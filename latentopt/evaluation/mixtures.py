@@ -12,7 +12,8 @@ from latentopt.evaluation.measure import Measure
 from latentopt.evaluation.rendering import draw_each
 from latentopt.evaluation.set_metrics import LEAST, set_measures, too_few
 from latentopt.evaluation.subject import Found, Subject
-from latentopt.parameterizations.pnorm import PNormPlus
+from latentopt.parameterizations.constraint import PNormConstraint
+from latentopt.parameterizations.pnorm import Whitened
 from latentopt.protocols import Parameterization
 from latentopt.types import GeneratorInputs
 
@@ -32,7 +33,8 @@ def interpolation(subject: Subject) -> Found:
     if subject.pnorm is None:
         found.notes.append("interpolation in p-norm+: left out, no P-norm statistics; run latentopt fit-pnorm")
     else:
-        lenses["p-norm+"] = PNormPlus.of(subject.pnorm, subject.generator)
+        basis = subject.pnorm.basis(device=subject.generator.device)
+        lenses["p-norm+"] = Whitened(PNormConstraint(basis, subject.generator.num_ws))
     for space, lens in lenses.items():
         try:
             images = [

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from latentopt.checkpoints.networks import load_generator
+from latentopt.encoders.files import load_encoder
 from latentopt.encoders.inference import Encoding
+from latentopt.errors import UsageError
 from latentopt.protocols import Generator, Initializer
 from latentopt.types import GeneratorInputs
 
@@ -20,6 +23,8 @@ class EncoderStart(Initializer):
     stage              of e4e: the last row with an offset of its own; 0: one code for all rows
     mix, share         an encoder (kind or file) whose codes are mixed in, and how much of them
     force              also take encoders that were trained for another generator
+
+    Raises what `load_encoder` and `load_generator` raise, and UsageError for what cannot be joined.
     """
 
     reads = {"path": "encoder", "mix": "encoder", "bootstrap": "bootstrap encoder", "bootstrap_network": "generator"}
@@ -39,17 +44,17 @@ class EncoderStart(Initializer):
         stage: int | None = None,
         force: bool = False,
     ) -> None:
-        self.encoding = Encoding.of(
-            generator,
-            path or kind,
-            steps=steps,
-            bootstrap=bootstrap,
-            bootstrap_network=bootstrap_network,
-            mix=mix,
-            share=share,
-            stage=stage,
-            force=force,
-        )
+        if bootstrap_network is not None and bootstrap is None:
+            raise UsageError("the bootstrap's network needs an encoder to bootstrap with")
+        first = None
+        if bootstrap is not None:
+            other = generator
+            if bootstrap_network is not None:
+                other = load_generator(bootstrap_network, device=generator.device)
+            first = (load_encoder(bootstrap, other, force=force), other)
+        second = None if mix is None else load_encoder(mix, generator, force=force)
+        encoder = load_encoder(path or kind, generator, force=force)
+        self.encoding = Encoding(generator, encoder, steps, first, second, share, stage)
 
     def __call__(self, target: Tensor, seeds: Sequence[int]) -> GeneratorInputs:
         return self.encoding(target)[-1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,11 +22,6 @@ from latentopt.types import GeneratorInputs
 
 FORMAT = "latentopt-run-1"
 DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError)  # what reading a damaged state raises
-
-
-def image_seed(seed: int, key: str) -> int:
-    """The seed of one image: a function of the run's seed and the image's key, not of order or companions."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:7], "big")
 
 
 @dataclass

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from latentopt.errors import CheckpointError, ImageError, StatisticsError, UsageError
 from latentopt.files.outputs import clear_write_errors
-from latentopt.inverting.batch import Batch, image_seed
+from latentopt.inverting.batch import Batch
 from latentopt.inverting.events import Event, Finished, Progressed
 from latentopt.inverting.items import Item, Unread, in_batches, read
 from latentopt.inverting.outcome import Change, Circumstances, outcome
@@ -26,6 +26,7 @@ from latentopt.results.manifest import run_key
 from latentopt.statistics.at_hand import given_or_found
 from latentopt.statistics.pnorm import PNORM, PNorm
 from latentopt.statistics.sigma import Sigma
+from latentopt.statistics.streams import image_seed
 from latentopt.types import GeneratorInputs
 
 RESUME_FOLDER = ".resume"

@@ -10,6 +10,7 @@ from torch import Tensor
 from latentopt.errors import UsageError
 from latentopt.protocols import Generator, Operator, Parameterization, Term
 from latentopt.recipe.stage import Stage
+from latentopt.statistics.streams import step_stream
 from latentopt.types import GeneratorInputs, Variables, View
 
 
@@ -107,8 +108,7 @@ class Problem:
 
     def normal(self, stream: int, shape: tuple[int, ...]) -> Tensor:
         """Normal numbers [B,*shape]; each image's depend on its own seed and on `stream` alone."""
-        seeds = ((seed * 1_000_003 + stream) % (1 << 63) for seed in self.seeds)
-        rows = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        rows = [torch.randn(shape, generator=step_stream(seed, stream)) for seed in self.seeds]
         return torch.stack(rows).to(self.target)
 
     def with_random_noise(self, inputs: GeneratorInputs, step: int) -> GeneratorInputs:

@@ -19,65 +19,50 @@ from latentopt.statistics.pnorm import PNORM, PNormBasis, p_to_w, w_to_p
 
 @dataclass(frozen=True)
 class PNormConstraint:
-    """What a code v [B,L,K] in P-norm+ may be. A hard constraint is applied by `project`, a soft one by `penalty`.
+    """What a code v [B,L,K] in P-norm+ may be. A hard constraint is applied by `nearest`, a soft one by `penalty`.
 
     clip      every coordinate within +-clip standard deviations (Tables 5 and 6, Clip-n)
-    radius    each coordinate, seen over the L layers as one vector, within this Euclidean radius (Table 6, Project-n)
+    project   each coordinate, seen over the L layers as one vector, within this Euclidean radius (Table 6, Project-n)
     sphere    every layer's vector on the sphere of radius sqrt(K), where Gaussian samples lie (PULSE); not with the two above
     l2        weight of the sum of v^2 (Table 6, L2 1e-4 ... 1e-8); the released code's 0.001 on the mean over 18x512 is 1.1e-7
+
+    `basis` is that of the generator's P-norm+, `num_ws` its number of layers. Raises UsageError for values that cannot be
+    meant.
     """
 
     basis: PNormBasis
     num_ws: int
     clip: float | None = None
-    radius: float | None = None
+    project: float | None = None
     sphere: bool = False
     l2: float = 0.0
 
-    @staticmethod
-    def of(
-        generator: Generator,
-        *,
-        clip: float | None = None,
-        project: float | None = None,
-        sphere: bool = False,
-        l2: float = 0.0,
-        std_floor: float = 0.0,
-        rank: int | None = None,
-        stats: str | None = None,
-    ) -> PNormConstraint:
-        """The constraint in this generator's P-norm+ space; `stats` is a statistics file, found by name when absent.
-
-        Raises UsageError for values that cannot be meant, StatisticsError where there are no statistics.
-        """
-        if sphere and (clip is not None or project is not None):
+    def __post_init__(self) -> None:
+        if self.sphere and (self.clip is not None or self.project is not None):
             raise UsageError("sphere cannot be joined with clip or project: one undoes the other; keep one of them")
-        for name, value in (("clip", clip), ("project", project), ("l2", l2)):
+        for name, value in (("clip", self.clip), ("project", self.project), ("l2", self.l2)):
             if value is not None and not 0 <= value < math.inf:
                 raise UsageError(f"{name} must be a number of at least 0, not {value}")
-        pnorm = given_or_found(PNORM, generator, stats)[0]
-        basis = pnorm.basis(std_floor=std_floor, rank=rank, device=generator.device)
-        return PNormConstraint(basis, generator.num_ws, clip, project, sphere, l2)
 
-    def project(self, v: Tensor) -> Tensor:
+    def nearest(self, v: Tensor) -> Tensor:
         """The nearest allowed code (coordinate by coordinate) of v [B,L,K]."""
         if self.clip is not None:
             v = v.clamp(-self.clip, self.clip)
-        if self.radius is not None:
+        if self.project is not None:
             norm = v.norm(dim=1, keepdim=True) * (self.num_ws / v.shape[1]) ** 0.5  # [B,1,K]
-            v = v * (self.radius / norm.clamp_min(1e-12)).clamp_max(1)
+            v = v * (self.project / norm.clamp_min(1e-12)).clamp_max(1)
         if self.sphere:
             v = v * (v.shape[2] ** 0.5 / v.norm(dim=2, keepdim=True).clamp_min(1e-12))
         return v
 
-    def project_w(self, w: Tensor) -> Tensor:
-        """`project` for a code in W+, [B,L,C]; a layer that is allowed already comes back unchanged.
+    def nearest_w(self, w: Tensor) -> Tensor:
+        """`nearest` for a code in W+, [B,L,C]; a layer that is allowed already comes back unchanged.
 
         Only the difference is mapped back, so that rounding in the directions of tiny standard deviation does not build up.
         """
         basis = self.basis
         v = basis.whiten(w)
-        allowed = self.project(v)
+        allowed = self.nearest(v)
         if len(basis.std) < w.shape[-1]:  # what lies outside the truncated basis goes to the mean
             return basis.unwhiten(allowed)
         change = allowed - v
@@ -90,3 +75,12 @@ class PNormConstraint:
 
     def penalty_w(self, w: Tensor) -> Tensor | None:
         return None if self.l2 == 0 else self.penalty(self.basis.whiten(w))
+
+
+def basis_of(generator: Generator, std_floor: float, rank: int | None, stats: str | None) -> PNormBasis:
+    """The coordinates of P-norm+ by the statistics in the file `stats`, or by those at hand.
+
+    Raises StatisticsError where there are none.
+    """
+    pnorm, _ = given_or_found(PNORM, generator, stats)
+    return pnorm.basis(std_floor=std_floor, rank=rank, device=generator.device)

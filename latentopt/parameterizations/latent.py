@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import UsageError
-from latentopt.parameterizations.constraint import PNormConstraint
+from latentopt.parameterizations.constraint import PNormConstraint, basis_of
 from latentopt.protocols import Generator, Parameterization
 from latentopt.types import GeneratorInputs, Variables
 
@@ -35,14 +35,10 @@ class WPlus(Parameterization):
         stats: str | None = None,
     ) -> None:
         self.num_ws = generator.num_ws
-        wants = clip is not None or project is not None or l2 != 0
-        self.constraint = (
-            PNormConstraint.of(
-                generator, clip=clip, project=project, l2=l2, std_floor=std_floor, rank=rank, stats=stats
-            )
-            if wants
-            else None
-        )
+        self.constraint: PNormConstraint | None = None
+        if clip is not None or project is not None or l2 != 0:
+            basis = basis_of(generator, std_floor, rank, stats)
+            self.constraint = PNormConstraint(basis, generator.num_ws, clip, project, l2=l2)
 
     def encode(self, inputs: GeneratorInputs) -> Variables:
         return {"w": inputs.ws.detach().clone()}
@@ -52,7 +48,7 @@ class WPlus(Parameterization):
 
     def project_(self, variables: Variables) -> None:
         if self.constraint is not None:
-            variables["w"].copy_(self.constraint.project_w(variables["w"]))
+            variables["w"].copy_(self.constraint.nearest_w(variables["w"]))
 
     def penalty(self, variables: Variables) -> Tensor | None:
         return None if self.constraint is None else self.constraint.penalty_w(variables["w"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
-
 import torch
 from torch import Tensor
 
@@ -11,6 +9,7 @@ from latentopt.errors import UsageError
 from latentopt.generators.tunable import choose_weights
 from latentopt.parameterizations.weights import check_weight, given_deltas, with_deltas
 from latentopt.protocols import Generator, Parameterization
+from latentopt.statistics.streams import named_stream
 from latentopt.types import GeneratorInputs, Variables
 
 
@@ -64,7 +63,7 @@ class LowRank(Parameterization):
         up, size, down = torch.linalg.svd(delta.float(), full_matrices=False)
         r = min(self.rank, size.shape[1])
         up, down = (up[..., :r] * size[:, None, :r]).to(delta), down[:, :r].to(delta)
-        rng = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+        rng = named_stream(name)
         start = torch.randn(r, delta.shape[2], generator=rng).to(delta) / delta.shape[2] ** 0.5  # [r,K]
         zero = (delta == 0).all(dim=2).all(dim=1)[:, None, None]
         return up, torch.where(zero, start, down)

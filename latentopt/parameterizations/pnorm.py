@@ -5,17 +5,36 @@ Source: Zhu et al. 2020, section 3: P = inverse of the last leaky ReLU, then PCA
 
 from __future__ import annotations
 
-from typing import Self
-
 from torch import Tensor
 
-from latentopt.parameterizations.constraint import PNormConstraint
+from latentopt.parameterizations.constraint import PNormConstraint, basis_of
 from latentopt.protocols import Generator, Parameterization
-from latentopt.statistics.pnorm import PNorm
 from latentopt.types import GeneratorInputs, Variables
 
 
-class PNormPlus(Parameterization):
+class Whitened(Parameterization):
+    """Codes in the coordinates of a constraint, `v` [B,L,K]: P-norm+ by statistics that are at hand."""
+
+    owns = {"ws"}
+
+    def __init__(self, constraint: PNormConstraint) -> None:
+        self.constraint = constraint
+
+    def encode(self, inputs: GeneratorInputs) -> Variables:
+        return {"v": self.constraint.basis.whiten(inputs.ws.detach())}
+
+    def decode(self, variables: Variables, inputs: GeneratorInputs) -> GeneratorInputs:
+        ws = self.constraint.basis.unwhiten(variables["v"])
+        return inputs.replace(ws=ws.expand(-1, self.constraint.num_ws, -1))
+
+    def project_(self, variables: Variables) -> None:
+        variables["v"].copy_(self.constraint.nearest(variables["v"]))
+
+    def penalty(self, variables: Variables) -> Tensor | None:
+        return self.constraint.penalty(variables["v"])
+
+
+class PNormPlus(Whitened):
     """P-norm+: `v` [B,L,K], one whitened code a layer; exact for every ws when `rank` is not set.
 
     clip       bound of each coordinate in standard deviations
@@ -27,7 +46,6 @@ class PNormPlus(Parameterization):
     stats      statistics file, instead of the one found for the generator
     """
 
-    owns = {"ws"}
     reads = {"stats": "p-norm"}
     recipe = "ii2s-pnorm"
 
@@ -43,31 +61,8 @@ class PNormPlus(Parameterization):
         rank: int | None = None,
         stats: str | None = None,
     ) -> None:
-        self.num_ws = generator.num_ws
-        self.constraint = PNormConstraint.of(
-            generator, clip=clip, project=project, sphere=sphere, l2=l2, std_floor=std_floor, rank=rank, stats=stats
-        )
-
-    @classmethod
-    def of(cls, pnorm: PNorm, generator: Generator) -> Self:
-        """The space of statistics that are at hand, without bounds."""
-        lens = cls.__new__(cls)
-        lens.num_ws = generator.num_ws
-        lens.constraint = PNormConstraint(pnorm.basis(device=generator.device), generator.num_ws)
-        return lens
-
-    def encode(self, inputs: GeneratorInputs) -> Variables:
-        return {"v": self.constraint.basis.whiten(inputs.ws.detach())}
-
-    def decode(self, variables: Variables, inputs: GeneratorInputs) -> GeneratorInputs:
-        ws = self.constraint.basis.unwhiten(variables["v"])
-        return inputs.replace(ws=ws.expand(-1, self.num_ws, -1))
-
-    def project_(self, variables: Variables) -> None:
-        variables["v"].copy_(self.constraint.project(variables["v"]))
-
-    def penalty(self, variables: Variables) -> Tensor | None:
-        return self.constraint.penalty(variables["v"])
+        basis = basis_of(generator, std_floor, rank, stats)
+        super().__init__(PNormConstraint(basis, generator.num_ws, clip, project, sphere, l2))
 
 
 class PNormSpace(PNormPlus):

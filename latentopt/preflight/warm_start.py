@@ -10,6 +10,7 @@ from torch import Tensor
 
 from latentopt.encoders.inference import Encoding
 from latentopt.errors import MissingWeightsError, StatisticsError
+from latentopt.initializers.encoder import EncoderStart
 from latentopt.initializers.linear import Linear
 from latentopt.pictures.resizing import shrink
 from latentopt.protocols import Generator
@@ -43,7 +44,7 @@ def find_warm_start(generator: Generator) -> WarmStart:
     found = first_at_hand(PNORM, generator)
     for kind in ENCODERS:
         try:
-            return EncoderStart(generator, Encoding.of(generator, kind), found[0] if found else None)
+            return EncoderWarmStart(generator, EncoderStart(generator, kind=kind).encoding, found[0] if found else None)
         except MissingWeightsError:
             continue
     return NearestSample(generator)
@@ -76,7 +77,7 @@ class LinearStart:
 
 
 @dataclass(frozen=True)
-class EncoderStart:
+class EncoderWarmStart:
     """An encoder's codes, compared at few pixels."""
 
     generator: Generator

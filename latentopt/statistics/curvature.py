@@ -11,13 +11,13 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from latentopt.perceptual.features import PerceptualFeatures
 from latentopt.protocols import Generator
+from latentopt.statistics.streams import stream
 from latentopt.types import GeneratorInputs
 
 FEATURES = ("image", "perceptual")
@@ -36,7 +36,7 @@ class Draws:
 
     def ws(self, indices: range) -> tuple[Tensor, list[torch.Generator]]:
         """ws [B,L,C] from z ~ N(0,1) and labels drawn uniformly; and each picture's stream, for what else it needs."""
-        generator, streams = self.generator, [self._stream(i) for i in indices]
+        generator, streams = self.generator, [stream(self.seed, self.purpose, i) for i in indices]
         dtype = generator.w_avg.dtype
         z = torch.stack([torch.randn(generator.z_dim, generator=rng) for rng in streams])
         c = None
@@ -46,10 +46,6 @@ class Draws:
         with torch.no_grad():
             w = generator.mapping(z.to(generator.device, dtype), c)
         return generator.broadcast(w), streams
-
-    def _stream(self, index: int) -> torch.Generator:
-        state = np.random.SeedSequence([self.seed, self.purpose, index]).generate_state(1, np.uint64)[0]
-        return torch.Generator().manual_seed(int(state))
 
 
 def in_full_precision(generator: Generator) -> Generator:

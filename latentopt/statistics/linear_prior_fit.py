@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,6 +16,7 @@ from latentopt.errors import UsageError
 from latentopt.protocols import Generator
 from latentopt.statistics.linear_prior import LinearPrior, PooledFeatures
 from latentopt.statistics.pnorm import PNorm
+from latentopt.statistics.streams import stream
 from latentopt.types import GeneratorInputs
 
 FOLDS = 4
@@ -85,8 +85,7 @@ def draw_mixed(generator: Generator, indices: range, seed: int = 0) -> Tensor:
     """
     z, layers, labels = [], [], []
     for i in indices:
-        state = np.random.SeedSequence([seed, PURPOSE, i]).generate_state(1, np.uint64)[0]
-        rng = torch.Generator().manual_seed(int(state))
+        rng = stream(seed, PURPOSE, i)
         z.append(torch.randn(2, generator.z_dim, generator=rng))
         mixed = torch.rand(1, generator=rng).item() < 0.5 and generator.num_ws > 1
         layers.append(

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.protocols import Generator
 from latentopt.statistics.moments import Moments
 from latentopt.statistics.pnorm import SLOPE, PNorm, w_to_p
+from latentopt.statistics.streams import stream
 
 BATCH = 10_000
 FORMAT = "latentopt-pnorm-moments-1"
@@ -39,8 +39,7 @@ class FitProgress:
 
 def draw_codes(generator: Generator, index: int, *, seed: int = 0, batch: int = BATCH) -> Tensor:
     """Batch `index` of the generator's own codes: w [batch,C], from z ~ N(0,1) and labels drawn uniformly."""
-    state = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0]
-    rng = torch.Generator().manual_seed(int(state))
+    rng = stream(seed, index)
     z = torch.randn(batch, generator.z_dim, generator=rng).to(generator.device)
     c = None
     if generator.c_dim:

@@ -16,9 +16,10 @@ from latentopt.types import GeneratorInputs
 W_STD_SAMPLES, W_STD_SEED = 10_000, 123  # as in NVIDIA's projector
 
 
-def sample_w(generator: Generator, seed: int, n: int, label: int = 0) -> Tensor:
-    """`n` mapped samples [n,C] of one seed, the same on every device."""
-    z = torch.randn(n, generator.z_dim, generator=torch.Generator().manual_seed(seed)).to(generator.device)
+def sample_w(generator: Generator, seed: int | torch.Generator, n: int, label: int = 0) -> Tensor:
+    """`n` mapped samples [n,C] of one seed, or of a stream on the CPU; the same on every device."""
+    rng = torch.Generator().manual_seed(seed) if isinstance(seed, int) else seed
+    z = torch.randn(n, generator.z_dim, generator=rng).to(generator.device)
     with torch.no_grad():
         return generator.mapping(z, one_hot(generator, label, n))
 

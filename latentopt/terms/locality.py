@@ -14,10 +14,11 @@ from latentopt.errors import UsageError
 from latentopt.perceptual.features import PerceptualFeatures
 from latentopt.protocols import Generator, Term
 from latentopt.statistics.sampling import sample_w, w_std
+from latentopt.statistics.streams import step_stream
 from latentopt.types import GeneratorInputs, View
 
 NORMS = ("row", "all")
-STREAM = 0x10CA11  # apart from the other things that are drawn from an image's seed
+PURPOSE = 0x10CA11  # apart from the other things that are drawn from an image's seed
 
 
 class Locality(Term):
@@ -119,6 +120,6 @@ class Locality(Term):
 
     def _random_w(self, seed: int, step: int) -> Tensor:
         """Truncated samples [S,C] of an image's own seed and the step."""
-        stream = ((seed * 1_000_003 + step) ^ STREAM) % (1 << 63)
         w_avg = self.generator.w_avg
-        return w_avg + self.psi * (sample_w(self.generator, stream, self.samples, self.label) - w_avg)
+        w = sample_w(self.generator, step_stream(seed, step, PURPOSE), self.samples, self.label)
+        return w_avg + self.psi * (w - w_avg)
