@@ -16,7 +16,7 @@ from torch import Tensor
 from latentopt.errors import UsageError
 from latentopt.evaluation.framework import Evaluation, evaluate
 from latentopt.evaluation.measure import Measure
-from latentopt.evaluation.subject import Amounts, Edit
+from latentopt.evaluation.subject import Amounts, LatentEdit
 from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import to_json, write_text
 from latentopt.files.versions import package_version
@@ -100,7 +100,7 @@ def measured(
     generator: Generator,
     folder: Path | None = None,
     *,
-    directions: Mapping[str, Edit],
+    directions: Mapping[str, LatentEdit],
     amounts: Amounts = AMOUNTS,
     seed: int = 0,
     on_progress: Callable[[str], None] | None = None,
@@ -152,7 +152,7 @@ def _digest(result: Inversion) -> str:
     return digest.hexdigest()[:16]
 
 
-def _fingerprints(directions: Mapping[str, Edit], generator: Generator) -> dict[str, str]:
+def _fingerprints(directions: Mapping[str, LatentEdit], generator: Generator) -> dict[str, str]:
     """What each edit does to the centre: two directions of one name may differ."""
     centre = GeneratorInputs(generator.broadcast(generator.w_avg[None]))
     return {

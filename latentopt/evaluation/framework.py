@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from latentopt.errors import MissingWeightsError, UsageError
-from latentopt.evaluation.again import consistency, corruption
-from latentopt.evaluation.editing_consistency import Invert
+from latentopt.evaluation.corruption import tuned_corruption
+from latentopt.evaluation.editing_consistency import Invert, consistency
 from latentopt.evaluation.image_metrics import PerceptualDistance
 from latentopt.evaluation.latents import latents
 from latentopt.evaluation.measure import UNREAD, Measure, as_dict
@@ -18,7 +18,7 @@ from latentopt.evaluation.mixtures import interpolation, mixing
 from latentopt.evaluation.path_length import paths
 from latentopt.evaluation.reconstruction import reconstruction
 from latentopt.evaluation.responses import attributes, pose
-from latentopt.evaluation.subject import Amounts, Edit, Found, Partners, PictureDistance, Subject
+from latentopt.evaluation.subject import Amounts, Found, LatentEdit, Partners, PictureDistance, Subject
 from latentopt.judge.network import load_judge
 from latentopt.judge.protocol import AttributeJudge, check_judge, judge_name
 from latentopt.perceptual.vgg import VGGDistance
@@ -38,7 +38,7 @@ PARTS: dict[str, Callable[[Subject], Found]] = {
     "interpolation": interpolation,
     "mixing": mixing,
     "lec": consistency,
-    "corruption": corruption,
+    "corruption": tuned_corruption,
 }
 METRICS: dict[str, Callable[[Generator], PictureDistance]] = {
     "perceptual": PerceptualDistance,
@@ -73,7 +73,7 @@ def evaluate(
     generator: Generator,
     *,
     judge: AttributeJudge | None = None,
-    directions: Mapping[str, Edit] | None = None,
+    directions: Mapping[str, LatentEdit] | None = None,
     parts: Sequence[str] | None = None,
     metrics: Sequence[str] = ("perceptual",),
     amounts: Amounts | None = None,
