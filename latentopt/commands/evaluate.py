@@ -239,6 +239,7 @@ def _plain(text: str) -> Text:
 def _figure(measure: Measure | None) -> str:
     if measure is None:
         return "-"
-    if measure.low is None:
+    if measure.interval is None:
         return f"{measure.value:.4g}"
-    return f"{measure.value:.4g} ({measure.low:.3g} to {measure.high:.3g})"
+    low, high = measure.interval
+    return f"{measure.value:.4g} ({low:.3g} to {high:.3g})"
