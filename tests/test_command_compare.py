@@ -12,7 +12,6 @@ from test_report import Page
 
 from latentopt import api
 from latentopt.checkpoints.networks import load_generator, save_generator
-from latentopt.commands import batches
 from latentopt.editing.direction import Direction
 from latentopt.editing.files import save_directions
 from latentopt.errors import UsageError
@@ -23,6 +22,7 @@ from latentopt.evaluation.kept_evaluation import EVALUATION_FILE
 from latentopt.evaluation.methods import capped, load_recipes
 from latentopt.evaluation.subject import Amounts
 from latentopt.inverting.events import Failed, Finished
+from latentopt.inverting.inverter import Inverter
 from latentopt.preflight.preflight import SUFFIX, Preflight
 from latentopt.recipe.recipe import Recipe
 from latentopt.report import comparison_files
@@ -112,14 +112,14 @@ def test_it_goes_on_where_it_was(quick, latentopt, monkeypatch):
 
 
 def test_a_recipe_that_fails_on_a_picture_costs_that_picture_for_all(quick, latentopt, monkeypatch):
-    plain = batches.watched
+    plain = Inverter.invert
 
-    def watched(inverter, items, name, **options):
-        for event in plain(inverter, items, name, **options):
-            unlucky = name == "b" and isinstance(event, Finished) and event.inversion.name == "c"
+    def invert(self, items, interrupted):
+        for event in plain(self, items, interrupted):
+            unlucky = self.out.name == "b" and isinstance(event, Finished) and event.inversion.name == "c"
             yield Failed("c", "photos/c.png", "no <b>luck</b>") if unlucky else event
 
-    monkeypatch.setattr(batches, "watched", watched)
+    monkeypatch.setattr(Inverter, "invert", invert)
     code, _, err = compare(latentopt, "--recipes", "a.toml,b.toml")
     assert code == 3 and "b failed on c" in err
     page = Page((quick / "compared" / "report.html").read_text(encoding="utf-8"))
