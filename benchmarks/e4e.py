@@ -28,7 +28,8 @@ from latentopt.editing.files import find_directions
 from latentopt.encoders.encoder import Encoder
 from latentopt.encoders.files import load_encoder
 from latentopt.evaluation.distribution import frechet_distance
-from latentopt.evaluation.editing_consistency import editing_distances, latent_variation, lec, trimmed_lec
+from latentopt.evaluation.editing_consistency import editing_distances, lec, trimmed_lec
+from latentopt.evaluation.latents import latent_variation
 from latentopt.evaluation.sliced_wasserstein import picture_swd
 from latentopt.pictures.contact_sheet import contact_sheet
 from latentopt.statistics.sampling import sample_w

@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     from latentopt.editing.work import interpolate_latents as interpolate_latents
     from latentopt.editing.work import mix_latents as mix_latents
     from latentopt.encoders.files import load_encoder as load_encoder
+    from latentopt.evaluation.evaluation_files import load_evaluation as load_evaluation
+    from latentopt.evaluation.evaluation_files import save_evaluation as save_evaluation
     from latentopt.evaluation.framework import evaluate as evaluate
+    from latentopt.evaluation.runs import load_run as load_run
     from latentopt.inverting.work import Results
     from latentopt.inverting.work import encode as encode
     from latentopt.inverting.work import encoding_recipe as encoding_recipe
@@ -52,11 +55,13 @@ if TYPE_CHECKING:
     from latentopt.pictures.images import find_images as find_images
     from latentopt.pictures.images import read_image as read_image
     from latentopt.pictures.images import save_png as save_png
+    from latentopt.preflight.picture_check import PictureCheck as PictureCheck
     from latentopt.preflight.preflight import Preflight as Preflight
     from latentopt.preflight.preflight import find_preflight as find_preflight
     from latentopt.protocols import Generator
     from latentopt.recipe.recipe import Recipe as Recipe
     from latentopt.recipe.recipe import recipe_names as recipe_names
+    from latentopt.report.work import compare as compare
     from latentopt.results.earlier import find_results as find_results
     from latentopt.results.earlier import newest_run as newest_run
     from latentopt.results.inversion import Inversion as Inversion
@@ -102,17 +107,22 @@ EXPORTS = {
     "interpolate_latents": "latentopt.editing.work",
     "mix_latents": "latentopt.editing.work",
     "load_encoder": "latentopt.encoders.files",
+    "load_evaluation": "latentopt.evaluation.evaluation_files",
+    "save_evaluation": "latentopt.evaluation.evaluation_files",
     "evaluate": "latentopt.evaluation.framework",
+    "load_run": "latentopt.evaluation.runs",
     "encode": "latentopt.inverting.work",
     "encoding_recipe": "latentopt.inverting.work",
     "invert": "latentopt.inverting.work",
     "find_images": "latentopt.pictures.images",
     "read_image": "latentopt.pictures.images",
     "save_png": "latentopt.pictures.images",
+    "PictureCheck": "latentopt.preflight.picture_check",
     "Preflight": "latentopt.preflight.preflight",
     "find_preflight": "latentopt.preflight.preflight",
     "Recipe": "latentopt.recipe.recipe",
     "recipe_names": "latentopt.recipe.recipe",
+    "compare": "latentopt.report.work",
     "find_results": "latentopt.results.earlier",
     "newest_run": "latentopt.results.earlier",
     "Inversion": "latentopt.results.inversion",

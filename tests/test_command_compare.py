@@ -12,16 +12,20 @@ from test_report import Page
 
 from latentopt import api
 from latentopt.checkpoints.networks import load_generator, save_generator
-from latentopt.commands import comparing
 from latentopt.editing.direction import Direction
 from latentopt.editing.files import save_directions
 from latentopt.errors import UsageError
-from latentopt.evaluation import comparison
-from latentopt.evaluation.comparison import capped, common, load_recipes, measured
+from latentopt.evaluation import comparison, kept_evaluation
+from latentopt.evaluation.comparison import common
 from latentopt.evaluation.dial import DIALS, PENALTIES, along, find_dial
+from latentopt.evaluation.kept_evaluation import EVALUATION_FILE
+from latentopt.evaluation.methods import capped, load_recipes
 from latentopt.evaluation.subject import Amounts
+from latentopt.inverting.events import Failed, Finished
+from latentopt.inverting.inverter import Inverter
 from latentopt.preflight.preflight import SUFFIX, Preflight
 from latentopt.recipe.recipe import Recipe
+from latentopt.report import comparison_files
 from latentopt.statistics.pnorm_fit import fit_pnorm
 from latentopt.types import GeneratorInputs
 
@@ -50,7 +54,7 @@ NAME = "<script>alert(1)</script>"
 def project(folder, monkeypatch):
     """Recipes, a generator that draws "portraits" with a direction `yaw`, pictures, one of them with a hostile name."""
     monkeypatch.setattr(comparison, "AMOUNTS", SMALL)
-    monkeypatch.setattr(comparing, "AMOUNTS", SMALL)
+    monkeypatch.setattr(comparison_files, "AMOUNTS", SMALL)
     generator = make_tiny_generator(channels=(8, 6, 4))
     generator.card = {"data": "portraits"}
     save_generator(generator, folder / "net" / "tiny.safetensors")
@@ -68,8 +72,8 @@ def project(folder, monkeypatch):
 @pytest.fixture
 def quick(project, monkeypatch):
     """The same, measuring little."""
-    plain = comparison.evaluate
-    monkeypatch.setattr(comparison, "evaluate", lambda *a, **k: plain(*a, **(k | {"parts": ("latents",)})))
+    plain = kept_evaluation.evaluate
+    monkeypatch.setattr(kept_evaluation, "evaluate", lambda *a, **k: plain(*a, **(k | {"parts": ("latents",)})))
     return project
 
 
@@ -101,21 +105,21 @@ def test_it_goes_on_where_it_was(quick, latentopt, monkeypatch):
     arguments = ("--recipes", "a.toml,b.toml")
     assert compare(latentopt, *arguments)[0] == 0
     before, page = finished(quick / "compared"), (quick / "compared" / "report.html").read_bytes()
-    monkeypatch.setattr(comparison, "evaluate", lambda *_, **__: pytest.fail("measured again"))
+    monkeypatch.setattr(kept_evaluation, "evaluate", lambda *_, **__: pytest.fail("measured again"))
     assert compare(latentopt, *arguments)[0] == 0
     assert finished(quick / "compared") == before
     assert (quick / "compared" / "report.html").read_bytes() == page, "the same page for the same results"
 
 
 def test_a_recipe_that_fails_on_a_picture_costs_that_picture_for_all(quick, latentopt, monkeypatch):
-    plain = comparing.work
+    plain = Inverter.invert
 
-    def work(inverter, items, folder, **options):
-        rows = plain(inverter, items, folder, **options)
-        bad = {"name": "c", "status": "failed", "error": "no <b>luck</b>"}
-        return [bad if row["name"] == "c" and folder.name == "b" else row for row in rows]
+    def invert(self, items, interrupted):
+        for event in plain(self, items, interrupted):
+            unlucky = self.out.name == "b" and isinstance(event, Finished) and event.inversion.name == "c"
+            yield Failed("c", "photos/c.png", "no <b>luck</b>") if unlucky else event
 
-    monkeypatch.setattr(comparing, "work", work)
+    monkeypatch.setattr(Inverter, "invert", invert)
     code, _, err = compare(latentopt, "--recipes", "a.toml,b.toml")
     assert code == 3 and "b failed on c" in err
     page = Page((quick / "compared" / "report.html").read_text(encoding="utf-8"))
@@ -208,11 +212,11 @@ def test_only_pictures_that_all_methods_finished_are_compared(inverted):
 def test_an_evaluation_is_kept_until_something_changes(inverted, tmp_path, monkeypatch):
     generator, results = inverted
     options = {"parts": ("reconstruction",), "amounts": SMALL, "directions": {}}
-    first = measured(results, generator, tmp_path, **options)
+    first = kept_evaluation.kept_evaluation(results, generator, tmp_path, **options)
     calls = []
-    plain = comparison.evaluate
-    monkeypatch.setattr(comparison, "evaluate", lambda *a, **k: calls.append(1) or plain(*a, **k))
-    again = measured(results, generator, tmp_path, **options)
+    plain = kept_evaluation.evaluate
+    monkeypatch.setattr(kept_evaluation, "evaluate", lambda *a, **k: calls.append(1) or plain(*a, **k))
+    again = kept_evaluation.kept_evaluation(results, generator, tmp_path, **options)
     assert not calls and again.measures == first.measures and again.images == first.images
     yaw = Direction("yaw", "w", torch.ones(16), generator.fingerprint)
     other = replace(results[0], inputs=GeneratorInputs(results[0].inputs.ws + 1))
@@ -223,11 +227,11 @@ def test_an_evaluation_is_kept_until_something_changes(inverted, tmp_path, monke
         {"amounts": replace(SMALL, samples=9)},
         {"parts": ("reconstruction", "latents")},
     ):
-        measured(results, generator, tmp_path, **(options | changed))
-    measured([other, *results[1:]], generator, tmp_path, **options)
+        kept_evaluation.kept_evaluation(results, generator, tmp_path, **(options | changed))
+    kept_evaluation.kept_evaluation([other, *results[1:]], generator, tmp_path, **options)
     assert len(calls) == 6
-    (tmp_path / comparison.EVALUATION_FILE).write_text("{damaged")
-    measured(results, generator, tmp_path, **options)
+    (tmp_path / EVALUATION_FILE).write_text("{damaged")
+    kept_evaluation.kept_evaluation(results, generator, tmp_path, **options)
     assert len(calls) == 7
 
 

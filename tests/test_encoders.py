@@ -28,7 +28,7 @@ from latentopt.encoders.files import holds_generator, load_encoder, save_encoder
 from latentopt.encoders.heads import resized
 from latentopt.encoders.inference import Encoding
 from latentopt.errors import CheckpointError, MissingWeightsError, UsageError
-from latentopt.evaluation.editing_consistency import latent_variation
+from latentopt.evaluation.latents import latent_variation
 from latentopt.initializers.encoder import EncoderStart
 from latentopt.pictures.images import read_png
 from latentopt.recipe.files import recipe_paths

@@ -15,8 +15,8 @@ from latentopt.api import tune
 from latentopt.editing.direction import Direction
 from latentopt.errors import CheckpointError, UsageError
 from latentopt.evaluation import evaluation_files, framework, mixtures
-from latentopt.evaluation.again import latent_stages
 from latentopt.evaluation.corruption import change_by
+from latentopt.evaluation.editing_consistency import latent_stages
 from latentopt.evaluation.framework import METRICS, PARTS, evaluate
 from latentopt.evaluation.measure import Measure
 from latentopt.evaluation.subject import Amounts

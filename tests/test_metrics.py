@@ -21,19 +21,12 @@ from latentopt.editing.direction import Direction
 from latentopt.errors import MissingWeightsError, StatisticsError
 from latentopt.evaluation import path_length, sliced_wasserstein
 from latentopt.evaluation.distribution import paired_squared_mmd, squared_mmd
-from latentopt.evaluation.editing_consistency import (
-    coordinate,
-    editing_distances,
-    latent_variation,
-    lec,
-    placed,
-    pnorm_radius,
-    trimmed_lec,
-)
+from latentopt.evaluation.editing_consistency import editing_distances, lec, trimmed_lec
 from latentopt.evaluation.image_metrics import PerceptualDistance, distortion, identity
-from latentopt.evaluation.latents import EDGES, density, outliers
+from latentopt.evaluation.latents import EDGES, density, latent_variation, outliers, pnorm_radius
 from latentopt.evaluation.measure import bootstrap_interval, jackknife_interval, measure_mean, measure_ratio
 from latentopt.evaluation.mixtures import others
+from latentopt.evaluation.responses import coordinate, placed
 from latentopt.perceptual import features as perceptual
 from latentopt.perceptual.network import weights_hash
 from latentopt.perceptual.vgg import VGGDistance

@@ -16,7 +16,7 @@ from latentopt.files.resources import PACKAGE
 from latentopt.pictures.images import read_image
 from latentopt.preflight import warm_start
 from latentopt.preflight.preflight import MOVES, PREFLIGHT, SUFFIX, Move, Preflight, Scale, find_preflight
-from latentopt.preflight.warm_start import EncoderWarmStart, LinearStart, NearestSample, find_warm_start, sample_count
+from latentopt.preflight.warm_start import EncoderGuess, LinearGuess, NearestSample, find_warm_start, sample_count
 from latentopt.statistics.moments import StatisticsWarning
 from latentopt.statistics.pnorm_fit import fit_pnorm
 from latentopt.statistics.sampling import sample_w
@@ -42,7 +42,7 @@ def sample(generator, n: int = 1, seed: int = 3) -> torch.Tensor:
 
 
 def test_the_shipped_calibration_is_that_of_the_shipped_generator(bundled):
-    assert isinstance(bundled.start, LinearStart)
+    assert isinstance(bundled.start, LinearGuess)
     assert len(bundled.distance.samples) == len(bundled.radius.samples) == sample_count(bundled.start.generator) == 256
 
 
@@ -117,7 +117,7 @@ def test_the_warm_start_is_the_best_that_there_is(monkeypatch, tmp_path):
     encoder = make_encoder(generator, "e4e")
     monkeypatch.setattr("latentopt.initializers.encoder.load_encoder", lambda *_, **__: encoder)
     start = find_warm_start(generator)
-    assert isinstance(start, EncoderWarmStart) and start(sample(generator, 2))[1] is None
+    assert isinstance(start, EncoderGuess) and start(sample(generator, 2))[1] is None
     fit_pnorm(generator, 200, batch=100).save(tmp_path / "pnorm_stats" / "tiny.safetensors")
     distance, radius = find_warm_start(generator)(sample(generator, 2))
     assert distance.shape == radius.shape == (2,)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from itertools import pairwise
+from itertools import combinations
 
 import pytest
 import torch
@@ -18,10 +19,10 @@ from PIL import Image
 from latentopt.errors import LatentoptError
 from latentopt.evaluation.measure import Measure
 from latentopt.pictures.images import to_uint8
-from latentopt.report.charts import HEIGHT, WIDTH, Axis, Line, Point, plot
+from latentopt.report.charts import HEIGHT, WIDTH, Axis, Line, Point, drawn, plot
 from latentopt.report.figures import dial_figure, distortion_editability, figures, pose_response, quality_time
-from latentopt.report.page import LARGEST, Figure, Method, Report, Strip, data_uri, render, write_report
-from latentopt.report.scales import Scale, figure, short
+from latentopt.report.numbers import figure, short
+from latentopt.report.page import LARGEST, PAGE, Figure, Method, Report, Strip, data_uri, render, write_report
 from latentopt.report.tables import groups, overview, ranks, table
 
 HOSTILE = [
@@ -98,8 +99,8 @@ def test_hostile_names_are_text_wherever_they_stand(tmp_path):
     page = Page(text)
     allowed = {
         "html", "head", "meta", "title", "style", "body", "main", "header", "h1", "h2", "h3", "p", "b", "u", "ul", "li",
-        "div", "table", "thead", "tbody", "tr", "th", "td", "small", "span", "figure", "figcaption", "svg", "line", "path",
-        "text", "circle", "polyline", "img", "details", "summary", "pre", "dl", "dt", "dd",
+        "div", "table", "thead", "tbody", "tr", "th", "td", "small", "span", "figure", "figcaption", "svg", "g", "path",
+        "text", "img", "details", "summary", "pre", "dl", "dt", "dd",
     }  # fmt: skip
     assert set(page.tags) <= allowed
     assert page.handlers == []
@@ -161,9 +162,9 @@ def test_a_missing_measure_is_a_dash():
 
 def test_every_measure_has_its_place_and_none_is_lost():
     listed = (
-        "mse rmse psnr ssim ms_ssim perceptual lpips_vgg identity reconstruction_frechet pose_range pose_share "
-        "response_yaw flipped_glasses accuracy_glasses edited_kernel drift_yaw edit_drift edit_response latent_variation "
-        "radius radius_first outliers outliers_last lec lec_trimmed path_length_end interpolation_w+_swd mixing_frechet "
+        "mse rmse psnr ssim ms_ssim perceptual lpips_vgg identity reconstruction_frechet pose_range pose_share response_yaw "
+        "flipped_glasses accuracy_glasses edited_kernel drift_yaw edit_drift edit_response latent_variation radius "
+        "radius_first outliers outliers_last lec lec_trimmed path_length_end interpolation_w+_swd mixing_frechet "
         "corruption_frechet seconds something_new"
     )
     names = listed.split()
@@ -208,34 +209,62 @@ def test_numbers_are_short(value, text, shown):
     ],
 )
 def test_ticks_are_round_and_within(values, log):
-    scale = Scale.of(values, 0, 100, log)
-    ticks = scale.ticks()
-    assert 2 <= len(ticks) <= 12 and all(scale.low <= tick <= scale.high for tick in ticks)
-    assert all(0 <= scale(value) <= 100 for value in [*values, *ticks])
-    assert ticks == sorted(ticks)
+    axes = drawn(Axis("x", log=log), Axis("y"), [Point("", value, 1) for value in values], []).axes[0]
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert 2 <= len(ticks) <= 12 and ticks == sorted(ticks)
+    assert low < min(values) and max(values) < high
+    texts = [text.get_text() for text in axes.get_xticklabels()]
+    assert all(len(short(tick)) <= 8 and short(tick) in texts for tick in ticks), "no more digits than are read"
+
+
+def dots(markup: str) -> list[tuple[float, float]]:
+    """The middles of all that is filled."""
+    found = []
+    for path in re.findall(r'<path d="([^"]+)" style="fill: var\(--c\d\)', markup):
+        numbers = torch.tensor([float(number) for number in re.findall(r"-?[\d.]+", path)]).view(-1, 2)
+        found.append(tuple(((numbers.amin(0) + numbers.amax(0)) / 2).tolist()))
+    return found
 
 
 def test_a_plot_puts_its_points_where_they_belong():
     markup = plot(
         Axis("x", log=True), Axis("y", "lower"), [Point("low", 1, 5), Point("high", 100, 1), Point("mid", 10, 3)]
     )
-    dots = [tuple(map(float, found)) for found in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', markup)]
-    (x1, y1), (x2, y2), (x3, y3) = dots
+    (x1, y1), (x2, y2), (x3, y3) = dots(markup)
     assert x3 == pytest.approx((x1 + x2) / 2, abs=0.2), "logarithmic"
     assert y1 < y3 < y2, "larger is higher up"
-    assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in dots)
+    assert all(0 <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in dots(markup))
     assert "lower is better" in markup
+
+
+def test_every_colour_of_a_plot_is_one_of_the_style_sheet():
+    """So that it can be read in light and in dark."""
+    points, lines = [Point(f"p{k}", k, k, k, (k - 1, k + 1)) for k in range(1, 10)], [Line("l", ((0, 0), (2, 1)), 3)]
+    markup = plot(Axis("x"), Axis("y"), points, lines)
+    colours = set(re.findall(r"(?:fill|stroke): ([^;\"]+)", markup))
+    assert {f"var(--c{k})" for k in range(8)} <= colours
+    defined = {f"var({name})" for name in re.findall(r"(--\w+):", PAGE.read_text(encoding="utf-8"))}
+    assert colours <= defined | {"none"}
+    assert " id=" not in markup, "plots of one page would share it"
 
 
 def test_labels_do_not_cover_one_another():
     points = [Point(f"method {k}", 1 + 0.001 * k, 1 + 0.001 * k) for k in range(5)]
     lines = [Line(f"line {k}", ((0, 0), (2, 1 + 0.0001 * k))) for k in range(4)]
-    markup = plot(Axis("x"), Axis("y"), [*points, Point("far", 2, 2)], lines, room=90)
-    found = re.findall(r'class="label c\d" x="([\d.-]+)" y="([\d.-]+)" text-anchor="\w+">([^<]+)<', markup)
-    assert len(found) == 10 and len({(x, y) for x, y, _ in found}) == 10
-    ends = [(float(y), name) for _, y, name in found if name.startswith("line")]
-    assert [name for _, name in sorted(ends)] == ["line 3", "line 2", "line 1", "line 0"], "in the order of the lines"
-    assert all(b - a >= 12 for (a, _), (b, _) in pairwise(sorted(ends)))
+    made = drawn(Axis("x"), Axis("y"), [*points, Point("far", 2, 2)], lines, room=90)
+    labels = {text.get_text(): text.get_window_extent() for text in made.axes[0].texts}
+    assert len(labels) == 10
+    assert not [(a, b) for a, b in combinations(labels, 2) if labels[a].overlaps(labels[b])]
+    ends = sorted((box.y0, name) for name, box in labels.items() if name.startswith("line"))
+    assert [name for _, name in ends] == ["line 0", "line 1", "line 2", "line 3"], "in the order of the lines"
+
+
+@pytest.mark.parametrize("name", ["$x^2$", "\N{SNOWMAN} \u4eba", "caf\udce9", "#0b0f03", '" id="x"'])
+def test_a_name_is_drawn_as_it_is_written(name, recwarn):
+    markup = plot(Axis(name), Axis(name), [Point(name, 1, 1)])
+    assert html.unescape(markup).count(name.replace("\udce9", "?")) >= 3
+    assert not recwarn.list
 
 
 def test_what_cannot_be_drawn_is_left_out():
@@ -266,7 +295,7 @@ def test_a_dial_is_a_curve_with_its_settings_and_a_table():
     settings = {f"clip {c}": method("", perceptual=0.1 / c, pose_share=1 / c).measures for c in (1, 2, 4)}
     dial = dial_figure("Clip", "how", settings, made)
     page = Page(render(Report("x", "", made, dials=[dial])))
-    assert dial.figure.plot.count("<polyline") == 1
+    assert len(re.findall(r"stroke: var\(--c7\)", dial.figure.plot)) == 1, "one curve"
     assert all(page.text.count(name) == 2 for name in settings), "at its point and in the table"
     assert dial_figure("Clip", "how", {"1": {}}, made) is None
 

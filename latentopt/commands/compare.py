@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from latentopt.errors import InversionFailed, UsageError
+from latentopt.commands.terminal import escape_controls
+from latentopt.errors import InversionFailed
 
 if TYPE_CHECKING:
-    from latentopt.commands.comparing import Session, Swept
-    from latentopt.editing.direction import Direction
-    from latentopt.editing.sequence import Edit
-    from latentopt.evaluation.comparison import Compared
-    from latentopt.inverting.items import Unread
-    from latentopt.judge.protocol import AttributeJudge
-    from latentopt.protocols import Generator
+    from latentopt.evaluation.comparison import Callbacks, Comparison
 
 RECIPES = "sg2,i2s,ii2s,pti,wrangan,hybrid-e4e"
-SHOWN = ("yaw", "smile", "glasses")  # edits in the strips, where there are such directions
-STRENGTH = 2.0
-DIAL_STEPS = 200
 
 
 @click.command("compare", short_help="Compare methods on the same images: one report.html.")
@@ -87,32 +78,49 @@ def command(
       latentopt compare --recipes i2s,ii2s,pti
       latentopt compare photos/ --network ffhq.pkl --recipes ii2s,mine.toml --dial clip
     """
+    from latentopt.api import compare
     from latentopt.commands.batches import load_network
-    from latentopt.commands.comparing import Session
-    from latentopt.editing.sequence import choose, parse_edit
-    from latentopt.evaluation.comparison import load_recipes
+    from latentopt.commands.invert import notes_told
+    from latentopt.commands.preflight import picture_check
+    from latentopt.editing.files import load_directions
+    from latentopt.editing.sequence import parse_edit
     from latentopt.evaluation.dial import find_dial
-    from latentopt.files.outputs import check_outdir, locked, sweep
+    from latentopt.evaluation.methods import load_recipes
+    from latentopt.files.outputs import check_free
+    from latentopt.judge.protocol import load_attribute_judge
 
-    methods = load_recipes([name.strip() for name in recipes.split(",") if name.strip()], steps)
-    turned = [find_dial(kind) for kind in dict.fromkeys(dials)]
+    methods = load_recipes(_names(recipes), steps)
+    for dial in dials:
+        find_dial(dial)
     wanted = [parse_edit(text) for text in edits]
-    check_outdir(outdir)
-    with locked(outdir):
-        sweep(outdir)
-        generator = load_network(network, device, dtype, False)
-        directions = _directions(generator, directions_file)
-        for edit in wanted:
-            choose(edit.name, directions)
-        asked = {"judge": _judge(judge_name, generator), "pose": pose, "metrics": _metrics(metrics, generator)}
-        session = Session(generator, outdir, seed, dtype, quiet, directions, asked)
-        methods = session.runnable(methods, optional=_is_default("recipes"))
-        items = session.read(_pictures(images, generator, count, no_preflight, quiet))
-        compared = session.compare(methods, items, lec)
-        swept = [session.sweep(dial(generator), items, min(steps or DIAL_STEPS, DIAL_STEPS)) for dial in turned]
-        settings = _settings(session, compared, steps, lec)
-        _write(session, compared, swept, wanted or _usual(directions), settings)
-    return InversionFailed.exit_code if session.failed else 0
+    check_free(outdir)
+    generator = load_network(network, device, dtype, False)
+    comparison = compare(
+        generator,
+        _pictures(images, count),
+        methods,
+        out=outdir,
+        seed=seed,
+        look=notes_told(None if no_preflight else picture_check(generator, quiet)),
+        steps=steps,
+        dials=dials,
+        edits=wanted,
+        directions=None if directions_file is None else load_directions(directions_file, generator),
+        judge=None if judge_name is None else load_attribute_judge(judge_name, generator.device),
+        pose=pose,
+        metrics=_names(metrics),
+        lec=lec,
+        dtype=dtype,
+        optional=_is_default("recipes"),
+        settings=[("command", shlex.join(["latentopt", *sys.argv[1:]]))],
+        callbacks=_callbacks(quiet),
+    )
+    _print(comparison)
+    return InversionFailed.exit_code if comparison.failed else 0
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _is_default(option: str) -> bool:
@@ -120,102 +128,41 @@ def _is_default(option: str) -> bool:
     return source is click.core.ParameterSource.DEFAULT
 
 
-def _directions(generator: Generator, path: str | None) -> dict[str, Direction]:
-    from latentopt.editing.files import find_directions, load_directions
+def _callbacks(quiet: bool) -> Callbacks:
+    from latentopt.commands.batches import watched
+    from latentopt.commands.tune import sigma_of
+    from latentopt.evaluation.comparison import Callbacks, Work
 
-    return find_directions(generator) if path is None else load_directions(path, generator)
+    def say(text: str) -> None:
+        click.echo(escape_controls(text), err=True)
 
+    def watch(work: Work, images: int, steps: int, name: str) -> None:
+        watched(work, images, steps=steps, verb=name, quiet=quiet)
 
-def _judge(name: str | None, generator: Generator) -> AttributeJudge | None:
-    from latentopt.judge.protocol import load_attribute_judge
-
-    return None if name is None else load_attribute_judge(name, generator.device)
-
-
-def _metrics(names: str, generator: Generator) -> tuple[str, ...]:
-    """Checked, and their weights had, before the work begins."""
-    from latentopt.evaluation.framework import METRICS
-    from latentopt.registry import nearest
-
-    found = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
-    for name in found:
-        if name not in METRICS:
-            raise UsageError(f"unknown metric {name!r}{nearest(name, list(METRICS))}")
-        METRICS[name](generator)
-    return found
-
-
-def _pictures(
-    images: tuple[str, ...], generator: Generator, count: int, no_preflight: bool, quiet: bool
-) -> list[Unread]:
-    from latentopt.commands.invert import notes_told
-    from latentopt.commands.preflight import PictureCheck
-    from latentopt.files.resources import PACKAGE
-    from latentopt.inverting.items import items_of
-
-    if not images:
-        samples = sorted((PACKAGE / "bundled" / "samples").glob("portrait-*.png"))[:count]
-        images = tuple(map(str, samples))
-        click.echo(f"no image named: comparing on the first {len(images)} bundled sample portraits", err=True)
-    look = notes_told(None if no_preflight else PictureCheck(generator, quiet))
-    return items_of(generator, images, look=look)
-
-
-def _usual(directions: Mapping[str, Direction]) -> list[Edit]:
-    """The strips' edits where none is named: pose, smile and glasses, or the first three there are."""
-    from latentopt.editing.sequence import Edit
-
-    names = [name for name in SHOWN if name in directions] or list(directions)[: len(SHOWN)]
-    return [Edit(name, STRENGTH) for name in names]
-
-
-def _settings(session: Session, compared: Sequence[Compared], steps: int | None, lec: int) -> list[tuple[str, str]]:
-    from latentopt.evaluation.comparison import AMOUNTS
-
-    evaluation = compared[0].evaluation
-    amounts = (
-        f"{AMOUNTS.samples} samples of the generator, {AMOUNTS.paths} paths of each kind an image, {AMOUNTS.steps} pictures "
-        f"an interpolation, {AMOUNTS.partners} partners an image, LEC on {lec} images, corruption on {AMOUNTS.corruption} "
-        "pictures an image"
+    return Callbacks(
+        watch=watch,
+        make_sigma=lambda recipe, generator: sigma_of(recipe, generator, quiet),
+        on_note=say,
+        on_part=lambda method, part: None if quiet else say(f"measuring {method}: {part}"),
     )
-    return [
-        ("command", shlex.join(["latentopt", *sys.argv[1:]])),
-        ("images", ", ".join(result.name for result in compared[0].results)),
-        ("seed", str(session.seed)),
-        ("precision", session.dtype),
-        ("steps", "as in the recipes" if steps is None else f"at most {steps} a stage: less than the recipes ask for"),
-        ("evaluation", amounts),
-        ("judge", str(evaluation.about.get("judge") or "none: no judge reads this generator's domain")),
-        ("directions", ", ".join(session.directions) or "none: latentopt directions find makes some"),
-    ]
 
 
-def _write(
-    session: Session,
-    compared: Sequence[Compared],
-    swept: Sequence[Swept],
-    edits: Sequence[Edit],
-    settings: list[tuple[str, str]],
-) -> None:
+def _pictures(images: tuple[str, ...], count: int) -> list[str]:
+    """The images that are named, or the first of the bundled samples."""
+    from latentopt.files.resources import PACKAGE
+
+    if images:
+        return list(images)
+    samples = sorted((PACKAGE / "bundled" / "samples").glob("portrait-*.png"))[:count]
+    click.echo(f"no image named: comparing on the first {len(samples)} bundled sample portraits", err=True)
+    return [str(path) for path in samples]
+
+
+def _print(comparison: Comparison) -> None:
     from rich.console import Console
 
-    from latentopt.files.outputs import clear_write_errors
-    from latentopt.files.storage import write_text
-    from latentopt.report.assemble import figures_of, report_of, terminal_table
-    from latentopt.report.page import write_report
+    from latentopt.report.assemble import terminal_table
+    from latentopt.report.comparison_files import FIGURES, PAGE
 
-    page, figures = session.outdir / "report.html", session.outdir / "comparison.json"
-    report = report_of(
-        compared,
-        session.generator,
-        edits,
-        session.directions,
-        dials=swept,
-        about={"Settings": settings},
-        notes=session.notes,
-    )
-    write_report(page, report)
-    with clear_write_errors(figures):
-        write_text(figures, figures_of(compared, swept, settings))
-    Console(width=None if Console().is_terminal else 140).print(terminal_table(compared))
-    click.echo(f"{page} (the figures: {figures.name})")
+    Console(width=None if Console().is_terminal else 140).print(terminal_table(comparison.compared))
+    click.echo(f"{comparison.outdir / PAGE} (the figures: {FIGURES})")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,18 +9,20 @@ import click
 
 from latentopt.commands.batches import load_network
 from latentopt.commands.terminal import escape_controls
-from latentopt.errors import CheckpointError, LatentoptError, UsageError
+from latentopt.errors import LatentoptError, UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from latentopt.editing.direction import Direction
     from latentopt.evaluation.framework import Evaluation
     from latentopt.evaluation.measure import Measure
     from latentopt.protocols import Generator
     from latentopt.results.inversion import Inversion
 
 KINDS = ("response", "drift", "entanglement")
+AMOUNTS = ("samples", "paths", "steps", "lec", "corruption")  # options that say how much is drawn
 ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 
 
@@ -90,7 +91,7 @@ def command(
         raise UsageError("--to takes the files of one run; name one RUN, or leave it out")
     from latentopt.evaluation.evaluation_files import save_evaluation
 
-    words = {key: _words(options.pop(key)) for key in ("parts", "metrics")}
+    words = {key: _words(options[key]) for key in ("parts", "metrics") if options[key] is not None}
     done = []
     found = _runs(runs, outdir, images)
     for folder, _ in found:
@@ -103,8 +104,8 @@ def command(
     return 0
 
 
-def _words(text: str | None) -> list[str] | None:
-    return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _check_writable(folder: Path) -> None:
@@ -129,28 +130,21 @@ def _generator(network: str | None, result: Inversion, folder: Path, device: str
 
 def _runs(runs: tuple[Path, ...], outdir: Path, images: int | None) -> list[tuple[Path, list[Inversion]]]:
     """Each run's folder and its results, by their names in it; all are found before the first is measured."""
-    from latentopt.results.earlier import find_results, newest_run
-    from latentopt.results.inversion import Inversion
+    from latentopt.evaluation.runs import find_run, read_results
+    from latentopt.results.earlier import newest_run
 
-    found = []
-    for run in runs:
-        if not run.is_dir():
-            raise CheckpointError(f"{run}: no such folder; name one that latentopt invert wrote")
-        found.append((run, find_results(run)))
+    found = [(run, find_run(run)) for run in runs]
     if not runs:
         results, folder = newest_run(outdir)
         click.echo(escape_controls(f"evaluating the newest run: {folder} ({len(results)} images)"), err=True)
         found = [(folder, results)]
-    return [
-        (folder, [replace(Inversion.load(r.folder), name=r.name) for r in results[:images]])
-        for folder, results in found
-    ]
+    return [(folder, read_results(results[:images])) for folder, results in found]
 
 
 def _evaluate(
     results: list[Inversion],
     generator: Generator,
-    words: dict[str, list[str] | None],
+    words: dict[str, list[str]],
     options: dict[str, Any],
     folder: Path,
     quiet: bool,
@@ -161,27 +155,23 @@ def _evaluate(
     from latentopt.evaluation.subject import Amounts
     from latentopt.judge.protocol import load_attribute_judge
 
-    directions: dict[str, Any] = {}
+    directions: dict[str, Direction] = {}
     for file in options["files"]:
         directions |= load_directions(file, generator, options["force"])
-    judge = None if options["judge"] is None else load_attribute_judge(options["judge"], generator.device)
-    amounts = Amounts(
-        options["samples"], options["paths"], options["steps"], options["mates"], options["lec"], options["corruption"]
-    )
-    parts = list(PARTS) if words["parts"] is None else words["parts"]
+    parts = words.get("parts", list(PARTS))
     with Progress(len(parts), f"evaluating {escape_controls(str(folder))}", unit="parts", quiet=quiet) as progress:
         return evaluate(
             results,
             generator,
-            judge=judge,
             directions=directions or find_directions(generator),
-            parts=parts,
-            metrics=words["metrics"],
-            amounts=amounts,
-            pose=options["pose"],
-            partners=options["partners"],
+            amounts=Amounts(**{name: options[name] for name in AMOUNTS}, partners=options["mates"]),
             seed=options["seed"],
             on_progress=lambda part: progress.advance(part != parts[0], part=part),
+            judge=None if options["judge"] is None else load_attribute_judge(options["judge"], generator.device),
+            parts=parts,
+            metrics=words["metrics"],
+            pose=options["pose"],
+            partners=options["partners"],
         )
 
 
@@ -249,6 +239,7 @@ def _plain(text: str) -> Text:
 def _figure(measure: Measure | None) -> str:
     if measure is None:
         return "-"
-    if measure.low is None:
+    if measure.interval is None:
         return f"{measure.value:.4g}"
-    return f"{measure.value:.4g} ({measure.low:.3g} to {measure.high:.3g})"
+    low, high = measure.interval
+    return f"{measure.value:.4g} ({low:.3g} to {high:.3g})"

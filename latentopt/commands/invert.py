@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentopt.commands.batches import Films, load_network, report, watched
-from latentopt.commands.preflight import PictureCheck
+from latentopt.commands.preflight import picture_check
 from latentopt.commands.terminal import one_line
 from latentopt.errors import UsageError
 from latentopt.recipe.recipe import Key, Recipe
@@ -20,6 +20,7 @@ from latentopt.recipe.spaces import space_recipe, with_space
 if TYPE_CHECKING:
     from latentopt.inverting.items import Look
     from latentopt.pictures.images import Alpha, Fit, ImageSource, TargetImage
+    from latentopt.preflight.picture_check import PictureCheck
 
 
 def resolve_recipe(recipe: str | None, settings: list[str], **options: Any) -> Recipe:
@@ -130,7 +131,7 @@ def command(
     check_free(outdir)
     generator = load_network(network, device, dtype, compiled)
     sources = images_of(images)
-    check = None if no_preflight else PictureCheck(generator, quiet)
+    check = None if no_preflight else picture_check(generator, quiet)
     reading = {"fit": fit, "alpha": alpha, "dtype": dtype, "network": generator.name}
     call = partial(invert, generator, sources, resolved, seed=seed, fit=fit, alpha=alpha, look=notes_told(check))
     rows = watched(

@@ -225,9 +225,9 @@ def sigma_of(recipe: Recipe, generator: Generator, quiet: bool) -> str:
     from contextlib import ExitStack
 
     from latentopt.commands.progress import Progress
+    from latentopt.inverting.tuning import sigma_layers
     from latentopt.statistics.sigma_fit import SAMPLES, ensure_sigma
 
-    layers = next(reading.part.get("layers", "convs:6") for reading in recipe.reads if reading.kind == "sigma")
     progress = Progress(SAMPLES, "estimating sigma", unit="sample", quiet=quiet)
     with ExitStack() as stack:
 
@@ -235,5 +235,5 @@ def sigma_of(recipe: Recipe, generator: Generator, quiet: bool) -> str:
             click.echo(escape_controls(f"{generator.name} has no sigma yet: estimating it, kept in {path}"), err=True)
             stack.enter_context(progress)
 
-        sigma, path, _ = ensure_sigma(generator, layers, start, progress.advance)
+        sigma, path, _ = ensure_sigma(generator, sigma_layers(recipe), start, progress.advance)
     return f"{sigma.origin} ({path.parent.name}/{path.name})"

@@ -1,36 +1,66 @@
-"""Methods side by side: the same images and seeds through several recipes, the same measures of each."""
+"""Methods side by side: every recipe on the same images and seeds, each measured alike; every step can be resumed."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import NamedTuple, Unpack
 
-from torch import Tensor
-
-from latentopt.errors import UsageError
-from latentopt.evaluation.framework import Evaluation, evaluate
+from latentopt.editing.direction import Direction
+from latentopt.errors import ImageError, InversionFailed, LatentoptError, MissingWeightsError, StatisticsError
+from latentopt.evaluation.corruption import change_by
+from latentopt.evaluation.dial import Dial, along
+from latentopt.evaluation.framework import Asked, Evaluation
+from latentopt.evaluation.kept_evaluation import kept_evaluation
 from latentopt.evaluation.measure import Measure
-from latentopt.evaluation.subject import Amounts, Edit
-from latentopt.files.outputs import clear_write_errors
-from latentopt.files.storage import to_json, write_text
-from latentopt.files.versions import package_version
+from latentopt.evaluation.methods import capped, check_recipe
+from latentopt.evaluation.subject import Amounts
+from latentopt.inverting.events import Event, Failed, Finished
+from latentopt.inverting.inverter import Inverter
+from latentopt.inverting.items import Item, Unread, read
+from latentopt.inverting.tuning import sigma_layers
+from latentopt.inverting.work import Interrupted, OnEvent, follow, never
 from latentopt.protocols import Generator
-from latentopt.recipe.files import recipe_files
 from latentopt.recipe.recipe import Recipe
 from latentopt.results.inversion import Inversion
-from latentopt.statistics.at_hand import given_or_found
-from latentopt.statistics.pnorm import PNORM
-from latentopt.types import GeneratorInputs
+from latentopt.statistics.sigma_fit import ensure_sigma
 
-EVALUATION_FILE = "compared.json"
 AMOUNTS = Amounts(samples=32, paths=2, steps=3, partners=2, lec=2, corruption=200)
-FIELDS = ("images", "measures", "curves", "about", "notes")
+DIAL_PARTS = ("reconstruction", "pose", "attributes", "latents")
+
+Work = Callable[[OnEvent, Interrupted], None]
+Watch = Callable[[Work, int, int, str], object]
+"""Does the work on so many images, of so many steps each, by the method of that name, and shows its events."""
+
+
+def unwatched(work: Work, images: int, steps: int, name: str) -> None:
+    """Do the work without a word."""
+    work(lambda event: None, never)
+
+
+def make_sigma(recipe: Recipe, generator: Generator) -> None:
+    """Estimate the sigma that the recipe reads and keep it, where the generator has none."""
+    ensure_sigma(generator, sigma_layers(recipe))
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """How the work is watched.
+
+    watch: does the inversions; make_sigma: makes the sigma that a recipe reads, where the generator has none; on_note:
+    called with what there is to say of the work itself; on_part: with the method and the part of its evaluation that begins.
+    """
+
+    watch: Watch = unwatched
+    make_sigma: Callable[[Recipe, Generator], object] = make_sigma
+    on_note: Callable[[str], None] = lambda text: None
+    on_part: Callable[[str, str], None] = lambda method, part: None
+
+
+SILENT = Callbacks()
 
 
 @dataclass(frozen=True)
@@ -50,39 +80,12 @@ class Compared:
         return {**self.evaluation.measures, "seconds": cost}
 
 
-def load_recipes(names: Sequence[str], steps: int | None = None) -> dict[str, Recipe]:
-    """Recipes by distinct names, shipped ones or TOML files; at most `steps` steps a stage.
+class Swept(NamedTuple):
+    """A dial that was turned: the measures at each of its settings."""
 
-    Raises UsageError for none, an unknown one, and one that goes on from an earlier result.
-    """
-    found: dict[str, Recipe] = {}
-    for name in names:
-        recipe = Recipe.load(name)
-        if recipe.needs_start:
-            raise UsageError(f"recipe {name!r} goes on from an earlier result; compare takes recipes that start anew")
-        key = base = Path(name).stem
-        number = 1
-        while key in found:
-            number += 1
-            key = f"{base}-{number}"
-        found[key] = recipe if steps is None else capped(recipe, steps)
-    if not found:
-        raise UsageError("no recipe to compare; name some with --recipes")
-    return found
-
-
-def capped(recipe: Recipe, steps: int) -> Recipe:
-    """The same recipe with at most `steps` steps a stage. Raises UsageError for less than 1."""
-    if steps < 1:
-        raise UsageError(f"--steps {steps}: at least 1")
-    return replace(recipe, stages=tuple(replace(s, steps=min(s.steps, steps)) for s in recipe.stages))
-
-
-def check_recipe(recipe: Recipe, generator: Generator) -> None:
-    """Raise, before any work, where the recipe needs an encoder or P-norm statistics that are not there."""
-    recipe_files(recipe, generator)
-    if recipe.looks_for("p-norm"):
-        given_or_found(PNORM, generator)
+    title: str
+    about: str
+    settings: dict[str, dict[str, Measure]]
 
 
 def common(results: Mapping[str, Sequence[Inversion]]) -> dict[str, list[Inversion]]:
@@ -95,70 +98,130 @@ def common(results: Mapping[str, Sequence[Inversion]]) -> dict[str, list[Inversi
     }
 
 
-def measured(
-    results: Sequence[Inversion],
-    generator: Generator,
-    folder: Path | None = None,
-    *,
-    directions: Mapping[str, Edit],
-    amounts: Amounts = AMOUNTS,
-    seed: int = 0,
-    on_progress: Callable[[str], None] | None = None,
-    **options: Any,
-) -> Evaluation:
-    """`evaluate`, kept in `folder` and not done again while results, directions and amounts are the same.
+@dataclass
+class Comparison:
+    """What all methods share, and the work on each of them. Results are written to folders below `outdir`.
 
-    options: those of `evaluate`. An evaluation with a judge of the user's is always made anew: their code may have changed.
+    asked: what the evaluations ask for. `compare` fills `compared`, `sweep` adds to `swept`; `notes` gathers what there is
+    to say of the work itself, `failed` counts what went wrong.
     """
-    asked = {"amounts": asdict(amounts), "seed": seed, "directions": _fingerprints(directions, generator)}
-    asked |= {key: value for key, value in options.items() if key != "judge"}
-    asked["version"] = package_version("latentopt")
-    asked["results"] = [[result.name, result.manifest["key"], _digest(result)] for result in results]
-    key = hashlib.sha256(to_json(asked).encode()).hexdigest()
-    path = None if folder is None or options.get("judge") is not None else Path(folder) / EVALUATION_FILE
-    if path is not None and (found := _read(path, key)) is not None:
+
+    generator: Generator
+    outdir: Path
+    seed: int
+    dtype: str
+    directions: Mapping[str, Direction]
+    asked: Asked
+    callbacks: Callbacks = SILENT
+    compared: list[Compared] = field(default_factory=list)
+    swept: list[Swept] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    failed: int = 0
+
+    def runnable(self, recipes: Mapping[str, Recipe], optional: bool) -> dict[str, Recipe]:
+        """Those recipes that have all the files they need. What lacks some is left out with a note, or, if not `optional`,
+        raises MissingWeightsError or StatisticsError.
+        """
+        found = {}
+        for name, recipe in recipes.items():
+            try:
+                check_recipe(recipe, self.generator)
+            except (MissingWeightsError, StatisticsError) as error:
+                if not optional:
+                    raise
+                self.note(f"{name}: left out: {error}")
+                continue
+            if recipe.looks_for("sigma"):
+                self.callbacks.make_sigma(recipe, self.generator)
+            found[name] = recipe
         return found
-    made = evaluate(
-        results, generator, directions=directions, amounts=amounts, seed=seed, on_progress=on_progress, **options
-    )
-    if path is not None:
-        with clear_write_errors(path):
-            write_text(path, to_json({"key": key} | made.to_dict(), indent=1) + "\n")
-    return made
+
+    def read(self, waiting: Sequence[Item | Unread]) -> list[Item]:
+        """The images, read once for all methods. Raises ImageError where none can be."""
+        items = []
+        for entry in waiting:
+            try:
+                items.append(read(entry))
+            except ImageError as error:
+                self.failed += 1
+                self.note(f"skipped: {error}")
+        if not items:
+            raise ImageError(f"none of the {len(waiting)} pictures could be read")
+        return items
+
+    def compare(self, recipes: Mapping[str, Recipe], items: Sequence[Item], lec: int) -> None:
+        """Every recipe on every image, measured on those that all have finished. Raises LatentoptError for none."""
+        done = {name: self.run(name, recipe, items, self.outdir / name) for name, recipe in recipes.items()}
+        shared = common(done)
+        if not all(shared.values()):
+            raise LatentoptError("no picture was finished by every method; see the messages above")
+        amounts = replace(AMOUNTS, lec=lec)
+        self.compared = [
+            Compared(name, recipes[name], results, self._measure(name, results, self.outdir / name, amounts))
+            for name, results in shared.items()
+        ]
+
+    def run(self, name: str, recipe: Recipe, items: Sequence[Item], folder: Path) -> list[Inversion]:
+        """The results of one recipe, those of an earlier call included, read from `folder`; failures are noted."""
+        options = (("dtype", self.dtype), ("network", self.generator.name))
+        inverter = Inverter(self.generator, recipe, self.seed, folder, options, change=change_by(AMOUNTS.corruption))
+        finished: list[str] = []
+
+        def work(on_event: OnEvent, interrupted: Interrupted) -> None:
+            def told(event: Event) -> None:
+                on_event(event)
+                if isinstance(event, Failed):
+                    self.failed += 1
+                    self.note(f"{name} failed on {event.name}: {event.reason}")
+                elif isinstance(event, Finished):
+                    finished.append(event.inversion.name)
+
+            with suppress(InversionFailed):
+                follow(inverter.invert, items, folder, False, told, interrupted, keep=False)
+
+        self.callbacks.watch(work, len(items), sum(stage.steps + 1 for stage in recipe.stages), name)
+        return [Inversion.load(folder / key) for key in finished]
+
+    def sweep(self, dial: Dial, items: Sequence[Item], steps: int) -> None:
+        """The measures at each setting of a dial, at most `steps` steps a stage."""
+        folder = self.outdir / f"dial-{dial.name}"
+        recipes = {name: capped(recipe, steps) for name, recipe in dial.recipes.items()}
+        for recipe in recipes.values():
+            check_recipe(recipe, self.generator)
+        found = common({name: self.run(name, recipe, items, folder / name) for name, recipe in recipes.items()})
+        if dial.shares:
+            first, second = found.values()
+            found = {_between(dial, share): along(first, second, share, self.generator) for share in dial.shares}
+        if not all(found.values()):
+            raise LatentoptError(f"dial {dial.name}: no picture was finished at every setting; see the messages above")
+        measures = {
+            name: self._measure(f"{dial.name} {name}", results, folder / name, AMOUNTS, parts=DIAL_PARTS).measures
+            for name, results in found.items()
+        }
+        self.swept.append(Swept(dial.title, f"{dial.about} At most {steps} steps a stage.", measures))
+
+    def _measure(
+        self, name: str, results: Sequence[Inversion], folder: Path, amounts: Amounts, **more: Unpack[Asked]
+    ) -> Evaluation:
+        asked: Asked = {**self.asked, **more}
+        return kept_evaluation(
+            results,
+            self.generator,
+            folder,
+            directions=self.directions,
+            amounts=amounts,
+            seed=self.seed,
+            on_progress=lambda part: self.callbacks.on_part(name, part),
+            **asked,
+        )
+
+    def note(self, text: str) -> None:
+        """Told at once, and in the report."""
+        self.notes.append(text)
+        self.callbacks.on_note(text)
 
 
-def _read(path: Path, key: str) -> Evaluation | None:
-    """What `measured` kept, or None where it is of something else or damaged."""
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["key"] != key:
-            return None
-        measures = {name: Measure(**_finite(entry)) for name, entry in stored["measures"].items()}
-        return Evaluation(**{field: stored[field] for field in FIELDS} | {"measures": measures})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _finite(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: a value that is none was one."""
-    return dict(entry) | ({"value": math.nan} if entry["value"] is None else {})
-
-
-def _digest(result: Inversion) -> str:
-    """Of the latents and of the changed weights: a dial's points share a manifest."""
-    digest = hashlib.sha256(_bytes(result.inputs.ws))
-    for name, delta in sorted((result.inputs.deltas or {}).items()):
-        digest.update(name.encode() + _bytes(delta))
-    return digest.hexdigest()[:16]
-
-
-def _fingerprints(directions: Mapping[str, Edit], generator: Generator) -> dict[str, str]:
-    """What each edit does to the centre: two directions of one name may differ."""
-    centre = GeneratorInputs(generator.broadcast(generator.w_avg[None]))
-    return {
-        name: hashlib.sha256(_bytes(edit.edit(centre, 1.0).ws)).hexdigest()[:16] for name, edit in directions.items()
-    }
-
-
-def _bytes(x: Tensor) -> bytes:
-    return x.detach().float().cpu().contiguous().numpy().tobytes()
+def _between(dial: Dial, share: float) -> str:
+    """What a share of the way between the dial's two recipes is called."""
+    first, second = dial.recipes
+    return {0.0: first, 1.0: second}.get(share, f"{100 * share:g} %")

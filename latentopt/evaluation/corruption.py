@@ -15,6 +15,8 @@ from torch import Tensor
 
 from latentopt.errors import UsageError
 from latentopt.evaluation.distribution import frechet_distance, paired_kernel_distance
+from latentopt.evaluation.measure import measure_mean
+from latentopt.evaluation.subject import Found, Subject
 from latentopt.inverting.outcome import Change
 from latentopt.judge.network import Judge, load_judge
 from latentopt.perceptual.network import weights_hash
@@ -137,3 +139,37 @@ def extractor_name(judge: Judge, generator: Generator) -> str:
     side = judge.config.resolution
     resized = "" if generator.resolution == (side, side) else f", pictures resized to {side}x{side}"
     return f"judge features {weights_hash(judge)}{resized}"
+
+
+def tuned_corruption(subject: Subject) -> Found:
+    """How far tuning moved the generator's other pictures (WRanGAN, Table 4): the recorded figures, or measured now."""
+    tuned = [i for i, inputs in enumerate(subject.inputs) if inputs.deltas]
+    rows = [{} for _ in subject.inputs]
+    if not tuned:
+        return Found()
+    kinds, extractors = set(), set()
+    for i in tuned:
+        record = subject.results[i].manifest
+        known = record.get("corruption") or {}
+        if "frechet" in record["metrics"] and known.get("images"):
+            rows[i] = {f"corruption_{name}": record["metrics"][name] for name in ("frechet", "kernel")}
+            kinds.add(known["images"])
+            extractors.add(known["extractor"])
+        elif subject.amounts.corruption:
+            judge = subject.extract if isinstance(subject.extract, Judge) else None
+            found = corruption(
+                subject.generator, subject.inputs[i], n=subject.amounts.corruption, seed=subject.seed, judge=judge
+            )
+            rows[i] = {"corruption_frechet": found.frechet, "corruption_kernel": found.kernel}
+            kinds.add(found.n)
+            extractors.add(found.extractor)
+    measures = []
+    for name in ("corruption_frechet", "corruption_kernel"):
+        values = torch.tensor([row[name] for row in rows if name in row], dtype=torch.float64)
+        if len(values):
+            note = f"of {' or '.join(map(str, sorted(kinds)))} pictures an image"
+            extractor = "; ".join(sorted(extractors))
+            measures.append(
+                measure_mean(name, values, extractor=extractor, better="lower", seed=subject.seed, note=note)
+            )
+    return Found(measures, rows)

@@ -1,28 +1,147 @@
-"""Latent editing consistency (Tov et al. 2021, e4e, equation 8) and how far latents are from W (section 8.2)."""
+"""Latent editing consistency (Tov et al. 2021, e4e, equation 8): edited, inverted again by the same recipe, edited back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentopt.editing.direction import Direction
-from latentopt.evaluation.subject import Edit
+from latentopt.errors import UsageError
+from latentopt.evaluation.measure import Measure, jackknife_interval, measure_mean
+from latentopt.evaluation.subject import Found, LatentEdit, Subject
+from latentopt.inverting.events import Finished
+from latentopt.inverting.inverter import Inverter
+from latentopt.inverting.items import tensor_items
+from latentopt.judge.protocol import plain
 from latentopt.protocols import Generator
-from latentopt.statistics.pnorm import PNorm
+from latentopt.recipe.recipe import Recipe
+from latentopt.results.inversion import Inversion
 from latentopt.types import GeneratorInputs
 
 Invert = Callable[[Tensor, Sequence[int]], Tensor]
 """E of equation 8: pictures [M,3,H,W] and which images they are edits of -> latents [M,L,C] that an inversion finds."""
 
 TRIM_BATCH, TRIM = 8, 0.01  # of e4e's released code
+STRENGTH = 1.0  # of the edit, in standard deviations
+
+
+def consistency(subject: Subject) -> Found:
+    """LEC (e4e, equation 8) of the first images, over all of ws, and as e4e's released code trims it.
+
+    E is the recipe that the results were made by, run again with the same seeds. The edit is the pose direction, else the
+    first one, by one standard deviation.
+    """
+    count = min(subject.amounts.lec, len(subject.results))
+    if not count:
+        return Found()
+    if not subject.directions:
+        return Found(notes=["lec: left out, this generator has no directions; latentopt directions find makes some"])
+    pose = next((name for name in subject.directions if plain(name) == plain(subject.pose)), None)
+    name = next(iter(subject.directions)) if pose is None else pose
+    edit = subject.directions[name]
+    try:
+        invert = subject.invert or by_recipe(subject)
+    except UsageError as error:
+        return Found(notes=[f"lec: left out, {error}"])
+    distances = _by_noise_mode(subject, count, edit, invert)
+    rows = [{} for _ in subject.results]
+    for row, value in zip(rows, distances.tolist(), strict=False):
+        row["lec"] = value
+    extractor = f"{name} {STRENGTH:+g}"
+    distances = distances[~distances.isnan()]
+    if not len(distances):
+        return Found(notes=["lec: none of the edited pictures could be inverted again"])
+    value, n = trimmed_lec(distances), len(distances)
+    low, high = jackknife_interval(value, n, lambda kept: trimmed_lec(distances[kept]), bounds=(0, math.inf))
+    trimmed = Measure("lec_trimmed", value, low, high, n, extractor, "lower")
+    return Found(
+        [measure_mean("lec", distances, extractor=extractor, better="lower", seed=subject.seed), trimmed], rows
+    )
+
+
+def _by_noise_mode(subject: Subject, count: int, edit: LatentEdit, invert: Invert) -> Tensor:
+    found = torch.full((count,), torch.nan, dtype=torch.float64)
+    modes = [subject.noise_mode(i) for i in range(count)]
+    for mode in sorted(set(modes)):
+        rows = [i for i in range(count) if modes[i] == mode]
+        inputs = [subject.inputs[i] for i in rows]
+
+        def chosen(pictures: Tensor, which: Sequence[int], rows: Sequence[int] = rows) -> Tensor:
+            return invert(pictures, [rows[k] for k in which])
+
+        found[rows] = editing_distances(subject.generator, inputs, edit, STRENGTH, chosen, mode)
+    return found
+
+
+def by_recipe(subject: Subject) -> Invert:
+    """The inversion that the results came from. Raises UsageError for several recipes, or one that is not known whole."""
+    runs = [_runs(result) for result in subject.results]
+    if len({tuple(record["recipe"]["digest"] for record, _ in run) for run in runs}) > 1:
+        raise UsageError("the results were made by several recipes; evaluate those of one")
+    seeds = {run[0][0]["seed"] for run in runs}
+    if len(seeds) > 1:
+        raise UsageError("the results were made with several seeds; evaluate those of one")
+    recipe = latent_stages(_joined([toml for _, toml in runs[0]]))
+    inverter = Inverter(subject.generator, recipe, seeds.pop())
+
+    def invert(pictures: Tensor, rows: Sequence[int]) -> Tensor:
+        # an image's seed comes from the name that it was inverted by, which several folders may have
+        names = [str(subject.results[i].manifest.get("name", subject.results[i].name)) for i in rows]
+        found = torch.full((len(rows), *subject.ws.shape[1:]), torch.nan)
+        for part in _distinct(names):
+            for event in inverter.invert(tensor_items(pictures[part], [names[k] for k in part])):
+                if isinstance(event, Finished):
+                    k = next(k for k in part if names[k] == event.inversion.name)
+                    found[k] = event.inversion.inputs.ws[0].to(found)
+        return found
+
+    return invert
+
+
+def _distinct(names: Sequence[str]) -> list[list[int]]:
+    """Positions in as few groups as hold no name twice."""
+    groups: list[list[int]] = []
+    for k, name in enumerate(names):
+        free = next((group for group in groups if all(names[j] != name for j in group)), None)
+        if free is None:
+            groups.append([k])
+        else:
+            free.append(k)
+    return groups
+
+
+def _runs(result: Inversion) -> list[tuple[Mapping[str, Any], str]]:
+    """The runs that a result went through, each with its recipe as TOML: a tuning comes after the inversion it started from."""
+    earlier = result.manifest.get("tuned_from") or {}
+    first = [(earlier, earlier["recipe_toml"])] if "recipe_toml" in earlier else []
+    return [*first, (result.manifest, result.recipe_toml)]
+
+
+def _joined(tomls: Sequence[str]) -> Recipe:
+    """One recipe of all their stages; those of a tuning go on from where the inversion ends."""
+    recipes = [Recipe.from_table(tomllib.loads(toml)) for toml in tomls]
+    return replace(recipes[0], stages=tuple(stage for recipe in recipes for stage in recipe.stages))
+
+
+def latent_stages(recipe: Recipe) -> Recipe:
+    """The stages up to the last that writes latents: those after it tune weights or noise and leave the latents alone."""
+    if recipe.needs_start:
+        raise UsageError(
+            f"recipe {recipe.name!r} goes on from an earlier result; evaluate the run that it was tuned from"
+        )
+    writes = [k for k, stage in enumerate(recipe.stages) if stage.spaces("ws")]
+    return replace(recipe, stages=recipe.stages[: max(writes, default=0) + 1])
 
 
 def editing_distances(
     generator: Generator,
     inputs: Sequence[GeneratorInputs],
-    edit: Edit,
+    edit: LatentEdit,
     strength: float,
     invert: Invert,
     noise_mode: str = "const",
@@ -57,35 +176,3 @@ def trimmed_lec(distances: Tensor, batch: int = TRIM_BATCH) -> float:
     low, high = torch.quantile(means, torch.tensor([TRIM, 1 - TRIM], dtype=torch.float64))
     kept = means[(means >= low) & (means <= high)]
     return (kept if len(kept) else means).mean().item()
-
-
-def latent_variation(ws: Tensor) -> Tensor:
-    """||w - mean over rows||_2 of each image, ws [B,L,C] -> [B]: 0 in W (e4e, section 8.2)."""
-    return (ws - ws.mean(dim=1, keepdim=True)).cpu().double().flatten(1).norm(dim=1)
-
-
-def pnorm_radius(ws: Tensor, pnorm: PNorm) -> Tensor:
-    """Root mean square [B] of the P-norm+ codes: about 1 for the generator's own samples, more for latents far off."""
-    return pnorm.whiten(ws.cpu().double()).square().mean(dim=(1, 2)).sqrt()
-
-
-def coordinate(inputs: GeneratorInputs, edit: Edit, centre: Tensor) -> Tensor:
-    """Where ws [B,L,C] lie along an edit, in its strengths from `centre` [C] (w_avg): [B].
-
-    The projection on what strength 1 adds, over the rows that it moves; in P where the edit is straight there.
-    """
-    straight = _straight(edit)
-    here = straight(inputs.ws.cpu().double())
-    step = straight(edit.edit(inputs, 1.0).ws.cpu().double()) - here  # [B,L,C]
-    away = here - straight(centre.cpu().double())
-    return (away * step).sum(dim=(1, 2)) / step.square().sum(dim=(1, 2)).clamp(min=1e-30)
-
-
-def _straight(edit: Edit) -> Callable[[Tensor], Tensor]:
-    """The map to the space in which the edit adds a constant."""
-    return edit.coordinates.straight if isinstance(edit, Direction) else lambda w: w
-
-
-def placed(inputs: GeneratorInputs, edit: Edit, strength: float, centre: Tensor) -> Tensor:
-    """ws [1,L,C] of one image with its coordinate along `edit` set to `strength`, as GANSpace edits and II2S's Table 4."""
-    return edit.edit(inputs, strength - coordinate(inputs, edit, centre).item()).ws

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import nn
 
 from latentopt.errors import MissingWeightsError, UsageError
-from latentopt.evaluation.again import consistency, corruption
-from latentopt.evaluation.editing_consistency import Invert
+from latentopt.evaluation.corruption import tuned_corruption
+from latentopt.evaluation.editing_consistency import Invert, consistency
 from latentopt.evaluation.image_metrics import PerceptualDistance
 from latentopt.evaluation.latents import latents
 from latentopt.evaluation.measure import UNREAD, Measure, as_dict
@@ -18,7 +18,7 @@ from latentopt.evaluation.mixtures import interpolation, mixing
 from latentopt.evaluation.path_length import paths
 from latentopt.evaluation.reconstruction import reconstruction
 from latentopt.evaluation.responses import attributes, pose
-from latentopt.evaluation.subject import Amounts, Edit, Found, Partners, PictureDistance, Subject
+from latentopt.evaluation.subject import Amounts, Found, LatentEdit, Partners, PictureDistance, Subject
 from latentopt.judge.network import load_judge
 from latentopt.judge.protocol import AttributeJudge, check_judge, judge_name
 from latentopt.perceptual.vgg import VGGDistance
@@ -38,7 +38,7 @@ PARTS: dict[str, Callable[[Subject], Found]] = {
     "interpolation": interpolation,
     "mixing": mixing,
     "lec": consistency,
-    "corruption": corruption,
+    "corruption": tuned_corruption,
 }
 METRICS: dict[str, Callable[[Generator], PictureDistance]] = {
     "perceptual": PerceptualDistance,
@@ -47,6 +47,16 @@ METRICS: dict[str, Callable[[Generator], PictureDistance]] = {
     "lpips-alex": lambda generator: PerceptualDistance(generator, "lpips-alex"),
     "vgg": lambda generator: VGGDistance(generator.device),
 }
+
+
+class Asked(TypedDict, total=False):
+    """What is asked of an evaluation, as `evaluate` takes it."""
+
+    judge: AttributeJudge | None
+    parts: Sequence[str] | None
+    metrics: Sequence[str]
+    pose: str
+    partners: Partners
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,7 @@ def evaluate(
     generator: Generator,
     *,
     judge: AttributeJudge | None = None,
-    directions: Mapping[str, Edit] | None = None,
+    directions: Mapping[str, LatentEdit] | None = None,
     parts: Sequence[str] | None = None,
     metrics: Sequence[str] = ("perceptual",),
     amounts: Amounts | None = None,
@@ -108,7 +118,7 @@ def evaluate(
         MissingWeightsError: the weights of LPIPS cannot be had.
     """
     parts = list(PARTS) if parts is None else list(parts)
-    _check(results, generator, parts, metrics)
+    _check(results, generator, parts)
     if judge is not None:
         check_judge(judge)
     bundled = load_judge("portraits") if judge is None else judge
@@ -121,7 +131,7 @@ def evaluate(
         extract=bundled,
         directions=directions or {},
         pnorm=pnorm or _statistics(generator),
-        distances={name.replace("-", "_"): _distance(name, generator) for name in metrics},
+        distances=picture_distances(metrics, generator),
         amounts=amounts or Amounts(),
         seed=seed,
         pose=pose,
@@ -136,19 +146,29 @@ def evaluate(
     return _joined(subject, found)
 
 
-def _check(results: Sequence[Inversion], generator: Generator, parts: Sequence[str], metrics: Sequence[str]) -> None:
+def _check(results: Sequence[Inversion], generator: Generator, parts: Sequence[str]) -> None:
     if not results:
         raise UsageError("no results to evaluate")
-    for kind, words, known in (("part", parts, PARTS), ("metric", metrics, METRICS)):
-        for word in words:
-            if word not in known:
-                raise UsageError(f"unknown {kind} {word!r}{nearest(word, list(known))}")
+    for part in parts:
+        if part not in PARTS:
+            raise UsageError(f"unknown part {part!r}{nearest(part, list(PARTS))}")
     if not parts:
         raise UsageError(f"nothing to measure; name parts, of {', '.join(PARTS)}")
-    if not metrics:
-        raise UsageError(f"at least one perceptual metric is needed, of {', '.join(METRICS)}")
     for result in results:
         result.check_generator(generator)
+
+
+def picture_distances(metrics: Sequence[str], generator: Generator) -> dict[str, PictureDistance]:
+    """The distances that `metrics`, of METRICS, name, in their order; hyphens become underscores.
+
+    Raises UsageError for none or an unknown one, MissingWeightsError where the weights of one cannot be had.
+    """
+    if not metrics:
+        raise UsageError(f"at least one perceptual metric is needed, of {', '.join(METRICS)}")
+    for name in metrics:
+        if name not in METRICS:
+            raise UsageError(f"unknown metric {name!r}{nearest(name, list(METRICS))}")
+    return {name.replace("-", "_"): _distance(name, generator) for name in metrics}
 
 
 def _distance(name: str, generator: Generator) -> PictureDistance:

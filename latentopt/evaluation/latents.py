@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from latentopt.evaluation.editing_consistency import latent_variation, pnorm_radius
 from latentopt.evaluation.measure import measure_mean
 from latentopt.evaluation.subject import SAMPLES_SEED, Found, Subject
+from latentopt.statistics.pnorm import PNorm
 from latentopt.statistics.sampling import sample_w
 
 FIRST = 10  # dimensions, of Figure 7
@@ -48,6 +48,16 @@ def latents(subject: Subject) -> Found:
         dict(zip(values, row, strict=True)) for row in zip(*(x.tolist() for x in values.values()), strict=True)
     ]
     return found
+
+
+def latent_variation(ws: Tensor) -> Tensor:
+    """||w - mean over rows||_2 of each image, ws [B,L,C] -> [B]: 0 in W (e4e, section 8.2)."""
+    return (ws - ws.mean(dim=1, keepdim=True)).cpu().double().flatten(1).norm(dim=1)
+
+
+def pnorm_radius(ws: Tensor, pnorm: PNorm) -> Tensor:
+    """Root mean square [B] of the P-norm+ codes: about 1 for the generator's own samples, more for latents far off."""
+    return pnorm.whiten(ws.cpu().double()).square().mean(dim=(1, 2)).sqrt()
 
 
 def outliers(v: Tensor) -> Tensor:

@@ -35,6 +35,11 @@ class Measure:
     better: Better = "neither"
     note: str = ""
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """(low, high), where there is one."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

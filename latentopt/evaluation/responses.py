@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentopt.evaluation.editing_consistency import placed
+from latentopt.editing.direction import Direction
 from latentopt.evaluation.measure import bootstrap_interval, measure_mean, measure_ratio
 from latentopt.evaluation.reconstruction import by_image
 from latentopt.evaluation.rendering import draw_samples
 from latentopt.evaluation.set_metrics import set_measures, too_few
-from latentopt.evaluation.subject import Edit, Found, Subject
+from latentopt.evaluation.subject import Found, LatentEdit, Subject
 from latentopt.judge.protocol import plain
 from latentopt.types import GeneratorInputs
 
@@ -122,7 +122,7 @@ def _add_movements(
         found.measures.append(measure_ratio(names[2], drift, moved, better="lower", **common))
 
 
-def _flips(found: Found, subject: Subject, name: str, edit: Edit, column: int) -> None:
+def _flips(found: Found, subject: Subject, name: str, edit: LatentEdit, column: int) -> None:
     """Of one binary attribute: images whose class changes at each strength, and the same of the generator's samples."""
     strengths = [sign * s for s in FLIPS for sign in (-1, 1)]
     after = []
@@ -156,7 +156,7 @@ def _classes(probability: Tensor) -> Tensor:
 
 
 def _reference(
-    subject: Subject, edit: Edit, column: int, strengths: Sequence[float], *, set_to: bool = False
+    subject: Subject, edit: LatentEdit, column: int, strengths: Sequence[float], *, set_to: bool = False
 ) -> Tensor:
     """The attribute [S,strengths] of the generator's own samples under the same edits."""
     read = []
@@ -167,6 +167,28 @@ def _reference(
         ]
         read.append(subject.read(draw_samples(subject.generator, torch.cat(moved)))[:, column])
     return torch.stack(read)
+
+
+def coordinate(inputs: GeneratorInputs, edit: LatentEdit, centre: Tensor) -> Tensor:
+    """Where ws [B,L,C] lie along an edit, in its strengths from `centre` [C] (w_avg): [B].
+
+    The projection on what strength 1 adds, over the rows that it moves; in P where the edit is straight there.
+    """
+    straight = _straight(edit)
+    here = straight(inputs.ws.cpu().double())
+    step = straight(edit.edit(inputs, 1.0).ws.cpu().double()) - here  # [B,L,C]
+    away = here - straight(centre.cpu().double())
+    return (away * step).sum(dim=(1, 2)) / step.square().sum(dim=(1, 2)).clamp(min=1e-30)
+
+
+def _straight(edit: LatentEdit) -> Callable[[Tensor], Tensor]:
+    """The map to the space in which the edit adds a constant."""
+    return edit.coordinates.straight if isinstance(edit, Direction) else lambda w: w
+
+
+def placed(inputs: GeneratorInputs, edit: LatentEdit, strength: float, centre: Tensor) -> Tensor:
+    """ws [1,L,C] of one image with its coordinate along `edit` set to `strength`, as GANSpace edits and II2S's Table 4."""
+    return edit.edit(inputs, strength - coordinate(inputs, edit, centre).item()).ws
 
 
 def curve(strengths: Sequence[float], readings: Tensor) -> dict[str, list]:

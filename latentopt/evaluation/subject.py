@@ -28,7 +28,7 @@ RAREST = 1e-4
 SAMPLES_SEED = 77  # of the generator's own pictures, apart from the seeds of users
 
 
-class Edit(Protocol):
+class LatentEdit(Protocol):
     """A change of latents; `latentopt.editing.direction.Direction` is one. Strengths are standard deviations of samples."""
 
     def edit(self, inputs: GeneratorInputs, strength: float) -> GeneratorInputs: ...
@@ -87,7 +87,7 @@ class Subject:
     generator: Generator
     judge: AttributeJudge | None
     extract: AttributeJudge
-    directions: Mapping[str, Edit]
+    directions: Mapping[str, LatentEdit]
     pnorm: PNorm | None
     distances: Mapping[str, PictureDistance]
     amounts: Amounts
@@ -148,7 +148,7 @@ class Subject:
         return read(self.judge, images)
 
     @property
-    def labelled(self) -> dict[str, tuple[Edit, int]]:
+    def labelled(self) -> dict[str, tuple[LatentEdit, int]]:
         """The directions that are named after an attribute: {attribute: (direction, the attribute's column)}.
 
         `hair-length` and `hair_length` are one name.

@@ -68,6 +68,11 @@ def _in_space(stage: Stage, space: dict | None) -> Iterator[dict]:
             yield {key: value for key, value in space.items() if key != "lr"} | rate
 
 
+def sigma_layers(recipe: Recipe) -> str:
+    """The layers that a recipe tunes in the space that reads a sigma."""
+    return next(str(reading.part.get("layers", "convs:6")) for reading in recipe.reads if reading.kind == "sigma")
+
+
 def tuning_items(results: Sequence[EarlierResult], generator: Generator) -> list[Unread]:
     """The images of earlier results, to be read when their turn comes.
 

@@ -38,13 +38,13 @@ class WarmStart(Protocol):
 def find_warm_start(generator: Generator) -> WarmStart:
     """The linear prior; without one a bundled encoder for this generator; without either the nearest of samples."""
     try:
-        return LinearStart(generator, Linear(generator))
+        return LinearGuess(generator, Linear(generator))
     except (StatisticsError, MissingWeightsError):
         pass
     found = first_at_hand(PNORM, generator)
     for kind in ENCODERS:
         try:
-            return EncoderWarmStart(generator, EncoderStart(generator, kind=kind).encoding, found[0] if found else None)
+            return EncoderGuess(generator, EncoderStart(generator, kind=kind).encoding, found[0] if found else None)
         except MissingWeightsError:
             continue
     return NearestSample(generator)
@@ -56,7 +56,7 @@ def sample_count(generator: Generator) -> int:
     return max(FEWEST, min(MOST, PIXELS // (height * width)))
 
 
-class LinearStart:
+class LinearGuess:
     """The linear prior, in the perceptual distance that it was fitted with.
 
     The radius is that of the regression itself, before it is pulled into the ball of the samples: features that no sample
@@ -77,7 +77,7 @@ class LinearStart:
 
 
 @dataclass(frozen=True)
-class EncoderWarmStart:
+class EncoderGuess:
     """An encoder's codes, compared at few pixels."""
 
     generator: Generator

@@ -1,23 +1,38 @@
-"""Plots as inline SVG, coloured by the page's style sheet, with labels beside what they name and no legend."""
+"""Plots for a page, drawn by matplotlib, with labels beside what they name and no legend."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from latentopt.report.scales import Scale, short
+from latentopt.files.storage import as_unicode
+from latentopt.report.numbers import short
+from latentopt.report.svg import STYLE, ink, inline, series
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.backend_bases import RendererBase
+    from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
+    from matplotlib.transforms import Bbox
 
 WIDTH, HEIGHT = 560, 380
 LEFT, RIGHT, TOP, BOTTOM = 62, 24, 18, 52
-COLOURS = 8  # that the style sheet has
-LETTER, LINE = 7.6, 12  # width and height of a label's letter, pixels
+MARGIN = 0.08  # share of an axis's range left free at either end
+MANY_DECADES = 300  # highest over lowest value of a logarithmic axis on which only powers of ten are marked
+LINE = 14  # from one label at the end of a line to the next
+DPI = 72  # so that a point is a pixel of the page
 BETTER = {"lower": " (lower is better)", "higher": " (higher is better)"}
+BESIDE = ((9, 0), (-9, 0), (0, 14), (0, -16))  # places of a label around its point: right, left, above, below
+AROUND = tuple((side * 9, up) for up in (16, -16, 30, -30) for side in (1, -1))
+BOLD = {"fontsize": 12.5, "fontweight": "bold"}
 
 Interval = tuple[float, float]
-Box = tuple[float, float, float, float]  # left, top, width, height
 
 
 @dataclass(frozen=True)
@@ -27,6 +42,15 @@ class Axis:
     title: str
     better: str = "neither"
     log: bool = False
+
+    @property
+    def words(self) -> str:
+        """The title, with which way is better."""
+        return as_unicode(self.title) + BETTER.get(self.better, "")
+
+    def holds(self, value: float) -> bool:
+        """Whether a value has a place on the axis."""
+        return math.isfinite(value) and (value > 0 or not self.log)
 
 
 @dataclass(frozen=True)
@@ -42,166 +66,174 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """Through points (x, y). `label` stands beside the last; `marks` name the points; `band` is an interval at each."""
+    """Through points (x, y). `label` stands beside the last; `marks` name the points."""
 
     label: str
     points: tuple[tuple[float, float], ...]
     colour: int = 0
     marks: tuple[str, ...] = ()
-    band: tuple[Interval, ...] = ()
     dashed: bool = False
     dots: bool = True
 
 
 @dataclass
 class Canvas:
-    """The scales of a plot, and where labels stand already."""
+    """The axes that are drawn on, and what stands there already, in pixels."""
 
-    x: Scale
-    y: Scale
-    taken: list[Box] = field(default_factory=list)
+    axes: Axes
+    renderer: RendererBase
+    taken: list[Bbox] = field(default_factory=list)
 
-    def free(self, box: Box) -> bool:
-        left, top, width, height = box
-        inside = left >= LEFT and left + width <= WIDTH and top >= 0 and top + height <= HEIGHT - BOTTOM + 4
-        return inside and not any(_overlap(box, other) for other in self.taken)
+    def at(self, point: tuple[float, float]) -> tuple[float, float]:
+        x, y = self.axes.transData.transform(point)
+        return float(x), float(y)
+
+    def take(self, point: tuple[float, float], radius: float) -> None:
+        from matplotlib.transforms import Bbox
+
+        x, y = self.at(point)
+        self.taken.append(Bbox.from_extents(x - radius, y - radius, x + radius, y + radius))
+
+    def label(self, text: str, point: tuple[float, float], colour: str, **style: Any) -> Annotation:
+        return self.axes.annotate(
+            as_unicode(text), point, (0, 0), textcoords="offset points", va="center", color=colour, **style
+        )
+
+    def name(
+        self, text: str, point: tuple[float, float], colour: str, places: Sequence[tuple[int, int]], **style: Any
+    ) -> None:
+        """A label at the first of the places around a point, in pixels right and up of it, that is free."""
+        label = self.label(text, point, colour, **style)
+        for right, up in (*places, places[0]):  # where none is free, the first
+            label.set(position=(right, up), ha="left" if right > 0 else "right" if right < 0 else "center")
+            box = label.get_window_extent(self.renderer)
+            if self.free(box):
+                self.taken.append(box)
+                return
+
+    def free(self, box: Bbox) -> bool:
+        inside = box.x0 >= LEFT and box.x1 <= WIDTH and box.y0 >= BOTTOM - 4 and box.y1 <= HEIGHT
+        return inside and not any(box.overlaps(other) for other in self.taken)
 
 
 def plot(x: Axis, y: Axis, points: Sequence[Point] = (), lines: Sequence[Line] = (), room: int = RIGHT) -> Markup:
     """One plot. room: pixels kept free to the right, for labels beside the ends of lines.
 
-    What is not finite is left out, as is what is not above 0 on a logarithmic axis. Returns "" where nothing is left.
+    Points that an axis does not hold are left out: what is not finite, or not above 0 on a logarithmic axis. Returns ""
+    where nothing is left.
     """
-    points = [p for p in points if _drawable(p.x, x) and _drawable(p.y, y)]
-    xs = [p.x for p in points] + [a for line in lines for a, _ in line.points]
-    ys = [p.y for p in points] + [b for line in lines for _, b in line.points]
-    ys += [bound for p in points for bound in p.y_interval or () if _drawable(bound, y)]
-    ys += [bound for line in lines for interval in line.band for bound in interval]
-    if not xs:
+    import matplotlib
+
+    points = [p for p in points if x.holds(p.x) and y.holds(p.y)]
+    if not points and not any(line.points for line in lines):
         return Markup("")
-    canvas = Canvas(Scale.of(xs, LEFT, WIDTH - room, x.log), Scale.of(ys, HEIGHT - BOTTOM, TOP, y.log))
-    canvas.taken += [_around(canvas.x(a), canvas.y(b), 5) for a, b in [(p.x, p.y) for p in points]]
-    canvas.taken += [_around(canvas.x(a), canvas.y(b), 3) for line in lines if line.dots for a, b in line.points]
-    parts = [*_frame(x, y, canvas, room)]
-    parts += [part for line in lines for part in _line(line, canvas)]
-    parts += _ends([line for line in lines if line.label], canvas)
-    parts += [_interval(p, canvas) for p in points if p.y_interval]
-    parts += [part for p in points for part in _point(p, canvas)]
-    head = _tag("svg", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"{y.title} by {x.title}", cls="plot")
-    return _joined([head, *parts, Markup("</svg>")])
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # of a name in a script that the font for measuring lacks
+        return inline(drawn(x, y, points, lines, room), f"{y.title} by {x.title}")
 
 
-def _drawable(value: float, axis: Axis) -> bool:
-    return math.isfinite(value) and (value > 0 or not axis.log)
+def drawn(x: Axis, y: Axis, points: Sequence[Point], lines: Sequence[Line], room: int = RIGHT) -> Figure:
+    """The figure, all in stand-in colours."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, frameon=False)
+    width, height = WIDTH - LEFT - room, HEIGHT - TOP - BOTTOM
+    axes = figure.add_axes((LEFT / WIDTH, BOTTOM / HEIGHT, width / WIDTH, height / HEIGHT))
+    _frame(axes, x, y)
+    for line in lines:
+        _draw_line(axes, line)
+    for point in points:
+        _draw_point(axes, point, y)
+    axes.autoscale_view()  # dots do not ask for it
+    _locate_ticks(axes, x, y)
+    canvas = Canvas(axes, FigureCanvasAgg(figure).get_renderer())
+    for point in points:
+        canvas.take((point.x, point.y), 5)
+    for line in lines:
+        for place in line.points if line.dots else ():
+            canvas.take(place, 3)
+    for line in lines:
+        _name_marks(canvas, line)
+    _name_ends(canvas, [line for line in lines if line.label])
+    for point in points:
+        canvas.name(point.label, (point.x, point.y), series(point.colour), BESIDE + AROUND, **BOLD)
+    return figure
 
 
-def _frame(x: Axis, y: Axis, canvas: Canvas, room: int) -> Iterable[Markup]:
-    """Grid, ticks and titles."""
-    bottom, right = HEIGHT - BOTTOM, WIDTH - room
-    for tick in canvas.x.ticks():
-        at = canvas.x(tick)
-        yield _shape("line", "grid", x1=at, x2=at, y1=TOP, y2=bottom)
-        yield _text(at, bottom + 17, short(tick), "tick", "middle")
-    for tick in canvas.y.ticks():
-        at = canvas.y(tick)
-        yield _shape("line", "grid", x1=LEFT, x2=right, y1=at, y2=at)
-        yield _text(LEFT - 8, at + 4, short(tick), "tick", "end")
-    yield _shape("path", "axis", d=f"M{LEFT} {TOP} V{bottom} H{right}")
-    yield _text((LEFT + right) / 2, HEIGHT - 12, x.title + BETTER.get(x.better, ""), "title", "middle")
-    turned = f"translate(14 {(TOP + bottom) / 2}) rotate(-90)"
-    yield _text(0, 0, y.title + BETTER.get(y.better, ""), "title", "middle", transform=turned)
+def _frame(axes: Axes, x: Axis, y: Axis) -> None:
+    """Grid, scales and titles."""
+    axes.patch.set_visible(False)
+    axes.margins(MARGIN)
+    axes.set_axisbelow(True)
+    axes.set_xscale("log" if x.log else "linear")
+    axes.set_yscale("log" if y.log else "linear")
+    axes.grid(color=ink("line"), linewidth=1)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set(color=ink("faint"), linewidth=1)
+    axes.tick_params(which="both", bottom=False, left=False, labelsize=11.5, labelcolor=ink("soft"), pad=8)
+    axes.set_xlabel(x.words, fontsize=12.5, color=ink("soft"))
+    axes.set_ylabel(y.words, fontsize=12.5, color=ink("soft"))
+    axes.xaxis.set_label_coords(0.5, (21 - BOTTOM) / axes.bbox.height)
+    axes.yaxis.set_label_coords((18 - LEFT) / axes.bbox.width, 0.5)
 
 
-def _line(line: Line, canvas: Canvas) -> Iterable[Markup]:
-    places = [(canvas.x(a), canvas.y(b)) for a, b in line.points]
-    colour = f"c{line.colour % COLOURS}"
-    if line.band:
-        low, high = ([(x, canvas.y(i[k])) for (x, _), i in zip(places, line.band, strict=True)] for k in (0, 1))
-        yield _shape("polygon", f"band {colour}", points=_path([*low, *reversed(high)]))
-    yield _shape("polyline", f"line {colour}" + " dashed" * line.dashed, points=_path(places))
-    for x, y in places if line.dots else ():
-        yield _shape("circle", f"dot {colour}", cx=x, cy=y, r=3)
-    for (x, y), mark in zip(places, line.marks, strict=False):
-        if mark:
-            yield _placed(mark, x, y, "mark" if line.dots else f"label {colour}", canvas)
+def _locate_ticks(axes: Axes, x: Axis, y: Axis) -> None:
+    """About five round ticks; on a logarithmic axis 1, 2 and 5 of each power of ten, or of many powers those alone."""
+    from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter
+
+    for scale, axis, (low, high) in ((x, axes.xaxis, axes.get_xlim()), (y, axes.yaxis, axes.get_ylim())):
+        locator: Locator = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
+        if scale.log:
+            locator = LogLocator(subs=(1.0, 2.0, 5.0) if high / low < MANY_DECADES else (1.0,))
+        axis.set_major_locator(locator)
+        axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+        axis.set_minor_formatter(NullFormatter())
 
 
-def _interval(p: Point, canvas: Canvas) -> Markup:
-    low, high = (canvas.y(bound if _finite_on(bound, canvas.y) else p.y) for bound in p.y_interval)
-    x = canvas.x(p.x)
-    return _shape("line", f"interval c{p.colour % COLOURS}", x1=x, x2=x, y1=low, y2=high)
+def _draw_line(axes: Axes, line: Line) -> None:
+    dashes = (0, (2.5, 2)) if line.dashed else "-"
+    xs, ys = zip(*line.points, strict=True)
+    axes.plot(xs, ys, color=series(line.colour), linewidth=2, linestyle=dashes, clip_on=False)
+    for x, y in line.points if line.dots else ():
+        _draw_dot(axes, x, y, 3, line.colour)
 
 
-def _finite_on(bound: float, scale: Scale) -> bool:
-    return math.isfinite(bound) and (bound > 0 or not scale.log)
+def _draw_point(axes: Axes, point: Point, scale: Axis) -> None:
+    if point.y_interval is not None:
+        low, high = (bound if scale.holds(bound) else point.y for bound in point.y_interval)
+        axes.vlines(point.x, low, high, color=series(point.colour), linewidth=1.5, alpha=0.55, clip_on=False)
+    _draw_dot(axes, point.x, point.y, 5, point.colour)
 
 
-def _point(p: Point, canvas: Canvas) -> Iterable[Markup]:
-    x, y, colour = canvas.x(p.x), canvas.y(p.y), f"c{p.colour % COLOURS}"
-    yield _shape("circle", f"dot {colour}", cx=x, cy=y, r=5)
-    yield _placed(p.label, x, y, f"label {colour}", canvas)
+def _draw_dot(axes: Axes, x: float, y: float, radius: float, colour: int) -> None:
+    """A circle of so many pixels. A marker would refer to its shape by an id, which other plots of a page have too."""
+    from matplotlib.patches import Circle
+    from matplotlib.transforms import ScaledTranslation
+
+    place = ScaledTranslation(x, y, axes.transData)
+    axes.update_datalim([(x, y)])
+    axes.add_artist(
+        Circle((0, 0), radius, transform=place, color=series(colour), linewidth=0, zorder=2.5, clip_on=False)
+    )
 
 
-def _placed(text: str, x: float, y: float, kind: str, canvas: Canvas) -> Markup:
-    """A label beside (x, y), on the first side that is free; above or below it on a line, which would run through it."""
-    places = [(x + 9, y + 4, "start"), (x - 9, y + 4, "end"), (x, y - 10, "middle"), (x, y + 20, "middle")]
-    places = [*places[2:], *places[:2]] if kind == "mark" else places
-    places += [(x + side * 9, y + d, "start" if side > 0 else "end") for d in (-12, 20, -26, 34) for side in (1, -1)]
-    for a, b, anchor in places:
-        if canvas.free(box := _box(text, a, b, anchor)):
-            canvas.taken.append(box)
-            return _text(a, b, text, kind, anchor)
-    return _text(x + 9, y + 4, text, kind, "start")
+def _name_marks(canvas: Canvas, line: Line) -> None:
+    """Above or below a line's points: beside them the line would run through the name. In bold at the top of a curve."""
+    for place, mark in zip(line.points, line.marks, strict=False):
+        if mark and line.dots:
+            canvas.name(mark, place, ink("soft"), BESIDE[2:] + BESIDE[:2] + AROUND, fontsize=11.5)
+        elif mark:
+            canvas.name(mark, place, series(line.colour), BESIDE + AROUND, **BOLD)
 
 
-def _ends(lines: Sequence[Line], canvas: Canvas) -> list[Markup]:
-    """Labels beside the last points of lines, from top to bottom in the lines' order, pushed apart where they meet."""
-    ends = sorted(((canvas.y(line.points[-1][1]), line) for line in lines), key=lambda pair: pair[0])
+def _name_ends(canvas: Canvas, lines: Sequence[Line]) -> None:
+    """Names beside the last points of lines, from top to bottom in the lines' order, pushed apart where they meet."""
+    ends = sorted(((canvas.at(line.points[-1])[1], line) for line in lines), key=lambda end: -end[0])
     at: list[float] = []
     for y, _ in ends:
-        at.append(max(y, at[-1] + LINE + 2) if at else y)
-    lift = max(0.0, at[-1] - (HEIGHT - BOTTOM)) if at else 0.0
-    return [
-        _text(canvas.x(line.points[-1][0]) + 8, y - lift + 4, line.label, f"label c{line.colour % COLOURS}", "start")
-        for y, (_, line) in zip(at, ends, strict=True)
-    ]
-
-
-def _box(text: str, x: float, y: float, anchor: str) -> Box:
-    width = len(text) * LETTER
-    return x - {"start": 0.0, "middle": width / 2, "end": width}[anchor], y - 10, width, LINE
-
-
-def _around(x: float, y: float, radius: float) -> Box:
-    return x - radius, y - radius, 2 * radius, 2 * radius
-
-
-def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]
-
-
-def _path(places: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-
-
-def _shape(name: str, kind: str, **attributes: object) -> Markup:
-    return _tag(name, cls=kind, closed=True, **attributes)
-
-
-def _text(x: float, y: float, text: str, kind: str, anchor: str, **attributes: object) -> Markup:
-    head = _tag("text", cls=kind, x=x, y=y, text_anchor=anchor, **attributes)
-    return Markup("{}{}</text>").format(head, text)
-
-
-def _tag(name: str, *, cls: str, closed: bool = False, **attributes: object) -> Markup:
-    """<name class="..." key="value">; all values escaped, underscores in keys are hyphens, numbers have one decimal."""
-    pairs = {"class": cls} | {key.replace("_", "-"): value for key, value in attributes.items()}
-    text = _joined(
-        Markup(' {}="{}"').format(key, f"{value:.1f}" if isinstance(value, float) else value)
-        for key, value in pairs.items()
-    )
-    return Markup("<{}{}{}>").format(name, text, Markup("/" if closed else ""))
-
-
-def _joined(parts: Iterable[Markup]) -> Markup:
-    return Markup("").join(parts)
+        at.append(min(y, at[-1] - LINE) if at else y)
+    lift = max(0.0, BOTTOM - at[-1]) if at else 0.0
+    for height, (y, line) in zip(at, ends, strict=True):
+        label = canvas.label(line.label, line.points[-1], series(line.colour), **BOLD)
+        label.set(position=(8, height + lift - y), ha="left")

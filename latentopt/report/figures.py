@@ -22,7 +22,8 @@ TITLES = {
 }
 NEUTRAL = 7  # colour of what is no method
 MEANINGS = {
-    "pose_share": "Pose response: range of poses under the same edit, as a share of that of the generator's own samples.",
+    "pose_share": "Pose response: range of poses under the same edit, as a share of that of the generator's own "
+    "samples.",
     "edit_response": "Response: how far an edited attribute moves, in deviations of the generator's own samples.",
     "radius": "No edits were at hand: the radius says how far from the generator's own samples the latents lie.",
 }
@@ -42,7 +43,7 @@ def quality_time(methods: Sequence[Method]) -> Figure | None:
     if name is None or any("seconds" not in m.measures for m in methods):
         return None
     points = [
-        Point(m.name, m.measures["seconds"].value, m.measures[name].value, i, _interval(m.measures[name]))
+        Point(m.name, m.measures["seconds"].value, m.measures[name].value, i, m.measures[name].interval)
         for i, m in enumerate(methods)
     ]
     markup = plot(Axis("seconds an image", "lower", log=True), _axis(name, methods[0].measures), points)
@@ -57,7 +58,7 @@ def distortion_editability(methods: Sequence[Method]) -> Figure | None:
     if x is None or y is None:
         return None
     points = [
-        Point(m.name, s[x].value, s[y].value, i, _interval(s[y]))
+        Point(m.name, s[x].value, s[y].value, i, s[y].interval)
         for i, (m, s) in enumerate(zip(methods, sets, strict=True))
     ]
     markup = plot(_axis(x, sets[0]), _axis(y, sets[0]), points)
@@ -147,7 +148,3 @@ def _known(measures: Measures, name: str) -> bool:
 def _axis(name: str, measures: Measures) -> Axis:
     title = TITLES.get(name, f"{name.replace('_', ' ')} distance" if name in DISTORTION else name)
     return Axis(title, measures[name].better, log=name == "radius")
-
-
-def _interval(measure: Measure) -> tuple[float, float] | None:
-    return None if measure.low is None or measure.high is None else (measure.low, measure.high)

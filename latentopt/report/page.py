@@ -16,9 +16,9 @@ from torch import Tensor
 
 from latentopt.evaluation.measure import Measure
 from latentopt.files.outputs import clear_write_errors
-from latentopt.files.storage import write_text
+from latentopt.files.storage import as_unicode, write_text
 from latentopt.pictures.images import to_pil
-from latentopt.report.charts import COLOURS
+from latentopt.report.svg import COLOURS
 from latentopt.report.tables import Table, groups, overview
 
 PAGE = Path(__file__).with_name("page.html")
@@ -39,7 +39,10 @@ class Method:
 
 @dataclass(frozen=True)
 class Strip:
-    """One image by all methods. pictures: {method: [3,H,W] each, in the order of the report's `rows`}; captions alike."""
+    """One image by all methods.
+
+    pictures: {method: [3,H,W] in [-1,1] each, in the order of the report's `rows`}; captions: {method: text}.
+    """
 
     name: str
     target: Tensor
@@ -67,7 +70,10 @@ class Dial:
 
 @dataclass(frozen=True)
 class Report:
-    """rows: what the pictures of a strip are ("reconstruction", "smile +2"); about: headings with (name, value) pairs."""
+    """What the page shows.
+
+    rows: what the pictures of a strip are ("reconstruction", "smile +2"); about: {heading: (name, value) pairs}.
+    """
 
     title: str
     summary: str
@@ -99,11 +105,6 @@ def write_report(path: Path, report: Report) -> None:
     """Write the page, whole or not at all. Raises LatentoptError, naming the file, where it cannot be written."""
     with clear_write_errors(Path(path)):
         write_text(Path(path), as_unicode(render(report)))
-
-
-def as_unicode(text: str) -> str:
-    """What UTF-8 can hold: a file name need not be valid Unicode."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def data_uri(image: Tensor) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from latentopt.evaluation.measure import Measure
-from latentopt.report.scales import figure
+from latentopt.report.numbers import figure
 
 DASH = "\N{EN DASH}"
 NAMES = {
@@ -86,7 +86,7 @@ class Table:
 
 
 def table(title: str, methods: Mapping[str, Mapping[str, Measure]], names: Sequence[str]) -> Table:
-    """The measures called `names` of each method. A measure that a method lacks is a dash and takes no part in ranking."""
+    """The measures called `names` of each method. One that a method lacks is a dash and takes no part in ranking."""
     columns = [_column(name, [m[name] for m in methods.values() if name in m]) for name in names]
     ranked = [ranks([m.get(column.name) for m in methods.values()]) for column in columns]
     cells = tuple(
@@ -134,5 +134,5 @@ def _column(name: str, measures: Sequence[Measure]) -> Column:
 def _cell(measure: Measure | None, rank: str) -> Cell:
     if measure is None or not math.isfinite(measure.value):
         return Cell(DASH)
-    known = measure.low is not None and measure.high is not None
-    return Cell(figure(measure.value), f"{figure(measure.low)} {DASH} {figure(measure.high)}" if known else "", rank)
+    interval = f" {DASH} ".join(map(figure, measure.interval or ()))
+    return Cell(figure(measure.value), interval, rank)

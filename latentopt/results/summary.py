@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from latentopt.errors import ImageError
 from latentopt.files.outputs import clear_write_errors
-from latentopt.files.storage import write_text
+from latentopt.files.storage import as_unicode, write_text
 from latentopt.files.text import cell
 from latentopt.pictures.contact_sheet import comparison_grid
 from latentopt.pictures.images import read_png
@@ -144,8 +144,7 @@ def _html(columns: Sequence[str], rows: Sequence[Mapping[str, object]], title: s
 
 
 def _text(value: object) -> str:
-    """Plain text that UTF-8 can hold: a file name need not be valid Unicode."""
-    return "" if value is None else str(value).encode("utf-8", "replace").decode("utf-8")
+    return "" if value is None else as_unicode(str(value))
 
 
 def _csv_cell(value: object) -> str:

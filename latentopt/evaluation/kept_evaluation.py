@@ -1,0 +1,100 @@
+"""An evaluation that is kept beside its results, and not made again while nothing has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Unpack
+
+from torch import Tensor
+
+from latentopt.evaluation.framework import Asked, Evaluation, evaluate
+from latentopt.evaluation.measure import Measure
+from latentopt.evaluation.subject import Amounts, LatentEdit
+from latentopt.files.outputs import clear_write_errors
+from latentopt.files.storage import to_json, write_text
+from latentopt.files.versions import package_version
+from latentopt.protocols import Generator
+from latentopt.results.inversion import Inversion
+from latentopt.types import GeneratorInputs
+
+EVALUATION_FILE = "compared.json"
+FIELDS = ("images", "measures", "curves", "about", "notes")
+
+
+def kept_evaluation(
+    results: Sequence[Inversion],
+    generator: Generator,
+    folder: Path,
+    *,
+    directions: Mapping[str, LatentEdit],
+    amounts: Amounts,
+    seed: int = 0,
+    on_progress: Callable[[str], None] | None = None,
+    **asked: Unpack[Asked],
+) -> Evaluation:
+    """`evaluate`, kept in `folder` and not done again while results, directions, amounts and what is asked are the same.
+
+    An evaluation with a judge of the user's is always made anew: their code may have changed.
+    """
+
+    def anew() -> Evaluation:
+        return evaluate(
+            results, generator, directions=directions, amounts=amounts, seed=seed, on_progress=on_progress, **asked
+        )
+
+    if asked.get("judge") is not None:
+        return anew()
+    described = {"amounts": asdict(amounts), "seed": seed, "directions": _fingerprints(directions, generator)}
+    described |= {name: value for name, value in asked.items() if name != "judge"}
+    described["version"] = package_version("latentopt")
+    described["results"] = [[result.name, result.manifest["key"], _digest(result)] for result in results]
+    key = hashlib.sha256(to_json(described).encode()).hexdigest()
+    path = Path(folder) / EVALUATION_FILE
+    if (found := _read(path, key)) is not None:
+        return found
+    made = anew()
+    with clear_write_errors(path):
+        write_text(path, to_json({"key": key} | made.to_dict(), indent=1) + "\n")
+    return made
+
+
+def _read(path: Path, key: str) -> Evaluation | None:
+    """What `kept_evaluation` wrote, or None where it is of something else or damaged."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["key"] != key:
+            return None
+        measures = {name: Measure(**_finite(entry)) for name, entry in stored["measures"].items()}
+        return Evaluation(**{field: stored[field] for field in FIELDS} | {"measures": measures})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _finite(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: a value that is none was one."""
+    return dict(entry) | ({"value": math.nan} if entry["value"] is None else {})
+
+
+def _digest(result: Inversion) -> str:
+    """Of the latents and of the changed weights: a dial's points share a manifest."""
+    digest = hashlib.sha256(_bytes(result.inputs.ws))
+    for name, delta in sorted((result.inputs.deltas or {}).items()):
+        digest.update(name.encode() + _bytes(delta))
+    return digest.hexdigest()[:16]
+
+
+def _fingerprints(directions: Mapping[str, LatentEdit], generator: Generator) -> dict[str, str]:
+    """What each edit does to the centre: two directions of one name may differ."""
+    centre = GeneratorInputs(generator.broadcast(generator.w_avg[None]))
+    return {
+        name: hashlib.sha256(_bytes(edit.edit(centre, 1.0).ws)).hexdigest()[:16] for name, edit in directions.items()
+    }
+
+
+def _bytes(x: Tensor) -> bytes:
+    return x.detach().float().cpu().contiguous().numpy().tobytes()

@@ -1,0 +1,49 @@
+"""The methods that are compared: recipes by distinct names, checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from latentopt.errors import UsageError
+from latentopt.protocols import Generator
+from latentopt.recipe.files import recipe_files
+from latentopt.recipe.recipe import Recipe
+from latentopt.statistics.at_hand import given_or_found
+from latentopt.statistics.pnorm import PNORM
+
+
+def load_recipes(names: Sequence[str], steps: int | None = None) -> dict[str, Recipe]:
+    """Recipes by distinct names, shipped ones or TOML files; at most `steps` steps a stage.
+
+    Raises UsageError for none, an unknown one, and one that goes on from an earlier result.
+    """
+    found: dict[str, Recipe] = {}
+    for name in names:
+        recipe = Recipe.load(name)
+        if recipe.needs_start:
+            raise UsageError(f"recipe {name!r} goes on from an earlier result; compare takes recipes that start anew")
+        key = base = Path(name).stem
+        number = 1
+        while key in found:
+            number += 1
+            key = f"{base}-{number}"
+        found[key] = recipe if steps is None else capped(recipe, steps)
+    if not found:
+        raise UsageError("no recipe to compare; name some with --recipes")
+    return found
+
+
+def capped(recipe: Recipe, steps: int) -> Recipe:
+    """The same recipe with at most `steps` steps a stage. Raises UsageError for less than 1."""
+    if steps < 1:
+        raise UsageError(f"--steps {steps}: at least 1")
+    return replace(recipe, stages=tuple(replace(s, steps=min(s.steps, steps)) for s in recipe.stages))
+
+
+def check_recipe(recipe: Recipe, generator: Generator) -> None:
+    """Raise, before any work, where the recipe needs an encoder or P-norm statistics that are not there."""
+    recipe_files(recipe, generator)
+    if recipe.looks_for("p-norm"):
+        given_or_found(PNORM, generator)
