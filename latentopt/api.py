@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from latentopt.editing.files import find_directions as find_directions
     from latentopt.editing.files import load_directions as load_directions
     from latentopt.editing.files import save_directions as save_directions
+    from latentopt.editing.find import draw_sheet as draw_sheet
+    from latentopt.editing.find import find_by as find_by
     from latentopt.editing.ganalyze import find_ganalyze as find_ganalyze
     from latentopt.editing.ganspace import find_ganspace as find_ganspace
     from latentopt.editing.interfacegan import find_interfacegan as find_interfacegan
@@ -85,6 +87,8 @@ EXPORTS = {
     "find_directions": "latentopt.editing.files",
     "load_directions": "latentopt.editing.files",
     "save_directions": "latentopt.editing.files",
+    "draw_sheet": "latentopt.editing.find",
+    "find_by": "latentopt.editing.find",
     "find_ganalyze": "latentopt.editing.ganalyze",
     "find_ganspace": "latentopt.editing.ganspace",
     "find_interfacegan": "latentopt.editing.interfacegan",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +91,7 @@ def find(method: str, network: str, out: Path | None, sheet: bool, device: str, 
       latentopt directions find --method ganspace --space p-norm
       latentopt directions find --method sefa --layers 0-3
     """
-    from latentopt.commands.finding import draw_sheet, find_by
+    from latentopt.api import draw_sheet, find_by
     from latentopt.editing.files import FOLDER, read_directions, save_directions
 
     _check(method, options)
@@ -99,12 +102,28 @@ def find(method: str, network: str, out: Path | None, sheet: bool, device: str, 
         raise CheckpointError(
             f"{out}: holds directions of generator {kept[0].generator!r}; name another file with --out"
         )
-    found = find_by(method, generator, quiet, **options)
+    attributes = options.pop("attributes")
+    found = find_by(
+        generator,
+        method,
+        attributes=None if attributes is None else [name.strip() for name in attributes.split(",")],
+        watch=partial(_watch, quiet),
+        on_note=lambda text: click.echo(escape_controls(text), err=True),
+        **options,
+    )
     names = {direction.name for direction in found}
     save_directions(out, [*(direction for direction in kept if direction.name not in names), *found])
     _print([(direction, out) for direction in found])
     if sheet:
         click.echo(escape_controls(f"what they do at -2 to 2: {draw_sheet(generator, found, out)}"))
+
+
+@contextmanager
+def _watch(quiet: bool, total: int, label: str, unit: str) -> Iterator[Callable[[int], None]]:
+    from latentopt.commands.progress import Progress
+
+    with Progress(total, label, unit=unit, quiet=quiet) as progress:
+        yield progress.advance
 
 
 def _check(method: str, options: dict[str, Any]) -> None:
