@@ -29,7 +29,7 @@ def make(generator, space="w", name="smile", seed=0, **fields) -> Direction:
     return Direction(name, space, vector, generator.fingerprint, generator=generator.name, **fields)
 
 
-@pytest.mark.parametrize("space", COORDINATES)
+@pytest.mark.parametrize("space", list(COORDINATES))
 @pytest.mark.parametrize("layers", [None, (0, 1, 2), (5,)])
 def test_there_and_back(tiny_generator, tiny_inputs, space, layers):
     noise = tiny_generator.noise_const
