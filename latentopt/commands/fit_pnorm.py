@@ -232,7 +232,8 @@ def summary(pnorm: PNorm, generator: Generator, out: Path) -> str:
     lines = {
         "generator": f"{generator.name} ({generator.fingerprint})",
         "codes": "unknown" if pnorm.n is None else f"{pnorm.n:,}, seed {pnorm.seed}",
-        "std": f"{pnorm.std[0].item():.4g} to {pnorm.std[-1].item():.4g}, condition number {pnorm.condition_number:.3g}",
+        "std": f"{pnorm.std[0].item():.4g} to {pnorm.std[-1].item():.4g}, "
+        f"condition number {pnorm.condition_number:.3g}",
         "components": f"{pnorm.components_for(0.99)} of {len(pnorm.std)} hold 99 % of the variance",
         "w_avg": f"mean square {v.square().mean().item():.4g} in P-norm (a typical code: 1), "
         f"{100 * beyond:.0f} % of its coordinates beyond 2 std",

@@ -145,7 +145,8 @@ def show(sigma: Sigma, generator: Generator, out: Path) -> None:
     lines = {
         "generator": f"{generator.name} ({generator.fingerprint})",
         "amount": f"{card['measured']:.4f} measured, {card['first_order']:.4f} to first order",
-        "halves": f"correlation {card['halves'] or 0:.3f} of log sigma between two halves of the {card['samples']} samples",
+        "halves": f"correlation {card['halves'] or 0:.3f} of log sigma between two halves of the "
+        f"{card['samples']} samples",
         "sigma": str(out),
     }
     for key, text in lines.items():

@@ -32,8 +32,8 @@ COMPONENTS = 64  # at most this many of a list of components
 def read_foreign(path: Path, generator: Generator, force: bool = False) -> list[Direction]:
     """The directions of a foreign file, named after it (`<stem>-0`, `<stem>-1` ... where there are several).
 
-    Raises CheckpointError, naming file and remedy, unless forced, since such a file does not say which generator it is for;
-    and for one that holds no directions of the dimensions of `generator`.
+    Raises CheckpointError, naming file and remedy, unless forced, since such a file does not say which generator it is
+    for; and for one that holds no directions of the dimensions of `generator`.
     """
     found = list(_vectors(path, generator))
     if not force:
@@ -69,7 +69,8 @@ def _vectors(path: Path, generator: Generator) -> Iterator[tuple[str, str, Tenso
         yield path.stem, "file", values.reshape(num_ws, w_dim)
     else:
         raise CheckpointError(
-            f"{path}: holds {list(values.shape)}; the latents of {generator.name!r} ask for [{w_dim}] or [{num_ws},{w_dim}]"
+            f"{path}: holds {list(values.shape)}; the latents of {generator.name!r} ask for [{w_dim}] or "
+            f"[{num_ws},{w_dim}]"
         )
 
 

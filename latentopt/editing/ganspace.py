@@ -1,7 +1,7 @@
-"""Directions without labels (Harkonen et al. 2020, "GANSpace"): principal components of W, of P, or of a layer's output.
+"""Directions without labels (Harkonen et al. 2020, "GANSpace"): components of W, of P, or of a layer's output.
 
-Deviation from the paper: W is measured with all samples at once (float64 moments), a layer with scikit-learn's incremental
-PCA, as in the authors' code. What a component does has to be looked at.
+Deviation from the paper: W is measured with all samples at once (float64 moments), a layer with scikit-learn's
+incremental PCA, as in the authors' code. What a component does has to be looked at.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ ENTANGLED = 0.4  # cosine of two normals above which `entangled` makes them inde
 
 @dataclass(frozen=True, eq=False)
 class Hyperplane:
-    """normal [D] of length 1, towards more of the attribute; score: balanced accuracy on held-out samples; n: samples."""
+    """normal [D] of length 1, towards more of the attribute; score: balanced accuracy on the held-out of n samples."""
 
     normal: Tensor
     score: float
@@ -90,9 +90,11 @@ def find_interfacegan(
 ) -> list[Direction]:
     """A direction for each attribute in `names` (all by default).
 
-    condition: what each is made independent of: "none", "all" the other attributes, those "entangled" with it (one after the
-    other, until the normal has no cosine above `ENTANGLED` with another one's), a list of names, or a list for each attribute.
-    layers: the rows of ws that the directions move. Raises UsageError for unknown names and labels without two sides.
+    condition: what each is made independent of: "none", "all" the other attributes, those "entangled" with it (one
+    after the other, until the normal has no cosine above `ENTANGLED` with another one's), a list of names, or a list
+    for each attribute.
+    layers: the rows of ws that the directions move.
+    Raises UsageError for unknown names and labels without two sides.
     """
     names = list(labelled.names if names is None else names)
     wanted = [*names, *(_named(condition))]

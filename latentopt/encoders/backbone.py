@@ -1,7 +1,7 @@
-"""Trunks of encoders. Each gives three maps, coarse last: [B,c,h,w] at a quarter, an eighth and a sixteenth of the size.
+"""Trunks of encoders: three maps [B,c,h,w] each, at a quarter, an eighth and a sixteenth of the size.
 
-IR-SE-50: Deng et al. 2019 (ArcFace) with squeeze-and-excitation; ResNet-34: He et al. 2016, as ReStyle uses it. Names of
-weights are those of the released pSp, e4e and ReStyle files.
+IR-SE-50: Deng et al. 2019 (ArcFace) with squeeze-and-excitation; ResNet-34: He et al. 2016, as ReStyle uses it. Names
+of weights are those of the released pSp, e4e and ReStyle files.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From a configuration and a state dict with the released names to a net: every weight there, of the right shape, finite."""
+"""From a configuration and a state dict with the released names to a net whose weights are all there and finite."""
 
 from __future__ import annotations
 

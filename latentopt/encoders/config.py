@@ -80,7 +80,7 @@ class EncoderConfig:
 
     @staticmethod
     def for_generator(generator: Generator, kind: str, backbone: str = "small", **changes: object) -> EncoderConfig:
-        """An encoder of `kind` for `generator`: ReStyle's on simple heads (its section 3.1), the others on a pyramid."""
+        """An encoder of `kind` for `generator`: ReStyle's on simple heads (section 3.1), the others on a pyramid."""
         iterative = kind.startswith("restyle-")
         settings = {
             "kind": kind,

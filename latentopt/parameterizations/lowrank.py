@@ -21,8 +21,8 @@ class LowRank(Parameterization):
     l2       weight of the sum of squares of the deltas in the loss
     shared   one delta for all images of the batch; per-image deltas in the inputs are encoded by their mean
 
-    Without a delta in the inputs up starts at 0 and down as noise of standard deviation 1/sqrt(I*k*k), the same for all images.
-    A given delta is encoded by its truncated singular value decomposition: exact where its rank is at most r.
+    Without a delta in the inputs up starts at 0 and down as noise of standard deviation 1/sqrt(I*k*k), the same for all
+    images. A given delta is encoded by its truncated singular value decomposition: exact where its rank is at most r.
     """
 
     owns = {"deltas"}

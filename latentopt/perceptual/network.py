@@ -113,7 +113,7 @@ def stage_distance(a: Tensor, b: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class UnitFeatures:
-    """One stage's unit-normalised features [B,C,h,w] and their squared length [B,h,w] (1, or 0 where there is nothing)."""
+    """One stage's features [B,C,h,w] at length 1, and their squared length [B,h,w]: 0 where there is nothing."""
 
     unit: Tensor
     length: Tensor

@@ -1,4 +1,4 @@
-"""Perceptual distance by VGG-16 activations (Abdal et al. 2019, Image2StyleGAN, equation 2), the "VGG" of II2S's tables."""
+"""Perceptual distance by VGG-16 activations (Abdal et al. 2019, Image2StyleGAN, equation 2): II2S's "VGG"."""
 
 from __future__ import annotations
 

@@ -66,8 +66,8 @@ class PNormBasis:
 class PNorm:
     """P-norm statistics of one generator, float64 on the CPU. Raises StatisticsError for values that cannot be such.
 
-    mean [C]; components [C,C], orthonormal rows by falling std; std [C] (ddof 1). `n` samples were drawn with `seed` from
-    the generator of that fingerprint; None where a file does not say.
+    mean [C]; components [C,C], orthonormal rows by falling std; std [C] (ddof 1). `n` samples were drawn with `seed`
+    from the generator of that fingerprint; None where a file does not say.
     """
 
     mean: Tensor

@@ -22,8 +22,9 @@ RANGE = 0.001  # share of the samples left out of view on either side
 def draw_figure(generator: Generator, pnorm: PNorm, path: Path, *, samples: int = SAMPLES, seed: int = 1) -> None:
     """Write Figure 1 as a PNG (or whatever the suffix says), atomically.
 
-    Rows: the marginals of two randomly picked variables, then their joint density; columns: W, P, P-norm. As in the paper
-    the variables are picked at random (by `seed`); the curve is the Gaussian of the same mean and std, in P-norm N(0,1).
+    Rows: the marginals of two randomly picked variables, then their joint density; columns: W, P, P-norm. As in the
+    paper the variables are picked at random (by `seed`); the curve is the Gaussian of the same mean and std, in P-norm
+    N(0,1).
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -52,8 +52,8 @@ def draw_codes(generator: Generator, index: int, *, seed: int = 0, batch: int = 
 class PNormFit:
     """One fit: `run()` yields a record a batch, `result()` gives the statistics.
 
-    `shard` (i, N) takes every N-th batch, from the i-th on. With `partial` given, the moments are kept in that file every
-    few seconds, and a fit of the same generator, samples, seed, batch and shard goes on from there.
+    `shard` (i, N) takes every N-th batch, from the i-th on. With `partial` given, the moments are kept in that file
+    every few seconds, and a fit of the same generator, samples, seed, batch and shard goes on from there.
     """
 
     def __init__(
