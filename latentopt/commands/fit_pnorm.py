@@ -101,9 +101,10 @@ def command(
             click.echo(f"already fitted: {out}")
             pnorm = existing
         else:
-            pnorm = fit(generator, out, samples, seed, batch, shard, quiet)
-            if pnorm is None:
+            fitted = fit(generator, out, samples, seed, batch, shard, quiet)
+            if fitted is None:
                 return
+            pnorm = fitted
         if pnorm is not existing:
             pnorm.save(out)
             remove_moments(out, merge)
@@ -117,8 +118,17 @@ def command(
         from latentopt.commands.fit_prior import add_prior
         from latentopt.statistics.linear_prior import prior_path
 
-        options = {"samples": prior_samples, "net": prior_net, "weights": prior_weights, "seed": seed}
-        add_prior(generator, pnorm, prior_path(out), **options, overwrite=overwrite, quiet=quiet)
+        add_prior(
+            generator,
+            pnorm,
+            prior_path(out),
+            samples=prior_samples,
+            net=prior_net,
+            weights=prior_weights,
+            seed=seed,
+            overwrite=overwrite,
+            quiet=quiet,
+        )
 
 
 def check_writable(path: Path | None) -> None:

@@ -96,8 +96,8 @@ class Direction:
         if self.fingerprint != generator.fingerprint:
             raise CheckpointError(
                 f"{where}direction {self.name!r} belongs to generator {self.generator!r} "
-                f"({self.fingerprint or 'unknown'}), not to {generator.name!r} ({generator.fingerprint}); find one with "
-                "latentopt directions find, or force it (--force) if both have the same mapping network"
+                f"({self.fingerprint or 'unknown'}), not to {generator.name!r} ({generator.fingerprint}); find one "
+                "with latentopt directions find, or force it (--force) if both have the same mapping network"
             )
         self.check_shape(generator, where)
 

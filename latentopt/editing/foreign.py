@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,11 @@ def read_foreign(path: Path, generator: Generator, force: bool = False) -> list[
             f"{path}: does not say which generator its directions belong to; pass --force if that is {generator.name!r}"
         )
     codes = sample_codes(generator)  # [n,C]
-    common = {"fingerprint": generator.fingerprint, "generator": generator.name, "about": {"file": path.name}}
+    common: dict[str, Any] = {
+        "fingerprint": generator.fingerprint,
+        "generator": generator.name,
+        "about": {"file": path.name},
+    }
     directions = []
     for name, method, vector in found:
         if not vector.isfinite().all() or not vector.any():

@@ -90,8 +90,9 @@ class Encoder:
         """As many as ReStyle's encoder was trained with, where its card says it; the paper's five else."""
         settings = self.card.get("settings")
         trained = settings.get("restyle_steps") if isinstance(settings, Mapping) else None
-        known = isinstance(trained, int) and 1 <= trained <= MOST_STEPS
-        return (trained if known else RESTYLE_STEPS) if self.config.iterative else 1
+        if not self.config.iterative:
+            return 1
+        return trained if isinstance(trained, int) and 1 <= trained <= MOST_STEPS else RESTYLE_STEPS
 
     @property
     def fingerprint(self) -> str:
@@ -119,7 +120,7 @@ class Encoder:
             )
 
     def average(self, generator: Generator) -> Tensor:
-        """What codes are relative to, [1,L,C]: the stored average or the generator's mean of w; zero without a start."""
+        """What codes are relative to, [1,L,C]: the stored average or the generator's mean of w; 0 without a start."""
         if not self.config.start_from_average:
             return generator.w_avg.new_zeros(1, self.config.num_ws, self.config.w_dim)
         if self.latent_avg is None:
@@ -178,7 +179,7 @@ class Encoder:
             ws = start.ws
             image = generator.synthesis(start) if image is None else image
             shown = resized(image.float(), self.config.image_size)
-        found = []
+        found: list[GeneratorInputs] = []
         for step in range(steps):
             if step:
                 shown = resized(generator.synthesis(found[-1]).float(), self.config.image_size)

@@ -32,8 +32,8 @@ def load_lpips(backbone: str, weights: str | None = None) -> nn.Module:
         except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:  # offline, or a broken file
             raise MissingWeightsError(
                 f"the weights of LPIPS-{backbone} are not on this machine and could not be downloaded, or "
-                f"torchvision's copy under {torch.hub.get_dir()} is damaged ({error}). Connect once; or name torchvision's file with "
-                f"weights = '...' in the perceptual term; or use another distance: --terms l2=1, or net = 'bundled'"
+                f"torchvision's copy under {torch.hub.get_dir()} is damaged ({error}). Connect once; or name "
+                f"torchvision's file with weights = '...' in the perceptual term; or use another distance: --terms l2=1, or net = 'bundled'"
             ) from error
     return model.eval().requires_grad_(False)
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -117,7 +118,7 @@ class LinearPrior:
     network: str
     grids: tuple[int, ...]
     slope: float = SLOPE
-    card: dict[str, object] = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         sizes: dict[str, int] = {}
@@ -183,10 +184,14 @@ class LinearPrior:
             card = json.loads(metadata["card"])
             if not isinstance(card, dict):
                 raise StatisticsError("its card is not a table")
-            names = {name: metadata[name] for name in ("fingerprint", "network")}
-            values = {name: tensors[name] for name in SHAPES}
-            sides = tuple(int(n) for n in json.loads(metadata["grids"]))
-            prior = LinearPrior(**values, **names, grids=sides, slope=float(metadata["slope"]), card=card)
+            prior = LinearPrior(
+                **{name: tensors[name] for name in SHAPES},
+                fingerprint=metadata["fingerprint"],
+                network=metadata["network"],
+                grids=tuple(int(n) for n in json.loads(metadata["grids"])),
+                slope=float(metadata["slope"]),
+                card=card,
+            )
         except (StatisticsError, CheckpointError, KeyError, ValueError, TypeError, RecursionError) as error:
             text = f"it lacks {error}" if isinstance(error, KeyError) else str(error).removeprefix(f"{path}: ")
             raise StatisticsError(f"{path}: not a usable linear prior: {text}") from error

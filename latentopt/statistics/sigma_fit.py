@@ -17,7 +17,7 @@ from torch import Tensor
 from latentopt.errors import StatisticsError, UsageError
 from latentopt.protocols import Generator
 from latentopt.statistics.at_hand import first_at_hand
-from latentopt.statistics.curvature import FEATURES, Draws, batches, in_full_precision, outputs_of, squared_gradients
+from latentopt.statistics.curvature import FEATURES, Draws, batches, outputs_of, squared_gradients
 from latentopt.statistics.sigma import SIGMA, Sigma
 from latentopt.types import GeneratorInputs
 
@@ -58,7 +58,7 @@ def fit_sigma(
 
     _check(samples, probes, amount, features, damping, batch)
     names = choose_weights(generator, layers)
-    full = in_full_precision(generator)
+    full = generator.in_float32()  # squares of gradients would underflow in 16 bits
     outputs, network = outputs_of(full, features)
     halves = squared_gradients(
         full, names, outputs, samples=samples, probes=probes, seed=seed, batch=batch, on_progress=on_progress

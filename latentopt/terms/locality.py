@@ -69,9 +69,9 @@ class Locality(Term):
     ) -> None:
         if norm not in NORMS:
             raise UsageError(f"locality: norm {norm!r} is not one of {', '.join(NORMS)}")
-        for name, value in (("samples", samples), ("interval", interval)):
-            if value < 1:
-                raise UsageError(f"locality: {name} must be at least 1, not {value}")
+        for name, count in (("samples", samples), ("interval", interval)):
+            if count < 1:
+                raise UsageError(f"locality: {name} must be at least 1, not {count}")
         for name, value in (("distance", distance), ("l2_weight", l2_weight), ("lpips_weight", lpips_weight)):
             if not 0 <= value < math.inf:
                 raise UsageError(f"locality: {name} must be a number of at least 0, not {value}")
