@@ -33,7 +33,8 @@ def load_lpips(backbone: str, weights: str | None = None) -> nn.Module:
             raise MissingWeightsError(
                 f"the weights of LPIPS-{backbone} are not on this machine and could not be downloaded, or "
                 f"torchvision's copy under {torch.hub.get_dir()} is damaged ({error}). Connect once; or name "
-                f"torchvision's file with weights = '...' in the perceptual term; or use another distance: --terms l2=1, or net = 'bundled'"
+                f"torchvision's file with weights = '...' in the perceptual term; or use another distance: "
+                "--terms l2=1, or net = 'bundled'"
             ) from error
     return model.eval().requires_grad_(False)
 

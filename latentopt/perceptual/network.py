@@ -57,7 +57,8 @@ class PerceptualNet(nn.Module):
         self.readout = nn.Linear(128, len(config.attributes) + len(DEGRADATIONS))
         for convolution in stages:
             nn.init.kaiming_normal_(convolution.weight, a=0.2)
-            nn.init.zeros_(convolution.bias)
+            if convolution.bias is not None:
+                nn.init.zeros_(convolution.bias)
         self.register_buffer("mean", torch.zeros(len(config.attributes)))
         self.register_buffer("std", torch.ones(len(config.attributes)))
         self.register_buffer("binary", torch.tensor([name in config.binary for name in config.attributes]))

@@ -1,7 +1,4 @@
-"""The quickest guess at a picture's latents that a generator offers, and how far off it is.
-
-B images, L = num_ws, C = w_dim.
-"""
+"""The quickest guess at a picture's latents that a generator offers, and how far off it is. B images, L = num_ws, C = w_dim."""
 
 from __future__ import annotations
 
@@ -35,7 +32,7 @@ class WarmStart(Protocol):
     name: str
 
     def __call__(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        """image [B,3,H,W] in [-1,1] -> distance [B] of what it draws; radius [B] in P-norm+ or None."""
+        """image [B,3,H,W] in [-1,1] -> distance [B] of what it draws; radius [B] in P-norm+, None where there is none."""
 
 
 def find_warm_start(generator: Generator) -> WarmStart:
@@ -62,8 +59,8 @@ def sample_count(generator: Generator) -> int:
 class LinearGuess:
     """The linear prior, in the perceptual distance that it was fitted with.
 
-    The radius is that of the regression itself, before it is pulled into the ball of the samples: features that no
-    sample has lead it far out.
+    The radius is that of the regression itself, before it is pulled into the ball of the samples: features that no sample
+    has lead it far out.
     """
 
     def __init__(self, generator: Generator, linear: Linear) -> None:
