@@ -59,7 +59,7 @@ def find_ganalyze(
     steps: int = STEPS,
     seed: int = 0,
     label: int = 0,
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], object] | None = None,
 ) -> list[Direction]:
     """A direction for each attribute of the judge in `names` (all by default), in `space`.
 
@@ -131,7 +131,7 @@ def _learned(
     steps: int,
     seed: int,
     radius: float,
-    on_progress: Callable[[int], None] | None,
+    on_progress: Callable[[int], object] | None,
 ) -> Tensor:
     """The step [r,C] in W+, [C] else: GANalyze's equation 1, with the two penalties."""
     shape = space.kind.shape(len(rows), space.generator.w_dim)

@@ -61,7 +61,7 @@ def read_labels(
     binary: Sequence[str] = (),
     *,
     batch: int = 50,
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], object] | None = None,
     **about: object,
 ) -> Labelled:
     """Draw `codes` [n,C] or [n,L,C] and read `names` off the pictures.

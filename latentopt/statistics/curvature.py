@@ -56,7 +56,7 @@ def squared_gradients(
     probes: int,
     seed: int = 0,
     batch: int = 4,
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], object] | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """h from the even and from the odd samples: {weight: [*shape]}, float64 on the CPU.
 

@@ -122,7 +122,7 @@ def fit_prior(
     samples: int = 20_000,
     seed: int = 0,
     batch: int | None = None,
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], object] | None = None,
 ) -> LinearPrior:
     """The linear prior of `generator` from `features` to the coordinates of `pnorm`, from that many samples.
 

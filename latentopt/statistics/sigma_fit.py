@@ -39,7 +39,7 @@ def fit_sigma(
     damping: float = 0.1,
     seed: int = 0,
     batch: int = 4,
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], object] | None = None,
 ) -> Sigma:
     """`sigma_i = c / sqrt(h_i + damping * mean of h in the weight's layer)` for the weights that `layers` chooses.
 
@@ -88,8 +88,8 @@ def fit_sigma(
 def ensure_sigma(
     generator: Generator,
     layers: str,
-    on_start: Callable[[Path], None] | None = None,
-    on_progress: Callable[[int], None] | None = None,
+    on_start: Callable[[Path], object] | None = None,
+    on_progress: Callable[[int], object] | None = None,
 ) -> tuple[Sigma, Path, bool]:
     """The sigma of `generator`, its file, and whether it was made now.
 
