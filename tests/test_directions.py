@@ -11,9 +11,12 @@ import torch
 from conftest import make_tiny_generator
 
 from latentopt.checkpoints.networks import load_generator, save_generator
+from latentopt.editing.coordinates import WPlus, in_w
 from latentopt.editing.direction import Direction
 from latentopt.editing.files import find_directions, load_directions, read_directions, save_directions
+from latentopt.editing.ganspace import find_ganspace
 from latentopt.editing.scaling import sample_codes, scaled
+from latentopt.editing.spaces import EditingSpace
 from latentopt.errors import CheckpointError, UntrustedFileError, UsageError
 from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.judge.network import load_judge
@@ -111,6 +114,41 @@ def test_mixed_samples_hold_two_styles(tiny_generator):
     codes = sample_codes(tiny_generator, 0, 50, mixed=True)
     changes = (codes[:, 1:] != codes[:, :-1]).any(dim=2).sum(dim=1)
     assert (changes == 1).all()
+
+
+class Halves(WPlus):
+    """One vector for the first half of the rows: coordinates of one's own."""
+
+    layered = False
+
+    def straight(self, w):
+        return w * 2
+
+    def back(self, x):
+        return x / 2
+
+    def flat(self, codes, generator, pnorm):
+        return super().flat(codes, generator, pnorm)[:, : generator.w_dim]
+
+
+def test_coordinates_of_ones_own_are_one_class_and_one_line(tmp_path, tiny_generator, tiny_inputs, monkeypatch):
+    monkeypatch.setitem(COORDINATES.own, "halves", f"{__name__}:Halves")
+    (found,) = find_ganspace(EditingSpace("halves", tiny_generator), components=1, samples=100)
+    assert found.space == "halves"
+    save_directions(tmp_path / "d.safetensors", [found])
+    again = load_directions(tmp_path / "d.safetensors", tiny_generator)["pc0"]
+    moved = again.edit(tiny_inputs, 3).ws - tiny_inputs.ws
+    torch.testing.assert_close(moved, (1.5 * found.vector).expand_as(moved), rtol=1e-4, atol=1e-5)
+
+
+def test_how_coordinates_lie_in_w(tiny_generator):
+    """There and back, and which kind a foreign vector of W is one of."""
+    w = sample_codes(tiny_generator, 0, 5)
+    for name in COORDINATES:
+        kind = COORDINATES.create(name)
+        torch.testing.assert_close(kind.back(kind.straight(w)), w)
+        assert torch.equal(kind.straight(w), w) == kind.linear
+    assert (in_w(layered=False), in_w(layered=True)) == ("w", "w+")
 
 
 # ---- files
@@ -277,7 +315,7 @@ def test_bundled_directions_are_their_generators(name):
 
 
 def test_bundled_directions_do_what_they_are_named_after():
-    """More of it at +1 than at -1, by the judge, in the mean of a few samples: half a deviation at least for each unit."""
+    """More of it at +1 than at -1, by the judge, in the mean of a few samples: about half a deviation a unit."""
     generator, judge = load_generator("portraits"), load_judge("portraits")
     start = GeneratorInputs(generator.broadcast(sample_codes(generator, 5, 6)))
     reference = generator.broadcast(sample_codes(generator, 6, 100))

@@ -129,7 +129,10 @@ def test_decoding_what_was_encoded_is_idempotent(name, options, tiny_generator, 
     ("name", "options"), [case for case in CASES if "rank" not in case[1]], ids=lambda x: str(x)
 )  # a truncated basis holds no generator's w exactly
 def test_exact_where_the_space_can_represent_the_input(name, options, tiny_generator, inputs):
-    """Every ws for the spaces that hold all; one mapped w in every layer for the others. Encoding does not constrain."""
+    """Every ws for the spaces that hold all; one mapped w in every layer for the others.
+
+    Encoding does not constrain.
+    """
     if name not in EXACT:
         rng = torch.Generator().manual_seed(5)
         w = tiny_generator.mapping(torch.randn(3, tiny_generator.z_dim, generator=rng))

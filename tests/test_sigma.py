@@ -21,7 +21,7 @@ from latentopt.statistics.at_hand import first_at_hand
 from latentopt.statistics.curvature import Draws, outputs_of, squared_gradients
 from latentopt.statistics.moments import StatisticsWarning
 from latentopt.statistics.sigma import SIGMA, Sigma
-from latentopt.statistics.sigma_fit import fit_sigma, inverse_root, picture_change
+from latentopt.statistics.sigma_fit import ensure_sigma, fit_sigma, inverse_root, picture_change
 from latentopt.terms.perceptual import Perceptual
 from latentopt.types import GeneratorInputs, View
 
@@ -200,6 +200,20 @@ def test_nothing_is_warned_of_where_all_is_well(places):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert first_at_hand(SIGMA, generator) is not None
+
+
+def test_sigma_is_made_once(places):
+    """Where there is none it is estimated and kept; `on_start` hears of it before the work."""
+    generator, files = places
+    calls = []
+    layers = "synthesis.b4.conv1.weight"
+    sigma, path, made = ensure_sigma(generator, layers, calls.append, calls.append)
+    assert made and path == Path("sigma/mine.safetensors") and calls[0] == path and sum(calls[1:]) == 256
+    again, where, made = ensure_sigma(generator, layers, calls.append)
+    assert not made and where == path and len(calls) == 1 + 256 // 4
+    assert sigma.origin == again.origin == "estimated" and list(sigma.tensors) == list(again.tensors) == [layers]
+    make_sigma(generator, origin="learned").save(files["beside"])
+    assert ensure_sigma(generator, layers)[1].resolve() == files["beside"]
 
 
 # --- the estimate

@@ -76,10 +76,10 @@ def command() -> None:
 def find(method: str, network: str, out: Path | None, sheet: bool, device: str, quiet: bool, **options: Any) -> None:
     """Find directions and keep them where latentopt edit looks for them; a file that is there already is added to.
 
-    interfacegan needs labels: read by a judge from the generator's samples; or in a table, whose first column names pictures
-    of latentopt sample (seed0012.png) or inversions of --run; or two folders of such pictures or inversions. ganalyze learns
-    from the gradient of a judge, which takes longer and drags less along. ganspace and sefa need neither, but what they find
-    has to be looked at: the sheet shows each at -2 to 2.
+    interfacegan needs labels: read by a judge from the generator's samples; or in a table, whose first column names
+    pictures of latentopt sample (seed0012.png) or inversions of --run; or two folders of such pictures or inversions.
+    ganalyze learns from the gradient of a judge, which takes longer and drags less along. ganspace and sefa need
+    neither, but what they find has to be looked at: the sheet shows each at -2 to 2.
 
     A judge package.module:function is imported and run: name your own code only.
 

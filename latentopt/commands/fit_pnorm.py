@@ -101,9 +101,10 @@ def command(
             click.echo(f"already fitted: {out}")
             pnorm = existing
         else:
-            pnorm = fit(generator, out, samples, seed, batch, shard, quiet)
-            if pnorm is None:
+            fitted = fit(generator, out, samples, seed, batch, shard, quiet)
+            if fitted is None:
                 return
+            pnorm = fitted
         if pnorm is not existing:
             pnorm.save(out)
             remove_moments(out, merge)
@@ -117,8 +118,17 @@ def command(
         from latentopt.commands.fit_prior import add_prior
         from latentopt.statistics.linear_prior import prior_path
 
-        options = {"samples": prior_samples, "net": prior_net, "weights": prior_weights, "seed": seed}
-        add_prior(generator, pnorm, prior_path(out), **options, overwrite=overwrite, quiet=quiet)
+        add_prior(
+            generator,
+            pnorm,
+            prior_path(out),
+            samples=prior_samples,
+            net=prior_net,
+            weights=prior_weights,
+            seed=seed,
+            overwrite=overwrite,
+            quiet=quiet,
+        )
 
 
 def check_writable(path: Path | None) -> None:
@@ -232,7 +242,8 @@ def summary(pnorm: PNorm, generator: Generator, out: Path) -> str:
     lines = {
         "generator": f"{generator.name} ({generator.fingerprint})",
         "codes": "unknown" if pnorm.n is None else f"{pnorm.n:,}, seed {pnorm.seed}",
-        "std": f"{pnorm.std[0].item():.4g} to {pnorm.std[-1].item():.4g}, condition number {pnorm.condition_number:.3g}",
+        "std": f"{pnorm.std[0].item():.4g} to {pnorm.std[-1].item():.4g}, "
+        f"condition number {pnorm.condition_number:.3g}",
         "components": f"{pnorm.components_for(0.99)} of {len(pnorm.std)} hold 99 % of the variance",
         "w_avg": f"mean square {v.square().mean().item():.4g} in P-norm (a typical code: 1), "
         f"{100 * beyond:.0f} % of its coordinates beyond 2 std",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentopt.commands.fit_pnorm import Count, check_writable
+from latentopt.commands.fit_pnorm import check_writable
+from latentopt.commands.numbers import Count
 from latentopt.commands.terminal import escape_controls
 from latentopt.errors import StatisticsError, UsageError
 
@@ -73,7 +74,7 @@ def command(
     device: str,
     quiet: bool,
     batch: int,
-    **settings: object,
+    **settings: Any,
 ) -> None:
     """Estimate sigma: how far each weight of a generator may be moved when it is tuned to an image.
 
@@ -102,7 +103,7 @@ def command(
     if sigma is not None and all(sigma.card.get(key) == value for key, value in settings.items()):
         click.echo(f"already fitted: {escape_controls(str(out))}")
     else:
-        with Progress(int(settings["samples"]), "fit-sigma", unit="picture", quiet=quiet) as progress:
+        with Progress(settings["samples"], "fit-sigma", unit="picture", quiet=quiet) as progress:
             sigma = fit_sigma(generator, batch=batch, on_progress=progress.advance, **settings)
         sigma.save(out)
     show(sigma, generator, out)
@@ -145,7 +146,8 @@ def show(sigma: Sigma, generator: Generator, out: Path) -> None:
     lines = {
         "generator": f"{generator.name} ({generator.fingerprint})",
         "amount": f"{card['measured']:.4f} measured, {card['first_order']:.4f} to first order",
-        "halves": f"correlation {card['halves'] or 0:.3f} of log sigma between two halves of the {card['samples']} samples",
+        "halves": f"correlation {card['halves'] or 0:.3f} of log sigma between two halves of the "
+        f"{card['samples']} samples",
         "sigma": str(out),
     }
     for key, text in lines.items():

@@ -67,12 +67,12 @@ class Coordinates(ABC):
         """Latents [n,C] or [n,L,C], float64 -> [n,D], in which directions are looked for."""
 
     def vector(self, normal: Tensor, generator: Generator, pnorm: PNorm | None) -> Tensor:
-        """The direction along `normal` [D] of `flat`, one standard deviation of samples long, in `straight` coordinates."""
+        """The direction along `normal` [D] of `flat`, in `straight` coordinates, one standard deviation long."""
         shape = self.shape(generator.num_ws, generator.w_dim)
         return scaled(normal.reshape(shape), sample_codes(generator, mixed=self.layered))
 
     def components(self, pnorm: PNorm | None) -> tuple[Tensor, Tensor] | None:
-        """The principal components [D,D] of the samples and their variances [D], where they are known without samples."""
+        """The samples' principal components [D,D] and variances [D], where they are known without samples."""
         return None
 
 

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 class Direction:
     """Added to the latents of an image, `strength` times; positive strengths give more of what it is named after.
 
-    space        a name of `latentopt.registry.COORDINATES`: "w" (one vector for all layers), "w+" (one a layer), "p-norm"
-    vector       [C] or, in w+, [L,C]; strength 1 is one standard deviation of the generator's samples along it or, where
-                 `about["unit"]` is "attribute", of what it is named after. In W coordinates; a direction of P-norm is kept in
-                 P, where it is straight as well (P = W with the last leaky ReLU undone, of negative slope `slope`)
+    space        a name of `latentopt.registry.COORDINATES`: "w" (one vector for all layers), "w+" (one a layer) or
+                 "p-norm"
+    vector       [C] or, in w+, [L,C]; strength 1 is one standard deviation of the generator's samples along it or,
+                 where `about["unit"]` is "attribute", of what it is named after. In W coordinates; a direction of
+                 P-norm is kept in P, where it is straight as well (P = W with the last leaky ReLU undone, of negative
+                 slope `slope`)
     layers       the rows of ws that it moves; None for all
     fingerprint  the generator it belongs to, `generator` its name
     method       how it was found; score: accuracy on samples held out, in [0,1], None where there are no labels
@@ -67,7 +69,7 @@ class Direction:
         return COORDINATES.create(self.space, self.slope)
 
     def edit(self, inputs: GeneratorInputs, strength: float, layers: Sequence[int] | None = None) -> GeneratorInputs:
-        """`inputs` moved by `strength` times the vector, other fields untouched; `-strength` goes back (rounding aside).
+        """`inputs` moved by `strength` times the vector, other fields untouched; `-strength` goes back, up to rounding.
 
         layers: the rows of ws to move instead of the direction's own. Raises UsageError for rows that are not there, a
         strength that is not finite, and latents of another shape.
@@ -77,8 +79,8 @@ class Direction:
         ws = inputs.ws  # [B,L,C]
         if self.vector.shape[-1] != ws.shape[-1] or (self.vector.ndim == 2 and len(self.vector) != ws.shape[1]):
             raise UsageError(
-                f"{self.name}: a direction {list(self.vector.shape)} does not fit latents {list(ws.shape)}; it belongs to "
-                f"generator {self.generator!r}"
+                f"{self.name}: a direction {list(self.vector.shape)} does not fit latents {list(ws.shape)}; it belongs "
+                f"to generator {self.generator!r}"
             )
         chosen = self.layers if layers is None else layers
         rows = list(range(ws.shape[1]) if chosen is None else chosen)
@@ -93,9 +95,9 @@ class Direction:
         where = f"{where}: " if where else ""
         if self.fingerprint != generator.fingerprint:
             raise CheckpointError(
-                f"{where}direction {self.name!r} belongs to generator {self.generator!r} ({self.fingerprint or 'unknown'}), "
-                f"not to {generator.name!r} ({generator.fingerprint}); find one with latentopt directions find, or force it "
-                "(--force) if both have the same mapping network"
+                f"{where}direction {self.name!r} belongs to generator {self.generator!r} "
+                f"({self.fingerprint or 'unknown'}), not to {generator.name!r} ({generator.fingerprint}); find one "
+                "with latentopt directions find, or force it (--force) if both have the same mapping network"
             )
         self.check_shape(generator, where)
 
@@ -105,10 +107,11 @@ class Direction:
         expected = list(self.coordinates.shape(num_ws, w_dim))
         if list(self.vector.shape) != expected:
             raise CheckpointError(
-                f"{where}direction {self.name!r} is {list(self.vector.shape)}; the latents of {generator.name!r} ask for "
-                f"{expected} in {self.space}"
+                f"{where}direction {self.name!r} is {list(self.vector.shape)}; the latents of {generator.name!r} ask "
+                f"for {expected} in {self.space}"
             )
         if self.layers is not None and max(self.layers) >= num_ws:
             raise CheckpointError(
-                f"{where}direction {self.name!r} moves row {max(self.layers)}; {generator.name!r} has rows 0 to {num_ws - 1}"
+                f"{where}direction {self.name!r} moves row {max(self.layers)}; {generator.name!r} has rows 0 to "
+                f"{num_ws - 1}"
             )

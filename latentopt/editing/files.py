@@ -48,8 +48,8 @@ def save_directions(path: Path, directions: Sequence[Direction]) -> None:
 def load_directions(source: str | Path, generator: Generator, force: bool = False) -> dict[str, Direction]:
     """The directions in a file by name, or those of a bundled model.
 
-    Besides our own, the `.pt`, `.npy` and `.npz` of InterFaceGAN, SeFa, GANSpace and their users are read; they do not say
-    which generator they are for, so they are taken by force only, and scaled to its samples. `force` takes another
+    Besides our own, the `.pt`, `.npy` and `.npz` of InterFaceGAN, SeFa, GANSpace and their users are read; they do not
+    say which generator they are for, so they are taken by force only, and scaled to its samples. `force` takes another
     generator's directions too, as long as their dimensions fit.
 
     Raises CheckpointError, naming file and remedy; UntrustedFileError for a file that asks for code.
@@ -115,8 +115,8 @@ def _fields(entry: Mapping[str, Any]) -> dict[str, Any]:
 def find_directions(generator: Generator) -> dict[str, Direction]:
     """Every direction of `generator` that is at hand, by name; none is no error.
 
-    The first of a name counts, in the order of `latentopt.statistics.at_hand`. Unreadable files are warned of, those of other
-    generators passed over. Raises StatisticsError for an unreadable one beside the generator's own file.
+    The first of a name counts, in the order of `latentopt.statistics.at_hand`. Unreadable files are warned of, those of
+    other generators passed over. Raises StatisticsError for an unreadable one beside the generator's own file.
     """
     found: dict[str, Direction] = {}
     for direction, _ in directions_at_hand(generator):

@@ -61,8 +61,8 @@ def find_by(
 ) -> list[Direction]:
     """Directions by `interfacegan`, `ganalyze`, `ganspace` or `sefa`.
 
-    The options are those of `latentopt directions find`. watch: shows progress; on_note: is told what a user should know.
-    Raises UsageError for what cannot be meant, StatisticsError where the space's statistics are missing.
+    The options are those of `latentopt directions find`. watch: shows progress; on_note: is told what a user should
+    know. Raises UsageError for what cannot be meant, StatisticsError where the space's statistics are missing.
     """
     pnorm = None
     if COORDINATES.load(space).statistics:
@@ -89,8 +89,8 @@ def find_by(
         for attribute in attributes or reader.attributes:
             if attribute in reader.binary_attributes:
                 on_note(
-                    f"{attribute}: is there or not, so a learned direction may please the judge without drawing it; look at "
-                    "the sheet, or use --method interfacegan"
+                    f"{attribute}: is there or not, so a learned direction may please the judge without drawing it; "
+                    "look at the sheet, or use --method interfacegan"
                 )
         chosen = {"names": attributes, "layers": rows, "steps": steps or STEPS, "seed": seed, "label": label}
         with watch((steps or STEPS) * len(attributes or reader.attributes), "learning", "step") as advance:
@@ -110,7 +110,7 @@ def find_by(
 def _judged(space: EditingSpace, judge: str, samples: int, seed: int, watch: Watch) -> Labelled:
     generator, reader = space.generator, load_attribute_judge(judge, space.generator.device)
     codes = space.sample(samples, seed)
-    about = {"judge": judge_name(reader), "samples": samples}
+    about: dict[str, Any] = {"judge": judge_name(reader), "samples": samples}
     with watch(samples, "judging", "sample") as advance:
         names, binary = reader.attributes, reader.binary_attributes
         return read_labels(generator, codes, reader, names, binary, on_progress=advance, **about)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,8 +33,8 @@ COMPONENTS = 64  # at most this many of a list of components
 def read_foreign(path: Path, generator: Generator, force: bool = False) -> list[Direction]:
     """The directions of a foreign file, named after it (`<stem>-0`, `<stem>-1` ... where there are several).
 
-    Raises CheckpointError, naming file and remedy, unless forced, since such a file does not say which generator it is for;
-    and for one that holds no directions of the dimensions of `generator`.
+    Raises CheckpointError, naming file and remedy, unless forced, since such a file does not say which generator it is
+    for; and for one that holds no directions of the dimensions of `generator`.
     """
     found = list(_vectors(path, generator))
     if not force:
@@ -41,7 +42,11 @@ def read_foreign(path: Path, generator: Generator, force: bool = False) -> list[
             f"{path}: does not say which generator its directions belong to; pass --force if that is {generator.name!r}"
         )
     codes = sample_codes(generator)  # [n,C]
-    common = {"fingerprint": generator.fingerprint, "generator": generator.name, "about": {"file": path.name}}
+    common: dict[str, Any] = {
+        "fingerprint": generator.fingerprint,
+        "generator": generator.name,
+        "about": {"file": path.name},
+    }
     directions = []
     for name, method, vector in found:
         if not vector.isfinite().all() or not vector.any():
@@ -69,7 +74,8 @@ def _vectors(path: Path, generator: Generator) -> Iterator[tuple[str, str, Tenso
         yield path.stem, "file", values.reshape(num_ws, w_dim)
     else:
         raise CheckpointError(
-            f"{path}: holds {list(values.shape)}; the latents of {generator.name!r} ask for [{w_dim}] or [{num_ws},{w_dim}]"
+            f"{path}: holds {list(values.shape)}; the latents of {generator.name!r} ask for [{w_dim}] or "
+            f"[{num_ws},{w_dim}]"
         )
 
 

@@ -1,11 +1,11 @@
 """Directions that a judge's gradient finds (Goetschalckx et al. 2019, "GANalyze").
 
-A hyperplane tells pictures with an attribute from those without, yet moving along its normal need not change the attribute:
-whatever goes with it does as well. Here the step is learned for what it does to pictures: the attribute is to rise by a for
-a steps, and the other attributes are to stay.
+A hyperplane tells pictures with an attribute from those without, yet moving along its normal need not change the
+attribute: whatever goes with it does as well. Here the step is learned for what it does to pictures: the attribute is
+to rise by a for a steps, and the other attributes are to stay.
 
-Deviations from the paper: the step is one of W, W+ or P (the paper: z), limited to rows of ws if asked for; what the other
-attributes do is penalised, and so is the length of the step.
+Deviations from the paper: the step is one of W, W+ or P (the paper: z), limited to rows of ws if asked for; what the
+other attributes do is penalised, and so is the length of the step.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ def find_ganalyze(
     steps: int = STEPS,
     seed: int = 0,
     label: int = 0,
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], object] | None = None,
 ) -> list[Direction]:
     """A direction for each attribute of the judge in `names` (all by default), in `space`.
 
-    Strength 1 is learned to change the attribute by one standard deviation of the generator's samples (binary ones: of their
-    log-odds). What samples that it was not learned on do is recorded in deviations: `about["response"]`, its own change from
-    strength -1 to 1, halved; `about["drift"]`, the root of the sum of the others' squared; and `score`, the share of samples
-    that change the right way.
+    Strength 1 is learned to change the attribute by one standard deviation of the generator's samples (binary ones: of
+    their log-odds). What samples that it was not learned on do is recorded in deviations: `about["response"]`, its own
+    change from strength -1 to 1, halved; `about["drift"]`, the root of the sum of the others' squared; and `score`, the
+    share of samples that change the right way.
 
     layers: rows of ws that move, all by default. on_progress: called with 1 after each step, `steps` times a name.
     Raises UsageError for unknown names, rows that are not there, and a judge that gives no gradient or no numbers.
@@ -131,7 +131,7 @@ def _learned(
     steps: int,
     seed: int,
     radius: float,
-    on_progress: Callable[[int], None] | None,
+    on_progress: Callable[[int], object] | None,
 ) -> Tensor:
     """The step [r,C] in W+, [C] else: GANalyze's equation 1, with the two penalties."""
     shape = space.kind.shape(len(rows), space.generator.w_dim)

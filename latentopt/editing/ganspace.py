@@ -1,7 +1,7 @@
-"""Directions without labels (Harkonen et al. 2020, "GANSpace"): principal components of W, of P, or of a layer's output.
+"""Directions without labels (Harkonen et al. 2020, "GANSpace"): components of W, of P, or of a layer's output.
 
-Deviation from the paper: W is measured with all samples at once (float64 moments), a layer with scikit-learn's incremental
-PCA, as in the authors' code. What a component does has to be looked at.
+Deviation from the paper: W is measured with all samples at once (float64 moments), a layer with scikit-learn's
+incremental PCA, as in the authors' code. What a component does has to be looked at.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def find_ganspace(
     layer: str | None = None,
     layers: Sequence[int] | None = None,
     seed: int = 0,
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], object] | None = None,
 ) -> list[Direction]:
     """The leading components `pc0`, `pc1`, ...; the sign of each is arbitrary.
 
@@ -69,7 +69,7 @@ def find_ganspace(
 
 
 def _of_w(
-    space: EditingSpace, samples: int, seed: int, on_progress: Callable[[int], None] | None
+    space: EditingSpace, samples: int, seed: int, on_progress: Callable[[int], object] | None
 ) -> tuple[Tensor, list[float]]:
     """Components [C,C] of W, by falling variance, and the share of each."""
     moments = Moments(space.generator.w_dim)
@@ -82,7 +82,7 @@ def _of_w(
 
 @torch.no_grad()
 def _of_layer(
-    generator: Generator, layer: str, k: int, samples: int, seed: int, on_progress: Callable[[int], None] | None
+    generator: Generator, layer: str, k: int, samples: int, seed: int, on_progress: Callable[[int], object] | None
 ) -> tuple[Tensor, list[float]]:
     """Moves of w [k,C] = argmin ||U x - (w - mean)||, x the coordinates of the layer's output (equation 4)."""
     from sklearn.decomposition import IncrementalPCA
@@ -102,7 +102,7 @@ def _of_layer(
 
 
 def _coordinates(
-    pca: IncrementalPCA, generator: Generator, w: Tensor, layer: str, on_progress: Callable[[int], None] | None
+    pca: IncrementalPCA, generator: Generator, w: Tensor, layer: str, on_progress: Callable[[int], object] | None
 ) -> np.ndarray:
     if on_progress is not None:
         on_progress(len(w) - len(w) // 2)

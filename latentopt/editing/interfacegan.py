@@ -35,7 +35,7 @@ ENTANGLED = 0.4  # cosine of two normals above which `entangled` makes them inde
 
 @dataclass(frozen=True, eq=False)
 class Hyperplane:
-    """normal [D] of length 1, towards more of the attribute; score: balanced accuracy on held-out samples; n: samples."""
+    """normal [D] of length 1, towards more of the attribute; score: balanced accuracy on the held-out of n samples."""
 
     normal: Tensor
     score: float
@@ -90,9 +90,11 @@ def find_interfacegan(
 ) -> list[Direction]:
     """A direction for each attribute in `names` (all by default).
 
-    condition: what each is made independent of: "none", "all" the other attributes, those "entangled" with it (one after the
-    other, until the normal has no cosine above `ENTANGLED` with another one's), a list of names, or a list for each attribute.
-    layers: the rows of ws that the directions move. Raises UsageError for unknown names and labels without two sides.
+    condition: what each is made independent of: "none", "all" the other attributes, those "entangled" with it (one
+    after the other, until the normal has no cosine above `ENTANGLED` with another one's), a list of names, or a list
+    for each attribute.
+    layers: the rows of ws that the directions move.
+    Raises UsageError for unknown names and labels without two sides.
     """
     names = list(labelled.names if names is None else names)
     wanted = [*names, *(_named(condition))]
@@ -101,8 +103,10 @@ def find_interfacegan(
             raise UsageError(f"no labels for {name!r}{nearest(name, list(labelled.names))}")
     x = space.coordinates(labelled.codes)
     every = labelled.names if condition in ("all", "entangled") else list(dict.fromkeys(wanted))
-    planes = {name: _plane(x, labelled, name, seed, name in names) for name in every}
-    planes = {name: plane for name, plane in planes.items() if plane is not None}
+    planes: dict[str, Hyperplane] = {}
+    for name in every:
+        if (plane := _plane(x, labelled, name, seed, name in names)) is not None:
+            planes[name] = plane
     directions = []
     for name in names:
         conditions = _conditions(name, planes, condition)
@@ -111,8 +115,9 @@ def find_interfacegan(
         except UsageError as error:
             raise UsageError(f"{name}: {error}") from None
         about = labelled.about | {"n": planes[name].n, "seed": seed, "independent_of": conditions}
+        rows = None if layers is None else tuple(layers)
         fields = {"method": "interfacegan", "score": round(planes[name].score, 4), "about": about}
-        directions.append(space.direction(name, normal, layers=None if layers is None else tuple(layers), **fields))
+        directions.append(space.direction(name, normal, layers=rows, **fields))
     return directions
 
 
@@ -158,7 +163,7 @@ def _entangled(name: str, normals: Mapping[str, Tensor]) -> list[str]:
     rest = normals[name]
     for _ in range(len(normals) - 1):
         cosines = {key: abs(float(normal @ rest)) for key, normal in normals.items() if key not in (name, *conditions)}
-        worst = max(cosines, key=cosines.get)
+        worst = max(cosines, key=cosines.__getitem__)
         if cosines[worst] <= ENTANGLED:
             break
         conditions.append(worst)

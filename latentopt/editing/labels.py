@@ -1,4 +1,7 @@
-"""Labels for finding directions: read by the judge, out of a table, or given by two folders. n samples, A attributes."""
+"""Labels for finding directions: read by the judge, from a table, or given by two folders.
+
+n samples, A attributes.
+"""
 
 from __future__ import annotations
 
@@ -58,10 +61,13 @@ def read_labels(
     binary: Sequence[str] = (),
     *,
     batch: int = 50,
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], object] | None = None,
     **about: object,
 ) -> Labelled:
-    """Draw `codes` [n,C] or [n,L,C], and read `names` off the pictures; those in `binary` are probabilities, parted at 0.5."""
+    """Draw `codes` [n,C] or [n,L,C] and read `names` off the pictures.
+
+    Those in `binary` are probabilities, parted at 0.5.
+    """
     values = []
     for part in codes.split(batch):
         ws = part if part.ndim == 3 else generator.broadcast(part)
@@ -76,8 +82,8 @@ def table_labels(
 ) -> Labelled:
     """Labels of a CSV: the first column names pictures, the others are attributes, empty cells not known.
 
-    A picture is `seed0012.png`, one of `latentopt sample --trunc psi`, or the name of a result of `run`. An attribute of two
-    different values has its classes at these, others at their lowest and highest.
+    A picture is `seed0012.png`, one of `latentopt sample --trunc psi`, or the name of a result of `run`. An attribute
+    of two different values has its classes at these, others at their lowest and highest.
     Raises CheckpointError and UsageError, naming the file.
     """
     header, rows = _read_table(path)
@@ -106,7 +112,7 @@ def folder_labels(
 
 
 def codes_of(names: Sequence[str], generator: Generator, run: Path | None, psi: float = 1.0, label: int = 0) -> Tensor:
-    """The latents of samples `seedNNNN` and of results of `run` by their names: [n,C], or [n,L,C] with results among them."""
+    """The latents of samples `seedNNNN` and of results of `run` by name: [n,C], or [n,L,C] with results among them."""
     results = {} if run is None else {result.name: result.folder for result in find_results(run)}
     parts = []
     for name in names:

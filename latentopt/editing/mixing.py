@@ -15,8 +15,8 @@ PAPER_SPLIT = 7 / 18  # Zhu et al. 2020, section 4.4.5: 7 layers of the one imag
 def split_row(num_ws: int, split: float | None = None) -> int:
     """The first row of ws that comes from the second image.
 
-    split: a row (1 or more), a share of the rows (below 1), or None for the paper's 7 of 18. Raises UsageError where one of
-    the images would get no row.
+    split: a row (1 or more), a share of the rows (below 1), or None for the paper's 7 of 18. Raises UsageError where
+    one of the images would get no row.
     """
     split = PAPER_SPLIT if split is None else split
     if split >= 1 and split != int(split):
@@ -32,8 +32,8 @@ def mix(
 ) -> GeneratorInputs:
     """The rows of ws below the split from `coarse`, the others from `fine`; see `split_row`.
 
-    Noise maps, weight deltas, styles and residuals go with the row that drives their layer, which `generator` tells: it is
-    needed for inputs that have any. The transform is that of `coarse`. Raises UsageError.
+    Noise maps, weight deltas, styles and residuals go with the row that drives their layer, which `generator` tells: it
+    is needed for inputs that have any. The transform is that of `coarse`. Raises UsageError.
     """
     row = split_row(coarse.ws.shape[1], split)
     check_shapes(coarse, fine)
@@ -60,9 +60,9 @@ def interpolate(
 ) -> GeneratorInputs:
     """From `first` (t = 0) to `second` (t = 1), straight in the variables of `lens`, any space of latents; None is W+.
 
-    Weight deltas and residuals change linearly (where only one image has one, from or to nothing), noise maps and styles
-    that both have too; maps that one alone has stay. Raises UsageError for latents of other shapes, and for styles, whole
-    outputs or a transform that only one of the images has.
+    Weight deltas and residuals change linearly (where only one image has one, from or to nothing), noise maps and
+    styles that both have too; maps that one alone has stay. Raises UsageError for latents of other shapes, and for
+    styles, whole outputs or a transform that only one of the images has.
     """
     check_shapes(first, second)
     second = second.replace(ws=second.ws.to(first.ws))

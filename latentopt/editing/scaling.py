@@ -16,7 +16,7 @@ ROUNDING = 1e-6  # a deviation of this share of the mean is no deviation
 def sample_codes(
     generator: Generator, seed: int = SEED, n: int = SAMPLES, mixed: bool = False, label: int = 0
 ) -> Tensor:
-    """The latents of `n` samples [n,C], or [n,L,C] with two styles in each, changed at a random layer, as in training."""
+    """The latents of `n` samples [n,C], or [n,L,C] with two styles in each, changed at a random layer."""
     if not mixed:
         return sample_w(generator, seed, n, label)
     first, second = (generator.broadcast(w) for w in sample_w(generator, seed, 2 * n, label).chunk(2))  # [n,L,C]

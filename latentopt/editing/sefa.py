@@ -21,8 +21,8 @@ from latentopt.protocols import Generator
 def find_sefa(space: EditingSpace, *, components: int = 10, layers: Sequence[int] | None = None) -> list[Direction]:
     """The leading directions `sefa0`, `sefa1`, ...; the sign of each is arbitrary.
 
-    layers: rows of ws: the layers that they drive are factorised, and the directions move these rows alone (all by default).
-    Raises UsageError for another space than W, and for rows or components that are not there.
+    layers: rows of ws: the layers that they drive are factorised, and the directions move these rows alone (all by
+    default). Raises UsageError for another space than W, and for rows or components that are not there.
     """
     generator = space.generator
     if space.kind.layered or not space.kind.linear:
@@ -41,7 +41,8 @@ def find_sefa(space: EditingSpace, *, components: int = 10, layers: Sequence[int
 def style_weights(generator: Generator, layers: Sequence[int] | None = None) -> Tensor:
     """The affine weights [channels,C] of the convolutions that `layers` drive, and of what a row drives alone.
 
-    In StyleGAN2 the last row drives a toRGB alone; the other toRGBs are left out. Raises UsageError where no layer is driven by these rows.
+    In StyleGAN2 the last row drives a toRGB alone; the other toRGBs are left out. Raises UsageError where no layer is
+    driven by these rows.
     """
     rows = {row for layer, row in generator.layers.items() if layer in generator.convolutions}
     chosen = []

@@ -47,7 +47,7 @@ def parse_edit(text: str) -> Edit:
 
 
 def parse_sweep(text: str) -> list[Edit]:
-    """`NAME=FIRST..LAST`, with `:COUNT` and `@ROWS` behind it -> one edit a picture, evenly spaced. Raises UsageError."""
+    """`NAME=FIRST..LAST`, with `:COUNT` and `@ROWS` behind it -> one edit a picture, evenly. Raises UsageError."""
     match = SWEEP.fullmatch(text.strip())
     count = int(match["count"] or SWEPT) if match else 0
     if match is None or not 2 <= count <= MOST_SWEPT:

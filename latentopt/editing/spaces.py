@@ -21,8 +21,8 @@ from latentopt.statistics.pnorm import PNorm
 class EditingSpace:
     """The coordinates `name` (of `latentopt.registry.COORDINATES`) for one generator.
 
-    `pnorm` are its P-norm statistics, for coordinates that need them. Raises UsageError for an unknown name, and where they
-    are missing.
+    `pnorm` are its P-norm statistics, for coordinates that need them. Raises UsageError for an unknown name, and where
+    they are missing.
     """
 
     name: str
@@ -52,7 +52,7 @@ class EditingSpace:
         return self.kind.flat(codes.detach().double().cpu(), self.generator, self.pnorm)
 
     def direction(self, name: str, normal: Tensor, **fields: Any) -> Direction:
-        """The direction that moves the coordinates along `normal` [D], one standard deviation of samples at strength 1."""
+        """The direction along `normal` [D] of the coordinates, one standard deviation of samples at strength 1."""
         return self.made(name, self.kind.vector(normal.double().cpu(), self.generator, self.pnorm), **fields)
 
     def made(self, name: str, vector: Tensor, **fields: Any) -> Direction:

@@ -1,4 +1,4 @@
-"""Edits, mixtures and interpolations of results on disk: pictures, latents to go on from, sheets and films in a folder."""
+"""Edits, mixtures and interpolations of results on disk: pictures, latents, sheets and films in a folder."""
 
 from __future__ import annotations
 
@@ -148,7 +148,10 @@ def interpolate_latents(
     steps: int = 7,
     animate: bool = False,
 ) -> int:
-    """Write `steps` pictures from each image to the next, straight in `lens`, and interpolated-SPACE.png; how many ways."""
+    """Write `steps` pictures from each image to the next, straight in `lens`, and interpolated-SPACE.png.
+
+    Returns how many ways there are.
+    """
     rows, labels, frames = [], [], []
     for first, second in pairwise(latents):
         name = f"{first.name} to {second.name}"

@@ -1,7 +1,7 @@
-"""Trunks of encoders. Each gives three maps, coarse last: [B,c,h,w] at a quarter, an eighth and a sixteenth of the size.
+"""Trunks of encoders: three maps [B,c,h,w] each, at a quarter, an eighth and a sixteenth of the size.
 
-IR-SE-50: Deng et al. 2019 (ArcFace) with squeeze-and-excitation; ResNet-34: He et al. 2016, as ReStyle uses it. Names of
-weights are those of the released pSp, e4e and ReStyle files.
+IR-SE-50: Deng et al. 2019 (ArcFace) with squeeze-and-excitation; ResNet-34: He et al. 2016, as ReStyle uses it. Names
+of weights are those of the released pSp, e4e and ReStyle files.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ class Backbone(nn.Module, ABC):
 
     channels: tuple[int, int, int]
     taps: tuple[int, int, int]
+    body: nn.Sequential
 
     @abstractmethod
     def stem(self, x: Tensor) -> Tensor:
@@ -108,7 +109,8 @@ class Backbone(nn.Module, ABC):
             x = block(x)
             if index in self.taps:
                 maps.append(x)
-        return tuple(maps)
+        fine, middle, coarse = maps
+        return fine, middle, coarse
 
 
 def _stages(unit: type[nn.Module], widths: tuple[int, ...], counts: tuple[int, ...], strides: tuple[int, ...]) -> list:
@@ -161,9 +163,10 @@ class Small(Backbone):
         self.input_layer = nn.Sequential(
             OrderedDict(conv=nn.Conv2d(in_channels, widths[0], 3, 2, 1), act=nn.PReLU(widths[0]))
         )
-        self.body = nn.Sequential(*_stages(SmallBlock, widths, (2, 2, 2), (2, 2, 2)))
+        blocks = _stages(SmallBlock, widths, (2, 2, 2), (2, 2, 2))
+        self.body = nn.Sequential(*blocks)
         with torch.no_grad():  # residuals start small: the trunk is nearly linear at first
-            for block in self.body:
+            for block in blocks:
                 block.conv2.weight.mul_(0.2)
 
     def stem(self, x: Tensor) -> Tensor:

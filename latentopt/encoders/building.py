@@ -1,8 +1,8 @@
-"""From a configuration and a state dict with the released names to a net: every weight there, of the right shape, finite."""
+"""From a configuration and a state dict with the released names to a net whose weights are all there and finite."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ def build_net(config: EncoderConfig, state: Mapping[str, Any], where: str) -> En
     if (size := sum(tensor.numel() for tensor in wanted.values())) > LARGEST:
         raise CheckpointError(f"{where}: an encoder of {size:,} numbers; more than {LARGEST:,} are not read")
     names = {official[name]: name for name in wanted}
-    _check_names(names.keys(), state.keys(), where)
+    _check_names(names, state, where)
     wrong = [
         f"{key} {_shape(state[key])} instead of {tuple(wanted[name].shape)}"
         for key, name in names.items()
@@ -43,7 +43,7 @@ def build_net(config: EncoderConfig, state: Mapping[str, Any], where: str) -> En
     return net.eval().requires_grad_(False)
 
 
-def _check_names(wanted: Sequence[str], found: Sequence[str], where: str) -> None:
+def _check_names(wanted: Iterable[str], found: Iterable[str], where: str) -> None:
     missing, extra = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
     parts = [
         f"{len(keys)} {word}: {_first(keys)}" for keys, word in ((missing, "missing"), (extra, "unexpected")) if keys

@@ -57,7 +57,9 @@ class MeanChange:
 
     def draw(self, path: Path) -> None:
         """Write a sheet: each step scaled by itself (Figure 6), and all together (Figure 7)."""
-        mean = self.total / self.count
+        if self.total is None:
+            raise ValueError("nothing was added")
+        mean: Tensor = self.total / self.count
         headings = _headings(len(mean))
         rows = [heat_maps(mean, together=False), heat_maps(mean)]
         contact_sheet(rows, path, columns=headings, labels=["where each step changes most", "all on one scale"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from latentopt.encoders import KINDS
 from latentopt.protocols import Generator
@@ -80,9 +81,9 @@ class EncoderConfig:
 
     @staticmethod
     def for_generator(generator: Generator, kind: str, backbone: str = "small", **changes: object) -> EncoderConfig:
-        """An encoder of `kind` for `generator`: ReStyle's on simple heads (its section 3.1), the others on a pyramid."""
+        """An encoder of `kind` for `generator`: ReStyle's on simple heads (section 3.1), the others on a pyramid."""
         iterative = kind.startswith("restyle-")
-        settings = {
+        settings: dict[str, Any] = {
             "kind": kind,
             "num_ws": generator.num_ws,
             "w_dim": generator.w_dim,

@@ -32,8 +32,8 @@ class EncoderNet(nn.Module):
     def forward(self, x: Tensor, stage: int | None = None) -> Tensor:
         """x [B,in,h,w] in [-1,1] of `config.image_size` -> [B,L,C].
 
-        pSp: one code a row. e4e (its equation 4): row 0 is the base code v, row i is v + offset i for i up to `stage`, and v
-        beyond; None: as far as the encoder is trained.
+        pSp: one code a row. e4e (its equation 4): row 0 is the base code v, row i is v + offset i for i up to `stage`,
+        and v beyond; None: as far as the encoder is trained.
         """
         features = self.backbone(x)
         if not self.config.progressive:
@@ -70,8 +70,8 @@ def _heads(config: EncoderConfig, channels: tuple[int, int, int]) -> nn.Module:
 class Encoder:
     """A trained net and what belongs to it.
 
-    latent_avg [L,C], or None where the file has none: then the generator's mean of w. `generator` is the fingerprint of the
-    generator that it was trained for, or "" where that is unknown; `notes` say what a file lacked.
+    latent_avg [L,C], or None where the file has none: then the generator's mean of w. `generator` is the fingerprint of
+    the generator that it was trained for, or "" where that is unknown; `notes` say what a file lacked.
     """
 
     net: EncoderNet
@@ -90,8 +90,9 @@ class Encoder:
         """As many as ReStyle's encoder was trained with, where its card says it; the paper's five else."""
         settings = self.card.get("settings")
         trained = settings.get("restyle_steps") if isinstance(settings, Mapping) else None
-        known = isinstance(trained, int) and 1 <= trained <= MOST_STEPS
-        return (trained if known else RESTYLE_STEPS) if self.config.iterative else 1
+        if not self.config.iterative:
+            return 1
+        return trained if isinstance(trained, int) and 1 <= trained <= MOST_STEPS else RESTYLE_STEPS
 
     @property
     def fingerprint(self) -> str:
@@ -119,7 +120,7 @@ class Encoder:
             )
 
     def average(self, generator: Generator) -> Tensor:
-        """What codes are relative to, [1,L,C]: the stored average, else the generator's mean of w; zero without a start."""
+        """What codes are relative to, [1,L,C]: the stored average or the generator's mean of w; 0 without a start."""
         if not self.config.start_from_average:
             return generator.w_avg.new_zeros(1, self.config.num_ws, self.config.w_dim)
         if self.latent_avg is None:
@@ -132,7 +133,9 @@ class Encoder:
         return resized(generator.synthesis(GeneratorInputs(self.average(generator))).float(), self.config.image_size)
 
     def codes(self, x: Tensor, ws: Tensor, shown: Tensor | None = None, stage: int | None = None) -> Tensor:
-        """ws [B or 1,L,C] plus what the net makes of x [B,3,h,w] (and of what is shown so far): [B,L,C]. Differentiable.
+        """ws [B or 1,L,C] plus what the net makes of x [B,3,h,w] (and of what is shown so far): [B,L,C].
+
+        Differentiable.
 
         ReStyle, equations 1 to 3; the picture comes first, its reconstruction second.
         """
@@ -152,9 +155,10 @@ class Encoder:
     ) -> list[GeneratorInputs]:
         """The codes of target [B,3,H,W] in [-1,1] after each step; one-pass encoders have one.
 
-        steps: of ReStyle; None: `default_steps`. start: what its first step corrects, not the average (encoder bootstrapping,
-        ReStyle 4.4); image: how that looks, [B,3,H,W], where another generator drew it. stage: of e4e, see `EncoderNet`.
-        Raises UsageError for steps or a start that a one-pass encoder cannot take, CheckpointError where it does not fit.
+        steps: of ReStyle; None: `default_steps`. start: what its first step corrects, not the average (encoder
+        bootstrapping, ReStyle 4.4); image: how that looks, [B,3,H,W], where another generator drew it. stage: of e4e,
+        see `EncoderNet`. Raises UsageError for steps or a start that a one-pass encoder cannot take, CheckpointError
+        where it does not fit.
         """
         self.check_fits(generator)
         steps = self.default_steps if steps is None else steps
@@ -175,7 +179,7 @@ class Encoder:
             ws = start.ws
             image = generator.synthesis(start) if image is None else image
             shown = resized(image.float(), self.config.image_size)
-        found = []
+        found: list[GeneratorInputs] = []
         for step in range(steps):
             if step:
                 shown = resized(generator.synthesis(found[-1]).float(), self.config.image_size)

@@ -47,12 +47,14 @@ def save_encoder(encoder: Encoder, path: Path, dtype: torch.dtype = torch.float3
 
 
 def load_encoder(source: str | Path, generator: Generator | None = None, *, force: bool = False) -> Encoder:
-    """An encoder from a file, or the bundled one of that kind (`e4e`) for `generator`: evaluation mode, no gradients, CPU.
+    """An encoder from a file, or the bundled one of that kind (`e4e`) for `generator`.
+
+    It is in evaluation mode, without gradients, on the CPU.
 
     Given a generator, the encoder is checked against it, and moved to its device; one that was trained for another
     generator is refused, unless `force`.
-    Raises MissingWeightsError where no encoder of that name is bundled, CheckpointError for files of another kind, damaged
-    ones and ones that do not fit, UntrustedFileError for files that ask for code to be run.
+    Raises MissingWeightsError where no encoder of that name is bundled, CheckpointError for files of another kind,
+    damaged ones and ones that do not fit, UntrustedFileError for files that ask for code to be run.
     """
     path = encoder_path(source, generator)
     encoder = encoder_from(read_checkpoint(path), str(source))
@@ -61,8 +63,8 @@ def load_encoder(source: str | Path, generator: Generator | None = None, *, forc
     encoder.check_fits(generator)
     if encoder.generator not in ("", generator.fingerprint) and not force:
         raise CheckpointError(
-            f"{source}: trained for generator {encoder.generator}, not for {generator.name!r} ({generator.fingerprint}); "
-            "name its own generator, or force it where one was made from the other"
+            f"{source}: trained for generator {encoder.generator}, not for {generator.name!r} "
+            f"({generator.fingerprint}); name its own generator, or force it where one was made from the other"
         )
     return encoder.to(generator.device)
 

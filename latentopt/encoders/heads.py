@@ -125,8 +125,9 @@ class FlatHead(nn.Module):
 def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
     """[B,3,H,W] as encoders take it: the centre in the aspect of `size`, averaged over areas down to it, [B,3,h,w].
 
-    Released code resizes the given picture bilinearly (PIL, with antialiasing) but averages the generator's picture over
-    areas; here both go the second way, so that ReStyle compares like with like. Smaller pictures are enlarged bilinearly.
+    Released code resizes the given picture bilinearly (PIL, with antialiasing) but averages the generator's picture
+    over areas; here both go the second way, so that ReStyle compares like with like. Smaller pictures are enlarged
+    bilinearly.
     """
     (height, width), (h, w) = image.shape[-2:], size
     if height * w != width * h:  # cars: 512x512 -> rows 64 to 448 -> 192x256

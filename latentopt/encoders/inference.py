@@ -22,8 +22,8 @@ class Encoding:
 
     steps      of a ReStyle encoder, its own number by default
     bootstrap  another encoder and its generator, whose first result the steps begin with (ReStyle, section 4.4)
-    mix        another encoder whose codes are mixed in: `share` 0 gives the first one's, 1 the other's. Between pSp and e4e
-               that is the dial from low distortion to editability (e4e, section 8.2)
+    mix        another encoder whose codes are mixed in: `share` 0 gives the first one's, 1 the other's. Between pSp and
+               e4e that is the dial from low distortion to editability (e4e, section 8.2)
     stage      of an e4e encoder: the last row with an offset of its own; 0: one code for all rows
     """
 

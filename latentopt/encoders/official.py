@@ -143,7 +143,7 @@ def _rows(state: Mapping[str, Any], heads: str, options: Mapping[str, Any], aver
 
 
 def _kind(options: Mapping[str, Any], heads: str, in_channels: int, where: str) -> str:
-    """psp or e4e is not to be seen in the weights: the options tell, by the encoder's class or by e4e's own size key."""
+    """psp or e4e, which the weights do not show: the options tell, by the encoder's class or by e4e's own size key."""
     if heads == "w":
         return "w"
     restyle = "restyle-" if in_channels == 6 else ""

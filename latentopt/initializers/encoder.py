@@ -19,7 +19,8 @@ class EncoderStart(Initializer):
 
     path               the encoder's file; without one the bundled encoder of that `kind` for the generator
     steps              of ReStyle, by default as many as it was trained with
-    bootstrap          an encoder (kind or file) whose result ReStyle's steps begin with; bootstrap_network: its generator
+    bootstrap          an encoder (kind or file) whose result ReStyle's steps begin with
+    bootstrap_network  the generator of that encoder
     stage              of e4e: the last row with an offset of its own; 0: one code for all rows
     mix, share         an encoder (kind or file) whose codes are mixed in, and how much of them
     force              also take encoders that were trained for another generator

@@ -80,8 +80,9 @@ class BestOf(Initializer):
 
 
 class File(Initializer):
-    """One image's saved inputs (`inputs.safetensors`, or its run folder) or a projector's `projected_w.npz`, for every image.
+    """One image's saved inputs or a projector's `projected_w.npz`, for every image.
 
+    `path` is `inputs.safetensors`, the result's folder that holds it, or the `.npz`.
     What was saved with another generator is refused, unless `force`.
     """
 

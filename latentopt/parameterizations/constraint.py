@@ -23,11 +23,13 @@ class PNormConstraint:
 
     clip      every coordinate within +-clip standard deviations (Tables 5 and 6, Clip-n)
     project   each coordinate, seen over the L layers as one vector, within this Euclidean radius (Table 6, Project-n)
-    sphere    every layer's vector on the sphere of radius sqrt(K), where Gaussian samples lie (PULSE); not with the two above
-    l2        weight of the sum of v^2 (Table 6, L2 1e-4 ... 1e-8); the released code's 0.001 on the mean over 18x512 is 1.1e-7
+    sphere    every layer's vector on the sphere of radius sqrt(K), where Gaussian samples lie (PULSE);
+              not with the two above
+    l2        weight of the sum of v^2 (Table 6, L2 1e-4 ... 1e-8); the released code's 0.001 on the mean over
+              18x512 is 1.1e-7
 
-    `basis` is that of the generator's P-norm+, `num_ws` its number of layers. Raises UsageError for values that cannot be
-    meant.
+    `basis` is that of the generator's P-norm+, `num_ws` its number of layers. Raises UsageError for values that cannot
+    be meant.
     """
 
     basis: PNormBasis
@@ -58,7 +60,7 @@ class PNormConstraint:
     def nearest_w(self, w: Tensor) -> Tensor:
         """`nearest` for a code in W+, [B,L,C]; a layer that is allowed already comes back unchanged.
 
-        Only the difference is mapped back, so that rounding in the directions of tiny standard deviation does not build up.
+        Only the difference is mapped back: rounding in the directions of tiny standard deviation does not build up.
         """
         basis = self.basis
         v = basis.whiten(w)

@@ -29,9 +29,9 @@ class Epsilon(Parameterization):
     shared       one epsilon for all images of the batch; per-image deltas in the inputs are encoded by their mean
     coefficient  of (theta - mu)^2 in the penalty, see below
 
-    Source: WRanGAN, section 3.3 and Algorithm 1. Section 3.3 prints alpha ||epsilon||^2 = sum alpha/sigma (theta - mu)^2, but
-    theta - mu = sigma epsilon makes it alpha/sigma^2. Algorithm 1's alpha ||epsilon||^2 is followed; `coefficient =
-    "alpha/sigma"` weighs each epsilon^2 by its sigma, as the printed equation has it.
+    Source: WRanGAN, section 3.3 and Algorithm 1. Section 3.3 prints alpha ||epsilon||^2 = sum alpha/sigma (theta -
+    mu)^2, but theta - mu = sigma epsilon makes it alpha/sigma^2. Algorithm 1's alpha ||epsilon||^2 is followed;
+    `coefficient = "alpha/sigma"` weighs each epsilon^2 by its sigma, as the printed equation has it.
 
     Exact where sigma is above 0; a weight of sigma 0 never moves.
     """

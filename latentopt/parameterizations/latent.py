@@ -14,8 +14,8 @@ from latentopt.types import GeneratorInputs, Variables
 class WPlus(Parameterization):
     """W+: one w for every layer, `w` [B,L,C]. Exact for every ws.
 
-    With `clip`, `project` or `l2` the code is held near the centre of P-norm+ while it is optimised in W+, the first way of
-    the P-norm paper (section 5, appendix A); the options are those of `PNormConstraint`.
+    With `clip`, `project` or `l2` the code is held near the centre of P-norm+ while it is optimised in W+, the first
+    way of the P-norm paper (section 5, appendix A); the options are those of `PNormConstraint`.
     """
 
     owns = {"ws"}

@@ -21,8 +21,8 @@ class LowRank(Parameterization):
     l2       weight of the sum of squares of the deltas in the loss
     shared   one delta for all images of the batch; per-image deltas in the inputs are encoded by their mean
 
-    Without a delta in the inputs up starts at 0 and down as noise of standard deviation 1/sqrt(I*k*k), the same for all images.
-    A given delta is encoded by its truncated singular value decomposition: exact where its rank is at most r.
+    Without a delta in the inputs up starts at 0 and down as noise of standard deviation 1/sqrt(I*k*k), the same for all
+    images. A given delta is encoded by its truncated singular value decomposition: exact where its rank is at most r.
     """
 
     owns = {"deltas"}
@@ -47,7 +47,7 @@ class LowRank(Parameterization):
             raise UsageError(
                 f"layers {layers!r} chooses no matrix or convolution, so nothing of low rank: {', '.join(chosen)}"
             )
-        self.rank, self.l2, self.shared = rank, l2, shared
+        self.highest, self.l2, self.shared = rank, l2, shared
 
     def encode(self, inputs: GeneratorInputs) -> Variables:
         given = given_deltas(inputs, self.shapes, self.shared)
@@ -61,7 +61,7 @@ class LowRank(Parameterization):
     def _factors(self, name: str, delta: Tensor) -> tuple[Tensor, Tensor]:
         """Up [B,O,r] and down [B,r,K] of delta [B,O,K]; a delta of zero gets rows to grow along."""
         up, size, down = torch.linalg.svd(delta.float(), full_matrices=False)
-        r = min(self.rank, size.shape[1])
+        r = min(self.highest, size.shape[1])
         up, down = (up[..., :r] * size[:, None, :r]).to(delta), down[:, :r].to(delta)
         rng = named_stream(name)
         start = torch.randn(r, delta.shape[2], generator=rng).to(delta) / delta.shape[2] ** 0.5  # [r,K]

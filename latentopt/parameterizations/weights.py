@@ -25,8 +25,9 @@ class Weights(Parameterization):
     shared   one delta [1,*shape] for all images of the batch: several pictures of one subject; per-image deltas in the
              inputs are encoded by their mean
 
-    The simple weight tune that WRanGAN is compared with (section 3.1) has a low l2. PTI (Roich et al. 2021) tunes all weights
-    without it, the mapping network's too; here that one stays as it is, since it has no part in drawing a given ws.
+    The simple weight tune that WRanGAN is compared with (section 3.1) has a low l2. PTI (Roich et al. 2021) tunes all
+    weights without it, the mapping network's too; here that one stays as it is, since it has no part in drawing
+    a given ws.
     """
 
     owns = {"deltas"}

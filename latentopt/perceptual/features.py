@@ -31,14 +31,14 @@ def network_for(generator: Generator, published: str = "lpips-vgg") -> str:
 class PerceptualFeatures:
     """The features of one network, and the distance of two images by them.
 
-    net      bundled: a network trained on the bundled portraits, shipped; lpips-vgg, lpips-alex: the published LPIPS, whose
-             backbone is downloaded once; auto: what `network_for` says
+    net      bundled: a network trained on the bundled portraits, shipped; lpips-vgg, lpips-alex: the published LPIPS,
+             whose backbone is downloaded once; auto: what `network_for` says
     size     images higher than this are shrunk first (area average); by default 256, and 64 for the bundled net
     weights  torchvision's file of the LPIPS backbone, where it should not be downloaded
     memory_format  of the bundled net; channels last is the quicker one, but torch.func cannot batch it
 
-    `network` names the network with its weights' hash. Raises UsageError for values out of range, MissingWeightsError for
-    a network that is not here, CheckpointError for `weights` that are none.
+    `network` names the network with its weights' hash. Raises UsageError for values out of range, MissingWeightsError
+    for a network that is not here, CheckpointError for `weights` that are none.
     """
 
     def __init__(
@@ -90,7 +90,10 @@ class PerceptualFeatures:
 
 
 class Stages(ABC):
-    """A network whose stages are compared: `widths` are their channels, `weights` [C or 1,1,1] weigh squared differences."""
+    """A network whose stages are compared.
+
+    `widths` are their channels; `weights` [C or 1,1,1] weigh a stage's squared differences.
+    """
 
     net: nn.Module
     widths: tuple[int, ...]

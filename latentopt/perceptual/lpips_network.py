@@ -14,8 +14,9 @@ from latentopt.errors import CheckpointError, MissingWeightsError
 
 
 def load_lpips(backbone: str, weights: str | None = None) -> nn.Module:
-    """The `lpips` package's network, frozen, in eval mode; its backbone from `weights`, or downloaded once by torchvision.
+    """The `lpips` package's network, frozen, in evaluation mode.
 
+    Its backbone comes from the file `weights`, or is downloaded once by torchvision.
     Raises MissingWeightsError when the backbone's weights cannot be had, CheckpointError when `weights` are none.
     """
     import lpips
@@ -30,9 +31,10 @@ def load_lpips(backbone: str, weights: str | None = None) -> nn.Module:
             model = lpips.LPIPS(net=backbone, verbose=False)
         except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:  # offline, or a broken file
             raise MissingWeightsError(
-                f"the weights of LPIPS-{backbone} are not on this machine and could not be downloaded, or torchvision's copy "
-                f"under {torch.hub.get_dir()} is damaged ({error}). Connect once; or name torchvision's file with "
-                f"weights = '...' in the perceptual term; or use another distance: --terms l2=1, or net = 'bundled'"
+                f"the weights of LPIPS-{backbone} are not on this machine and could not be downloaded, or "
+                f"torchvision's copy under {torch.hub.get_dir()} is damaged ({error}). Connect once; or name "
+                f"torchvision's file with weights = '...' in the perceptual term; or use another distance: "
+                "--terms l2=1, or net = 'bundled'"
             ) from error
     return model.eval().requires_grad_(False)
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,13 +50,15 @@ class PerceptualNet(nn.Module):
         super().__init__()
         self.config = config
         inputs = (3, *config.widths[:-1])
-        self.stages = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in zip(inputs, config.widths, strict=True))
+        stages = [nn.Conv2d(i, o, 3, padding=1) for i, o in zip(inputs, config.widths, strict=True)]
+        self.stages = nn.ModuleList(stages)
         self.summary = nn.Conv2d(config.widths[-1], 32, 1)
         self.hidden = nn.Linear(32 * 4 * 4, 128)
         self.readout = nn.Linear(128, len(config.attributes) + len(DEGRADATIONS))
-        for convolution in self.stages:
+        for convolution in stages:
             nn.init.kaiming_normal_(convolution.weight, a=0.2)
-            nn.init.zeros_(convolution.bias)
+            if convolution.bias is not None:
+                nn.init.zeros_(convolution.bias)
         self.register_buffer("mean", torch.zeros(len(config.attributes)))
         self.register_buffer("std", torch.ones(len(config.attributes)))
         self.register_buffer("binary", torch.tensor([name in config.binary for name in config.attributes]))
@@ -113,7 +116,7 @@ def stage_distance(a: Tensor, b: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class UnitFeatures:
-    """One stage's unit-normalised features [B,C,h,w] and their squared length [B,h,w] (1, or 0 where there is nothing)."""
+    """One stage's features [B,C,h,w] at length 1, and their squared length [B,h,w]: 0 where there is nothing."""
 
     unit: Tensor
     length: Tensor
@@ -161,7 +164,9 @@ def load_perceptual_net(name: str) -> PerceptualNet:
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a perceptual network (format {metadata.get('format')!r}, not {FORMAT!r})")
     try:
-        config = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(metadata["config"]).items()}
+        config: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(metadata["config"]).items()
+        }
         net = PerceptualNet(PerceptualNetConfig(**config))
         net.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -1,8 +1,10 @@
-"""Perceptual distance by VGG-16 activations (Abdal et al. 2019, Image2StyleGAN, equation 2), the "VGG" of II2S's tables."""
+"""Perceptual distance by VGG-16 activations (Abdal et al. 2019, Image2StyleGAN, equation 2): II2S's "VGG"."""
 
 from __future__ import annotations
 
+import operator
 import pickle
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -24,14 +26,14 @@ class VGGDistance:
     """
 
     def __init__(self, device: torch.device | str = "cpu", size: int = 256) -> None:
-        self.layers = _vgg16().features[: LAYERS[-1] + 1].to(device).eval().requires_grad_(False)
+        self.layers = _vgg16()[: LAYERS[-1] + 1].to(device).eval().requires_grad_(False)
         self.size = size
         self.name = f"vgg16 {weights_hash(self.layers)}, pictures of at most {size} pixels"
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
         """[B] of pictures [B,3,H,W] in [-1,1]."""
         pairs = zip(self.activations(first), self.activations(second), strict=True)
-        return sum((a - b).square().mean(dim=(1, 2, 3)) for a, b in pairs)
+        return reduce(operator.add, ((a - b).square().mean(dim=(1, 2, 3)) for a, b in pairs))
 
     def activations(self, image: Tensor) -> list[Tensor]:
         """Of the four layers, [B,C,h,w] each."""
@@ -51,11 +53,12 @@ def _standardised(image: Tensor) -> Tensor:
     return ((image + 1) / 2 - mean) / std
 
 
-def _vgg16() -> nn.Module:
+def _vgg16() -> nn.Sequential:
+    """The convolutional part."""
     from torchvision.models import VGG16_Weights, vgg16
 
     try:
-        return vgg16(weights=VGG16_Weights.IMAGENET1K_V1)
+        return vgg16(weights=VGG16_Weights.IMAGENET1K_V1).features
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:  # offline, or a broken file
         raise MissingWeightsError(
             f"torchvision's VGG-16 is not on this machine and could not be downloaded, or its copy under "

@@ -1,7 +1,7 @@
 """Files that belong to a generator, found by its fingerprint: statistics, sigma, priors, directions, calibrations.
 
-`latentopt.registry.FILES` names the finders. A finder takes (generator, the name that a recipe gives or None, the plug-in's
-options) and returns the files that are read.
+`latentopt.registry.FILES` names the finders. A finder takes (generator, the name that a recipe gives or None, the
+plug-in's options) and returns the files that are read.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class FileKind(Generic[T]):
     folder   in the working folder, where new ones are kept
     suffix   of the names there, after the generator's name
     command  what makes one, without `--network`
-    read     (path, generator) -> what the file holds. Raises StatisticsError or CheckpointError for a file that is damaged,
-             does not fit or is another generator's
+    read     (path, generator) -> what the file holds. Raises StatisticsError or CheckpointError for a file that is
+             damaged, does not fit or is another generator's
     """
 
     title: str
@@ -58,7 +58,7 @@ class FileKind(Generic[T]):
         return f"{generator.name}{self.suffix}"
 
     def new_path(self, generator: Generator) -> Path:
-        """Where a new file is kept: under the generator's name, with its fingerprint where another one has that name."""
+        """Where a new file is kept: under the generator's name, with its fingerprint where the name is another's."""
         path = Path(self.folder) / self.called_after(generator)
         try:
             taken = path.exists() and load_metadata(path).get("fingerprint") not in (None, generator.fingerprint)
@@ -70,9 +70,9 @@ class FileKind(Generic[T]):
 def at_hand(kind: FileKind[T], generator: Generator) -> Iterator[tuple[T, Path]]:
     """What belongs to `generator` of a kind, and its file; the preferred one first.
 
-    Looked for in this order: beside the generator's own file; in `FOLDERS` of the working folder, the file called after the
-    generator before the others; in the shipped folder; among the bundled models. Of these, a file made for exactly these
-    weights is preferred over one of a generator that was trained from them; within each, learned over estimated.
+    Looked for in this order: beside the generator's own file; in `FOLDERS` of the working folder, the file called after
+    the generator before the others; in the shipped folder; among the bundled models. Of these, a file made for exactly
+    these weights is preferred over one of a generator that was trained from them; within each, learned over estimated.
 
     Raises the error of a file beside the generator's own that cannot be read; other such files are warned of.
     """

@@ -6,7 +6,6 @@ signs v on the outputs: h_i = E_w E_v (J^T v)_i^2, J the Jacobian of one picture
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -48,13 +47,6 @@ class Draws:
         return generator.broadcast(w), streams
 
 
-def in_full_precision(generator: Generator) -> Generator:
-    """The generator, or a copy in float32 where it computes in 16 bits: squares of gradients would underflow there."""
-    if generator.precision.itemsize >= 4:
-        return generator
-    return copy.deepcopy(generator).float().set_precision(None)
-
-
 def squared_gradients(
     generator: Generator,
     names: tuple[str, ...],
@@ -64,7 +56,7 @@ def squared_gradients(
     probes: int,
     seed: int = 0,
     batch: int = 4,
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], object] | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """h from the even and from the odd samples: {weight: [*shape]}, float64 on the CPU.
 
@@ -90,8 +82,11 @@ def squared_gradients(
                     halves[half][name] += rows.square().sum(dim=0).cpu()
         if on_progress is not None:
             on_progress(len(indices))
-    counts = (probes * ((samples + 1) // 2), probes * (samples // 2))
-    return tuple({name: h / count for name, h in half.items()} for half, count in zip(halves, counts, strict=True))
+    even, odd = halves
+    return (
+        {name: h / (probes * ((samples + 1) // 2)) for name, h in even.items()},
+        {name: h / (probes * (samples // 2)) for name, h in odd.items()},
+    )
 
 
 def random_signs(x: Tensor, streams: list[torch.Generator]) -> Tensor:

@@ -1,7 +1,8 @@
-"""The linear prior: a ridge regression from what a picture looks like to P-norm+, fitted on the generator's own samples.
+"""The linear prior: a ridge regression from a picture's features to P-norm+, fitted on the generator's own samples.
 
-Not from a paper: the regression counterpart of an encoder, for generators that have none. x [D] are pooled features of a
-perceptual network, v [L,C] the whitened codes of the layers (`latentopt.statistics.pnorm`); B images, L = num_ws, C = w_dim.
+Not from a paper: the regression counterpart of an encoder, for generators that have none. x [D] are pooled features of
+a perceptual network, v [L,C] the whitened codes of the layers (`latentopt.statistics.pnorm`).
+B images, L = num_ws, C = w_dim.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,8 +45,8 @@ SHAPES = {
 class PooledFeatures:
     """Averages of a perceptual network's stages over a few grids: image [B,3,H,W] in [-1,1] -> x [B,D].
 
-    `net` and `weights` as in `latentopt.perceptual.features.PerceptualFeatures`; `grids`: a side for each stage, by default
-    `default_grids`. `network` names the network with its weights' hash.
+    `net` and `weights` as in `latentopt.perceptual.features.PerceptualFeatures`; `grids`: a side for each stage, by
+    default `default_grids`. `network` names the network with its weights' hash.
     """
 
     def __init__(
@@ -93,12 +95,12 @@ def _pool(x: Tensor, n: int) -> Tensor:
 class LinearPrior:
     """v = intercept + (x - feature_mean) / feature_scale @ reduce @ expand, pulled into the ball of radius sqrt(C).
 
-    reduce [D,R], expand [R,L,C], intercept [L,C]; feature_mean, feature_scale [D]; mean [C], components [C,C], std [C]: the
-    P-norm statistics that v is measured in, carried along so that others found later cannot be confused with them; r2 [C]:
-    share of each component's variance explained, cross-validated, mean over the layers. All float32.
+    reduce [D,R], expand [R,L,C], intercept [L,C]; feature_mean, feature_scale [D]; mean [C], components [C,C], std [C]:
+    the P-norm statistics that v is measured in, carried along so that others found later cannot be confused with them;
+    r2 [C]: share of each component's variance explained, cross-validated, mean over the layers. All float32.
 
-    `network` made the features, averaged over `grids`, of samples of the generator with this `fingerprint`; `card` tells
-    how it was fitted (n, seed, ridge, share: of the variance in P, the folds ...).
+    `network` made the features, averaged over `grids`, of samples of the generator with this `fingerprint`; `card`
+    tells how it was fitted (n, seed, ridge, share: of the variance in P, the folds ...).
 
     Raises StatisticsError for what cannot be one.
     """
@@ -116,7 +118,7 @@ class LinearPrior:
     network: str
     grids: tuple[int, ...]
     slope: float = SLOPE
-    card: dict[str, object] = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         sizes: dict[str, int] = {}
@@ -182,10 +184,14 @@ class LinearPrior:
             card = json.loads(metadata["card"])
             if not isinstance(card, dict):
                 raise StatisticsError("its card is not a table")
-            names = {name: metadata[name] for name in ("fingerprint", "network")}
-            values = {name: tensors[name] for name in SHAPES}
-            sides = tuple(int(n) for n in json.loads(metadata["grids"]))
-            prior = LinearPrior(**values, **names, grids=sides, slope=float(metadata["slope"]), card=card)
+            prior = LinearPrior(
+                **{name: tensors[name] for name in SHAPES},
+                fingerprint=metadata["fingerprint"],
+                network=metadata["network"],
+                grids=tuple(int(n) for n in json.loads(metadata["grids"])),
+                slope=float(metadata["slope"]),
+                card=card,
+            )
         except (StatisticsError, CheckpointError, KeyError, ValueError, TypeError, RecursionError) as error:
             text = f"it lacks {error}" if isinstance(error, KeyError) else str(error).removeprefix(f"{path}: ")
             raise StatisticsError(f"{path}: not a usable linear prior: {text}") from error

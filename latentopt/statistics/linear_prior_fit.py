@@ -1,4 +1,4 @@
-"""Fitting the linear prior: samples with styles mixed, their pooled features, normal equations, ridge by cross-validation.
+"""Fitting the linear prior: samples with mixed styles, pooled features, a ridge regression by cross-validation.
 
 Sample i depends on the seed and i alone, so neither memory nor the result (but for rounding) depends on the batch size.
 """
@@ -78,7 +78,7 @@ class Sums:
 
 
 def draw_mixed(generator: Generator, indices: range, seed: int = 0) -> Tensor:
-    """ws [B,L,C]: half of the samples have one code in all layers, half one code up to a random layer and another after it.
+    """ws [B,L,C]: half of the samples have one code, half have one up to a random layer and another after it.
 
     Mixed, as in the training of StyleGANs (Karras et al. 2019, section 3.1): real pictures are inverted with a code a
     layer, and the layers' codes can be told apart only where they differ.
@@ -122,12 +122,12 @@ def fit_prior(
     samples: int = 20_000,
     seed: int = 0,
     batch: int | None = None,
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], object] | None = None,
 ) -> LinearPrior:
     """The linear prior of `generator` from `features` to the coordinates of `pnorm`, from that many samples.
 
-    `batch`: pictures at once (by default, as many as 2 million pixels hold, at most 32). `on_progress` is called with the
-    number of samples after each block. Raises UsageError for fewer samples than the folds need.
+    `batch`: pictures at once (by default, as many as 2 million pixels hold, at most 32). `on_progress` is called with
+    the number of samples after each block. Raises UsageError for fewer samples than the folds need.
     """
     if samples < 2 * FOLDS:
         raise UsageError(f"a linear prior needs {2 * FOLDS} samples at least, not {samples}; a good number is 20,000")
@@ -189,7 +189,7 @@ def _total(folds: list[Sums]) -> Sums:
 
 
 def choose_ridge(folds: list[Sums], variance: Tensor) -> tuple[float, Tensor, float]:
-    """The strength that explains most, with each fold predicted from the others; R^2 of each y [K]; and the share of all.
+    """The strength that explains most, with each fold predicted from the others; R^2 of each y [K]; and of all.
 
     `variance` [K] weighs the (whitened) y: by their variance in P the share counts directions as the picture does. The
     share has one maximum over the strength, in practice: the search climbs from 0.1 on `RIDGES`.

@@ -34,10 +34,10 @@ class Moments:
 
         All of them or, where an exception such as KeyboardInterrupt comes in between, none.
         """
-        x = batch.detach().cpu()
-        x = (x if x.element_size() >= 4 else x.float()).numpy()
-        if len(x) == 0:
+        rows = batch.detach().cpu()
+        if len(rows) == 0:
             return
+        x = (rows if rows.element_size() >= 4 else rows.float()).numpy()
         mean = self.mean if self.count else x.mean(axis=0, dtype=np.float64)
         shifted = x - mean  # [n,C] float64
         count = self.count + len(x)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,8 +67,8 @@ class PNormBasis:
 class PNorm:
     """P-norm statistics of one generator, float64 on the CPU. Raises StatisticsError for values that cannot be such.
 
-    mean [C]; components [C,C], orthonormal rows by falling std; std [C] (ddof 1). `n` samples were drawn with `seed` from
-    the generator of that fingerprint; None where a file does not say.
+    mean [C]; components [C,C], orthonormal rows by falling std; std [C] (ddof 1). `n` samples were drawn with `seed`
+    from the generator of that fingerprint; None where a file does not say.
     """
 
     mean: Tensor
@@ -98,7 +99,7 @@ class PNorm:
             raise StatisticsError(f"the slope of the leaky ReLU must be positive, not {self.slope}")
 
     @staticmethod
-    def from_moments(moments: Moments, **provenance: object) -> PNorm:
+    def from_moments(moments: Moments, **provenance: Any) -> PNorm:
         """Statistics from the moments of P; `provenance` are seed, slope, fingerprint and name.
 
         Raises StatisticsError for fewer than C + 1 samples; warns where the small std cannot be trusted.
@@ -159,8 +160,8 @@ class PNorm:
         if rank is not None and not 1 <= rank <= dim:
             raise StatisticsError(f"rank must be from 1 to {dim}, not {rank}")
         std = self.std.clamp(min=std_floor * self.std[0].item())
-        tensors = (x.to(device, dtype) for x in (self.mean, self.components[:rank], std[:rank]))
-        return PNormBasis(*tensors, slope=self.slope)
+        mean, components, std = (x.to(device, dtype) for x in (self.mean, self.components[:rank], std[:rank]))
+        return PNormBasis(mean, components, std, self.slope)
 
     def whiten(self, w: Tensor, *, std_floor: float = 0.0, rank: int | None = None) -> Tensor:
         """w [...,C] -> v [...,k] in w's own dtype, on its device; see `basis`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from latentopt.protocols import Generator
 from latentopt.statistics.pnorm import PNorm, w_to_p
 from latentopt.statistics.pnorm_fit import draw_codes
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 SAMPLES = 200_000  # the paper shows 1e6; the histograms look the same
 BINS, JOINT_BINS = 120, 80
 RANGE = 0.001  # share of the samples left out of view on either side
@@ -22,8 +26,9 @@ RANGE = 0.001  # share of the samples left out of view on either side
 def draw_figure(generator: Generator, pnorm: PNorm, path: Path, *, samples: int = SAMPLES, seed: int = 1) -> None:
     """Write Figure 1 as a PNG (or whatever the suffix says), atomically.
 
-    Rows: the marginals of two randomly picked variables, then their joint density; columns: W, P, P-norm. As in the paper
-    the variables are picked at random (by `seed`); the curve is the Gaussian of the same mean and std, in P-norm N(0,1).
+    Rows: the marginals of two randomly picked variables, then their joint density; columns: W, P, P-norm. As in the
+    paper the variables are picked at random (by `seed`); the curve is the Gaussian of the same mean and std, in P-norm
+    N(0,1).
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -52,7 +57,8 @@ def draw_figure(generator: Generator, pnorm: PNorm, path: Path, *, samples: int 
 
 def _samples(generator: Generator, samples: int, seed: int) -> Tensor:
     """w [n,C] float64; float32 would blur the smallest components of P-norm."""
-    parts, missing = [], samples
+    parts: list[Tensor] = []
+    missing = samples
     while missing > 0:
         parts.append(draw_codes(generator, len(parts), seed=seed)[:missing].cpu().double())
         missing -= len(parts[-1])
@@ -65,13 +71,13 @@ def _view(values: np.ndarray) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _marginal(axes: object, values: np.ndarray, mean: float, std: float) -> None:
+def _marginal(axes: Axes, values: np.ndarray, mean: float, std: float) -> None:
     x = np.linspace(*_view(values), 300)
     axes.hist(values, BINS, range=_view(values), density=True, color="#7ea6c9")
     axes.plot(x, np.exp(-0.5 * ((x - mean) / std) ** 2) / (std * math.sqrt(2 * math.pi)), color="#b3392f", lw=1.2)
     axes.set_yticks([])
 
 
-def _joint(axes: object, a: np.ndarray, b: np.ndarray) -> None:
+def _joint(axes: Axes, a: np.ndarray, b: np.ndarray) -> None:
     axes.hist2d(a, b, JOINT_BINS, range=(_view(a), _view(b)), density=True, cmap="viridis")
     axes.set_box_aspect(1)

@@ -34,7 +34,8 @@ def read_safetensors(path: Path) -> dict[str, Any]:
 def read_pca_npz(path: Path) -> dict[str, Any]:
     """The fields of a `PNorm` from X_mean [C], X_comp [C,C] (rows) and X_stdev [C].
 
-    Such files say nothing of their origin. Raises StatisticsError, and the errors of `latentopt.checkpoints.npz.read_npz`.
+    Such files say nothing of their origin. Raises StatisticsError, and the errors of
+    `latentopt.checkpoints.npz.read_npz`.
     """
     arrays = read_npz(path, ("X_mean", "X_comp", "X_stdev")).values()
     mean, components, std = (array.astype(np.float64) for array in arrays)

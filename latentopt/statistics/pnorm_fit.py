@@ -6,9 +6,10 @@ interruptions, not on the number of shards.
 
 from __future__ import annotations
 
+import collections.abc
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,8 +53,8 @@ def draw_codes(generator: Generator, index: int, *, seed: int = 0, batch: int = 
 class PNormFit:
     """One fit: `run()` yields a record a batch, `result()` gives the statistics.
 
-    `shard` (i, N) takes every N-th batch, from the i-th on. With `partial` given, the moments are kept in that file every
-    few seconds, and a fit of the same generator, samples, seed, batch and shard goes on from there.
+    `shard` (i, N) takes every N-th batch, from the i-th on. With `partial` given, the moments are kept in that file
+    every few seconds, and a fit of the same generator, samples, seed, batch and shard goes on from there.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class PNormFit:
         """How many batches were added: by the samples, so that it agrees with the moments whenever a run is stopped."""
         return -(-self.done // self.batch)
 
-    def run(self) -> Iterator[FitProgress]:
+    def run(self) -> collections.abc.Generator[FitProgress, None, None]:
         """Draw what is missing. The moments are saved at the end too, and when the iteration is broken off or fails.
 
         What is saved are whole batches, also where KeyboardInterrupt comes in the middle of one.

@@ -25,7 +25,7 @@ def sample_w(generator: Generator, seed: int | torch.Generator, n: int, label: i
 
 
 def one_hot(generator: Generator, label: int, n: int) -> Tensor | None:
-    """`n` times one label [n,K] for a generator that takes labels, else None. Raises UsageError for labels out of range."""
+    """`n` times one label [n,K] for a generator that takes labels, else None. Raises UsageError for another label."""
     if not generator.c_dim:
         return None
     if not 0 <= label < generator.c_dim:

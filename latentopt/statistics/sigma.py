@@ -43,7 +43,7 @@ class Sigma:
     origin: str
     fingerprint: str
     base: str | None = None
-    card: dict[str, object] = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.origin not in ORIGINS:

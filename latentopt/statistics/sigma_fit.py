@@ -1,8 +1,8 @@
 """Estimating sigma from a generator's own samples, without data or training.
 
 A weight on which the picture depends strongly gets a small sigma, and the other way round: sigma_i = c / sqrt(h_i), h
-from `latentopt.statistics.curvature`, so that every weight's epsilon counts the same in the picture. It stands in for the
-adversarial training by which WRanGAN learns sigma, and is not in that paper.
+from `latentopt.statistics.curvature`, so that every weight's epsilon counts the same in the picture. It stands in for
+the adversarial training by which WRanGAN learns sigma, and is not in that paper.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from latentopt.errors import StatisticsError, UsageError
 from latentopt.protocols import Generator
 from latentopt.statistics.at_hand import first_at_hand
-from latentopt.statistics.curvature import FEATURES, Draws, batches, in_full_precision, outputs_of, squared_gradients
+from latentopt.statistics.curvature import FEATURES, Draws, batches, outputs_of, squared_gradients
 from latentopt.statistics.sigma import SIGMA, Sigma
 from latentopt.types import GeneratorInputs
 
@@ -39,7 +39,7 @@ def fit_sigma(
     damping: float = 0.1,
     seed: int = 0,
     batch: int = 4,
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], object] | None = None,
 ) -> Sigma:
     """`sigma_i = c / sqrt(h_i + damping * mean of h in the weight's layer)` for the weights that `layers` chooses.
 
@@ -58,7 +58,7 @@ def fit_sigma(
 
     _check(samples, probes, amount, features, damping, batch)
     names = choose_weights(generator, layers)
-    full = in_full_precision(generator)
+    full = generator.in_float32()  # squares of gradients would underflow in 16 bits
     outputs, network = outputs_of(full, features)
     halves = squared_gradients(
         full, names, outputs, samples=samples, probes=probes, seed=seed, batch=batch, on_progress=on_progress
@@ -88,8 +88,8 @@ def fit_sigma(
 def ensure_sigma(
     generator: Generator,
     layers: str,
-    on_start: Callable[[Path], None] | None = None,
-    on_progress: Callable[[int], None] | None = None,
+    on_start: Callable[[Path], object] | None = None,
+    on_progress: Callable[[int], object] | None = None,
 ) -> tuple[Sigma, Path, bool]:
     """The sigma of `generator`, its file, and whether it was made now.
 
@@ -144,7 +144,7 @@ def _shares(values: dict[str, float]) -> dict[str, float]:
 def scale_to(
     generator: Generator, unit: dict[str, Tensor], amount: float, *, seed: int = 0, batch: int = 4
 ) -> tuple[float, float, float]:
-    """The scale c at which sigma = c * unit changes the picture by `amount`; the measured change, and the first-order one.
+    """The scale c at which sigma = c * unit changes the picture by `amount`; the change, measured and to first order.
 
     Every measurement draws the same w and epsilon, so that the search is for the root of one smooth function: in
     logarithms, the secant through the last two points. Raises StatisticsError where it does not end.
@@ -171,7 +171,8 @@ def scale_to(
         (x0, y0), (x1, y1) = points[-2:]
         power = min(max((y1 - y0) / (x1 - x0), 0.2), 2.0)
     raise StatisticsError(
-        f"no scale of sigma changes the picture by {amount:g} (last: {moved:.3g}); choose a smaller amount or more layers"
+        f"no scale of sigma changes the picture by {amount:g} (last: {moved:.3g}); choose a smaller amount or more "
+        "layers"
     )
 
 

@@ -1,4 +1,4 @@
-"""The locality regulariser of pivotal tuning: around the pivot, the tuned generator should draw what the untouched one draws.
+"""The locality regulariser of pivotal tuning: the tuned generator should draw what the untouched one does.
 
 Source: Roich et al. 2021, "Pivotal Tuning for Latent-based Editing of Real Images", section 3.3.
 """
@@ -27,13 +27,14 @@ class Locality(Term):
     For a random w of truncation psi, at every step anew:
 
         w_moved = pivot + distance * (w - pivot) / ||w - pivot||
-        value   = l2_weight * mean square + lpips_weight * perceptual distance  of  G(w_moved; theta), G(w_moved; theta + delta)
+        value   = l2_weight * mean square + lpips_weight * perceptual distance
+                  of  G(w_moved; theta), G(w_moved; theta + delta)
 
     drawn without noise. The pivot is the ws of the moment, as a constant: the gradient reaches the deltas alone.
 
     distance      in radii of the cloud of w (root mean square distance from its mean)
-    norm          row: every layer's w moves that far; all: the whole ws [L,C] by sqrt(L) times as much, which its layers
-                  share. The same for a pivot in W
+    norm          row: every layer's w moves that far; all: the whole ws [L,C] by sqrt(L) times as much, which its
+                  layers share. The same for a pivot in W
     psi           truncation of the random w
     samples       random w an image and step; the value is their mean
     interval      measure every so many steps; in the others the value is 0, which suits `keep = "last"` only
@@ -41,10 +42,10 @@ class Locality(Term):
     label         of the random w, for conditional generators
     net, size, weights   of the perceptual distance, as in `perceptual`
 
-    Where the paper and its code part: the paper moves a vector of W by alpha = 30; the code divides by the norm of the whole
-    [18,512] tensor, so that each layer moves by 30/sqrt(18) = 7.07. This default is the code's, made independent of the
-    generator: FFHQ's cloud has a radius of about 9.4, and 7.07 is 0.75 of it. The paper's own is `distance = 3.2`. The code
-    has the term off by default; the paper, with weight 0.1, on.
+    Where the paper and its code part: the paper moves a vector of W by alpha = 30; the code divides by the norm of the
+    whole [18,512] tensor, so that each layer moves by 30/sqrt(18) = 7.07. This default is the code's, made independent
+    of the generator: FFHQ's cloud has a radius of about 9.4, and 7.07 is 0.75 of it. The paper's own is `distance =
+    3.2`. The code has the term off by default; the paper, with weight 0.1, on.
     """
 
     reads = {"weights": "file"}
@@ -68,9 +69,9 @@ class Locality(Term):
     ) -> None:
         if norm not in NORMS:
             raise UsageError(f"locality: norm {norm!r} is not one of {', '.join(NORMS)}")
-        for name, value in (("samples", samples), ("interval", interval)):
-            if value < 1:
-                raise UsageError(f"locality: {name} must be at least 1, not {value}")
+        for name, count in (("samples", samples), ("interval", interval)):
+            if count < 1:
+                raise UsageError(f"locality: {name} must be at least 1, not {count}")
         for name, value in (("distance", distance), ("l2_weight", l2_weight), ("lpips_weight", lpips_weight)):
             if not 0 <= value < math.inf:
                 raise UsageError(f"locality: {name} must be a number of at least 0, not {value}")

@@ -15,8 +15,9 @@ from latentopt.types import View
 class Perceptual(Term):
     """Distance of deep features, [B].
 
-    net      bundled: a network trained on the bundled portraits, shipped; lpips-vgg, lpips-alex: the published LPIPS, whose
-             backbone is downloaded once; auto: bundled for a generator whose card says it drew portraits, else lpips-vgg
+    net      bundled: a network trained on the bundled portraits, shipped; lpips-vgg, lpips-alex: the published LPIPS,
+             whose backbone is downloaded once; auto: bundled for a generator whose card says it drew portraits, else
+             lpips-vgg
     size     images higher than this are shrunk first (area average); by default 256, and 64 for the bundled net
     weights  torchvision's file of the LPIPS backbone, where it should not be downloaded
     """

@@ -36,8 +36,8 @@ class PNormPenalty(Term):
 class NoiseAutocorrelation(Term):
     """Squared autocorrelation of each noise map at a shift of one pixel, over a pyramid of 2x2 means down to 8x8.
 
-    Source: Karras et al. 2020, appendix D, with the plain means that NVIDIA's projector takes between the levels; the weight
-    is 1e5.
+    Source: Karras et al. 2020, appendix D, with the plain means that NVIDIA's projector takes between the levels; the
+    weight is 1e5.
     """
 
     def __init__(self, generator: Generator, target: Tensor) -> None:
