@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ def change_by(n: int) -> Change | None:
 
     def change(generator: Generator, inputs: GeneratorInputs) -> tuple[dict[str, float], dict[str, object]]:
         found = corruption(generator, inputs, n=n)
-        how = {"corruption": {"images": n, "extractor": found.extractor}}
+        how: dict[str, object] = {"corruption": {"images": n, "extractor": found.extractor}}
         return {"frechet": found.frechet, "kernel": found.kernel}, how
 
     return change if n else None
@@ -144,7 +145,7 @@ def extractor_name(judge: Judge, generator: Generator) -> str:
 def tuned_corruption(subject: Subject) -> Found:
     """How far tuning moved the generator's other pictures (WRanGAN, Table 4): the recorded figures, or measured now."""
     tuned = [i for i, inputs in enumerate(subject.inputs) if inputs.deltas]
-    rows = [{} for _ in subject.inputs]
+    rows: list[dict[str, Any]] = [{} for _ in subject.inputs]
     if not tuned:
         return Found()
     kinds, extractors = set(), set()

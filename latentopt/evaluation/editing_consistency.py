@@ -49,7 +49,7 @@ def consistency(subject: Subject) -> Found:
     except UsageError as error:
         return Found(notes=[f"lec: left out, {error}"])
     distances = _by_noise_mode(subject, count, edit, invert)
-    rows = [{} for _ in subject.results]
+    rows: list[dict[str, Any]] = [{} for _ in subject.results]
     for row, value in zip(rows, distances.tolist(), strict=False):
         row["lec"] = value
     extractor = f"{name} {STRENGTH:+g}"

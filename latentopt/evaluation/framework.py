@@ -121,14 +121,14 @@ def evaluate(
     _check(results, generator, parts)
     if judge is not None:
         check_judge(judge)
-    bundled = load_judge("portraits") if judge is None else judge
-    if isinstance(bundled, nn.Module):
-        bundled = bundled.to(generator.device)
+    extract: AttributeJudge = load_judge("portraits") if judge is None else judge
+    if isinstance(extract, nn.Module):
+        extract = extract.to(generator.device)
     subject = Subject(
         results=results,
         generator=generator,
-        judge=bundled if judge is not None or generator.card.get("data") == "portraits" else None,
-        extract=bundled,
+        judge=extract if judge is not None or generator.card.get("data") == "portraits" else None,
+        extract=extract,
         directions=directions or {},
         pnorm=pnorm or _statistics(generator),
         distances=picture_distances(metrics, generator),

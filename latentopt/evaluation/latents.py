@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from latentopt.evaluation.measure import measure_mean
+from latentopt.evaluation.measure import Better, measure_mean
 from latentopt.evaluation.subject import SAMPLES_SEED, Found, Subject
 from latentopt.statistics.pnorm import PNorm
 from latentopt.statistics.sampling import sample_w
@@ -42,7 +42,7 @@ def latents(subject: Subject) -> Found:
             for name, x in (("embeddings", v), ("samples", samples))
         }
     for name, column in values.items():
-        better = "lower" if name.startswith(("outliers", "latent")) else "neither"
+        better: Better = "lower" if name.startswith(("outliers", "latent")) else "neither"
         found.measures.append(measure_mean(name, column, better=better, seed=subject.seed))
     found.rows = [
         dict(zip(values, row, strict=True)) for row in zip(*(x.tolist() for x in values.values()), strict=True)

@@ -91,7 +91,8 @@ def bootstrap_interval(
 ) -> tuple[float | None, float | None]:
     """95 % percentile interval (Efron 1979) of a mean, or of a `ratio`, when images [N] are drawn anew, whole.
 
-    (None, None) for one image.
+    It is that of `scipy.stats.bootstrap`, whose own random numbers would change every interval on record. (None, None) for
+    one image.
     """
     n = len(above)
     if n < 2:

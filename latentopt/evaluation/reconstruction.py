@@ -28,9 +28,10 @@ def reconstruction(subject: Subject) -> Found:
     for name, distance in subject.distances.items():
         values[name] = torch.cat([distance(image, target) for image, target in pairs]).cpu().double()
         extractors[name] = distance.name
-    if hasattr(subject.judge, "embed"):
-        values["identity"] = torch.cat([identity(partial(embeddings, subject.judge), *pair) for pair in pairs])
-        extractors["identity"] = judge_name(subject.judge)
+    judge = subject.judge
+    if judge is not None and hasattr(judge, "embed"):
+        values["identity"] = torch.cat([identity(partial(embeddings, judge), *pair) for pair in pairs])
+        extractors["identity"] = judge_name(judge)
     found = Found(rows=by_image(values), notes=too_few("reconstruction", len(subject.results)))
     for name, column in values.items():
         better = BETTER.get(name, "lower")

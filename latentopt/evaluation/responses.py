@@ -14,7 +14,7 @@ from latentopt.evaluation.reconstruction import by_image
 from latentopt.evaluation.rendering import draw_samples
 from latentopt.evaluation.set_metrics import set_measures, too_few
 from latentopt.evaluation.subject import Found, LatentEdit, Subject
-from latentopt.judge.protocol import plain
+from latentopt.judge.protocol import judge_name, plain
 from latentopt.types import GeneratorInputs
 
 POSES = (-2, -1, 0, 1, 2)  # standard deviations
@@ -44,7 +44,7 @@ def pose(subject: Subject) -> Found:
     reference = _reference(subject, edit, column, POSES, set_to=True).nanmean(dim=0)  # [5]
     own = (reference[-1] - reference[0]).item()
     ranges = readings[:, -1] - readings[:, 0]
-    common = {"extractor": subject.reader, "better": "higher", "seed": subject.seed}
+    common: dict[str, Any] = {"extractor": judge_name(subject.reader), "better": "higher", "seed": subject.seed}
     found = Found([measure_mean("pose_range", ranges, **common)])
     if abs(own) > 1e-6:
         found.measures.append(measure_mean("pose_share", ranges / own, **common))
@@ -67,18 +67,18 @@ def attributes(subject: Subject) -> Found:
     labelled = subject.labelled
     if not labelled:
         return Found(notes=[_missing(subject, "attributes", "an attribute of the judge")])
-    read = torch.empty(len(subject.inputs), len(labelled), len(STRENGTHS), len(subject.judge.attributes)).double()
+    read = torch.empty(len(subject.inputs), len(labelled), len(STRENGTHS), len(subject.reader.attributes)).double()
     features, pictures = [], []
     mild = [k for k, s in enumerate(STRENGTHS) if abs(s) == 1]
     for i, inputs in enumerate(subject.inputs):
-        edited = []
+        edited: list[Tensor] = []
         for k, (edit, _) in enumerate(labelled.values()):
             drawn = subject.draw(i, torch.cat([edit.edit(inputs, s).ws for s in STRENGTHS]))
             read[i, k] = subject.read(drawn)
             edited.append(drawn[mild])
-        edited = torch.cat(edited)
-        features.append(subject.features(edited))
-        pictures.append(edited[i % len(edited)])
+        mildly = torch.cat(edited)
+        features.append(subject.features(mildly))
+        pictures.append(mildly[i % len(mildly)])
     found = Found(notes=too_few("attributes", len(subject.inputs)))
     moves = [
         _movements(found, subject, name, column, read[:, k]) for k, (name, (_, column)) in enumerate(labelled.items())
@@ -87,7 +87,7 @@ def attributes(subject: Subject) -> Found:
     _add_movements(found, subject, ("edit_response", "edit_drift", "edit_entanglement"), response, drift, own)
     found.rows = by_image({"edit_response": response, "edit_drift": drift})
     found.measures += set_measures("edited", subject, torch.stack(features), torch.stack(pictures))
-    for name in subject.judge.binary_attributes:
+    for name in subject.reader.binary_attributes:
         if name in labelled:
             _flips(found, subject, name, *labelled[name])
     return found
@@ -107,7 +107,7 @@ def _movements(found: Found, subject: Subject, name: str, column: int, read: Ten
     _add_movements(found, subject, tuple(f"{kind}_{name}" for kind in KINDS), response, drift, moved)
     by_attribute = (change[:, -1] - change[:, 0]).nanmean(dim=0) / span  # [A]
     found.curves.setdefault("edits", {})[name] = curve(STRENGTHS, own) | {
-        "others": dict(zip(subject.judge.attributes, by_attribute.tolist(), strict=True))
+        "others": dict(zip(subject.reader.attributes, by_attribute.tolist(), strict=True))
     }
     return response, drift, moved
 
@@ -115,9 +115,9 @@ def _movements(found: Found, subject: Subject, name: str, column: int, read: Ten
 def _add_movements(
     found: Found, subject: Subject, names: tuple[str, ...], response: Tensor, drift: Tensor, moved: Tensor
 ) -> None:
-    common = {"extractor": subject.reader, "seed": subject.seed}
+    common: dict[str, Any] = {"extractor": judge_name(subject.reader), "seed": subject.seed}
     found.measures.append(measure_mean(names[0], response, better="higher", **common))
-    if len(subject.judge.attributes) > 1:
+    if len(subject.reader.attributes) > 1:
         found.measures.append(measure_mean(names[1], drift, better="lower", **common))
         found.measures.append(measure_ratio(names[2], drift, moved, better="lower", **common))
 
@@ -130,7 +130,7 @@ def _flips(found: Found, subject: Subject, name: str, edit: LatentEdit, column: 
         drawn = subject.draw(i, torch.cat([edit.edit(inputs, s).ws for s in strengths]))
         after.append(subject.read(drawn)[:, column])
     flipped, right = _flipped(subject.readings[:, column], torch.stack(after))  # [N,3]
-    common: dict[str, Any] = {"extractor": subject.reader, "better": "higher", "seed": subject.seed}
+    common: dict[str, Any] = {"extractor": judge_name(subject.reader), "better": "higher", "seed": subject.seed}
     found.measures += [
         measure_mean(f"flipped_{name}", flipped[:, 0], **common),
         measure_mean(f"accuracy_{name}", right[:, 0], **common),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +29,10 @@ class AttributeJudge(Protocol):
     may): it does not count. An optional `name` goes on record.
     """
 
-    attributes: tuple[str, ...]
-    binary_attributes: tuple[str, ...]
+    @property
+    def attributes(self) -> tuple[str, ...]: ...
+    @property
+    def binary_attributes(self) -> tuple[str, ...]: ...
 
     def read(self, image: Tensor) -> Tensor:
         """[B,3,H,W] in [-1,1] -> [B,A], in whatever units; of binary attributes probabilities in [0,1]; NaN: not found."""
@@ -48,10 +50,12 @@ def load_attribute_judge(name: str, device: torch.device | str = "cpu") -> Attri
         return load_judge(name).to(device)
     judge = _call(name)
     check_judge(judge, name)
-    return judge.to(device) if isinstance(judge, nn.Module) else judge
+    if isinstance(judge, nn.Module):
+        judge.to(device)
+    return judge
 
 
-def _call(name: str) -> object:
+def _call(name: str) -> Any:
     module, _, function = name.partition(":")
     here = str(Path.cwd())
     sys.path.insert(0, here)
@@ -64,7 +68,7 @@ def _call(name: str) -> object:
         sys.path.remove(here)
 
 
-def check_judge(judge: object, name: str = "judge") -> None:
+def check_judge(judge: Any, name: str = "judge") -> None:
     """Raise UsageError where `judge` is none, saying what it lacks."""
     for field in ("attributes", "binary_attributes"):
         words = getattr(judge, field, None)

@@ -75,6 +75,11 @@ class Scale:
 
     samples: Tensor
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the readings can be a scale at all."""
+        return self.samples.ndim == 1 and len(self.samples) >= 2 and bool(self.samples.isfinite().all())
+
     @cached_property
     def middle(self) -> float:
         return max(self.samples.median().item(), 1e-12)
@@ -188,12 +193,10 @@ class Preflight:
         ]
         if wrong:
             raise StatisticsError(f"{path}: calibration of another preflight ({'; '.join(wrong)})")
-        readings = [tensors.get(key) for key in ("distance", "radius")]
-        broken = [x for x in readings if x is not None and (x.ndim != 1 or len(x) < 2 or not x.isfinite().all())]
-        if readings[0] is None or broken:
+        scales = {key: Scale(tensors[key]) for key in ("distance", "radius") if key in tensors}
+        if "distance" not in scales or not all(scale.is_whole for scale in scales.values()):
             raise StatisticsError(f"{path}: damaged: no readings [n] of samples in it; remove it, and it is made again")
-        distance, radius = (None if x is None else Scale(x) for x in readings)
-        return Preflight(start, distance, radius, generator.fingerprint)
+        return Preflight(start, scales["distance"], scales.get("radius"), generator.fingerprint)
 
 
 def find_preflight(generator: Generator) -> Preflight | None:
@@ -220,8 +223,8 @@ def _calibrated(generator: Generator, start: WarmStart, on_progress: Callable[[i
         radii += [] if radius is None else [radius]
         if on_progress is not None:
             on_progress(len(images))
-    radius = Scale(torch.cat(radii)) if radii else None
-    return Preflight(start, Scale(torch.cat(distances)), radius, generator.fingerprint)
+    usual = Scale(torch.cat(radii)) if radii else None
+    return Preflight(start, Scale(torch.cat(distances)), usual, generator.fingerprint)
 
 
 PREFLIGHT = FileKind(

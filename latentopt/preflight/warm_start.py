@@ -27,9 +27,11 @@ FEWEST, MOST = 32, 256
 
 
 class WarmStart(Protocol):
-    """A guess at latents. `name` says what makes it, with the hash of what it is made of."""
+    """A guess at latents."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What makes it, with the hash of what it is made of."""
 
     def __call__(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
         """image [B,3,H,W] in [-1,1] -> distance [B] of what it draws; radius [B] in P-norm+, None where there is none."""
