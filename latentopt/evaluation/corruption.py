@@ -1,7 +1,8 @@
 """Model corruption (Sevriugov and Oseledets, WRanGAN, section 3.1): how far tuning to one image changed all the others.
 
-The image's latent is shifted at random; the pictures of the tuned generator are compared with those of the untouched one,
-drawn from the same latents and noise. It measures change, not quality: without a delta both distances are 0 exactly.
+The image's latent is shifted at random; the pictures of the tuned generator are compared with those of the untouched
+one, drawn from the same latents and noise. It measures change, not quality: without a delta both distances are 0
+exactly.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ DIRECTIONS = ("samples", "isotropic")
 class Corruption:
     """Distances of n shifted pictures of the tuned generator from the same ones of the untouched, in judge features.
 
-    frechet: Frechet distance (n of a few hundred at least, or the covariances mean nothing); kernel: kernel distance of
-    paired sets, mean over subsets, and its deviation `kernel_std`; extractor: the network, its weights' hash, what it reads.
+    frechet: Frechet distance (n of a few hundred at least, or the covariances mean nothing); kernel: kernel distance
+    of paired sets, mean over subsets, and its deviation `kernel_std`; extractor: the network, its weights' hash, what
+    it reads.
     """
 
     frechet: float
@@ -44,7 +46,7 @@ class Corruption:
 
 
 def change_by(n: int) -> Change | None:
-    """What the Inverter records of a tuned generator (`Inverter.change`): its corruption by `n` pictures; None for 0."""
+    """What the Inverter records of a tuned generator (`Inverter.change`): corruption by `n` pictures. None for 0."""
 
     def change(generator: Generator, inputs: GeneratorInputs) -> tuple[dict[str, float], dict[str, object]]:
         found = corruption(generator, inputs, n=n)
@@ -68,8 +70,8 @@ def corruption(
     """Draw 2n pictures around one image's latent, with its weight deltas and without, and compare them.
 
     Args:
-        inputs: one image's, deltas included; explicit noise maps and residuals are used in both sets, other noise is the
-            generator's constant.
+        inputs: one image's, deltas included; explicit noise maps and residuals are used in both sets, other noise is
+            the generator's constant.
         seed: of the shifts; the same seed gives all images and strategies the same shifts.
         judge: the bundled portraits' by default; it resizes other generators' pictures, and means less there.
         batch: pictures drawn at once; the result depends on it by rounding only.

@@ -98,8 +98,9 @@ def evaluate(
 
     Args:
         results: of `generator`, tuned or not.
-        judge: reads attributes; by default the bundled one where the generator draws portraits, elsewhere none. Distances
-            of sets go by its features, or by those of the bundled one. A network is moved to the generator's device.
+        judge: reads attributes; by default the bundled one where the generator draws portraits, elsewhere none.
+            Distances of sets go by its features, or by those of the bundled one. A network is moved to the generator's
+            device.
         directions: edits by name; one that is named after an attribute of the judge is held against its readings.
         parts: which of PARTS, all by default.
         metrics: perceptual distances of the reconstruction, of METRICS (`perceptual` is the

@@ -1,6 +1,7 @@
 """How near a reconstruction is to its target, on the 8-bit pictures that are saved.
 
-PSNR and MS-SSIM are those of torchmetrics, in float64, SSIM the results' own. Perceptual distances see pictures of 8-bit levels too.
+PSNR and MS-SSIM are those of torchmetrics, in float64, SSIM the results' own. Perceptual distances see pictures of
+8-bit levels too.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ def distortion(image: Tensor, target: Tensor) -> dict[str, Tensor]:
 
 
 class PerceptualDistance:
-    """Perceptual distance of any two pictures; `net` as for the term `perceptual`. `name` says network, hash and size."""
+    """Perceptual distance of any two pictures.
+
+    net: as for the term `perceptual`. `name` says network, hash of its weights, and size.
+    """
 
     def __init__(
         self, generator: Generator, net: str = "auto", *, size: int | None = None, weights: str | None = None

@@ -152,7 +152,7 @@ def trimmed_mean(lengths: Tensor) -> Tensor:
 
 
 def paths(subject: Subject) -> Found:
-    """Table 3: path lengths around the embeddings, from each towards samples; and the same around samples, for reference.
+    """Table 3: path lengths around the embeddings, from each towards samples; for reference the same around samples.
 
     In II2S a short path is bad: pictures of latents far off change less with the same step. Hence `better` is "higher",
     as far as the samples' own length.

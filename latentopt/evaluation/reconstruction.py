@@ -21,7 +21,7 @@ BETTER: dict[str, Better] = {"psnr": "higher", "ssim": "higher", "ms_ssim": "hig
 
 @torch.no_grad()
 def reconstruction(subject: Subject) -> Found:
-    """Metrics of `distortion`, perceptual distances, identity where the judge embeds; Frechet, kernel and SWD of the sets."""
+    """Metrics of `distortion`, perceptual distances, identity where the judge embeds; distances of the two sets."""
     pairs = list(zip(subject.images.split(BATCH), subject.targets.split(BATCH), strict=True))
     parts = [distortion(*pair) for pair in pairs]
     values, extractors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, {}

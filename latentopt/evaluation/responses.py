@@ -57,12 +57,13 @@ def pose(subject: Subject) -> Found:
 def attributes(subject: Subject) -> Found:
     """Every direction that is named after an attribute, added at -2 to 2 standard deviations.
 
-    response_X: how far the attribute moves, in deviations of the generator's samples per deviation of the edit; drift_X: how
-    far the others move on average, at +-1; entanglement_X: drift over the attribute's own movement, both at +-1. Binary
-    attributes move by their log-odds. edit_response, edit_drift and edit_entanglement are means over all these edits.
-    Binary attributes: flipped_X is the share of images that change class when edited away from it by 1 deviation (4.4.2
-    does not say how accuracy counts; 0.10 for SG2 rules out counting both signs, where no response at all gives 0.5), and
-    accuracy_X counts both signs. Frechet, kernel and SWD of the pictures edited by +-1 from the targets: e4e's Table 3.
+    response_X: how far the attribute moves, in deviations of the generator's samples per deviation of the edit;
+    drift_X: how far the others move on average, at +-1; entanglement_X: drift over the attribute's own movement, both
+    at +-1. Binary attributes move by their log-odds. edit_response, edit_drift and edit_entanglement are means over
+    all these edits. Binary attributes: flipped_X is the share of images that change class when edited away from it by
+    1 deviation (4.4.2 does not say how accuracy counts; 0.10 for SG2 rules out counting both signs, where no response
+    at all gives 0.5), and accuracy_X counts both signs. Frechet, kernel and SWD of the pictures edited by +-1 from
+    the targets: e4e's Table 3.
     """
     labelled = subject.labelled
     if not labelled:
@@ -141,7 +142,7 @@ def _flips(found: Found, subject: Subject, name: str, edit: LatentEdit, column: 
 
 
 def _flipped(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-    """Of probabilities before [N] and after [N,6], edited by -1, 1, -2, 2, -3, 3: [N,3] each, NaN where one was not read.
+    """Of probabilities before [N] and after [N,6] edits by -1, 1, -2, 2, -3, 3: [N,3] each, NaN where one was not read.
 
     1 where the class changed by the edit away from it, and the share of both edits that end in the class they ask for.
     """
@@ -187,7 +188,7 @@ def _straight(edit: LatentEdit) -> Callable[[Tensor], Tensor]:
 
 
 def placed(inputs: GeneratorInputs, edit: LatentEdit, strength: float, centre: Tensor) -> Tensor:
-    """ws [1,L,C] of one image with its coordinate along `edit` set to `strength`, as GANSpace edits and II2S's Table 4."""
+    """ws [1,L,C] of one image with its coordinate along `edit` set to `strength`, as in GANSpace and II2S's Table 4."""
     return edit.edit(inputs, strength - coordinate(inputs, edit, centre).item()).ws
 
 

@@ -29,13 +29,13 @@ SAMPLES_SEED = 77  # of the generator's own pictures, apart from the seeds of us
 
 
 class LatentEdit(Protocol):
-    """A change of latents; `latentopt.editing.direction.Direction` is one. Strengths are standard deviations of samples."""
+    """Changes latents, as `latentopt.editing.direction.Direction` does, by standard deviations of samples."""
 
     def edit(self, inputs: GeneratorInputs, strength: float) -> GeneratorInputs: ...
 
 
 class PictureDistance(Protocol):
-    """A distance of pictures; `name` tells the network, the hash of its weights, and the size that pictures have for it."""
+    """A distance of pictures. `name` tells the network, the hash of its weights, and the size of its pictures."""
 
     name: str
 

@@ -7,7 +7,7 @@ from torch.nn.functional import interpolate
 
 
 def shrink(image: Tensor, height: int) -> Tensor:
-    """image [B,C,H,W] -> [B,C,height,w], each pixel the mean of the area that it covers; w keeps the aspect, at least 1.
+    """image [B,C,H,W] -> [B,C,height,w], each pixel the mean of the area it covers; w keeps the aspect, at least 1.
 
     An image that is not higher than `height` comes back as it is.
     """

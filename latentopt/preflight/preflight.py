@@ -1,8 +1,8 @@
 """Before the optimisation: does a picture look misaligned, or unlike anything that the generator draws?
 
-Not from a paper. A warm start (see latentopt.preflight.warm_start) is read for the picture and for the generator's own
-samples: how far off it is, and how far out in P-norm+. The samples say what is usual; there are no thresholds in absolute
-units. A warning, never a refusal.
+Not from a paper. A warm start (see latentopt.preflight.warm_start) is read for the picture and for the generator's
+own samples: how far off it is, and how far out in P-norm+. The samples say what is usual; there are no thresholds in
+absolute units. A warning, never a refusal.
 """
 
 from __future__ import annotations
@@ -162,14 +162,14 @@ class Preflight:
 
     def _out_of_domain(self, distance: float, radius: float | None) -> str:
         text = (
-            f"looks out of the generator's domain: its warm start is {distance / self.distance.middle:.2g} times as far "
-            f"off as a sample's (1 % of samples exceed {self.distance.far / self.distance.middle:.2g})"
+            f"looks out of the generator's domain: its warm start is {distance / self.distance.middle:.2g} times as "
+            f"far off as a sample's (1 % of samples exceed {self.distance.far / self.distance.middle:.2g})"
         )
         if radius is not None and self.radius is not None:
             text += f", P-norm radius {radius:.2g} (samples {self.radius.middle:.2g}, 1 % exceed {self.radius.far:.2g})"
         return (
-            f"{text}; expect a poor likeness or poor edits: check that it is the right generator, use a space without a "
-            "bound (recipe i2s) for likeness, or tune the weights too (latentopt tune)"
+            f"{text}; expect a poor likeness or poor edits: check that it is the right generator, use a space without "
+            "a bound (recipe i2s) for likeness, or tune the weights too (latentopt tune)"
         )
 
     def save(self, path: Path) -> None:

@@ -210,7 +210,7 @@ def _draw_interval(axes: Axes, point: Point, scale: Axis) -> None:
 
 
 def _name_marks(canvas: Canvas, line: Line) -> None:
-    """Above or below a line's points: beside them the line would run through the name. In bold at the top of a curve."""
+    """Above or below a line's points, since it would run through a name beside them; in bold at the top of a curve."""
     for place, mark in zip(line.points, line.marks, strict=False):
         if mark and line.dots:
             canvas.name(mark, place, ink("soft"), BESIDE[2:] + BESIDE[:2] + AROUND, fontsize=11.5)

@@ -30,9 +30,9 @@ def metrics(image: Tensor, target: Tensor) -> dict[str, Tensor]:
 def ssim(x: Tensor, y: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004, eq. 13) of [B,C,H,W] in [0,1] -> [B]; mean over channels and pixels.
 
-    Gaussian window of 11 pixels, sigma 1.5, edges reflected. The figures are those of torchmetrics, which takes ten times as
-    long, since it applies the window to both axes at once. Meant for float64: in float32 the variances cancel where pictures
-    are bright, and two equal white ones would get 0.9992.
+    Gaussian window of 11 pixels, sigma 1.5, edges reflected. The figures are those of torchmetrics, which takes ten
+    times as long, since it applies the window to both axes at once. Meant for float64: in float32 the variances
+    cancel where pictures are bright, and two equal white ones would get 0.9992.
     """
     mean_x, mean_y = _blur(x), _blur(y)
     var_x, var_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
