@@ -12,8 +12,9 @@ import pytest
 import torch
 import torchvision
 from scipy import ndimage
+from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import wasserstein_distance
-from torchmetrics.functional.image import perceptual_path_length
+from torchmetrics.functional.image import perceptual_path_length, structural_similarity_index_measure
 from torchmetrics.image.kid import poly_mmd
 from torchvision.models.vgg import cfgs, make_layers
 
@@ -77,9 +78,17 @@ def test_psnr_and_ssim_agree_with_the_project_s_own():
         torch.testing.assert_close(distortion(image, target)[name].float(), value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(6, 6), (7, 30), (11, 16), (64, 64)])
+def test_ssim_is_that_of_torchmetrics(size):
+    image, target = pictures(2, 2, 3, *size)
+    x, y = (torch.from_numpy(to_uint8(a)).movedim(-1, -3).double() / 255 for a in (image, target))
+    library = structural_similarity_index_measure(x, y, data_range=1.0, reduction="none")
+    torch.testing.assert_close(distortion(image, target)["ssim"], library, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize(("height", "width", "scales"), [(176, 181, 5), (64, 64, 3), (30, 48, 2), (11, 40, 1)])
 def test_ms_ssim_is_that_of_scipy_s_filters(height, width, scales):
-    """Wang et al. 2003: contrasts of the finer pictures (inside the window), SSIM of the coarsest; halved by means of 2x2."""
+    """Wang et al. 2003: contrasts of the finer pictures (inside the window), SSIM of the coarsest; halved by means."""
     target = torch.from_numpy(ndimage.gaussian_filter(normal(2, 3, height, width).numpy(), (0, 0, 1, 1)))
     image = (target + 0.2 * normal(2, 3, height, width, seed=1)).clamp(-1, 1)
     window = np.exp(-(np.arange(-5.0, 6) ** 2) / 4.5)
@@ -225,7 +234,7 @@ def test_sliced_wasserstein_in_one_dimension_is_scipy_s():
 
 
 def test_sliced_wasserstein_of_a_shift():
-    """A shift by d moves every projection by its component: the mean of |u.d| is |d| Gamma(n/2) / (sqrt(pi) Gamma((n+1)/2))."""
+    """A shift by d moves projections by u.d, in the mean by |d| Gamma(n/2) / (sqrt(pi) Gamma((n+1)/2))."""
     a, shift = normal(50, 3), torch.tensor([0.0, 3.0, 4.0])
     assert sliced_wasserstein.sliced_wasserstein(a, a + shift) == pytest.approx(5 / 2, rel=0.08)
 
@@ -263,6 +272,14 @@ def test_bootstrap_of_a_mean_has_the_width_of_theory():
     assert low < x.mean() < high
     assert bootstrap_interval(x) == (low, high)
     assert bootstrap_interval(x, seed=1) != (low, high)
+
+
+def test_the_bootstrap_is_that_of_scipy():
+    above, below = normal(40, seed=3).double(), 1 + normal(40, seed=4).double().abs()
+    options = {"paired": True, "vectorized": False, "method": "percentile", "n_resamples": 4000, "random_state": 0}
+    found = scipy_bootstrap((above.numpy(), below.numpy()), lambda a, b: a.sum() / b.sum(), **options)
+    expected = found.confidence_interval
+    assert bootstrap_interval(above, below, resamples=4000) == pytest.approx(tuple(expected), abs=0.02)
 
 
 def test_the_interval_of_a_ratio_knows_that_both_vary_together():

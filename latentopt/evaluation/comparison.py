@@ -50,8 +50,9 @@ def make_sigma(recipe: Recipe, generator: Generator) -> None:
 class Callbacks:
     """How the work is watched.
 
-    watch: does the inversions; make_sigma: makes the sigma that a recipe reads, where the generator has none; on_note:
-    called with what there is to say of the work itself; on_part: with the method and the part of its evaluation that begins.
+    watch: does the inversions; make_sigma: makes the sigma that a recipe reads, where the generator has none;
+    on_note: called with what there is to say of the work itself; on_part: with the method and the part of its
+    evaluation that begins.
     """
 
     watch: Watch = unwatched
@@ -102,8 +103,8 @@ def common(results: Mapping[str, Sequence[Inversion]]) -> dict[str, list[Inversi
 class Comparison:
     """What all methods share, and the work on each of them. Results are written to folders below `outdir`.
 
-    asked: what the evaluations ask for. `compare` fills `compared`, `sweep` adds to `swept`; `notes` gathers what there is
-    to say of the work itself, `failed` counts what went wrong.
+    asked: what the evaluations ask for. `compare` fills `compared`, `sweep` adds to `swept`; `notes` gathers what
+    there is to say of the work itself, `failed` counts what went wrong.
     """
 
     generator: Generator
@@ -119,8 +120,9 @@ class Comparison:
     failed: int = 0
 
     def runnable(self, recipes: Mapping[str, Recipe], optional: bool) -> dict[str, Recipe]:
-        """Those recipes that have all the files they need. What lacks some is left out with a note, or, if not `optional`,
-        raises MissingWeightsError or StatisticsError.
+        """Those recipes that have all the files they need. What lacks some is left out with a note.
+
+        Raises MissingWeightsError or StatisticsError for it, if the recipes are not `optional`.
         """
         found = {}
         for name, recipe in recipes.items():

@@ -1,7 +1,8 @@
 """Model corruption (Sevriugov and Oseledets, WRanGAN, section 3.1): how far tuning to one image changed all the others.
 
-The image's latent is shifted at random; the pictures of the tuned generator are compared with those of the untouched one,
-drawn from the same latents and noise. It measures change, not quality: without a delta both distances are 0 exactly.
+The image's latent is shifted at random; the pictures of the tuned generator are compared with those of the untouched
+one, drawn from the same latents and noise. It measures change, not quality: without a delta both distances are 0
+exactly.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,8 +33,9 @@ DIRECTIONS = ("samples", "isotropic")
 class Corruption:
     """Distances of n shifted pictures of the tuned generator from the same ones of the untouched, in judge features.
 
-    frechet: Frechet distance (n of a few hundred at least, or the covariances mean nothing); kernel: kernel distance of
-    paired sets, mean over subsets, and its deviation `kernel_std`; extractor: the network, its weights' hash, what it reads.
+    frechet: Frechet distance (n of a few hundred at least, or the covariances mean nothing); kernel: kernel distance
+    of paired sets, mean over subsets, and its deviation `kernel_std`; extractor: the network, its weights' hash, what
+    it reads.
     """
 
     frechet: float
@@ -43,11 +46,11 @@ class Corruption:
 
 
 def change_by(n: int) -> Change | None:
-    """What the Inverter records of a tuned generator (`Inverter.change`): its corruption by `n` pictures; None for 0."""
+    """What the Inverter records of a tuned generator (`Inverter.change`): corruption by `n` pictures. None for 0."""
 
     def change(generator: Generator, inputs: GeneratorInputs) -> tuple[dict[str, float], dict[str, object]]:
         found = corruption(generator, inputs, n=n)
-        how = {"corruption": {"images": n, "extractor": found.extractor}}
+        how: dict[str, object] = {"corruption": {"images": n, "extractor": found.extractor}}
         return {"frechet": found.frechet, "kernel": found.kernel}, how
 
     return change if n else None
@@ -67,8 +70,8 @@ def corruption(
     """Draw 2n pictures around one image's latent, with its weight deltas and without, and compare them.
 
     Args:
-        inputs: one image's, deltas included; explicit noise maps and residuals are used in both sets, other noise is the
-            generator's constant.
+        inputs: one image's, deltas included; explicit noise maps and residuals are used in both sets, other noise is
+            the generator's constant.
         seed: of the shifts; the same seed gives all images and strategies the same shifts.
         judge: the bundled portraits' by default; it resizes other generators' pictures, and means less there.
         batch: pictures drawn at once; the result depends on it by rounding only.
@@ -144,7 +147,7 @@ def extractor_name(judge: Judge, generator: Generator) -> str:
 def tuned_corruption(subject: Subject) -> Found:
     """How far tuning moved the generator's other pictures (WRanGAN, Table 4): the recorded figures, or measured now."""
     tuned = [i for i, inputs in enumerate(subject.inputs) if inputs.deltas]
-    rows = [{} for _ in subject.inputs]
+    rows: list[dict[str, Any]] = [{} for _ in subject.inputs]
     if not tuned:
         return Found()
     kinds, extractors = set(), set()

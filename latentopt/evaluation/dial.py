@@ -1,7 +1,7 @@
 """The dial between distortion and editability (Tov et al. 2021, e4e, section 8.2), turned for any generator.
 
-One method, one setting swept: how tightly the code is clipped in P-norm+, how far it goes from W to W+, or how heavy the
-penalty on P-norm+ is. Each point is measured like a method of its own.
+One method, one setting swept: how tightly the code is clipped in P-norm+, how far it goes from W to W+, or how heavy
+the penalty on P-norm+ is. Each point is measured like a method of its own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the way from W to W+
 
 @dataclass(frozen=True)
 class Dial:
-    """What is swept. `about` says how; `recipes` by setting; `shares` of the way from the first to the second, if any."""
+    """What is swept.
+
+    about: how; recipes: by setting; shares: of the way from the first recipe's result to the second's, if any.
+    """
 
     name: str
     title: str

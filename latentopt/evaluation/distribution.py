@@ -121,10 +121,10 @@ class KernelDistance(NamedTuple):
 def kernel_distance(
     real: Tensor, generated: Tensor, *, subsets: int = 100, subset_size: int | None = None, seed: int = 0
 ) -> KernelDistance:
-    """Kernel distance ("KID", Binkowski et al. 2018) of two independent sets of features [N,F] and [M,F], by torchmetrics.
+    """Kernel distance ("KID", Binkowski et al. 2018) of independent sets of features [N,F] and [M,F], by torchmetrics.
 
-    The unbiased squared MMD with kernel (x.y/F + 1)^3, over random subsets; 0 in the mean for equal distributions, where
-    single values may be negative.
+    The unbiased squared MMD with kernel (x.y/F + 1)^3, over random subsets; 0 in the mean for equal distributions,
+    where single values may be negative.
 
     Args:
         subset_size: half of the smaller set by default, 1000 at most.
@@ -150,8 +150,8 @@ def paired_kernel_distance(
 ) -> KernelDistance:
     """Kernel distance of two sets of features [N,F] whose rows belong together, as drawn from the same latents.
 
-    `kernel_distance` compares each row with its own partner too, which for such sets is biased (below 0 for equal ones).
-    Here pairs are left out: the U-statistic of Gretton et al. 2012, lemma 6: 0 for equal sets, and unbiased.
+    `kernel_distance` compares each row with its own partner too, which for such sets is biased (below 0 for equal
+    ones). Here pairs are left out: the U-statistic of Gretton et al. 2012, lemma 6: 0 for equal sets, and unbiased.
 
     Raises:
         StatisticsError: sets of different shapes, or as `kernel_distance`.
@@ -178,7 +178,7 @@ def paired_squared_mmd(x: Tensor, y: Tensor) -> float:
 
 
 def squared_mmd(x: Tensor, y: Tensor) -> float:
-    """Unbiased squared MMD of two whole sets [N,F] and [M,F] (Gretton et al. 2012, equation 3), the kernel distance's."""
+    """Unbiased squared MMD of two whole sets [N,F] and [M,F] (Gretton et al. 2012, equation 3), kernel as above."""
     within = sum(((k := _kernel(z, z)).sum() - k.trace()) / (len(z) * (len(z) - 1)) for z in (x, y))
     return (within - 2 * _kernel(x, y).mean()).item()
 

@@ -1,4 +1,4 @@
-"""Latent editing consistency (Tov et al. 2021, e4e, equation 8): edited, inverted again by the same recipe, edited back."""
+"""Latent editing consistency (Tov et al. 2021, e4e, equation 8): edited, inverted again as before, edited back."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ STRENGTH = 1.0  # of the edit, in standard deviations
 def consistency(subject: Subject) -> Found:
     """LEC (e4e, equation 8) of the first images, over all of ws, and as e4e's released code trims it.
 
-    E is the recipe that the results were made by, run again with the same seeds. The edit is the pose direction, else the
-    first one, by one standard deviation.
+    E is the recipe that the results were made by, run again with the same seeds. The edit is the pose direction, else
+    the first one, by one standard deviation.
     """
     count = min(subject.amounts.lec, len(subject.results))
     if not count:
@@ -49,7 +49,7 @@ def consistency(subject: Subject) -> Found:
     except UsageError as error:
         return Found(notes=[f"lec: left out, {error}"])
     distances = _by_noise_mode(subject, count, edit, invert)
-    rows = [{} for _ in subject.results]
+    rows: list[dict[str, Any]] = [{} for _ in subject.results]
     for row, value in zip(rows, distances.tolist(), strict=False):
         row["lec"] = value
     extractor = f"{name} {STRENGTH:+g}"
@@ -79,7 +79,7 @@ def _by_noise_mode(subject: Subject, count: int, edit: LatentEdit, invert: Inver
 
 
 def by_recipe(subject: Subject) -> Invert:
-    """The inversion that the results came from. Raises UsageError for several recipes, or one that is not known whole."""
+    """The inversion that the results came from. Raises UsageError for several recipes or seeds, or one half known."""
     runs = [_runs(result) for result in subject.results]
     if len({tuple(record["recipe"]["digest"] for record, _ in run) for run in runs}) > 1:
         raise UsageError("the results were made by several recipes; evaluate those of one")
@@ -116,7 +116,7 @@ def _distinct(names: Sequence[str]) -> list[list[int]]:
 
 
 def _runs(result: Inversion) -> list[tuple[Mapping[str, Any], str]]:
-    """The runs that a result went through, each with its recipe as TOML: a tuning comes after the inversion it started from."""
+    """The runs that a result went through, each with its recipe as TOML: a tuning after its inversion."""
     earlier = result.manifest.get("tuned_from") or {}
     first = [(earlier, earlier["recipe_toml"])] if "recipe_toml" in earlier else []
     return [*first, (result.manifest, result.recipe_toml)]
@@ -129,7 +129,7 @@ def _joined(tomls: Sequence[str]) -> Recipe:
 
 
 def latent_stages(recipe: Recipe) -> Recipe:
-    """The stages up to the last that writes latents: those after it tune weights or noise and leave the latents alone."""
+    """The stages up to the last that writes latents. Those after it tune weights or noise."""
     if recipe.needs_start:
         raise UsageError(
             f"recipe {recipe.name!r} goes on from an earlier result; evaluate the run that it was tuned from"
@@ -148,8 +148,8 @@ def editing_distances(
 ) -> Tensor:
     """||E(x) - f^-1(E(G(f(E(x)))))||_2 of each image [M], over all L x C entries of ws: equation 8 before the mean.
 
-    inputs: E(x), one image's each. G draws with the image's own noise and weights; the pictures are given to `invert` as
-    they are, neither clamped nor rounded. f^-1 is the edit with the opposite strength.
+    inputs: E(x), one image's each. G draws with the image's own noise and weights; the pictures are given to `invert`
+    as they are, neither clamped nor rounded. f^-1 is the edit with the opposite strength.
     """
     with torch.no_grad():
         pictures = [generator.synthesis(edit.edit(one, strength), noise_mode).float() for one in inputs]
@@ -169,8 +169,8 @@ def lec(distances: Tensor) -> float:
 def trimmed_lec(distances: Tensor, batch: int = TRIM_BATCH) -> float:
     """As e4e's released code has it: means of batches of 8 images, without those outside their 1st to 99th percentile.
 
-    The percentiles are interpolated, so that of a few batches the lowest and the highest are always dropped; of one or two
-    batches nothing is.
+    The percentiles are interpolated, so that of a few batches the lowest and the highest are always dropped; of one
+    or two batches nothing is.
     """
     means = torch.stack([part.mean() for part in distances.double().split(batch)])
     low, high = torch.quantile(means, torch.tensor([TRIM, 1 - TRIM], dtype=torch.float64))

@@ -98,8 +98,9 @@ def evaluate(
 
     Args:
         results: of `generator`, tuned or not.
-        judge: reads attributes; by default the bundled one where the generator draws portraits, elsewhere none. Distances
-            of sets go by its features, or by those of the bundled one. A network is moved to the generator's device.
+        judge: reads attributes; by default the bundled one where the generator draws portraits, elsewhere none.
+            Distances of sets go by its features, or by those of the bundled one. A network is moved to the generator's
+            device.
         directions: edits by name; one that is named after an attribute of the judge is held against its readings.
         parts: which of PARTS, all by default.
         metrics: perceptual distances of the reconstruction, of METRICS (`perceptual` is the
@@ -121,14 +122,14 @@ def evaluate(
     _check(results, generator, parts)
     if judge is not None:
         check_judge(judge)
-    bundled = load_judge("portraits") if judge is None else judge
-    if isinstance(bundled, nn.Module):
-        bundled = bundled.to(generator.device)
+    extract: AttributeJudge = load_judge("portraits") if judge is None else judge
+    if isinstance(extract, nn.Module):
+        extract = extract.to(generator.device)
     subject = Subject(
         results=results,
         generator=generator,
-        judge=bundled if judge is not None or generator.card.get("data") == "portraits" else None,
-        extract=bundled,
+        judge=extract if judge is not None or generator.card.get("data") == "portraits" else None,
+        extract=extract,
         directions=directions or {},
         pnorm=pnorm or _statistics(generator),
         distances=picture_distances(metrics, generator),

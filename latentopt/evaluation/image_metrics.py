@@ -1,6 +1,7 @@
 """How near a reconstruction is to its target, on the 8-bit pictures that are saved.
 
-PSNR, SSIM and MS-SSIM are those of torchmetrics, in float64. Perceptual distances see pictures of 8-bit levels too.
+PSNR and MS-SSIM are those of torchmetrics, in float64, SSIM the results' own. Perceptual distances see pictures of
+8-bit levels too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from latentopt.errors import ImageError
 from latentopt.perceptual.features import PerceptualFeatures
 from latentopt.pictures.images import from_uint8, to_uint8
 from latentopt.protocols import Generator
-from latentopt.results.distortion import PSNR_CAP
+from latentopt.results.distortion import PSNR_CAP, ssim
 
 BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, from fine to coarse
 WINDOW = 11
@@ -31,7 +32,7 @@ def distortion(image: Tensor, target: Tensor) -> dict[str, Tensor]:
     mse, rmse: of levels as fractions of 255; psnr: dB, at most PSNR_CAP; ssim: Wang et al. 2004, window of 11, left out
     where a side is shorter than 6 pixels; ms_ssim: see there, left out below 11.
     """
-    from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+    from torchmetrics.functional.image import peak_signal_noise_ratio
 
     x, y = _fractions(image), _fractions(target)
     mse = (x - y).square().mean(dim=(1, 2, 3))
@@ -39,14 +40,17 @@ def distortion(image: Tensor, target: Tensor) -> dict[str, Tensor]:
     values = {"mse": mse, "rmse": mse.sqrt(), "psnr": psnr.clamp(max=PSNR_CAP)}
     side = min(x.shape[-2:])
     if side > WINDOW // 2:
-        values["ssim"] = structural_similarity_index_measure(x, y, data_range=1.0, reduction="none")
+        values["ssim"] = ssim(x, y)
     if side >= WINDOW:
         values["ms_ssim"] = ms_ssim(image, target).double()
     return values
 
 
 class PerceptualDistance:
-    """Perceptual distance of any two pictures; `net` as for the term `perceptual`. `name` says network, hash and size."""
+    """Perceptual distance of any two pictures.
+
+    net: as for the term `perceptual`. `name` says network, hash of its weights, and size.
+    """
 
     def __init__(
         self, generator: Generator, net: str = "auto", *, size: int | None = None, weights: str | None = None

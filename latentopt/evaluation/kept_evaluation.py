@@ -37,7 +37,7 @@ def kept_evaluation(
     on_progress: Callable[[str], None] | None = None,
     **asked: Unpack[Asked],
 ) -> Evaluation:
-    """`evaluate`, kept in `folder` and not done again while results, directions, amounts and what is asked are the same.
+    """`evaluate`, kept in `folder` and not done again while results, directions, amounts and `asked` are the same.
 
     An evaluation with a judge of the user's is always made anew: their code may have changed.
     """

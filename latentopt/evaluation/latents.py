@@ -1,11 +1,11 @@
-"""Where the latents lie: radius, histograms and outliers in P-norm+ (Zhu et al. 2020, 4.7), variation over rows (e4e)."""
+"""Where latents lie: radius, densities and outliers in P-norm+ (Zhu et al. 2020, 4.7), variation over rows (e4e)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from latentopt.evaluation.measure import measure_mean
+from latentopt.evaluation.measure import Better, measure_mean
 from latentopt.evaluation.subject import SAMPLES_SEED, Found, Subject
 from latentopt.statistics.pnorm import PNorm
 from latentopt.statistics.sampling import sample_w
@@ -19,10 +19,10 @@ EDGES = torch.linspace(-6, 6, 61)
 
 @torch.no_grad()
 def latents(subject: Subject) -> Found:
-    """Latent variation; radius, radius of the first 10 dimensions, and outliers (all, and in the last 50 of 512 dimensions).
+    """Latent variation; radius, of all and of the first 10 dimensions; outliers, in all and in the last 50 of 512.
 
-    The radius is a root mean square: 1 for the generator's samples. Curves: densities of the first dimension (Figure 6), of
-    the last ones (Figure 8) and of all, for the embeddings and the generator's samples.
+    The radius is a root mean square: 1 for the generator's samples. Curves: densities of the first dimension (Figure
+    6), of the last ones (Figure 8) and of all, for the embeddings and the generator's samples.
     """
     values = {"latent_variation": latent_variation(subject.ws)}
     found = Found()
@@ -42,7 +42,7 @@ def latents(subject: Subject) -> Found:
             for name, x in (("embeddings", v), ("samples", samples))
         }
     for name, column in values.items():
-        better = "lower" if name.startswith(("outliers", "latent")) else "neither"
+        better: Better = "lower" if name.startswith(("outliers", "latent")) else "neither"
         found.measures.append(measure_mean(name, column, better=better, seed=subject.seed))
     found.rows = [
         dict(zip(values, row, strict=True)) for row in zip(*(x.tolist() for x in values.values()), strict=True)

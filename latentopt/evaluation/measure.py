@@ -21,9 +21,9 @@ UNREAD = "could not be read"
 class Measure:
     """One figure of an evaluation.
 
-    low, high: its 95 % interval over the images, None where there are too few to tell; n: images that it is of (pictures
-    of one image belong together); extractor: the network behind it, with the hash of its weights, "" where there is none;
-    better: which way is good; note: what to keep in mind, such as a set too small for its features.
+    low, high: its 95 % interval over the images, None where there are too few to tell; n: images that it is of
+    (pictures of one image belong together); extractor: the network behind it, with the hash of its weights, "" where
+    there is none; better: which way is good; note: what to keep in mind, such as a set too small for its features.
     """
 
     name: str
@@ -65,8 +65,8 @@ def measure_ratio(
 ) -> Measure:
     """The sum of `above` over the sum of `below`, one entry an image each [N], with its bootstrap interval.
 
-    Images without a value (NaN: a judge found nothing to read) do not count, and the note says how many; NaN where none has
-    one. Raises ValueError for no image.
+    Images without a value (NaN: a judge found nothing to read) do not count, and the note says how many; NaN where
+    none has one. Raises ValueError for no image.
     """
     if not len(above):
         raise ValueError(f"{name}: no image to measure")
@@ -91,7 +91,8 @@ def bootstrap_interval(
 ) -> tuple[float | None, float | None]:
     """95 % percentile interval (Efron 1979) of a mean, or of a `ratio`, when images [N] are drawn anew, whole.
 
-    (None, None) for one image.
+    It is that of `scipy.stats.bootstrap`, whose own random numbers would change every interval on record. (None,
+    None) for one image.
     """
     n = len(above)
     if n < 2:
@@ -112,9 +113,9 @@ def jackknife_interval(
 ) -> tuple[float | None, float | None]:
     """95 % interval of a distance between sets, by the delete-a-group jackknife (Quenouille 1956; Tukey 1958).
 
-    The bootstrap is no use there: an image drawn twice is at distance 0 from itself and biases the result. `without` takes
-    the rows that are kept, of n, and gives the distance without the others; bounds: what the distance can be at all.
-    (None, None) for fewer than 4 images.
+    The bootstrap is no use there: an image drawn twice is at distance 0 from itself and biases the result. `without`
+    takes the rows that are kept, of n, and gives the distance without the others; bounds: what the distance can be at
+    all. (None, None) for fewer than 4 images.
     """
     if n < 4:
         return None, None

@@ -1,4 +1,4 @@
-"""Interpolation and style mixing of embeddings (Zhu et al. 2020, 4.4.4 and 4.4.5): how far the pictures are from photos."""
+"""Interpolation and style mixing of embeddings (Zhu et al. 2020, 4.4.4 and 4.4.5): how far from photos they lead."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from latentopt.types import GeneratorInputs
 
 
 def interpolation(subject: Subject) -> Found:
-    """Table 2: pictures evenly along the way from each embedding to its partners, in W+ and in P-norm+, against the targets.
+    """Table 2: pictures evenly on the way from each embedding to its partners, in W+ and P-norm+, against the targets.
 
-    Partners are the generator's samples (4.4.4) or the other embeddings (Figure 13). The ends are not among the pictures:
-    of the embedding itself the reconstruction tells, and Table 5 has "the middle samples".
+    Partners are the generator's samples (4.4.4) or the other embeddings (Figure 13). The ends are not among the
+    pictures: of the embedding itself the reconstruction tells, and Table 5 has "the middle samples".
     """
     if len(subject.inputs) < LEAST:
         return Found(notes=too_few("interpolation", len(subject.inputs)))
@@ -49,7 +49,7 @@ def interpolation(subject: Subject) -> Found:
 
 
 def mixing(subject: Subject) -> Found:
-    """Table 3: the first 7 of 18 rows of one embedding (proportionally) with the others of another one, against the targets."""
+    """Table 3: the first 7 of 18 rows (proportionally) of one embedding, the rest of another, against the targets."""
     n = len(subject.inputs)
     if n < LEAST:
         return Found(notes=too_few("mixing", n))

@@ -6,7 +6,8 @@ Distances of pictures that are not rounded to 8 bits: a step of 1e-4 would vanis
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -99,7 +100,8 @@ def generator_path_lengths(
         return generator.synthesis(GeneratorInputs(generator.broadcast(generator.mapping(z, c)))).float()
 
     z = torch.randn(2 * n, generator.z_dim, generator=torch.Generator().manual_seed(seed)).to(generator.device)
-    return _lengths(*z.chunk(2), draw_z, distance, sampling, epsilon, seed, slerp)
+    start, end = z.chunk(2)
+    return _lengths(start, end, draw_z, distance, sampling, epsilon, seed, slerp)
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
@@ -150,7 +152,7 @@ def trimmed_mean(lengths: Tensor) -> Tensor:
 
 
 def paths(subject: Subject) -> Found:
-    """Table 3: path lengths around the embeddings, from each towards samples; and the same around samples, for reference.
+    """Table 3: path lengths around the embeddings, from each towards samples; for reference the same around samples.
 
     In II2S a short path is bad: pictures of latents far off change less with the same step. Hence `better` is "higher",
     as far as the samples' own length.
@@ -158,19 +160,15 @@ def paths(subject: Subject) -> Found:
     name, distance = next(iter(subject.distances.items()))
     generator, n = subject.generator, subject.amounts.paths
     found = Found(rows=[{} for _ in subject.inputs])
-    found.curves["path_length"] = lengths = {}
+    lengths: dict[str, dict[str, Any]] = {}
+    found.curves["path_length"] = lengths
     references = [GeneratorInputs(ws) for ws in subject.samples[: max(8, len(subject.inputs))].split(1)]
     for kind, sampling, each_layer in KINDS:
-        options = {"n": n, "sampling": sampling, "each_layer": each_layer}
+        around = partial(path_lengths, generator, distance=distance, n=n, sampling=sampling, each_layer=each_layer)
         own = torch.stack(
-            [
-                path_lengths(generator, x, distance, seed=subject.seed + i, noise_mode=subject.noise_mode(i), **options)
-                for i, x in enumerate(subject.inputs)
-            ]
+            [around(x, seed=subject.seed + i, noise_mode=subject.noise_mode(i)) for i, x in enumerate(subject.inputs)]
         )  # [N,n]
-        samples = torch.stack(
-            [path_lengths(generator, x, distance, seed=subject.seed + i, **options) for i, x in enumerate(references)]
-        )
+        samples = torch.stack([around(x, seed=subject.seed + i) for i, x in enumerate(references)])
         counted = kept(own).double()  # [N,n]
         found.measures.append(
             measure_ratio(
@@ -185,7 +183,8 @@ def paths(subject: Subject) -> Found:
         lengths[kind] = {"embeddings": trimmed_mean(own).item(), "samples": trimmed_mean(samples).item()}
         for row, values in zip(found.rows, own, strict=True):
             row[kind] = values.mean().item()
-    for sampling in ("full", "end"):
+    both: tuple[Sampling, ...] = ("full", "end")
+    for sampling in both:
         z = generator_path_lengths(generator, distance, n=subject.amounts.samples, sampling=sampling, seed=subject.seed)
         lengths[f"z_{sampling}"] = {"samples": trimmed_mean(z).item()}
     by_layer = [

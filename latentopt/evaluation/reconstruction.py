@@ -21,16 +21,17 @@ BETTER: dict[str, Better] = {"psnr": "higher", "ssim": "higher", "ms_ssim": "hig
 
 @torch.no_grad()
 def reconstruction(subject: Subject) -> Found:
-    """Metrics of `distortion`, perceptual distances, identity where the judge embeds; Frechet, kernel and SWD of the sets."""
+    """Metrics of `distortion`, perceptual distances, identity where the judge embeds; distances of the two sets."""
     pairs = list(zip(subject.images.split(BATCH), subject.targets.split(BATCH), strict=True))
     parts = [distortion(*pair) for pair in pairs]
     values, extractors = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, {}
     for name, distance in subject.distances.items():
         values[name] = torch.cat([distance(image, target) for image, target in pairs]).cpu().double()
         extractors[name] = distance.name
-    if hasattr(subject.judge, "embed"):
-        values["identity"] = torch.cat([identity(partial(embeddings, subject.judge), *pair) for pair in pairs])
-        extractors["identity"] = judge_name(subject.judge)
+    judge = subject.judge
+    if judge is not None and hasattr(judge, "embed"):
+        values["identity"] = torch.cat([identity(partial(embeddings, judge), *pair) for pair in pairs])
+        extractors["identity"] = judge_name(judge)
     found = Found(rows=by_image(values), notes=too_few("reconstruction", len(subject.results)))
     for name, column in values.items():
         better = BETTER.get(name, "lower")

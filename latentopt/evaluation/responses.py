@@ -14,7 +14,7 @@ from latentopt.evaluation.reconstruction import by_image
 from latentopt.evaluation.rendering import draw_samples
 from latentopt.evaluation.set_metrics import set_measures, too_few
 from latentopt.evaluation.subject import Found, LatentEdit, Subject
-from latentopt.judge.protocol import plain
+from latentopt.judge.protocol import judge_name, plain
 from latentopt.types import GeneratorInputs
 
 POSES = (-2, -1, 0, 1, 2)  # standard deviations
@@ -44,7 +44,7 @@ def pose(subject: Subject) -> Found:
     reference = _reference(subject, edit, column, POSES, set_to=True).nanmean(dim=0)  # [5]
     own = (reference[-1] - reference[0]).item()
     ranges = readings[:, -1] - readings[:, 0]
-    common = {"extractor": subject.reader, "better": "higher", "seed": subject.seed}
+    common: dict[str, Any] = {"extractor": judge_name(subject.reader), "better": "higher", "seed": subject.seed}
     found = Found([measure_mean("pose_range", ranges, **common)])
     if abs(own) > 1e-6:
         found.measures.append(measure_mean("pose_share", ranges / own, **common))
@@ -57,28 +57,29 @@ def pose(subject: Subject) -> Found:
 def attributes(subject: Subject) -> Found:
     """Every direction that is named after an attribute, added at -2 to 2 standard deviations.
 
-    response_X: how far the attribute moves, in deviations of the generator's samples per deviation of the edit; drift_X: how
-    far the others move on average, at +-1; entanglement_X: drift over the attribute's own movement, both at +-1. Binary
-    attributes move by their log-odds. edit_response, edit_drift and edit_entanglement are means over all these edits.
-    Binary attributes: flipped_X is the share of images that change class when edited away from it by 1 deviation (4.4.2
-    does not say how accuracy counts; 0.10 for SG2 rules out counting both signs, where no response at all gives 0.5), and
-    accuracy_X counts both signs. Frechet, kernel and SWD of the pictures edited by +-1 from the targets: e4e's Table 3.
+    response_X: how far the attribute moves, in deviations of the generator's samples per deviation of the edit;
+    drift_X: how far the others move on average, at +-1; entanglement_X: drift over the attribute's own movement, both
+    at +-1. Binary attributes move by their log-odds. edit_response, edit_drift and edit_entanglement are means over
+    all these edits. Binary attributes: flipped_X is the share of images that change class when edited away from it by
+    1 deviation (4.4.2 does not say how accuracy counts; 0.10 for SG2 rules out counting both signs, where no response
+    at all gives 0.5), and accuracy_X counts both signs. Frechet, kernel and SWD of the pictures edited by +-1 from
+    the targets: e4e's Table 3.
     """
     labelled = subject.labelled
     if not labelled:
         return Found(notes=[_missing(subject, "attributes", "an attribute of the judge")])
-    read = torch.empty(len(subject.inputs), len(labelled), len(STRENGTHS), len(subject.judge.attributes)).double()
+    read = torch.empty(len(subject.inputs), len(labelled), len(STRENGTHS), len(subject.reader.attributes)).double()
     features, pictures = [], []
     mild = [k for k, s in enumerate(STRENGTHS) if abs(s) == 1]
     for i, inputs in enumerate(subject.inputs):
-        edited = []
+        edited: list[Tensor] = []
         for k, (edit, _) in enumerate(labelled.values()):
             drawn = subject.draw(i, torch.cat([edit.edit(inputs, s).ws for s in STRENGTHS]))
             read[i, k] = subject.read(drawn)
             edited.append(drawn[mild])
-        edited = torch.cat(edited)
-        features.append(subject.features(edited))
-        pictures.append(edited[i % len(edited)])
+        mildly = torch.cat(edited)
+        features.append(subject.features(mildly))
+        pictures.append(mildly[i % len(mildly)])
     found = Found(notes=too_few("attributes", len(subject.inputs)))
     moves = [
         _movements(found, subject, name, column, read[:, k]) for k, (name, (_, column)) in enumerate(labelled.items())
@@ -87,7 +88,7 @@ def attributes(subject: Subject) -> Found:
     _add_movements(found, subject, ("edit_response", "edit_drift", "edit_entanglement"), response, drift, own)
     found.rows = by_image({"edit_response": response, "edit_drift": drift})
     found.measures += set_measures("edited", subject, torch.stack(features), torch.stack(pictures))
-    for name in subject.judge.binary_attributes:
+    for name in subject.reader.binary_attributes:
         if name in labelled:
             _flips(found, subject, name, *labelled[name])
     return found
@@ -107,7 +108,7 @@ def _movements(found: Found, subject: Subject, name: str, column: int, read: Ten
     _add_movements(found, subject, tuple(f"{kind}_{name}" for kind in KINDS), response, drift, moved)
     by_attribute = (change[:, -1] - change[:, 0]).nanmean(dim=0) / span  # [A]
     found.curves.setdefault("edits", {})[name] = curve(STRENGTHS, own) | {
-        "others": dict(zip(subject.judge.attributes, by_attribute.tolist(), strict=True))
+        "others": dict(zip(subject.reader.attributes, by_attribute.tolist(), strict=True))
     }
     return response, drift, moved
 
@@ -115,9 +116,9 @@ def _movements(found: Found, subject: Subject, name: str, column: int, read: Ten
 def _add_movements(
     found: Found, subject: Subject, names: tuple[str, ...], response: Tensor, drift: Tensor, moved: Tensor
 ) -> None:
-    common = {"extractor": subject.reader, "seed": subject.seed}
+    common: dict[str, Any] = {"extractor": judge_name(subject.reader), "seed": subject.seed}
     found.measures.append(measure_mean(names[0], response, better="higher", **common))
-    if len(subject.judge.attributes) > 1:
+    if len(subject.reader.attributes) > 1:
         found.measures.append(measure_mean(names[1], drift, better="lower", **common))
         found.measures.append(measure_ratio(names[2], drift, moved, better="lower", **common))
 
@@ -130,7 +131,7 @@ def _flips(found: Found, subject: Subject, name: str, edit: LatentEdit, column: 
         drawn = subject.draw(i, torch.cat([edit.edit(inputs, s).ws for s in strengths]))
         after.append(subject.read(drawn)[:, column])
     flipped, right = _flipped(subject.readings[:, column], torch.stack(after))  # [N,3]
-    common: dict[str, Any] = {"extractor": subject.reader, "better": "higher", "seed": subject.seed}
+    common: dict[str, Any] = {"extractor": judge_name(subject.reader), "better": "higher", "seed": subject.seed}
     found.measures += [
         measure_mean(f"flipped_{name}", flipped[:, 0], **common),
         measure_mean(f"accuracy_{name}", right[:, 0], **common),
@@ -141,7 +142,7 @@ def _flips(found: Found, subject: Subject, name: str, edit: LatentEdit, column: 
 
 
 def _flipped(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-    """Of probabilities before [N] and after [N,6], edited by -1, 1, -2, 2, -3, 3: [N,3] each, NaN where one was not read.
+    """Of probabilities before [N] and after [N,6] edits by -1, 1, -2, 2, -3, 3: [N,3] each, NaN where one was not read.
 
     1 where the class changed by the edit away from it, and the share of both edits that end in the class they ask for.
     """
@@ -187,7 +188,7 @@ def _straight(edit: LatentEdit) -> Callable[[Tensor], Tensor]:
 
 
 def placed(inputs: GeneratorInputs, edit: LatentEdit, strength: float, centre: Tensor) -> Tensor:
-    """ws [1,L,C] of one image with its coordinate along `edit` set to `strength`, as GANSpace edits and II2S's Table 4."""
+    """ws [1,L,C] of one image with its coordinate along `edit` set to `strength`, as in GANSpace and II2S's Table 4."""
     return edit.edit(inputs, strength - coordinate(inputs, edit, centre).item()).ws
 
 

@@ -35,9 +35,10 @@ def set_measures(
     """Frechet, kernel and sliced Wasserstein distance of drawn pictures from the targets, precision and recall.
 
     generated: features [N,K,F] of K pictures an image, by `subject.extract`, all of which count; Frechet and kernel
-    distance are torchmetrics'. pictures: one of an image's [N,3,H,W], for the sliced Wasserstein distance. paired: K = 1,
-    and each picture is to be its target: that pair is left out of the kernel distance. Images of which a judge's features
-    are not all numbers are left out of all but the sliced Wasserstein distance. Nothing for fewer than 4 images.
+    distance are torchmetrics'. pictures: one of an image's [N,3,H,W], for the sliced Wasserstein distance. paired:
+    there is one picture an image (K = 1), which is to be its target: that pair is left out of the kernel distance.
+    Images of which a judge's features are not all numbers are left out of all but the sliced Wasserstein distance.
+    Nothing for fewer than 4 images.
     """
     if len(pictures) < LEAST:
         return []

@@ -55,7 +55,7 @@ def levels_of(images: Tensor) -> Tensor:
 
 
 def pyramid(images: Tensor) -> list[Tensor]:
-    """Laplacian pyramid of [N,3,H,W], from fine to coarse, down to SMALLEST pixels; sides that cannot be halved end it."""
+    """Laplacian pyramid of [N,3,H,W], from fine to coarse, down to SMALLEST pixels. A side that is odd ends it."""
     levels = [images]
     while min(levels[-1].shape[-2:]) >= 2 * SMALLEST and not any(side % 2 for side in levels[-1].shape[-2:]):
         smaller = _blur(levels[-1])[..., ::2, ::2]

@@ -29,13 +29,13 @@ SAMPLES_SEED = 77  # of the generator's own pictures, apart from the seeds of us
 
 
 class LatentEdit(Protocol):
-    """A change of latents; `latentopt.editing.direction.Direction` is one. Strengths are standard deviations of samples."""
+    """Changes latents, as `latentopt.editing.direction.Direction` does, by standard deviations of samples."""
 
     def edit(self, inputs: GeneratorInputs, strength: float) -> GeneratorInputs: ...
 
 
 class PictureDistance(Protocol):
-    """A distance of pictures; `name` tells the network, the hash of its weights, and the size that pictures have for it."""
+    """A distance of pictures. `name` tells the network, the hash of its weights, and the size of its pictures."""
 
     name: str
 
@@ -124,7 +124,7 @@ class Subject:
     @cached_property
     def sample_readings(self) -> Tensor:
         """[S,A]"""
-        return read(self.judge, draw_samples(self.generator, self.samples))
+        return read(self.reader, draw_samples(self.generator, self.samples))
 
     @cached_property
     def scales(self) -> Tensor:
@@ -134,18 +134,17 @@ class Subject:
 
     def unbounded(self, readings: Tensor) -> Tensor:
         """Readings [...,A] with log-odds (of 1e-4 at least) for probabilities, which hardly move near 0 and 1."""
-        names = self.judge.binary_attributes
-        binary = torch.tensor([name in names for name in self.judge.attributes])
+        binary = torch.tensor([name in self.reader.binary_attributes for name in self.reader.attributes])
         return torch.where(binary, readings.clamp(RAREST, 1 - RAREST).logit(), readings)
 
     @cached_property
     def readings(self) -> Tensor:
         """[N,A] of the saved pictures."""
-        return read(self.judge, self.images)
+        return read(self.reader, self.images)
 
     def read(self, images: Tensor) -> Tensor:
         """[V,A] of pictures [V,3,H,W]."""
-        return read(self.judge, images)
+        return read(self.reader, images)
 
     @property
     def labelled(self) -> dict[str, tuple[LatentEdit, int]]:
@@ -174,8 +173,11 @@ class Subject:
         return judge_name(self.extract) + resized
 
     @property
-    def reader(self) -> str:
-        return judge_name(self.judge)
+    def reader(self) -> AttributeJudge:
+        """The judge, for what cannot be measured without one. Raises UsageError where none knows the domain."""
+        if self.judge is None:
+            raise UsageError("no judge reads this generator's domain; name one with --judge")
+        return self.judge
 
     def features(self, images: Tensor) -> Tensor:
         """[V,F]"""

@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,10 @@ class ResidualBlock(nn.Module):
 
 class Judge(nn.Module):
     """Residual network with strided convolutions; images of any size are resized to `resolution` first."""
+
+    mean: Tensor  # [A], as `std`, of the attributes in the training portraits
+    std: Tensor
+    binary: Tensor  # [A], which attributes are probabilities
 
     def __init__(self, config: JudgeConfig) -> None:
         super().__init__()
@@ -116,7 +121,9 @@ def load_judge(name: str) -> Judge:
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a judge (format {metadata.get('format')!r}, not {FORMAT!r})")
     try:
-        config = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(metadata["config"]).items()}
+        config: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(metadata["config"]).items()
+        }
         judge = Judge(JudgeConfig(**config))
         judge.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -1,11 +1,11 @@
-"""What an evaluation asks of a judge, so that other domains can bring their own attribute network or landmark function."""
+"""What an evaluation asks of a judge, so that other domains can bring an attribute network or landmark function."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,36 +22,41 @@ TOLERANCE = 1e-3  # of probabilities, for rounding
 class AttributeJudge(Protocol):
     """Reads attributes of pictures. `read` is all that is needed; what lacks the other two is measured without them.
 
-    attributes: names, in the order of `read`'s columns; binary_attributes: those read as probabilities.
-    Two optional methods: `embed(image) -> [B,E]`, vectors that tell persons (or individuals) apart, for `identity`;
-    `features(image) -> [B,F]` for distances between sets of pictures, in whose place else the readings themselves are taken.
-    All may give tensors or NumPy arrays. A row of NaN says that nothing was found in that picture (as a landmark function
-    may): it does not count. An optional `name` goes on record.
+    attributes: names, in the order of `read`'s columns; binary_attributes: those read as probabilities. Two optional
+    methods: `embed(image) -> [B,E]`, vectors that tell persons (or individuals) apart, for `identity`;
+    `features(image) -> [B,F]` for distances between sets of pictures, in whose place else the readings themselves are
+    taken. All may give tensors or NumPy arrays. A row of NaN says that nothing was found in that picture (as a
+    landmark function may): it does not count. An optional `name` goes on record.
     """
 
-    attributes: tuple[str, ...]
-    binary_attributes: tuple[str, ...]
+    @property
+    def attributes(self) -> tuple[str, ...]: ...
+    @property
+    def binary_attributes(self) -> tuple[str, ...]: ...
 
     def read(self, image: Tensor) -> Tensor:
-        """[B,3,H,W] in [-1,1] -> [B,A], in whatever units; of binary attributes probabilities in [0,1]; NaN: not found."""
+        """[B,3,H,W] in [-1,1] -> [B,A], in any units; binary attributes as probabilities in [0,1]; NaN: not found."""
 
 
 def load_attribute_judge(name: str, device: torch.device | str = "cpu") -> AttributeJudge:
     """A judge by the name of a bundled domain, a judge's `.safetensors` file, or `package.module:function`.
 
-    The last imports a module of the user's (the current folder is searched too) and calls `function()`, which returns the
-    judge: their own code runs, so it must come from their own command line and never from a file.
+    The last imports a module of the user's (the current folder is searched too) and calls `function()`, which returns
+    the judge: their own code runs, so it must come from their own command line and never from a file.
 
-    Raises UsageError for a module, function or judge that is no such; MissingWeightsError, CheckpointError as `load_judge`.
+    Raises UsageError for a module, function or judge that is no such; MissingWeightsError, CheckpointError as
+    `load_judge`.
     """
     if ":" not in name or Path(name).exists():
         return load_judge(name).to(device)
     judge = _call(name)
     check_judge(judge, name)
-    return judge.to(device) if isinstance(judge, nn.Module) else judge
+    if isinstance(judge, nn.Module):
+        judge.to(device)
+    return judge
 
 
-def _call(name: str) -> object:
+def _call(name: str) -> Any:
     module, _, function = name.partition(":")
     here = str(Path.cwd())
     sys.path.insert(0, here)
@@ -64,7 +69,7 @@ def _call(name: str) -> object:
         sys.path.remove(here)
 
 
-def check_judge(judge: object, name: str = "judge") -> None:
+def check_judge(judge: Any, name: str = "judge") -> None:
     """Raise UsageError where `judge` is none, saying what it lacks."""
     for field in ("attributes", "binary_attributes"):
         words = getattr(judge, field, None)
@@ -93,8 +98,8 @@ def read(judge: AttributeJudge, images: Tensor, batch: int = 64) -> Tensor:
         column = found[:, list(judge.attributes).index(name)]
         if ((column < -TOLERANCE) | (column > 1 + TOLERANCE)).any():
             raise UsageError(
-                f"the judge read {name} from {column.nan_to_num().min():.3g} to {column.nan_to_num().max():.3g}; binary "
-                "attributes are probabilities in [0,1]: give its sigmoid, or leave it out of binary_attributes"
+                f"the judge read {name} from {column.nan_to_num().min():.3g} to {column.nan_to_num().max():.3g}; "
+                "binary attributes are probabilities in [0,1]: give its sigmoid, or leave it out of binary_attributes"
             )
     return found
 
@@ -127,7 +132,7 @@ def _rows(judge: AttributeJudge, method: str, images: Tensor, batch: int) -> Ten
 
 
 def judge_name(judge: AttributeJudge) -> str:
-    """What goes on record: kind and hash of the weights; of what is no network its name, and the hashes of those it holds."""
+    """What goes on record: kind and weights' hash; of what is no network its name, and the hashes of those it holds."""
     if isinstance(judge, nn.Module):
         return f"{type(judge).__name__.lower()} {weights_hash(judge)}"
     held = [weights_hash(value) for value in getattr(judge, "__dict__", {}).values() if isinstance(value, nn.Module)]

@@ -103,7 +103,8 @@ def _upright_frame(image: Image.Image, notes: list[str]) -> Image.Image:
 
 
 def _cuts_to_high_byte(image: Image.Image) -> bool:
-    return not image.mode.startswith(("I", "F")) and any(";16" in str(tile[3]) for tile in image.tile)
+    tiles = getattr(image, "tile", ())  # of a picture that is read from a file
+    return not image.mode.startswith(("I", "F")) and any(";16" in str(tile[3]) for tile in tiles)
 
 
 Channels = tuple[Image.Image, Image.Image, Image.Image]
@@ -120,16 +121,21 @@ def _channels(
         alpha = rgba.getchannel("A")
         rgb = _to_srgb(Image.merge("RGB", rgba.split()[:3]), image.info.get("icc_profile"), notes)
         if alpha.getextrema() == (255, 255):
-            return rgb.split(), None
+            return _three(rgb), None
         notes.append(f"transparency composited on {background}")
         canvas = Image.new("RGB", rgb.size, background)
         canvas.paste(rgb, mask=alpha)
-        return canvas.split(), alpha
+        return _three(canvas), alpha
     profile = image.info.get("icc_profile")
     if image.mode == "CMYK":
-        return _cmyk_to_srgb(image, profile, notes).split(), None
+        return _three(_cmyk_to_srgb(image, profile, notes)), None
     rgb = image.convert("RGB")
-    return (_to_srgb(rgb, profile, notes) if image.mode in ("RGB", "P") else rgb).split(), None
+    return _three(_to_srgb(rgb, profile, notes) if image.mode in ("RGB", "P") else rgb), None
+
+
+def _three(rgb: Image.Image) -> Channels:
+    red, green, blue = rgb.split()
+    return red, green, blue
 
 
 def _grey_levels(image: Image.Image, notes: list[str]) -> Image.Image:
@@ -192,4 +198,6 @@ def _to_srgb(rgb: Image.Image, profile: bytes | None, notes: list[str]) -> Image
 
 def _convert_profile(image: Image.Image, profile: bytes) -> Image.Image:
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    assert converted is not None  # only a conversion in place gives nothing
+    return converted

@@ -173,7 +173,10 @@ def read_image(
 
 
 def _fit(image: Image.Image, resolution: tuple[int, int], fit: Fit, level: int) -> Image.Image:
-    """One channel (mode L or F), brought to `resolution`; `level` fills the padding."""
+    """One channel (mode L or F), brought to `resolution`; `level` fills the padding.
+
+    `PIL.ImageOps.fit` and `pad` give other pixels: one crops between pixels, the other rounds odd margins otherwise.
+    """
     (height, width), (w, h) = resolution, image.size
     if fit == "stretch":
         return image.resize((width, height), Image.Resampling.LANCZOS)

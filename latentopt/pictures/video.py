@@ -61,11 +61,10 @@ def _write_mp4(frames: Iterator[np.ndarray], path: Path, fps: int) -> None:
     import av
 
     with av.open(str(path), "w", format="mp4") as container:
-        stream = None
-        for frame in frames:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": str(CRF)})
+        for i, frame in enumerate(frames):
             even = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
-            if stream is None:
-                stream = container.add_stream("libx264", rate=fps, options={"crf": str(CRF)})
+            if i == 0:
                 stream.height, stream.width, stream.pix_fmt = *even.shape[:2], "yuv420p"
             container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
         container.mux(stream.encode(None))

@@ -1,4 +1,4 @@
-"""The preflight of all that invert: a generator's own, calibrated once and kept, then a warning where a picture needs one."""
+"""The preflight of all that invert: calibrated once for a generator, then a warning for pictures that need one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from latentopt.protocols import Generator
 class PictureCheck:
     """Looks at pictures before they are inverted. What it finds is a note on the picture; nothing is ever refused.
 
-    calibrate: makes the generator's preflight where there is none yet; on_note: called with what kept it from being made.
+    calibrate: makes the generator's preflight where there is none yet; on_note: called with what kept it from being
+    made.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Before the optimisation: does a picture look misaligned, or unlike anything that the generator draws?
 
-Not from a paper. A warm start (see latentopt.preflight.warm_start) is read for the picture and for the generator's own
-samples: how far off it is, and how far out in P-norm+. The samples say what is usual; there are no thresholds in absolute
-units. A warning, never a refusal.
+Not from a paper. A warm start (see latentopt.preflight.warm_start) is read for the picture and for the generator's
+own samples: how far off it is, and how far out in P-norm+. The samples say what is usual; there are no thresholds in
+absolute units. A warning, never a refusal.
 """
 
 from __future__ import annotations
@@ -74,6 +74,11 @@ class Scale:
     """What is usual: readings of the generator's own samples, [n]."""
 
     samples: Tensor
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the readings can be a scale at all."""
+        return self.samples.ndim == 1 and len(self.samples) >= 2 and bool(self.samples.isfinite().all())
 
     @cached_property
     def middle(self) -> float:
@@ -157,14 +162,14 @@ class Preflight:
 
     def _out_of_domain(self, distance: float, radius: float | None) -> str:
         text = (
-            f"looks out of the generator's domain: its warm start is {distance / self.distance.middle:.2g} times as far "
-            f"off as a sample's (1 % of samples exceed {self.distance.far / self.distance.middle:.2g})"
+            f"looks out of the generator's domain: its warm start is {distance / self.distance.middle:.2g} times as "
+            f"far off as a sample's (1 % of samples exceed {self.distance.far / self.distance.middle:.2g})"
         )
         if radius is not None and self.radius is not None:
             text += f", P-norm radius {radius:.2g} (samples {self.radius.middle:.2g}, 1 % exceed {self.radius.far:.2g})"
         return (
-            f"{text}; expect a poor likeness or poor edits: check that it is the right generator, use a space without a "
-            "bound (recipe i2s) for likeness, or tune the weights too (latentopt tune)"
+            f"{text}; expect a poor likeness or poor edits: check that it is the right generator, use a space without "
+            "a bound (recipe i2s) for likeness, or tune the weights too (latentopt tune)"
         )
 
     def save(self, path: Path) -> None:
@@ -188,12 +193,10 @@ class Preflight:
         ]
         if wrong:
             raise StatisticsError(f"{path}: calibration of another preflight ({'; '.join(wrong)})")
-        readings = [tensors.get(key) for key in ("distance", "radius")]
-        broken = [x for x in readings if x is not None and (x.ndim != 1 or len(x) < 2 or not x.isfinite().all())]
-        if readings[0] is None or broken:
+        scales = {key: Scale(tensors[key]) for key in ("distance", "radius") if key in tensors}
+        if "distance" not in scales or not all(scale.is_whole for scale in scales.values()):
             raise StatisticsError(f"{path}: damaged: no readings [n] of samples in it; remove it, and it is made again")
-        distance, radius = (None if x is None else Scale(x) for x in readings)
-        return Preflight(start, distance, radius, generator.fingerprint)
+        return Preflight(start, scales["distance"], scales.get("radius"), generator.fingerprint)
 
 
 def find_preflight(generator: Generator) -> Preflight | None:
@@ -220,8 +223,8 @@ def _calibrated(generator: Generator, start: WarmStart, on_progress: Callable[[i
         radii += [] if radius is None else [radius]
         if on_progress is not None:
             on_progress(len(images))
-    radius = Scale(torch.cat(radii)) if radii else None
-    return Preflight(start, Scale(torch.cat(distances)), radius, generator.fingerprint)
+    usual = Scale(torch.cat(radii)) if radii else None
+    return Preflight(start, Scale(torch.cat(distances)), usual, generator.fingerprint)
 
 
 PREFLIGHT = FileKind(

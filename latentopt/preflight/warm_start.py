@@ -1,4 +1,4 @@
-"""The quickest guess at a picture's latents that a generator offers, and how far off it is. B images, L = num_ws, C = w_dim."""
+"""The quickest guess at a picture's latents that a generator offers, and how far off it is."""
 
 from __future__ import annotations
 
@@ -27,12 +27,14 @@ FEWEST, MOST = 32, 256
 
 
 class WarmStart(Protocol):
-    """A guess at latents. `name` says what makes it, with the hash of what it is made of."""
+    """A guess at latents."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What makes it, with the hash of what it is made of."""
 
     def __call__(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        """image [B,3,H,W] in [-1,1] -> distance [B] of what it draws; radius [B] in P-norm+, None where there is none."""
+        """image [B,3,H,W] in [-1,1] -> distance [B] of what it draws; radius [B] in P-norm+, None if there is none."""
 
 
 def find_warm_start(generator: Generator) -> WarmStart:
@@ -59,8 +61,8 @@ def sample_count(generator: Generator) -> int:
 class LinearGuess:
     """The linear prior, in the perceptual distance that it was fitted with.
 
-    The radius is that of the regression itself, before it is pulled into the ball of the samples: features that no sample
-    has lead it far out.
+    The radius is that of the regression itself, before it is pulled into the ball of the samples: features that no
+    sample has lead it far out.
     """
 
     def __init__(self, generator: Generator, linear: Linear) -> None:

@@ -88,10 +88,14 @@ class Canvas:
         x, y = self.axes.transData.transform(point)
         return float(x), float(y)
 
-    def take(self, point: tuple[float, float], radius: float) -> None:
-        from matplotlib.transforms import Bbox
+    def dot(self, point: tuple[float, float], radius: float, colour: int) -> None:
+        """A circle of so many pixels. A marker would refer to its shape by an id, which other plots of a page share."""
+        from matplotlib.patches import Circle
+        from matplotlib.transforms import Bbox, IdentityTransform
 
         x, y = self.at(point)
+        circle = Circle((x, y), radius, transform=IdentityTransform(), color=series(colour), linewidth=0, zorder=2.5)
+        self.axes.add_artist(circle)
         self.taken.append(Bbox.from_extents(x - radius, y - radius, x + radius, y + radius))
 
     def label(self, text: str, point: tuple[float, float], colour: str, **style: Any) -> Annotation:
@@ -144,15 +148,17 @@ def drawn(x: Axis, y: Axis, points: Sequence[Point], lines: Sequence[Line], room
     for line in lines:
         _draw_line(axes, line)
     for point in points:
-        _draw_point(axes, point, y)
-    axes.autoscale_view()  # dots do not ask for it
+        _draw_interval(axes, point, y)
+    if points:
+        axes.update_datalim([(point.x, point.y) for point in points])
+    axes.autoscale_view()
     _locate_ticks(axes, x, y)
     canvas = Canvas(axes, FigureCanvasAgg(figure).get_renderer())
-    for point in points:
-        canvas.take((point.x, point.y), 5)
     for line in lines:
         for place in line.points if line.dots else ():
-            canvas.take(place, 3)
+            canvas.dot(place, 3, line.colour)
+    for point in points:
+        canvas.dot((point.x, point.y), 5, point.colour)
     for line in lines:
         _name_marks(canvas, line)
     _name_ends(canvas, [line for line in lines if line.label])
@@ -195,31 +201,16 @@ def _draw_line(axes: Axes, line: Line) -> None:
     dashes = (0, (2.5, 2)) if line.dashed else "-"
     xs, ys = zip(*line.points, strict=True)
     axes.plot(xs, ys, color=series(line.colour), linewidth=2, linestyle=dashes, clip_on=False)
-    for x, y in line.points if line.dots else ():
-        _draw_dot(axes, x, y, 3, line.colour)
 
 
-def _draw_point(axes: Axes, point: Point, scale: Axis) -> None:
+def _draw_interval(axes: Axes, point: Point, scale: Axis) -> None:
     if point.y_interval is not None:
         low, high = (bound if scale.holds(bound) else point.y for bound in point.y_interval)
         axes.vlines(point.x, low, high, color=series(point.colour), linewidth=1.5, alpha=0.55, clip_on=False)
-    _draw_dot(axes, point.x, point.y, 5, point.colour)
-
-
-def _draw_dot(axes: Axes, x: float, y: float, radius: float, colour: int) -> None:
-    """A circle of so many pixels. A marker would refer to its shape by an id, which other plots of a page have too."""
-    from matplotlib.patches import Circle
-    from matplotlib.transforms import ScaledTranslation
-
-    place = ScaledTranslation(x, y, axes.transData)
-    axes.update_datalim([(x, y)])
-    axes.add_artist(
-        Circle((0, 0), radius, transform=place, color=series(colour), linewidth=0, zorder=2.5, clip_on=False)
-    )
 
 
 def _name_marks(canvas: Canvas, line: Line) -> None:
-    """Above or below a line's points: beside them the line would run through the name. In bold at the top of a curve."""
+    """Above or below a line's points, since it would run through a name beside them; in bold at the top of a curve."""
     for place, mark in zip(line.points, line.marks, strict=False):
         if mark and line.dots:
             canvas.name(mark, place, ink("soft"), BESIDE[2:] + BESIDE[:2] + AROUND, fontsize=11.5)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 COLOURS = 8  # of series, that the style sheet has
 INKS = ("soft", "faint", "line", *(f"c{i}" for i in range(COLOURS)))  # variables of the style sheet
 STAND_IN = re.compile("#0b0f([0-9a-f]{2})")  # of the variable with that number
-STYLE = {  # of matplotlib, while a figure is made and saved
+STYLE: dict[Any, Any] = {  # of matplotlib, while a figure is made and saved
     "svg.fonttype": "none",
     "text.usetex": False,
     "text.parse_math": False,  # a name may hold dollars

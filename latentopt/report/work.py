@@ -45,19 +45,19 @@ def compare(
     settings: Sequence[tuple[str, str]] = (),
     callbacks: Callbacks = SILENT,
 ) -> Comparison:
-    """Run recipes on the same images and seeds, measure all results alike, and write `report.html` and `comparison.json`.
+    """Run recipes on the same images and seeds, measure all results alike, write `report.html` and `comparison.json`.
 
-    images, seed, names, look: as for `invert`. recipes: shipped ones' names or TOML files, or recipes by the names that
-    methods are to have. out: the folder of everything; an interrupted call goes on where it was when repeated. steps: at
-    most so many a stage. dials: settings to sweep, of `clip`, `penalty` and `w-to-w+`. edits: of the strips, such as
-    "smile=+2", along `directions`, by default those at hand for the generator. judge, pose, metrics: as for `evaluate`;
-    lec: images that are inverted again. dtype: what the generator's precision is called on the page. optional: recipes that
-    lack a file are left out with a note. settings: further (name, value) pairs for the page. callbacks: how the work is
-    watched.
+    images, seed, names, look: as for `invert`. recipes: shipped ones' names or TOML files, or recipes by the names
+    that methods are to have. out: the folder of everything; an interrupted call goes on where it was when repeated.
+    steps: at most so many a stage. dials: settings to sweep, of `clip`, `penalty` and `w-to-w+`. edits: of the
+    strips, such as "smile=+2", along `directions`, by default those at hand for the generator. judge, pose, metrics:
+    as for `evaluate`; lec: images that are inverted again. dtype: what the generator's precision is called on the
+    page. optional: recipes that lack a file are left out with a note. settings: further (name, value) pairs for the
+    page. callbacks: how the work is watched.
 
-    Returns the comparison: `compared` holds each method's results and measures, `notes` what went wrong. Raises UsageError
-    for what cannot be meant, before any work; MissingWeightsError and StatisticsError for recipes that lack a file;
-    LatentoptError where no image was finished by every method.
+    Returns the comparison: `compared` holds each method's results and measures, `notes` what went wrong. Raises
+    UsageError for what cannot be meant, before any work; MissingWeightsError and StatisticsError for recipes that
+    lack a file; LatentoptError where no image was finished by every method.
     """
     methods = dict(recipes) if isinstance(recipes, Mapping) else load_recipes([str(recipe) for recipe in recipes])
     if steps is not None:
