@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 
 def floors(pyproject: Path) -> list[str]:
-    """`torch>=2.10` -> `torch==2.10`. Raises SystemExit for a dependency without a floor, or with two different ones."""
+    """`torch>=2.10` -> `torch==2.10`. Raises SystemExit for a dependency that has no floor, or two of them."""
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
     found: dict[str, str] = {}
-    for requirement in (*project["dependencies"], *sum(project["optional-dependencies"].values(), [])):
+    for requirement in chain(project["dependencies"], *project["optional-dependencies"].values()):
         match = re.fullmatch(r"([\w.-]+)(?:\[[\w,-]+\])?>=([\w.]+)", requirement)
         if match is None:
             raise SystemExit(f"{pyproject}: {requirement!r} declares no oldest release; write it as name>=1.2")

@@ -129,7 +129,7 @@ def test_decoding_what_was_encoded_is_idempotent(name, options, tiny_generator, 
     ("name", "options"), [case for case in CASES if "rank" not in case[1]], ids=lambda x: str(x)
 )  # a truncated basis holds no generator's w exactly
 def test_exact_where_the_space_can_represent_the_input(name, options, tiny_generator, inputs):
-    """Every ws for the spaces that hold all; one mapped w in every layer for the others. Encoding does not constrain."""
+    """Every ws for the spaces that hold all; one mapped w in every layer for the others. Encoding sets no bounds."""
     if name not in EXACT:
         rng = torch.Generator().manual_seed(5)
         w = tiny_generator.mapping(torch.randn(3, tiny_generator.z_dim, generator=rng))
@@ -210,8 +210,8 @@ def test_penalty_is_one_number_an_image_or_none(name, options, tiny_generator, i
 def test_gradients(name, options, tiny_generator, inputs, monkeypatch):
     """decode and penalty in float64, against finite differences along four random directions.
 
-    What is decoded is seen through four random projections, since the full Jacobian of a network's weights is too large.
-    The fast mode of gradcheck would not do: it fails in some releases of torch where there are several inputs.
+    What is decoded is seen through four random projections: the full Jacobian of a network's weights is too large, and
+    the fast mode of gradcheck fails in some releases of torch where there are several inputs.
     """
     basis = PNorm.basis
     monkeypatch.setattr(PNorm, "basis", lambda self, **o: basis(self, **o, dtype=torch.float64))
