@@ -21,7 +21,7 @@ from latentopt.errors import CheckpointError
 HEADER_LIMIT = 16 << 20  # bytes; a foreign file with a larger index is refused before it is parsed
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary name beside `path`, then rename: `path` is either complete or not there."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
