@@ -88,7 +88,7 @@ class Generator(Protocol):
 
     @property
     def convolutions(self) -> dict[str, str]:
-        """{layer: name in `tunable` of its weight} of the convolutions, coarse to fine; those to colours are left out."""
+        """{layer: name in `tunable` of its weight} of the convolutions, coarse to fine; those to colours left out."""
 
     @property
     def tunable(self) -> dict[str, tuple[int, ...]]:
