@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,12 +16,13 @@ import torch
 from test_recipe import TABLE
 
 from latentopt import declarations, registry
-from latentopt.declarations import declared, options_of
+from latentopt.declarations import Declared, declared, options_of
 from latentopt.errors import UsageError
 from latentopt.loop.building import build_problem
 from latentopt.loop.loop import minimise
 from latentopt.loop.state import State
-from latentopt.recipe.recipe import Recipe, recipe_names, with_space
+from latentopt.recipe.recipe import Recipe, recipe_names
+from latentopt.recipe.spaces import with_space
 from latentopt.registry import INITIALIZERS, OPERATORS, OPTIMIZERS, PARAMETERIZATIONS, SCHEDULES, TERMS
 
 ROOT = Path(__file__).parent.parent
@@ -320,3 +323,26 @@ def test_a_space_of_another_module_takes_the_place_of_ours(modules):
     changed = with_space(joined("w+", "noise"), "same", {"limit": 1.0})
     assert [part["name"] for part in changed.stages[0].optimize] == ["same", "noise"]
     assert changed.looks_for("p-norm")
+
+
+# ---- the page about it
+
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(python|toml)\n(.*?)```", PAGE, flags=re.DOTALL)
+SOURCES = "\n".join(
+    path.read_text(encoding="utf-8") for path in sorted(EXAMPLE.rglob("*")) if path.suffix in (".py", ".toml")
+)
+
+
+@pytest.mark.parametrize(("language", "block"), BLOCKS, ids=[block.splitlines()[0] for _, block in BLOCKS])
+def test_the_code_of_the_page_is_that_of_the_example_or_runs(language, block, example, monkeypatch):
+    if block not in SOURCES:
+        assert language == "python"
+        monkeypatch.setattr(PARAMETERIZATIONS, "own", dict(PARAMETERIZATIONS.own))
+        names: dict[str, object] = {}
+        exec(block, names)
+        assert names["recipe"].stages[0].optimize == ({"name": "rough", "rows": 2},)
+
+
+def test_the_page_names_every_literal_that_is_read():
+    assert {field.name for field in fields(Declared)} == set(re.findall(r"^\| `(\w+)` \|", PAGE, flags=re.MULTILINE))
