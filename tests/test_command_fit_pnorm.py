@@ -185,7 +185,8 @@ def test_a_killed_fit_goes_on(folder, run, tiny_generator):
     """SIGKILL while it works: only the partial moments are there, and the next run goes on from them."""
     text = (
         "import sys, latentopt.statistics.pnorm_fit as f; f.SAVE_INTERVAL = 0; from latentopt.commands import main;"
-        "sys.argv = ['latentopt', 'fit-pnorm', '--network', 'tiny.safetensors', '--samples', '1e9', '--batch', '100']; main()"
+        "sys.argv = ['latentopt', 'fit-pnorm', '--network', 'tiny.safetensors', '--samples', '1e9', '--batch', '100'];"
+        "main()"
     )
     root = Path(latentopt.__file__).parent.parent
     process = subprocess.Popen(

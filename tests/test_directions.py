@@ -277,7 +277,9 @@ def test_bundled_directions_are_their_generators(name):
 
 
 def test_bundled_directions_do_what_they_are_named_after():
-    """More of it at +1 than at -1, by the judge, in the mean of a few samples: half a deviation at least for each unit."""
+    """More of it at +1 than at -1, by the judge, in the mean of a few samples: half a deviation at least for
+    each unit.
+    """
     generator, judge = load_generator("portraits"), load_judge("portraits")
     start = GeneratorInputs(generator.broadcast(sample_codes(generator, 5, 6)))
     reference = generator.broadcast(sample_codes(generator, 6, 100))

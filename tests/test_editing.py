@@ -439,7 +439,9 @@ def two(inputs):
 
 
 def test_mixing_takes_layers_whole(tiny_generator, tiny_inputs):
-    """What a mixture's layers above the split do is what they do in the first image: noise and weights belong to them."""
+    """What a mixture's layers above the split do is what they do in the first image: noise and weights belong
+    to them.
+    """
     first, second = two(tiny_inputs)
     names = list(tiny_generator.noise_shapes)
     maps = tiny_generator.noise_const

@@ -1,4 +1,6 @@
-"""Encoder networks against golden outputs, released files, our files, and encoding: ReStyle's steps, bootstrapping, mixing."""
+"""Encoder networks against golden outputs, released files, our files, and encoding: ReStyle's steps,
+bootstrapping, mixing.
+"""
 
 from __future__ import annotations
 

@@ -43,7 +43,9 @@ RECIPE = Recipe.from_table(
 
 
 class Plane:
-    """w of 4 numbers; the picture's channels are tanh of the first three, averaged over rows: far off, edits have no effect."""
+    """w of 4 numbers; the picture's channels are tanh of the first three, averaged over rows: far off, edits
+    have no effect.
+    """
 
     name, source, card, fingerprint = "plane", "nowhere", {}, "f" * 16
     resolution, num_ws, w_dim, z_dim, c_dim = (16, 16), 5, 4, 4, 0
@@ -146,7 +148,9 @@ def test_edits_move_their_attribute_and_no_other():
 
 
 def test_entanglement_counts_what_else_moves():
-    """An edit of yaw and smile alike has as much drift in one of two others: half its own movement, up to the scales."""
+    """An edit of yaw and smile alike has as much drift in one of two others: half its own movement, up to the
+    scales.
+    """
     both = {"yaw": Direction("yaw", "w", torch.tensor([0.5, 0.5, 0, 0]), Plane.fingerprint)}
     found = measured([inversion(Plane(), "a", at(0, 0, 0, 0))], ["attributes"], both)
     samples = torch.tanh(torch.randn(16, 4, generator=torch.Generator().manual_seed(77))).std(dim=0)
@@ -370,7 +374,9 @@ def test_lec_runs_the_recipe_again_without_the_tuning(everything, made):
 
 
 def test_lec_of_results_that_were_tuned_in_a_run_of_their_own(made, tiny_generator, tmp_path):
-    """Their record keeps the inversion that they started from: its recipe is run again, its folder need not be there."""
+    """Their record keeps the inversion that they started from: its recipe is run again, its folder need not be
+    there.
+    """
     inverting, tuning = RECIPE.split()
     targets = torch.stack([result.target for result in made])
     inverter = Inverter(tiny_generator, inverting, seed=1)

@@ -79,7 +79,9 @@ def test_psnr_and_ssim_agree_with_the_project_s_own():
 
 @pytest.mark.parametrize(("height", "width", "scales"), [(176, 181, 5), (64, 64, 3), (30, 48, 2), (11, 40, 1)])
 def test_ms_ssim_is_that_of_scipy_s_filters(height, width, scales):
-    """Wang et al. 2003: contrasts of the finer pictures (inside the window), SSIM of the coarsest; halved by means of 2x2."""
+    """Wang et al. 2003: contrasts of the finer pictures (inside the window), SSIM of the coarsest; halved by
+    means of 2x2.
+    """
     target = torch.from_numpy(ndimage.gaussian_filter(normal(2, 3, height, width).numpy(), (0, 0, 1, 1)))
     image = (target + 0.2 * normal(2, 3, height, width, seed=1)).clamp(-1, 1)
     window = np.exp(-(np.arange(-5.0, 6) ** 2) / 4.5)
@@ -225,7 +227,9 @@ def test_sliced_wasserstein_in_one_dimension_is_scipy_s():
 
 
 def test_sliced_wasserstein_of_a_shift():
-    """A shift by d moves every projection by its component: the mean of |u.d| is |d| Gamma(n/2) / (sqrt(pi) Gamma((n+1)/2))."""
+    """A shift by d moves every projection by its component: the mean of |u.d| is |d| Gamma(n/2) / (sqrt(pi)
+    Gamma((n+1)/2)).
+    """
     a, shift = normal(50, 3), torch.tensor([0.0, 3.0, 4.0])
     assert sliced_wasserstein.sliced_wasserstein(a, a + shift) == pytest.approx(5 / 2, rel=0.08)
 

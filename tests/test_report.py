@@ -162,10 +162,10 @@ def test_a_missing_measure_is_a_dash():
 
 def test_every_measure_has_its_place_and_none_is_lost():
     listed = (
-        "mse rmse psnr ssim ms_ssim perceptual lpips_vgg identity reconstruction_frechet pose_range pose_share response_yaw "
-        "flipped_glasses accuracy_glasses edited_kernel drift_yaw edit_drift edit_response latent_variation radius "
-        "radius_first outliers outliers_last lec lec_trimmed path_length_end interpolation_w+_swd mixing_frechet "
-        "corruption_frechet seconds something_new"
+        "mse rmse psnr ssim ms_ssim perceptual lpips_vgg identity reconstruction_frechet pose_range pose_share "
+        "response_yaw flipped_glasses accuracy_glasses edited_kernel drift_yaw edit_drift edit_response "
+        "latent_variation radius radius_first outliers outliers_last lec lec_trimmed path_length_end "
+        "interpolation_w+_swd mixing_frechet corruption_frechet seconds something_new"
     )
     names = listed.split()
     found = groups({"a": {name: measure(name, 1.0) for name in names}})

@@ -130,7 +130,9 @@ def test_pixel_terms_of_a_wide_image(tiny_generator):
 
 
 def test_pixel_terms_are_means_over_the_mask(tiny_generator):
-    """The loop has set the image to the target outside the mask: a difference of 2 inside is 4, whatever the mask's size."""
+    """The loop has set the image to the target outside the mask: a difference of 2 inside is 4, whatever the
+    mask's size.
+    """
     target = torch.zeros(2, 3, 4, 4)
     mask = torch.zeros(2, 1, 4, 4)
     mask[0, :, 0] = 1

@@ -112,7 +112,9 @@ def test_generators_without_named_convolutions():
 @pytest.mark.parametrize(("name", "options"), [("weights", {}), ("epsilon", {"start": 0.0}), ("lowrank", {})])
 @pytest.mark.parametrize("images", [1, 3])
 def test_a_start_without_deltas_draws_the_base_generator(name, options, shared, images, tiny_generator, tiny_inputs):
-    """The deltas are exactly zero; so is the difference of the pictures, but for the rounding of another convolution."""
+    """The deltas are exactly zero; so is the difference of the pictures, but for the rounding of another
+    convolution.
+    """
     inputs = tiny_inputs.index(list(range(images)))
     lens = lens_of(name, tiny_generator, layers="all" if name == "weights" else "convs", shared=shared, **options)
     decoded = lens.decode(lens.encode(inputs), inputs)
@@ -197,7 +199,9 @@ def test_missing_sigma(tmp_path, tiny_generator):
 
 @pytest.mark.parametrize("rank", [1, 2, 4])
 def test_the_rank_is_what_was_asked_for(rank, tiny_generator, tiny_inputs):
-    """Also of a delta of full rank, which is truncated as well as can be: the error is the rest of its singular values."""
+    """Also of a delta of full rank, which is truncated as well as can be: the error is the rest of its singular
+    values.
+    """
     weight = "synthesis.b16.conv0.weight"
     delta = randn(3, 8, 10, 3, 3)
     inputs = tiny_inputs.replace(deltas={weight: delta})
