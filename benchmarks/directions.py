@@ -1,11 +1,11 @@
 """What the bundled directions do, as judges read it: `python benchmarks/directions.py`; about ten minutes on one core.
 
 Fresh samples of a generator are moved by -2 to 2 along each direction, and along the normals of hyperplanes that
-InterFaceGAN finds for the same attributes, with its defaults, in the same rows. Written are results/directions.md (response
-of the named attribute, drift of the others) and results/directions.png.
+InterFaceGAN finds for the same attributes, with its defaults, in the same rows. Written are results/directions.md
+(response of the named attribute, drift of the others) and results/directions.png.
 
-The bundled directions were learned from the gradient of the bundled judge, which might be fooled. `--second` names another
-judge, trained from other first weights on other orders of portraits, that reads the same pictures:
+The bundled directions were learned from the gradient of the bundled judge, which might be fooled. `--second` names
+another judge, trained from other first weights on other orders of portraits, that reads the same pictures:
 
     latentopt train judge --steps 2200 --seed 3 --outdir work/second
     python benchmarks/directions.py --second work/second/judge.safetensors
@@ -148,10 +148,11 @@ def card_figure(path: Path, attribute: str) -> str:
 
 
 MEANING = (
-    "Fresh samples moved along each direction. At -2 to 2: mean change of the named attribute, as the judge reads it, in "
-    "standard deviations of that attribute over the reference samples (of the logit, for glasses); slope: the same for one "
-    "unit of strength, at +-1. Drift: root of the summed squares of the other attributes' slopes, and the two that drift "
-    "most. Score: of learned directions (GANalyze) the share of samples, held out, that change the right way."
+    "Fresh samples moved along each direction. At -2 to 2: mean change of the named attribute, as the judge reads it, "
+    "in standard deviations of that attribute over the reference samples (of the logit, for glasses); slope: the same "
+    "for one unit of strength, at +-1. Drift: root of the summed squares of the other attributes' slopes, and the two "
+    "that drift most. Score: of learned directions (GANalyze) the share of samples, held out, "
+    "that change the right way."
 )
 
 if __name__ == "__main__":

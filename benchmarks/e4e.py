@@ -1,13 +1,14 @@
 """e4e's own claims on fresh portraits: configurations A to D (Tov et al. 2021, Tables 2, 3, 5 and 6; section 8.2).
 
-    latentopt train encoder --kind e4e --steps 2500 --delta-weight 0 --latent-weight 0 --no-progressive --outdir work/e4e-A
+    latentopt train encoder --kind e4e --steps 2500 --delta-weight 0 --latent-weight 0 --no-progressive \\
+        --outdir work/e4e-A
     latentopt train encoder --kind e4e --steps 2500 --latent-weight 0 --outdir work/e4e-B
     latentopt train encoder --kind e4e --steps 2500 --delta-weight 0 --no-progressive --outdir work/e4e-C
     latentopt train encoder --kind e4e --steps 2500 --outdir work/e4e-D
     python benchmarks/e4e.py --folders work/e4e-
 
-A has neither of the editing losses, B delta regularisation (with progressive training), C the latent discriminator, D both.
-Frechet distances are of the judge's features, SWD of patches. Writes `e4e.md` and `e4e.png` into the results.
+A has neither of the editing losses, B delta regularisation (with progressive training), C the latent discriminator, D
+both. Frechet distances are of the judge's features, SWD of patches. Writes `e4e.md` and `e4e.png` into the results.
 """
 
 from __future__ import annotations
@@ -232,10 +233,11 @@ def main(folders: str, network: str, n: int, w_samples: int, batch: int, out: Pa
 
 
 MEANING = (
-    "l2: mean square in [-1,1]; perceptual: LPIPS form on the training's network; frechet: of judge features, inversions or "
-    "edited inversions (all edits together) against the portraits; swd: x1000, edits averaged. variation and distances are "
-    "Euclidean norms over all entries of a code; their unit is that of this generator's w, so only orders compare with the "
-    "paper. LEC: equation 8; trimmed: as in the released code.\n\n![targets, inversions and edits](e4e.png)"
+    "l2: mean square in [-1,1]; perceptual: LPIPS form on the training's network; frechet: of judge features, "
+    "inversions or edited inversions (all edits together) against the portraits; swd: x1000, edits averaged. variation "
+    "and distances are Euclidean norms over all entries of a code; their unit is that of this generator's w, so only "
+    "orders compare with the paper. LEC: equation 8; trimmed: as in the released code."
+    "\n\n![targets, inversions and edits](e4e.png)"
 )
 
 

@@ -4,8 +4,9 @@
     python benchmarks/encoders.py --n 8 --steps 40 --hybrid-steps 20
 
 Optimisation from the mean of W is followed up to `--steps`; the bundled encoders are points, ReStyle's a curve over its
-steps; each start is then optimised for `--hybrid-steps`, as is the mean, all alike (W+, perceptual and l2 at weight 1, the
-rate falling as a cosine). Writes `encoders.md`, `encoders.png` (curves) and `encoders-portraits.png` into the results.
+steps; each start is then optimised for `--hybrid-steps`, as is the mean, all alike (W+, perceptual and l2 at weight 1,
+the rate falling as a cosine). Writes `encoders.md`, `encoders.png` (curves) and `encoders-portraits.png` into the
+results.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ STARTS = ("mean", "linear", *ENCODERS)
 OPTIMISATION = "optimisation"
 PLACES = (0, 1, 2, 5, 10, 20, 30, 50, 75, 100, 125, 150, 200, 300, 500, 700, 1000, 1250, 1500)
 RESTYLE_STEPS = 10
-LR = 0.05  # of all arms: of 0.02, 0.05, 0.1 and 0.2, within 0.5 dB of the best after 100 steps from each start (8 portraits)
+# of all arms: of 0.02, 0.05, 0.1 and 0.2, within 0.5 dB of the best after 100 steps from each start (8 portraits)
+LR = 0.05
 COLOURS = {"psp": "#c0392b", "e4e": "#2457a6", "linear": "#8e6c00", "mean": "#2e7d4f"}
 PICTURES = 6
 
@@ -109,7 +111,8 @@ def expectations(found: dict[str, Found], hybrid_steps: int) -> str:
             at = next((step for step in sorted(values) if values[step] < one.mean(measure)), None)
             claims[
                 f"ReStyle over {base} beats its one-pass base in {measure} "
-                f"({values[1]:.4g} after 1 step, {values[best]:.4g} at best, after {best}; {base} {one.mean(measure):.4g}; "
+                f"({values[1]:.4g} after 1 step, {values[best]:.4g} at best, after {best}; "
+                f"{base} {one.mean(measure):.4g}; "
                 f"{'never ahead' if at is None else f'ahead from step {at}'})"
             ] = at is not None
     mean = found["hybrid mean"].points[hybrid_steps]
@@ -126,8 +129,8 @@ def expectations(found: dict[str, Found], hybrid_steps: int) -> str:
             share = None if needed is None else needed / mean.mean("seconds")
             text = "never" if share is None else f"in {share:.0%} of its time"
             claims[
-                f"hybrid {kind} reaches the {measure} that the mean start has after {hybrid_steps} steps in less than half its "
-                f"time ({text})"
+                f"hybrid {kind} reaches the {measure} that the mean start has after {hybrid_steps} steps in less than "
+                f"half its time ({text})"
             ] = share is not None and share < 1 / 2
     return "\n".join(f"- {'held' if held else 'NOT held'}: {text}" for text, held in claims.items())
 
@@ -232,13 +235,13 @@ def main(
 
 
 MEANING = (
-    "Means over the images, of 8-bit pictures. psnr in dB; l2: mean square in [-1,1]; perceptual: LPIPS form on the network "
-    "that the optimisation uses; judge and identity: squared distance of features and cosine of identity embeddings of a "
-    "network that no method sees. seconds: of the processor (one thread), an image, in batches; measuring is not counted. "
-    "steps: of ReStyle, or of the optimisation, whose best point so far is measured; 0 is the start with "
-    "all preparations. Differences from the paper: the "
-    "optimisation is that of W+ (its figures have Karras et al.'s of W), and is one run of all steps, read on the way, while "
-    "`hybrid mean` is a run as short as the hybrids.\n\n![quality against time](encoders.png)\n\n"
+    "Means over the images, of 8-bit pictures. psnr in dB; l2: mean square in [-1,1]; perceptual: LPIPS form on the "
+    "network that the optimisation uses; judge and identity: squared distance of features and cosine of identity "
+    "embeddings of a network that no method sees. seconds: of the processor (one thread), an image, in batches; "
+    "measuring is not counted. steps: of ReStyle, or of the optimisation, whose best point so far is measured; 0 is "
+    "the start with all preparations. Differences from the paper: the "
+    "optimisation is that of W+ (its figures have Karras et al.'s of W), and is one run of all steps, read on the way, "
+    "while `hybrid mean` is a run as short as the hybrids.\n\n![quality against time](encoders.png)\n\n"
     "![targets and results](encoders-portraits.png)"
 )
 

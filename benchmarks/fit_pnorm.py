@@ -96,8 +96,9 @@ COLUMNS = (
     "eigenvalue error",
 )
 MEANING = (
-    "Seconds for all samples: `mapping` is the network on given z, `+ z` draws them too, `fit` is the whole fit. The error is "
-    "the largest of the streamed eigenvalues against numpy's two-pass float64 ones, over the largest eigenvalue."
+    "Seconds for all samples: `mapping` is the network on given z, `+ z` draws them too, `fit` is the whole fit. The "
+    "error is the largest of the streamed eigenvalues against numpy's two-pass float64 ones, "
+    "over the largest eigenvalue."
 )
 
 

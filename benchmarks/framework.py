@@ -1,17 +1,18 @@
-"""All tables of the P-norm paper (Zhu et al. 2020, Tables 1 to 7) on fresh portraits, with the judge for the face service.
+"""All tables of the P-norm paper (Zhu et al. 2020, Tables 1 to 7) on fresh portraits, with the judge for the face
+service.
 
     python benchmarks/framework.py
     python benchmarks/framework.py --n 8 --steps 10 --ablation-steps 5
 
-Each row is inverted into `work/benchmarks/framework` and evaluated as by `latentopt evaluate`; both go on where they were
-stopped. What is not the same:
+Each row is inverted into `work/benchmarks/framework` and evaluated as by `latentopt evaluate`; both go on where they
+were stopped. What is not the same:
 
 - Every method of Tables 1 to 4 gets the same number of steps at the rate of its shipped recipe. Tables 5 to 7 have
   `--ablation-steps` at `--ablation-lr`, where the paper has 1200 at 0.01 on 10 images.
 - Project-n and the L2 weights are carried over to the generator's layers as in regularisers.py.
 - VGG is the loss network's distance (LPIPS form), LPIPS the judge's, FID the Frechet distance of the judge's features.
-- The pose is the judge's yaw, edited by the bundled direction; its range is the reading at +2 less that at -2 deviations.
-  Gender is glasses, the judge's binary attribute: the share of images that change class at one deviation.
+- The pose is the judge's yaw, edited by the bundled direction; its range is the reading at +2 less that at -2
+  deviations. Gender is glasses, the judge's binary attribute: the share of images that change class at one deviation.
 """
 
 from __future__ import annotations
@@ -211,7 +212,8 @@ def headlines(rows: dict[str, Row]) -> str:
         rows["Clip-2"][fid] < rows["none"][fid]
     )
     claims[
-        f"clipping makes W+ answer more to the pose edit ({between('none', 'pose_range')}, {between('Clip-2', 'pose_range')})"
+        f"clipping makes W+ answer more to the pose edit ({between('none', 'pose_range')}, "
+        f"{between('Clip-2', 'pose_range')})"
     ] = rows["Clip-2"]["pose_range"] > rows["none"]["pose_range"]
     return "\n".join(f"- {'held' if held else 'NOT held'}: {text}" for text, held in claims.items())
 
@@ -258,11 +260,12 @@ def main(
 
 
 MEANING = (
-    "Frechet distances of 60 targets and 96 features are too high by the same amount in every row: orders can be compared, "
-    "values cannot. RMSE of [0,1]. VGG: loss network, LPIPS: judge. Path lengths: end, towards samples, one for all layers "
-    "(random) or another for each (random all), loss network; a short one is bad here, as the paper says. A pair counts as "
-    "out of order when ours is a tie. response: deviations of the samples' yaw per deviation of the edit; drift: mean movement "
-    "of the judge's other attributes, in deviations, at +-1; entanglement: drift over the movement of yaw."
+    "Frechet distances of 60 targets and 96 features are too high by the same amount in every row: orders can be "
+    "compared, values cannot. RMSE of [0,1]. VGG: loss network, LPIPS: judge. Path lengths: end, towards samples, one "
+    "for all layers (random) or another for each (random all), loss network; a short one is bad here, as the paper "
+    "says. A pair counts as out of order when ours is a tie. response: deviations of the samples' yaw per deviation of "
+    "the edit; drift: mean movement of the judge's other attributes, in deviations, at +-1; "
+    "entanglement: drift over the movement of yaw."
 )
 
 

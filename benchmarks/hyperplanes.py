@@ -5,8 +5,8 @@
 Each generator draws the same z; the judge labels the pictures; a hyperplane in W is fitted to seven tenths of them and
 tried on the rest, over several splits. Written is results/hyperplanes.md. What is not the same:
 
-- The paper names neither the number of pictures nor which of them count. Here: the tenths with least and with most of an
-  attribute (InterFaceGAN), and all pictures, parted at the median. Accuracies are balanced.
+- The paper names neither the number of pictures nor which of them count. Here: the tenths with least and with most of
+  an attribute (InterFaceGAN), and all pictures, parted at the median. Accuracies are balanced.
 - Its attributes are five binary ones of a face classifier; here all that the judge reads (glasses: the two classes).
 - The WRanGAN is taken as in inversion, epsilon 0, and as in training, epsilon anew for each picture.
 """

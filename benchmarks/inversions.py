@@ -1,4 +1,5 @@
-"""What the quality benchmarks share: inverting fresh portraits with a recipe, a few at a time, and measuring the results.
+"""What the quality benchmarks share: inverting fresh portraits with a recipe, a few at a time, and measuring the
+results.
 
 Finished groups of images are kept in `work/benchmarks` under a name that depends on all that decides them: a benchmark
 that was stopped goes on where it was, and two benchmarks that ask for the same thing share it.

@@ -7,7 +7,8 @@ W+ with Adam at rate 0.01 for 1200 steps, perceptual and l2 terms, on 10 images,
 
 - The paper's generator has L = 18 layers of C = 512. Project-n bounds the norm of one coordinate over the layers: n is
   scaled by sqrt(L/18). The L2 weight multiplies a sum over L x C: it is scaled by 18*512 / (L*C). Clip-n needs nothing.
-- The start is the origin of P-norm in every run; the paper's code starts from the mean of w, which lies outside the clip.
+- The start is the origin of P-norm in every run; the paper's code starts from the mean of w, which lies outside the
+  clip.
 - VGG and LPIPS are read as the loss network's and the judge's distances: compare orders, not values.
 """
 
@@ -125,10 +126,11 @@ def main(network: str, n: int, steps: int, batch: int, device: str, only: str | 
         return
     parts = [f"## Table {k}\n\n{table(results, p)}\n\n{agreement(results, p)}" for k, p in ((6, TABLE_6), (5, TABLE_5))]
     scale = (
-        f"L = {layers}, C = {w_dim}: Project-n is radius n x {math.sqrt(layers / PAPER_LAYERS):.3f}; the L2 weight is x "
-        f"{PAPER_LAYERS * PAPER_W_DIM / (layers * w_dim):.2f}. Start: the origin of P-norm. VGG is our loss network's "
-        "distance, LPIPS the judge's: orders can be compared, values cannot. Means over the images; rmse of [0,1] images; "
-        "radius is the root mean square of the P-norm+ code. A pair counts as out of order when ours is a tie."
+        f"L = {layers}, C = {w_dim}: Project-n is radius n x {math.sqrt(layers / PAPER_LAYERS):.3f}; the L2 weight is "
+        f"x {PAPER_LAYERS * PAPER_W_DIM / (layers * w_dim):.2f}. Start: the origin of P-norm. VGG is our loss "
+        "network's distance, LPIPS the judge's: orders can be compared, values cannot. Means over the images; rmse of "
+        "[0,1] images; radius is the root mean square of the P-norm+ code. A pair counts as out "
+        "of order when ours is a tie."
     )
     facts = provenance(
         bench.generator.device,

@@ -1,7 +1,8 @@
 """ReStyle's ablations on fresh portraits: naive re-feeding (Figure 16), and simple against pyramid heads (Table 1).
 
     latentopt train encoder --kind restyle-psp --restyle-steps 3 --steps 400 --outdir work/restyle-simple
-    latentopt train encoder --kind restyle-psp --restyle-steps 3 --steps 400 --heads pyramid --outdir work/restyle-pyramid
+    latentopt train encoder --kind restyle-psp --restyle-steps 3 --steps 400 --heads pyramid \\
+        --outdir work/restyle-pyramid
     python benchmarks/restyle.py --simple work/restyle-simple/encoder-restyle-psp.safetensors \\
         --pyramid work/restyle-pyramid/encoder-restyle-psp.safetensors
 
@@ -123,8 +124,8 @@ def main(network: str, n: int, batch: int, simple: Path | None, pyramid: Path | 
 
 
 MEANING = (
-    "Means over the images, of 8-bit pictures; measures as in encoders.md. seconds: of the processor (one thread), an image, "
-    "all five steps with the pictures between them.\n\n![after the last step](restyle.png)"
+    "Means over the images, of 8-bit pictures; measures as in encoders.md. seconds: of the processor (one thread), an "
+    "image, all five steps with the pictures between them.\n\n![after the last step](restyle.png)"
 )
 
 

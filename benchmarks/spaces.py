@@ -117,8 +117,9 @@ def main(network: str, n: int, steps: int, batch: int, device: str, only: str | 
 MEANING = (
     "psnr (dB), ssim and rmse (of [0,1]) are of the 8-bit pictures. perceptual: LPIPS form on the network of the loss; "
     "judge: squared distance of the judge's unit-length features; identity: cosine of the judge's identity embeddings. "
-    "radius: root mean square of the P-norm+ code, about 1 for the generator's own samples. seconds: wall clock an image. "
-    "psnr after k: of the best point so far, measured in the loop before rounding and clipping (and with jitter, for sg2).\n\n"
+    "radius: root mean square of the P-norm+ code, about 1 for the generator's own samples. seconds: wall clock an "
+    "image. psnr after k: of the best point so far, measured in the loop before rounding and "
+    "clipping (and with jitter, for sg2).\n\n"
     "![targets and reconstructions](spaces.png)\n\n![curves](spaces-curves.png)"
 )
 

@@ -288,9 +288,10 @@ def main(
 
 
 MEANING = (
-    "Medians over the repeats; `times plain` is the ratio of images/s within a repeat, with its range. A step is forward, "
-    "backward, update, and the loop's own records. FLOPs count convolutions and matrix products. Memory on a GPU is "
-    "what a step adds to the loaded networks, on the CPU what a fresh process grows by, networks and kernels included."
+    "Medians over the repeats; `times plain` is the ratio of images/s within a repeat, with its range. A step is "
+    "forward, backward, update, and the loop's own records. FLOPs count convolutions and matrix products. Memory on a "
+    "GPU is what a step adds to the loaded networks, on the CPU what a fresh process grows by, "
+    "networks and kernels included."
 )
 
 

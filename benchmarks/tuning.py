@@ -1,11 +1,13 @@
-"""Which way of tuning the generator restores an image best, and what does it cost the generator? (WRanGAN paper, re-made.)
+"""Which way of tuning the generator restores an image best, and what does it cost the generator? (WRanGAN paper,
+re-made.)
 
     python benchmarks/tuning.py
     python benchmarks/tuning.py --part table --images 2 --steps 20 --shifted 50 --n 128
 
 Fresh portraits and four pictures that are no portraits; all strategies start from one pivot in W an image. Parts:
 
-- table       distortion, corruption, time, memory, parameters, and edits afterwards: `tuning.md` (the paper's Tables 2, 4)
+- table       distortion, corruption, time, memory, parameters, and edits afterwards: `tuning.md` (the paper's Tables 2,
+  4)
 - figures     Figure 1 (`tuning-edits-*.png`) and Figure 2 (`tuning-corruption.png`) of the same runs
 - layers      Figure 3 and Table 1: simple tune of the last N layers against regularisation: `tuning-layers.md`
 - sigma       Figure 8, Tables 6 and 7, epsilon after inversion (appendix C): `tuning-sigma.md`
@@ -107,7 +109,10 @@ def layers_part(bench: Bench, out: Path) -> str:
     best = {l2: min(LAYERS, key=lambda n: curves[n][l2]) for l2 in COEFFICIENTS}
     said = "; ".join(f"l2 {l2:g}: N = {n}" for l2, n in best.items())
     said = f"Lowest mse: {said}. The paper found N = 6 lowest.\n\n![curves](tuning-layers.png)"
-    count = f"## Table 1\n\n{parameters_table(few.networks[BASE])}\n\nIncrease over all parameters, mapping network included."
+    count = (
+        f"## Table 1\n\n{parameters_table(few.networks[BASE])}\n\n"
+        "Increase over all parameters, mapping network included."
+    )
     write_report(
         out / "tuning-layers.md",
         "How many layers to randomise",
@@ -123,9 +128,10 @@ def sigma_part(bench: Bench, out: Path) -> str:
     draw_sigma(sigmas, out / "tuning-sigma.png")
     deviations = epsilon_table(bench.run(strategies(bench.sigma, bench.steps)))
     parts = [
-        f"{absent(bench)}## Figure 8 and Table 6: sigma by layer\n\n{sigma_table(sigmas)}\n\n![sigma](tuning-sigma.png)",
-        f"## Table 7: influence of each layer\n\n{influence_table(bench.networks[BASE], sigmas)}\n\nMean squared change of "
-        "pictures in [-1,1] of the base generator, weights of one layer changed at random.",
+        f"{absent(bench)}## Figure 8 and Table 6: sigma by layer\n\n{sigma_table(sigmas)}\n\n"
+        "![sigma](tuning-sigma.png)",
+        f"## Table 7: influence of each layer\n\n{influence_table(bench.networks[BASE], sigmas)}\n\nMean squared "
+        "change of pictures in [-1,1] of the base generator, weights of one layer changed at random.",
         f"## Appendix C: deviation of epsilon after inversion\n\n{deviations}\n\n"
         "1 in training. The paper: a variance about 10 times lower than that on FFHQ, 7 times on churches.",
     ]

@@ -1,8 +1,9 @@
 """Four orthogonal directions of w in which the picture changes most, for one image (WRanGAN, figure 1).
 
 The paper does not say how they were found. Here: the leading right singular vectors of the Jacobian of the untouched
-generator's picture with respect to w at the pivot, by central differences along every axis of w. A step goes two standard
-deviations of W along the direction, towards the mean of W, so that it is an edit of typical size within the cloud.
+generator's picture with respect to w at the pivot, by central differences along every axis of w. A step goes two
+standard deviations of W along the direction, towards the mean of W, so that it is an edit of typical size within the
+cloud.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What is measured of a tuned generator: distortion, pictures after edits, corruption, and the size of what was tuned."""
+"""What is measured of a tuned generator: distortion, pictures after edits, corruption, and the size of what was
+tuned.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +91,9 @@ class Corruptions:
 
 
 def variables_of(run: Batch) -> dict[str, list[float]]:
-    """How many parameters the last stage tunes an image, and the deviation of epsilon in each weight, from a finished run."""
+    """How many parameters the last stage tunes an image, and the deviation of epsilon in each weight, from a
+    finished run.
+    """
     problem = build_problem(run.generator, run.recipe.stages[-1], run.target, run.seeds, start=run.inputs)
     variables = problem.lens.encode(run.inputs)
     weights = {name: v for name, v in variables.items() if name.partition("/")[0] in WEIGHT_SPACES}

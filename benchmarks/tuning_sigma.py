@@ -1,4 +1,6 @@
-"""What sigma is and does: figure 8 and tables 6 and 7 of the WRanGAN paper, epsilon after inversion, table 1, table 3."""
+"""What sigma is and does: figure 8 and tables 6 and 7 of the WRanGAN paper, epsilon after inversion, table 1,
+table 3.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +92,9 @@ def parameters_table(generator: StyleGAN2) -> str:
 
 @torch.no_grad()
 def random_samples(generator: StyleGAN2, sigma: Sigma, n: int, seed: int) -> Tensor:
-    """n pictures [n,3,H,W] with weights mu + sigma * epsilon, epsilon anew for each picture; the latents of `samples`."""
+    """n pictures [n,3,H,W] with weights mu + sigma * epsilon, epsilon anew for each picture; the latents of
+    `samples`.
+    """
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
     images = []

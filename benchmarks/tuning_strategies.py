@@ -1,4 +1,6 @@
-"""The ways of tuning that `tuning.py` compares: the tuning stages of the shipped recipes, from a pivot that is given."""
+"""The ways of tuning that `tuning.py` compares: the tuning stages of the shipped recipes, from a pivot that is
+given.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class Strategy:
 
 
 def tuning_part(name: str, steps: int | None, stopped: bool = True, **options: object) -> Recipe:
-    """The tuning stages of a shipped recipe, from a given pivot; `options` go to its weight space, `steps` to all stages."""
+    """The tuning stages of a shipped recipe, from a given pivot; `options` go to its weight space, `steps` to
+    all stages.
+    """
     recipe = Recipe.load(name).split()[1]
     if recipe is None:
         raise LatentoptError(f"recipe {name!r} tunes nothing")

@@ -16,7 +16,8 @@ from latentopt.evaluation.distribution import frechet_distance, kernel_distance,
 REFERENCE = 1000  # fresh portraits that edited pictures are compared with
 MEASURES = ("mse", "perceptual", "judge", "identity", "ms-ssim", "psnr", "frechet", "kernel", "seconds")
 
-# WRanGAN paper, table 2, FFHQ: PTI, WRanGAN. MSE there is of other pictures and LPIPS of other networks: compare ratios.
+# WRanGAN paper, table 2, FFHQ: PTI, WRanGAN. MSE there is of other pictures and LPIPS of other networks: compare
+# ratios.
 PAPER = {
     "mse": (0.024, 0.007),
     "perceptual": (0.293, 0.085),  # LPIPS-VGG, the network of the paper's loss or nearest to it
@@ -47,7 +48,9 @@ def medians(results: dict[str, Result], rows: slice) -> str:
 
 @torch.no_grad()
 def edit_table(bench: Bench, results: dict[str, Result], rows: slice) -> str:
-    """What the four edits do to the tuned generator's pictures, next to the untouched generator's from the same latents."""
+    """What the four edits do to the tuned generator's pictures, next to the untouched generator's from the same
+    latents.
+    """
     judge, device = bench.judge, bench.judge.mean.device
     target = bench.judge.embed(bench.targets[rows])  # [N,E]
     real = judge.features(portraits(TEST_SEEDS[-REFERENCE:], judge.config.resolution)[0].to(device))
@@ -129,19 +132,21 @@ def paper_table(results: dict[str, Result], rows: slice, memory: dict[str, float
 
 
 MEANING = (
-    "mse: of 8-bit pictures as [0,1] (a quarter of the [-1,1] figure); perceptual: LPIPS form on the network of the loss; "
-    "judge: squared distance of the judge's unit-length features; identity: cosine of the judge's identity embeddings; "
-    "ms-ssim: 3 scales with the window of 11 at 64 pixels, exponents scaled to sum to 1 (the paper's five scales need 176 "
-    "pixels). frechet, kernel: corruption as of section 3.1, against the untouched generator with the same latents and noise, "
-    "so that 0 is none; both measure change, not quality. Shifts: differences of two random w over sqrt(2). seconds: of tuning "
-    "alone, wall clock an image in its batch. tuned parameters: of the generator, an image; the latent is not counted. peak "
-    "memory: of one image and 5 steps in a process of its own, above what the loaded networks occupy."
+    "mse: of 8-bit pictures as [0,1] (a quarter of the [-1,1] figure); perceptual: LPIPS form on the network of the "
+    "loss; judge: squared distance of the judge's unit-length features; identity: cosine of the judge's identity "
+    "embeddings; ms-ssim: 3 scales with the window of 11 at 64 pixels, exponents scaled to sum to 1 (the paper's five "
+    "scales need 176 pixels). frechet, kernel: corruption as of section 3.1, against the untouched generator with the "
+    "same latents and noise, so that 0 is none; both measure change, not quality. Shifts: differences of two random w "
+    "over sqrt(2). seconds: of tuning alone, wall clock an image in its batch. tuned parameters: of the generator, an "
+    "image; the latent is not counted. peak memory: of one image and 5 steps in a process of its "
+    "own, above what the loaded networks occupy."
 )
 EDIT_MEANING = (
-    f"{EDITS} orthogonal directions in which the picture of the untouched generator changes most at the pivot (leading right "
-    "singular vectors of the Jacobian of the picture), two standard deviations of W each. frechet, kernel: of the edited "
-    "pictures against the untouched generator's edited pictures, paired. kernel to portraits: of the edited pictures to fresh "
-    "portraits (unpaired): how real they are. attribute drift: mean absolute difference between what an edit does to the "
-    f"judge's {len(ATTRIBUTES)} attribute readings in the tuned generator and in the untouched, in standard deviations of the "
-    "portraits. identity: cosine of edited picture and target, and the same for the untouched generator's edited pictures."
+    f"{EDITS} orthogonal directions in which the picture of the untouched generator changes most at the pivot (leading "
+    "right singular vectors of the Jacobian of the picture), two standard deviations of W each. frechet, kernel: of "
+    "the edited pictures against the untouched generator's edited pictures, paired. kernel to portraits: of the edited "
+    "pictures to fresh portraits (unpaired): how real they are. attribute drift: mean absolute difference between what "
+    f"an edit does to the judge's {len(ATTRIBUTES)} attribute readings in the tuned generator and in the untouched, in "
+    "standard deviations of the portraits. identity: cosine of edited picture and target, and "
+    "the same for the untouched generator's edited pictures."
 )

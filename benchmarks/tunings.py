@@ -64,7 +64,9 @@ class Result:
 
 @dataclass
 class Bench:
-    """`images` fresh portraits and the out-of-domain samples, the networks that are tuned to them, and those who judge."""
+    """`images` fresh portraits and the out-of-domain samples, the networks that are tuned to them, and those
+    who judge.
+    """
 
     base: str
     wrangan: str | None

@@ -52,13 +52,13 @@ class Definition:
         names = self.node.bases if isinstance(self.node, ast.ClassDef) else []
         return [base for name in names if (base := self.module.definition(ast.unparse(name))) is not None]
 
-    def member(self, kind: type[ast.stmt], name: str) -> tuple[Module, Any] | None:
-        """The own or inherited statement of that kind that defines `name`, and the module it stands in."""
+    def member(self, name: str, *kinds: type[ast.stmt]) -> tuple[Module, Any] | None:
+        """The own or inherited statement of one of the kinds that defines `name`, and the module it stands in."""
         body = self.node.body if isinstance(self.node, ast.ClassDef) else []
         for node in body:
-            if isinstance(node, kind) and name in _defined(node):
+            if isinstance(node, kinds) and name in _defined(node):
                 return self.module, node
-        return next((found for base in self.bases if (found := base.member(kind, name)) is not None), None)
+        return next((found for base in self.bases if (found := base.member(name, *kinds)) is not None), None)
 
 
 @dataclass(frozen=True)
@@ -95,34 +95,53 @@ class Module:
         return None
 
     def value(self, expression: ast.expr, place: str) -> Any:
-        """The value of a literal or of a constant of this module. Raises UsageError, naming `place`, for anything else."""
+        """The value of a literal or of a constant of this module.
+
+        Raises UsageError, naming `place`, for anything else.
+        """
         try:
             return ast.literal_eval(expression)
         except ValueError:
             pass
-        for node in self.tree.body if isinstance(expression, ast.Name) else ():
-            if expression.id in _defined(node) and getattr(node, "value", None) is not None:
-                return self.value(node.value, place)
+        if isinstance(expression, ast.Name) and (constant := self._constant(expression.id)) is not None:
+            return self.value(constant, place)
         raise UsageError(f"{place}: {ast.unparse(expression)!r} is no literal and no constant of {self.name}")
+
+    def _constant(self, name: str) -> ast.expr | None:
+        """What a name of this module is set to, once and for all."""
+        for node in self.tree.body:
+            if isinstance(node, ast.Assign | ast.AnnAssign) and name in _defined(node):
+                return node.value
+        return None
 
 
 def _defined(node: ast.stmt) -> list[str]:
     if isinstance(node, ast.FunctionDef):
         return [node.name]
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    targets: list[ast.expr] = []
+    if isinstance(node, ast.Assign):
+        targets = node.targets
+    elif isinstance(node, ast.AnnAssign):
+        targets = [node.target]
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 @cache
 def source(name: str) -> Module | None:
-    """The source text of a module; None for a module that has none, or is not there."""
+    """The source text of a module; None for a module that has none, or is not there.
+
+    Raises UsageError for a text that is no Python.
+    """
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return None
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
-    return Module(name, ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
+    try:
+        return Module(name, ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
+    except (SyntaxError, ValueError) as error:
+        raise UsageError(f"{spec.origin}: cannot be read as Python: {error}") from error
 
 
 @cache
@@ -146,7 +165,7 @@ def options_of(target: str) -> dict[str, Option]:
     if isinstance(definition.node, ast.FunctionDef):
         module, constructor = definition.module, definition.node
     else:
-        found = definition.member(ast.FunctionDef, "__init__")
+        found = definition.member("__init__", ast.FunctionDef)
         if found is None:
             return {}
         module, constructor = found
@@ -164,12 +183,20 @@ def _option(module: Module, target: str, argument: ast.arg, default: ast.expr | 
 
 @cache
 def declared(target: str) -> Declared:
-    """The class literals of `module:name`, its own or inherited. Raises UsageError for one that cannot be read."""
+    """The class literals of `module:name`, its own or inherited.
+
+    Raises UsageError for one that cannot be read, or that names an option which the constructor does not have.
+    """
     definition = definition_of(target)
     given: dict[str, Any] = {}
     for entry in fields(Declared):
-        found = definition.member(ast.Assign, entry.name) or definition.member(ast.AnnAssign, entry.name)
-        if found is not None and found[0].name != PROTOCOLS and found[1].value is not None:
-            value = found[0].value(found[1].value, f"{target}, {entry.name}")
+        literal = definition.member(entry.name, ast.Assign, ast.AnnAssign)
+        if literal is not None and literal[0].name != PROTOCOLS and literal[1].value is not None:
+            module, node = literal
+            value = module.value(node.value, f"{target}, {entry.name}")
             given[entry.name] = frozenset(value) if entry.name == "owns" else value
-    return Declared(**given)
+    found = Declared(**given)
+    for name in (found.shares, found.rank):
+        if name and name not in options_of(target):
+            raise UsageError(f"{target} declares something of {name!r}, which is no option of its constructor")
+    return found

@@ -36,7 +36,7 @@ def _there(name: str, there: bool, reason: str) -> torch.device:
 
 
 def peak_memory(device: torch.device) -> float:
-    """The most memory that was ever in use, MB: on the GPU, or (CPU) by the whole process; NaN where nobody counts it."""
+    """The most memory ever in use, in MB: on the GPU, or (CPU) by the whole process; NaN where nobody counts it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     try:

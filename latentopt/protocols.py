@@ -6,8 +6,8 @@
     Operator          image             -> measurement
     Term              view              -> [B]
 
-Plug-ins hold constants; what changes is in the loop's State. Their constructors take the generator (and the target where
-they need it), then keyword-only options: those options are the keys of their table in a recipe.
+Plug-ins hold constants; what changes is in the loop's State. Their constructors take the generator (and the target
+where they need it), then keyword-only options: those options are the keys of their table in a recipe.
 """
 
 from __future__ import annotations
@@ -84,11 +84,11 @@ class Generator(Protocol):
 
     @property
     def activations(self) -> dict[str, int]:
-        """What `features` captures and `residuals` are added to, from coarse to fine, each with the last row of ws in it."""
+        """What `features` captures and `residuals` are added to, coarse to fine, each with the last row of ws in it."""
 
     @property
     def convolutions(self) -> dict[str, str]:
-        """{layer: name in `tunable` of its weight} of the convolutions, to colours not among them, from coarse to fine."""
+        """{layer: name in `tunable` of its weight} of the convolutions, coarse to fine; those to colours left out."""
 
     @property
     def tunable(self) -> dict[str, tuple[int, ...]]:
@@ -118,8 +118,9 @@ class Generator(Protocol):
     def synthesis(
         self, inputs: GeneratorInputs, noise_mode: str = "const", rng: torch.Generator | None = None
     ) -> Tensor:
-        """-> image [B,img_channels,H,W], nominally in [-1,1], not clamped. `rng` draws the noise of noise_mode "random".
+        """-> image [B,img_channels,H,W], nominally in [-1,1], not clamped.
 
+        `rng` draws the noise of noise_mode "random".
         Raises UsageError for inputs that this family cannot draw.
         """
 
@@ -152,8 +153,9 @@ class Plugin:
     without importing it.
 
     owns      the fields of GeneratorInputs that a space writes; two that own the same field are not joined
-    reads     {option: kind of file}: the option names a file that is read. Left out, the file of that kind that belongs to
-              the generator is looked for (`latentopt.registry.FILES` has the kinds); results depend on its contents
+    reads     {option: kind of file}: the option names a file that is read. Left out, the file of that kind that
+              belongs to the generator is looked for (`latentopt.registry.FILES` has the kinds); results depend on its
+              contents
     reads_if  {option: other options}: that file is read only where one of these is not at its default
     shares    the option that makes all images share the variables
     rank      the option that bounds the rank of what a space adds to a weight
@@ -213,8 +215,9 @@ class Term(Plugin, ABC):
 
     @abstractmethod
     def index(self, rows: Tensor) -> Term:
-        """The same term for the images in `rows`: whatever it holds of the targets is picked. A term that holds nothing of
-        them returns itself.
+        """The same term for the images in `rows`: whatever it holds of the targets is picked.
+
+        A term that holds nothing of them returns itself.
         """
 
 

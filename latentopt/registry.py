@@ -1,8 +1,8 @@
 """The plug-ins by name, imported when first used, so that a recipe can be checked without importing torch.
 
-A plug-in says of itself, in its source text, what the recipe layer must know: its options are the keyword-only arguments
-of its constructor, and what it writes, reads and shares are class literals (`Declared`). Other packages bring plug-ins of
-their own by entry points of the group `latentopt.plugins` (docs/extending.md).
+A plug-in says of itself, in its source text, what the recipe layer must know: its options are the keyword-only
+arguments of its constructor, and what it writes, reads and shares are class literals (`Declared`). Other packages bring
+plug-ins of their own by entry points of the group `latentopt.plugins` (docs/extending.md).
 """
 
 from __future__ import annotations
@@ -48,13 +48,18 @@ def check_type(value: object, annotation: str, place: str) -> None:
 
 
 @cache
+def _points() -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=GROUP))  # once: it looks at every installed package
+
+
+@cache
 def brought(kind: str) -> Mapping[str, EntryPoint]:
     """The entry points of other packages for plug-ins of a kind, by the plug-in's name.
 
     Raises UsageError where two packages bring one name.
     """
     found: dict[str, EntryPoint] = {}
-    for point in entry_points(group=GROUP):
+    for point in _points():
         of, _, name = point.name.partition(".")
         if of != kind or not name:
             continue
@@ -79,19 +84,24 @@ class Registry:
 
     @property
     def targets(self) -> dict[str, str]:
-        """Ours and those of other packages. Raises UsageError for a name that we have and another package brings too."""
+        """Ours and those of other packages. Raises UsageError where another package brings a name that we have."""
         others = {name: point.value for name, point in brought(self.kind).items()}
-        if taken := sorted(self.own.keys() & others.keys()):
-            raise UsageError(
-                f"{others[taken[0]]}: latentopt has a {self.kind} {taken[0]!r} already; give it another name"
-            )
+        for name in sorted(others.keys() & (self.own.keys() | self.aliases.keys())):
+            self._refuse_second(name)
         return self.own | others
+
+    def _refuse_second(self, name: str) -> None:
+        """Raise UsageError where another package brings a plug-in by a name that stands for one of ours."""
+        if (point := brought(self.kind).get(name)) is not None:
+            raise UsageError(f"{point.value}: latentopt has a {self.kind} {name!r} already; give it another name")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.targets)
 
     def resolve(self, name: str) -> str:
         """The registered name of `name` or its alias. Raises UsageError with the nearest name."""
+        if name in self.own or name in self.aliases:
+            self._refuse_second(name)
         name = self.aliases.get(name, name)
         if name not in self.own and name not in self.targets:
             raise UsageError(f"unknown {self.kind} {name!r}{nearest(name, self.targets)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ class GeneratorInputs:
     def __len__(self) -> int:
         return self.ws.shape[0]
 
-    def replace(self, **changes: object) -> GeneratorInputs:
+    def replace(self, **changes: Any) -> GeneratorInputs:
         return replace(self, **changes)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> GeneratorInputs:
@@ -74,8 +75,9 @@ class GeneratorInputs:
         transform = None if self.transform is None else self.transform.expand(len(ws), 3, 3)
         return replace(self, ws=ws, styles=shared(self.styles), residuals=shared(self.residuals), transform=transform)
 
-    def to(self, *args: object, **kwargs: object) -> GeneratorInputs:
-        return self.map(lambda x: x.to(*args, **kwargs))
+    def to(self, where: torch.device | torch.dtype | str) -> GeneratorInputs:
+        """Every tensor on that device, or in that type."""
+        return self.map(lambda x: x.to(where))
 
     def detach(self) -> GeneratorInputs:
         return self.map(Tensor.detach)
@@ -148,9 +150,10 @@ def _rows(x: Tensor, batch: int) -> Tensor:
 class View:
     """What a term may look at: one step of one batch.
 
-    image, target [B,3,H,W] in [-1,1], or what the stage's operator makes of both; mask [B,1,H,W] in [0,1] or None: outside it the image equals the target already;
-    t in [0,1], the fraction of the stage that is done; step, its number; seeds, one an image: what a term draws at random
-    depends on an image's own seed and the step alone.
+    image, target  [B,3,H,W] in [-1,1], or what the stage's operator makes of both
+    mask           [B,1,H,W] in [0,1] or None; outside it the image equals the target already
+    t              in [0,1], the fraction of the stage that is done; step is its number
+    seeds          one an image: what a term draws at random depends on an image's own seed and the step alone
     """
 
     image: Tensor

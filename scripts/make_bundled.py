@@ -1,4 +1,5 @@
-"""Make everything that latentopt ships, from nothing: `python scripts/make_bundled.py`. Stop it and run it again at will.
+"""Make everything that latentopt ships, from nothing: `python scripts/make_bundled.py`. Stop it and run it again at
+will.
 
 The networks of the portraits domain are trained (four to five hours on two CPU cores, minutes on a GPU), the statistics
 fitted, the sample pictures drawn. Snapshots and training pictures lie under work/, which git ignores.

@@ -60,7 +60,9 @@ def files(tmp_path_factory):
 
 
 def save_deltas(folder):
-    """Of the tiny generator: `full.safetensors` (two weights), `low.safetensors` (rank 2), `result/`; and a foreign one."""
+    """Of the tiny generator: `full.safetensors` (two weights), `low.safetensors` (rank 2), `result/`; and a
+    foreign one.
+    """
     generator, rng = load_generator(folder / "tiny.safetensors"), torch.Generator().manual_seed(4)
     full = {name: torch.randn(generator.tunable[name], generator=rng) * 0.2 for name in (CONV, TORGB)}
     low = {CONV: (torch.randn(10, 2, generator=rng) @ torch.randn(2, 108, generator=rng)).reshape(10, 12, 3, 3) * 0.1}
@@ -291,7 +293,9 @@ def test_convert_overwrites_when_told(files, run, tmp_path):
 
 
 def test_convert_bakes_deltas(files, run, tmp_path):
-    """Files and result folders, summed and scaled; what is written draws as the base does with the sum as its deltas."""
+    """Files and result folders, summed and scaled; what is written draws as the base does with the sum as its
+    deltas.
+    """
     base, full = load_generator(files / "tiny.safetensors"), Delta.load(files / "full.safetensors")
     low = Delta.load(files / "low.safetensors")
     inputs = GeneratorInputs(torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(1)))

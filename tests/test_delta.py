@@ -1,4 +1,6 @@
-"""Deltas of tuned weights: their algebra commutes with drawing, and their files are checked before they are believed."""
+"""Deltas of tuned weights: their algebra commutes with drawing, and their files are checked before they are
+believed.
+"""
 
 from __future__ import annotations
 

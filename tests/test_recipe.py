@@ -222,6 +222,8 @@ def test_override_leaves_the_original(recipe):
         ("init", {"name": "file", "path": "a.npz"}, ["a.npz"], False),
         ("init", "p-mean", [], True),
         ("init", {"name": "p-mean", "stats": "s.safetensors"}, ["s.safetensors"], False),
+        ("init", {"name": "linear", "prior": "p.safetensors"}, ["p.safetensors"], False),
+        ("optimize.0", {"name": "weights", "l2": 1e-6}, [], False),
         ("optimize.0", "w+", [], False),
         ("optimize.0", {"name": "w", "clip": 2.0}, [], True),
         ("optimize.0", {"name": "w+", "clip": 0.0}, [], True),
@@ -251,11 +253,47 @@ def test_the_files_that_a_recipe_reads(recipe, path, entry, files, needs):
     assert changed.named("p-norm") == (entry.get("stats") if isinstance(entry, dict) else None)
 
 
+READ = {  # the kinds of files that each shipped recipe looks for
+    "encode": {"encoder"},
+    "hybrid-e4e": {"encoder"},
+    "hybrid-psp": {"encoder"},
+    "hybrid-restyle": {"encoder"},
+    "i2s": set(),
+    "ii2s": {"p-norm"},
+    "ii2s-pnorm": {"p-norm"},
+    "lowrank": set(),
+    "pti": set(),
+    "pulse": {"p-norm"},
+    "s2e": {"encoder"},
+    "sg2": set(),
+    "weights": set(),
+    "wrangan": {"sigma"},
+    "wrangan-pivot": {"sigma"},
+}
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_what_shipped_recipes_read(name):
+    """None names a file; weights of a perceptual network (`file`) are read only where they are named."""
+    recipe = Recipe.load(name)
+    assert recipe.files == []
+    assert {reading.kind for reading in recipe.reads} - {"file"} == READ[name]
+
+
 @pytest.mark.parametrize(
-    ("name", "needs"), [("i2s", False), ("sg2", False), ("ii2s", True), ("ii2s-pnorm", True), ("pulse", True)]
+    ("optimize", "rank"),
+    [
+        ([{"name": "p-norm+", "rank": 5}], None),
+        ([{"name": "lowrank", "rank": 3}], 3),
+        ([{"name": "p-norm+", "rank": 5}, {"name": "lowrank", "rank": 3}], 3),
+        (["w", "weights"], None),
+    ],
+    ids=str,
 )
-def test_shipped_recipes_that_need_statistics(name, needs):
-    assert Recipe.load(name).looks_for("p-norm") == needs
+def test_the_rank_of_a_delta_is_that_of_spaces_that_write_deltas(recipe, optimize, rank):
+    """The `rank` of p-norm+ counts components of its statistics."""
+    stage = recipe.table()["stages"][0] | {"optimize": optimize}
+    assert Recipe.from_table(recipe.table() | {"stages": [stage]}).rank == rank
 
 
 def test_digest_is_of_what_is_done(recipe):

@@ -1,4 +1,6 @@
-"""Runs through a recipe's stages: saved anywhere and gone on with, they end in the same bits. And the inverter over them."""
+"""Runs through a recipe's stages: saved anywhere and gone on with, they end in the same bits. And the inverter
+over them.
+"""
 
 from __future__ import annotations
 

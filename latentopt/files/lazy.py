@@ -8,7 +8,10 @@ from typing import Any
 
 
 def lazily(module: str, namespace: dict[str, Any], exports: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a module: exports {name: the module that defines it}; what was imported stays in `namespace`."""
+    """The `__getattr__` of a module, for exports {name: the module that defines it}.
+
+    What was imported stays in `namespace`.
+    """
 
     def get(name: str) -> Any:
         if name not in exports:

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 
 try:
     import fcntl
-except ImportError:
-    fcntl = None
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]  # mypy knows no modules that may be missing
 
 from latentopt.errors import LatentoptError, UsageError
 
@@ -105,7 +105,7 @@ def check_inside(outdir: Path, names: Iterable[str]) -> None:
 
 
 def check_free(outdir: Path) -> None:
-    """Raise UsageError at once, before anything is loaded, where `outdir` cannot be worked in or another process does."""
+    """Raise UsageError, before anything is loaded, where `outdir` cannot be worked in or another process does."""
     check_outdir(outdir)
     with locked(outdir):
         pass
@@ -113,7 +113,10 @@ def check_free(outdir: Path) -> None:
 
 @contextmanager
 def workplace(outdir: Path) -> Iterator[Path]:
-    """Hold the output folder `outdir`, made and swept, for this process. Raises UsageError as `check_outdir`, `locked`."""
+    """Hold the output folder `outdir`, made and swept, for this process.
+
+    Raises UsageError as `check_outdir` and `locked` do.
+    """
     check_outdir(outdir)
     with locked(outdir) as held:
         sweep(outdir, 0.0 if held else 600.0)

@@ -154,7 +154,7 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Identifies what the recipe does: equal for recipes that differ in `name`, `about`, `source` and `batch` only."""
+        """What the recipe does: equal for recipes that differ in `name`, `about`, `source` and `batch` only."""
         stages = [
             {key: value for key, value in stage.items() if key != "batch" and (key, value) != ("operator", None)}
             for stage in self.table()["stages"]

@@ -1,4 +1,4 @@
-"""One stage of a recipe, and the checks that refuse what it cannot mean, naming the place and the nearest valid word."""
+"""One stage of a recipe, and the checks that refuse what it cannot mean, naming the place and the nearest word."""
 
 from __future__ import annotations
 
@@ -51,8 +51,9 @@ class Stop:
 class Stage:
     """One optimisation: where it starts, what is free, what is asked of the image, and how long.
 
-    `optimize` and `terms` are tables with the plug-in's name and options; an entry of `optimize` may carry its own `lr`,
-    one of `terms` its `weight` (1 by default). With an `operator`, terms compare what it makes of image and target.
+    `optimize` and `terms` are tables with the plug-in's name and options; an entry of `optimize` may carry its own
+    `lr`, one of `terms` its `weight` (1 by default). With an `operator`, terms compare what it makes of image and
+    target.
     """
 
     init: dict
@@ -120,8 +121,9 @@ def check_keys(table: Mapping[str, Any], record: type, place: str) -> None:
     for key, value in table.items():
         if key not in known:
             raise UsageError(f"{place}: unknown key {key!r}{nearest(key, known)}")
-        if known[key].type in ("int", "float", "str", "float | None", "int | None"):
-            check_type(value, known[key].type, f"{place}.{key}")
+        annotation = str(known[key].type)
+        if annotation in ("int", "float", "str", "float | None", "int | None"):
+            check_type(value, annotation, f"{place}.{key}")
     required = [f.name for f in fields(record) if f.default is MISSING and f.default_factory is MISSING]
     missing = [key for key in required if key not in table and key not in ("name", "init")]
     if missing:
