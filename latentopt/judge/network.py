@@ -52,6 +52,10 @@ class ResidualBlock(nn.Module):
 class Judge(nn.Module):
     """Residual network with strided convolutions; images of any size are resized to `resolution` first."""
 
+    mean: Tensor
+    std: Tensor
+    binary: Tensor
+
     def __init__(self, config: JudgeConfig) -> None:
         super().__init__()
         self.config = config

@@ -1,0 +1,4 @@
+"""Training of generators, encoders and the networks of the portraits domain: one loop, a trainer for each."""
+
+PRECISIONS = ("bfloat16", "float16", "float32")
+ENCODER_KINDS = ("psp", "e4e", "restyle-psp", "restyle-e4e")
