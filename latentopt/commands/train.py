@@ -12,6 +12,7 @@ from latentopt.commands.train_loop import command_line, follow_adversarial
 from latentopt.commands.train_networks import judge, perceptual
 from latentopt.commands.train_options import adversarial_options, folder_options, images_option
 from latentopt.commands.train_wrangan import wrangan
+from latentopt.training import DRAWN
 
 
 @click.group("train", short_help="Train the bundled kinds of models.")
@@ -27,7 +28,7 @@ def command() -> None:
 
 @command.command("generator")
 @click.option("--data", default="portraits", show_default=True, help="portraits (drawn by latentopt), or a folder.")
-@click.option("--drawn", default=60_000, show_default=True, help="How many portraits to draw and keep.")
+@click.option("--drawn", default=DRAWN, show_default=True, help="How many portraits to draw and keep.")
 @images_option
 @click.option("--resolution", default=64, show_default=True, help="Side of the images, a power of 2.")
 @click.option("--channel-base", type=int, help="Channels at r x r are min(channel-base / r, channel-max).")

@@ -9,7 +9,7 @@ import click
 
 from latentopt.commands.train_loop import command_line, follow
 from latentopt.commands.train_options import folder_options
-from latentopt.training import ENCODER_KINDS
+from latentopt.training import DRAWN, ENCODER_KINDS
 
 if TYPE_CHECKING:
     from latentopt.training.encoder import EncoderRecord
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="portraits (drawn), samples (the generator's own), or a folder.",
 )
-@click.option("--drawn", default=60_000, show_default=True, help="How many portraits to draw and keep.")
+@click.option("--drawn", default=DRAWN, show_default=True, help="How many portraits to draw and keep.")
 @click.option("--backbone", default="small", show_default=True, type=click.Choice(["small", "ir-se-50", "resnet-34"]))
 @click.option("--heads", type=click.Choice(["pyramid", "simple"]), help="By default pyramid, for ReStyle simple.")
 @click.option("--size", type=int, help="Side of the images the encoder takes; by default 64 (small) or 256.")

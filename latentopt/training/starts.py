@@ -12,11 +12,10 @@ from latentopt.errors import LatentoptError, UsageError
 from latentopt.files.storage import load_tensors
 from latentopt.generators.discriminator import Discriminator
 from latentopt.generators.stylegan2 import StyleGAN2
-from latentopt.training import PRECISIONS
+from latentopt.training import DRAWN, PRECISIONS
 from latentopt.training.generator import GeneratorTraining
 
 INHERITED = ("batch", "lr", "r1_gamma", "r1_interval", "path_weight", "path_interval", "mixing", "precision")
-DRAWN = 60_000  # portraits that are drawn and kept, unless something else is said
 
 
 def load_start(start: str) -> tuple[StyleGAN2, Discriminator]:

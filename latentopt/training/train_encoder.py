@@ -11,6 +11,7 @@ from latentopt.encoders.files import load_encoder
 from latentopt.errors import UsageError
 from latentopt.files.outputs import check_outdir
 from latentopt.protocols import Generator
+from latentopt.training import DRAWN
 from latentopt.training.encoder import EncoderRecord, EncoderTrainer
 from latentopt.training.encoder_data import TrainingData, training_data
 from latentopt.training.encoder_files import export, reconstruction_sheet, validate
@@ -31,7 +32,7 @@ def train_encoder(
     heads: str | None = None,
     size: int | None = None,
     data: str = "portraits",
-    drawn: int = 60_000,
+    drawn: int = DRAWN,
     cache: Path | None = None,
     start: str | None = None,
     similarity: Path | None = None,

@@ -12,11 +12,12 @@ import torch
 from latentopt.data.folders import folder_images
 from latentopt.errors import UsageError
 from latentopt.files.outputs import check_outdir
+from latentopt.training import DRAWN
 from latentopt.training.export import export, sample_sheet
 from latentopt.training.generator import GeneratorTrainer, GeneratorTraining, TrainingStep
 from latentopt.training.loop import Training
 from latentopt.training.randomized import last_convolutions
-from latentopt.training.starts import DRAWN, check_data, check_pair, chosen_data, inherited, load_start, start_name
+from latentopt.training.starts import check_data, check_pair, chosen_data, inherited, load_start, start_name
 from latentopt.training.streams import ArrayStream, portrait_stream
 
 SNAPSHOT, GENERATOR = "snapshot.pt", "generator.safetensors"
