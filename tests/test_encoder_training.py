@@ -1,4 +1,4 @@
-"""`latentopt train encoder`: the papers' losses and schedules by hand, exact resumption, and several processes as one."""
+"""`latentopt train encoder`: the papers' losses and schedules by hand, exact resumption, several processes as one."""
 
 from __future__ import annotations
 

@@ -37,7 +37,8 @@ from latentopt.types import GeneratorInputs
 CHANNELS = (8, 6, 4)  # 16x16, five convolutions; no channel_base and channel_max give these
 LAST_FOUR = ("b8.conv0", "b8.conv1", "b16.conv0", "b16.conv1")
 MADE = {
-    "snapshot.pt", "generator.safetensors", "discriminator.safetensors", "sigma.safetensors", "samples.png", "log.jsonl",
+    "snapshot.pt", "generator.safetensors", "discriminator.safetensors", "sigma.safetensors", "samples.png",
+    "log.jsonl",
 }  # fmt: skip
 CARD = {"data": "portraits", "drawn": 32, "settings": {"batch": 8, "lr": 2e-3, "precision": "float32", "seed": 9}}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from latentopt.commands.interrupting import interruptible
-from latentopt.commands.terminal import escape_controls
+from latentopt.commands.terminal import one_line
 
 if TYPE_CHECKING:
     from latentopt.training.generator import TrainingStep
@@ -43,7 +43,7 @@ def follow(
     total, done = trainer.steps * per_step, trainer.step * per_step
     if training.writes:
         for note in training.notes:
-            click.echo(escape_controls(note), err=True)
+            click.echo(one_line(note), err=True)
         if done:
             click.echo(f"going on after {done:,} {unit}{'s' * (done != 1)}", err=True)
     with interruptible() as interrupted, Progress(total, label, unit=unit, done=done, quiet=quiet) as progress:

@@ -16,9 +16,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from latentopt.data.portraits import ATTRIBUTES, NAMES, render
 from latentopt.judge.network import Judge
 from latentopt.perceptual.network import PerceptualNet, stage_distance
+from latentopt.statistics.streams import step_stream
 from latentopt.training.degradations import degrade
 from latentopt.training.loop import Trainer
-from latentopt.training.streams import ArrayStream, step_seed
+from latentopt.training.streams import ArrayStream
 
 BINARY = tuple(attribute.name for attribute in ATTRIBUTES if attribute.kind == "binary")
 IDENTITY = (
@@ -106,7 +107,7 @@ class AttributeTrainer(Trainer[AttributeStep]):
             seen_otherwise = partners(attributes)[:pairs]
             images = torch.cat([images, render(seen_otherwise, images.shape[-1])])
             attributes = torch.cat([attributes, seen_otherwise])
-        rng = torch.Generator().manual_seed(step_seed(s.seed, self.step))
+        rng = step_stream(s.seed, self.step)
         images, strengths = degrade(images.to(self.device), rng, s.degraded)
         with torch.autocast(self.device.type, getattr(torch, s.precision), enabled=s.precision != "float32"):
             raw, embedding = self.net(images.contiguous(memory_format=torch.channels_last))

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from latentopt.data.portraits import MIRRORED, NAMES, TRAIN_SEEDS, cached
 from latentopt.errors import UsageError
+from latentopt.statistics.streams import step_stream
 
 
 def step_seed(seed: int, step: int) -> int:
-    """The seed of all that is random in one step of a training."""
-    # Not a stream of `statistics.streams`: with other numbers the snapshots of earlier releases would go on otherwise,
+    """The seed of all that is random in one step of a training, for a generator of any device."""
+    # The arithmetic of `step_stream` stays: with other numbers the snapshots of earlier releases would go on otherwise,
     # and the bundled weights could not be made again by the commands in their cards.
-    return seed * 1_000_003 + step
+    return step_stream(seed, step).initial_seed()
 
 
 class ImageStream(Protocol):
@@ -57,7 +58,7 @@ class ArrayStream:
 
     def _draw(self, step: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Images [size,3,H,W], their rows in the array and which of them are mirrored, [size] each."""
-        rng = torch.Generator().manual_seed(step_seed(self.seed, step))
+        rng = step_stream(self.seed, step)
         rows = torch.randint(len(self.images), (size,), generator=rng)
         flip = (torch.rand(size, generator=rng) < 0.5) & self.flips
         images = torch.from_numpy(self.images[rows.numpy()]).float().div_(127.5).sub_(1)
