@@ -22,7 +22,9 @@ from latentopt.perceptual.network import (
     save_perceptual_net,
 )
 from latentopt.training import attributes as training
+from latentopt.training import train_networks
 from latentopt.training.degradations import degrade
+from latentopt.training.loop import Training
 from latentopt.training.streams import ArrayStream
 
 BUNDLED = Path(latentopt.__file__).parent / "bundled" / "portraits"
@@ -96,35 +98,37 @@ def test_calibration_gives_each_stage_the_same_share():
 def test_training_lowers_the_loss(kind, stream):
     weight = 0.5 if kind == "judge" else 0.0
     settings = replace(SETTINGS, steps=60, batch=16, lr=1e-2, identity_weight=weight)
-    losses = [step.attributes for step in training.train_attributes(tiny(kind), stream, settings)]
+    losses = [step.attributes for step in training.AttributeTrainer(settings, tiny(kind), stream).train()]
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
 
 def test_a_resumed_training_ends_with_the_same_weights(stream, tmp_path):
     whole, resumed = tiny("judge"), tiny("judge")
-    list(training.train_attributes(whole, stream, SETTINGS))
+    list(training.AttributeTrainer(SETTINGS, whole, stream).train())
     snapshot = tmp_path / "judge.snapshot.pt"
-    interrupted = training.train_attributes(tiny("judge"), stream, SETTINGS, snapshot, snapshot_seconds=0)
+    interrupted = iter(Training(training.AttributeTrainer(SETTINGS, tiny("judge"), stream), snapshot, every=0))
     assert [next(interrupted).step for _ in range(3)] == [1, 2, 3]
-    interrupted.close()
-    assert [s.step for s in training.train_attributes(resumed, stream, SETTINGS, snapshot)] == [4, 5, 6]
+    assert [s.step for s in Training(training.AttributeTrainer(SETTINGS, resumed, stream), snapshot)] == [4, 5, 6]
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
 def test_a_snapshot_of_other_settings_is_refused(stream, tmp_path):
     snapshot = tmp_path / "judge.snapshot.pt"
-    next(training.train_attributes(tiny("judge"), stream, SETTINGS, snapshot, snapshot_seconds=0))
-    other = replace(SETTINGS, lr=1e-4)
-    with pytest.raises(CheckpointError, match=r"judge\.snapshot\.pt: made with other settings"):
-        next(training.train_attributes(tiny("judge"), stream, other, snapshot))
+    training.AttributeTrainer(SETTINGS, tiny("judge"), stream).save(snapshot)
+    other = training.AttributeTrainer(replace(SETTINGS, lr=1e-4), tiny("judge"), stream)
+    with pytest.raises(
+        CheckpointError, match=r"judge\.snapshot\.pt: made with other settings \(lr 0.002, not 0.0001\)"
+    ):
+        Training(other, snapshot)
 
 
 @pytest.mark.parametrize(
-    ("train", "load"), [(training.train_perceptual, load_perceptual_net), (training.train_judge, load_judge)]
+    ("train", "load"),
+    [(train_networks.train_perceptual, load_perceptual_net), (train_networks.train_judge, load_judge)],
 )
 def test_training_writes_a_loadable_file_with_a_card(train, load, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "TEST_SEEDS", range(TEST_SEEDS.start, TEST_SEEDS.start + 20))
+    monkeypatch.setattr(train_networks, "TEST_SEEDS", range(TEST_SEEDS.start, TEST_SEEDS.start + 20))
     out = tmp_path / "net.safetensors"
     assert [s.step for s in train(out, tmp_path, steps=2, images=20, resolution=32)] == [1, 2]
     images = portraits(range(3), 32)[0]
@@ -135,7 +139,7 @@ def test_training_writes_a_loadable_file_with_a_card(train, load, tmp_path, monk
 
 def test_the_portraits_of_the_judge_are_kept_for_it(tmp_path):
     with pytest.raises(UsageError, match="kept for the judge"):
-        next(training.train_perceptual(tmp_path / "p.safetensors", tmp_path, images=training.JUDGE_START + 1))
+        train_networks.train_perceptual(tmp_path / "p.safetensors", tmp_path, images=train_networks.JUDGE_START + 1)
 
 
 def test_partners_share_identity_and_nothing_else():

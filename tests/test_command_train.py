@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from latentopt.checkpoints.networks import load_discriminator, load_generator
-from latentopt.commands import main, train_loop
+from latentopt.commands import main
 from latentopt.data.portraits import portraits
 from latentopt.errors import CheckpointError
 from latentopt.files.storage import load_tensors
 from latentopt.pictures.images import save_png
+from latentopt.training import loop
 from latentopt.training.generator import PARTS, GeneratorTrainer, GeneratorTraining
 from latentopt.training.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
 from latentopt.training.snapshots import load_snapshot
@@ -105,13 +106,13 @@ def test_a_training_stopped_and_gone_on_with_is_the_whole_one(train, monkeypatch
             interrupt(patch, step, number)
             code, _, err = train(*arguments)
         assert code == 130
-        assert f"going on from {8 * {3: 1, 5: 3}[step]} images" in err
+        assert f"going on after {8 * {3: 1, 5: 3}[step]} images" in err
         assert snapshot("out")["step"] == step
         assert card("out")["images_seen"] == 8 * step
         assert load_generator("out/generator.safetensors").resolution == (16, 16)
     code, _, err = train(*arguments)
     assert code == 0
-    assert "going on from 40 images" in err
+    assert "going on after 40 images" in err
     assert_same(snapshot("out"), snapshot("whole"))
     for name in ("generator", "discriminator"):
         ours, theirs = (load_tensors(Path(f) / f"{name}.safetensors")[0] for f in ("out", "whole"))
@@ -141,7 +142,7 @@ def test_what_a_training_leaves(train, folder):
     [
         (("--drawn", "33"), 2, "'drawn': 33}; use another --outdir"),
         (("--drawn", "32", "--data", "pictures"), 2, "was trained on {'data': 'portraits', 'drawn': 32}, not on"),
-        (("--drawn", "32", "--lr", "0.1"), 1, "made with other settings (lr); use another folder"),
+        (("--drawn", "32", "--lr", "0.1"), 1, "made with other settings (lr 0.0025, not 0.1); use another folder"),
         (("--drawn", "32", "--resolution", "24"), 2, "power of 2"),
         (("--drawn", "32", "--resolution", "4"), 2, "power of 2"),
     ],
@@ -190,8 +191,8 @@ def test_folders_without_pictures(train, folder):
 
 def test_time_that_runs_out_between_two_looks_at_the_clock_loses_nothing(train, folder, monkeypatch):
     """Kept, then ended: never ended without having been kept."""
-    times = iter([0.0] * 4)
-    monkeypatch.setattr(train_loop, "time", SimpleNamespace(monotonic=lambda: next(times, 100.0)))
+    times = iter([0.0] * 2)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(times, 100.0)))
     assert train(*DRAWN, "--minutes", "1", "--outdir", "out", "-q")[0] == 0
     assert snapshot("out")["step"] == 2
 

@@ -1,11 +1,10 @@
-"""`latentopt train encoder`: the papers' losses and schedules by hand, exact resumption, and several processes
-as one.
-"""
+"""`latentopt train encoder`: the papers' losses and schedules by hand, exact resumption, several processes as one."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,11 +34,12 @@ SMALL = {"widths": (8, 8, 8, 16), "head_width": 8}
 QUICK = {"steps": 6, "batch": 2, "precision": "float32", "perceptual_net": "bundled", "progressive_until": 0.6}
 
 
-def trainer_of(generator, kind: str, heads: str | None = None, **changes) -> EncoderTrainer:
+def trainer_of(generator, kind: str, heads: str | None = None, data: str = "x", **changes) -> EncoderTrainer:
     settings = settings_for(kind, **QUICK | ({"restyle_steps": 2} if "restyle" in kind else {}) | changes)
     shape = SMALL | {"image_size": generator.resolution} | ({} if heads is None else {"heads": heads})
     config = EncoderConfig.for_generator(generator, kind, **shape)
-    return EncoderTrainer(settings, config, generator, SampleStream(generator, generator.resolution))
+    stream = SampleStream(generator, generator.resolution)
+    return EncoderTrainer(settings, config, generator, stream, described={"data": data})
 
 
 @pytest.fixture(scope="module")
@@ -251,34 +251,35 @@ def test_a_training_gone_on_with_is_the_whole_one(generator, tmp_path, kind, sto
     for record in stopped.train():
         if record["step"] == stop:
             break
-    stopped.save(tmp_path / "snapshot.pt", {"data": "x"})
+    stopped.save(tmp_path / "snapshot.pt")
     resumed = trainer_of(generator, kind, **changes)
     torch.rand(5)  # nothing hangs on the global generator
-    resumed.load(tmp_path / "snapshot.pt", {"data": "x"})
+    resumed.load(tmp_path / "snapshot.pt")
     assert [untimed(record) for record in resumed.train()] == records[stop:]
     assert_same(resumed, whole)
 
 
 @pytest.mark.parametrize(
-    ("changes", "described", "words"),
+    ("changes", "words"),
     [
-        ({"lr": 0.5}, {"data": "x"}, "another lr;"),
-        ({"steps": 7}, {"data": "x"}, "another steps;"),
-        ({"heads": "simple"}, {"data": "x"}, "another encoder's heads;"),
-        ({}, {"data": "y"}, "another data;"),
+        ({"lr": 0.5}, "(lr 0.001, not 0.5); use another folder"),
+        ({"steps": 7}, "(steps 6, not 7)"),
+        ({"heads": "simple"}, "(encoder's heads pyramid, not simple)"),
+        ({"data": "y"}, "(data x, not y)"),
+        ({"lr": 0.5, "batch": 4}, "(batch 2, not 4; lr 0.001, not 0.5)"),
     ],
 )
-def test_what_does_not_go_on(generator, tmp_path, changes, described, words):
-    trainer_of(generator, "psp").save(tmp_path / "snapshot.pt", {"data": "x"})
-    with pytest.raises(CheckpointError, match=words):
-        trainer_of(generator, "psp", **changes).load(tmp_path / "snapshot.pt", described)
+def test_what_does_not_go_on(generator, tmp_path, changes, words):
+    trainer_of(generator, "psp").save(tmp_path / "snapshot.pt")
+    with pytest.raises(CheckpointError, match=re.escape(words)):
+        trainer_of(generator, "psp", **changes).load(tmp_path / "snapshot.pt")
 
 
 def test_another_generators_snapshot_is_refused(generator, tmp_path):
-    trainer_of(generator, "psp").save(tmp_path / "snapshot.pt", {})
+    trainer_of(generator, "psp").save(tmp_path / "snapshot.pt")
     other = make_tiny_generator(seed=1, channels=(8, 6, 4))
-    with pytest.raises(CheckpointError, match="another generator"):
-        trainer_of(other, "psp").load(tmp_path / "snapshot.pt", {})
+    with pytest.raises(CheckpointError, match=f"generator {generator.fingerprint}, not {other.fingerprint}"):
+        trainer_of(other, "psp").load(tmp_path / "snapshot.pt")
 
 
 def test_restyle_sums_the_gradients_of_steps_with_detached_inputs(generator, monkeypatch):
@@ -462,12 +463,12 @@ def test_a_command_stopped_and_given_again(latentopt, folder):
     for _ in range(4):
         code, _, err = latentopt(*arguments, "--outdir", "parts", "--minutes", "0")
         assert code == 0
-    assert "going on from step 3" in err
+    assert "going on after 3 steps" in err
     whole, parts = (load_encoder(folder / name / "encoder-e4e.safetensors") for name in ("whole", "parts"))
     assert whole.fingerprint == parts.fingerprint
     assert latentopt(*arguments, "--outdir", "parts", "-q")[0] == 0, "nothing is left to do"
     code, _, err = latentopt(*arguments, "--data", "photos", "--outdir", "parts", "-q")
-    assert (code, "another data" in err) == (1, True)
+    assert (code, "data samples of tiny, not folder photos" in err) == (1, True)
 
 
 def test_a_start_from_a_trained_encoder(latentopt, folder, generator):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from latentopt.commands.interrupting import interruptible
 from latentopt.commands.terminal import escape_controls, one_line
 from latentopt.errors import ImageError, InversionFailed
 
@@ -40,24 +39,6 @@ def load_network(network: str, device: str, dtype: str, compiled: bool) -> Gener
     if compiled:
         generator.compile()
     return generator
-
-
-@contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C (or SIGTERM) once finishes the step and saves; a second Ctrl-C stops at once."""
-    asked = []
-
-    def ask(number: int, frame: object) -> None:
-        asked.append(number)
-        os.write(2, b"stopping after this step; once more stops now\n")  # a buffered stream may be in use just now
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
 
 
 class Watch:

@@ -8,15 +8,16 @@ from typing import Any
 import click
 
 from latentopt.commands.train_encoder import encoder
+from latentopt.commands.train_loop import command_line, follow_adversarial
 from latentopt.commands.train_networks import judge, perceptual
 from latentopt.commands.train_options import adversarial_options, folder_options, images_option
 from latentopt.commands.train_wrangan import wrangan
-from latentopt.errors import UsageError
+from latentopt.training import DRAWN
 
 
 @click.group("train", short_help="Train the bundled kinds of models.")
 def command() -> None:
-    """Train a generator, go on with one whose weights are random (WRanGAN), or train the networks of the portraits domain.
+    """Train a generator, one whose weights are random (WRanGAN), or the networks of the portraits domain.
 
     \b
     Example:
@@ -27,7 +28,7 @@ def command() -> None:
 
 @command.command("generator")
 @click.option("--data", default="portraits", show_default=True, help="portraits (drawn by latentopt), or a folder.")
-@click.option("--drawn", default=60_000, show_default=True, help="How many portraits to draw and keep.")
+@click.option("--drawn", default=DRAWN, show_default=True, help="How many portraits to draw and keep.")
 @images_option
 @click.option("--resolution", default=64, show_default=True, help="Side of the images, a power of 2.")
 @click.option("--channel-base", type=int, help="Channels at r x r are min(channel-base / r, channel-max).")
@@ -48,39 +49,34 @@ def generator(
     cache: Path,
     device: str,
     quiet: bool,
-    resolution: int,
     **settings: Any,
 ) -> int:
     """Train a StyleGAN2 generator and discriminator, from nothing or from the last snapshot in the output folder.
 
-    Writes generator.safetensors (the moving average of the weights), discriminator.safetensors, samples.png and log.jsonl,
-    at every snapshot (each four minutes), when interrupted, and at the end.
+    Writes generator.safetensors (the moving average of the weights), discriminator.safetensors, samples.png and
+    log.jsonl, at every snapshot (each four minutes), when interrupted, and at the end.
 
     \b
     Example:
       latentopt train generator --data portraits --images 200000
       latentopt train generator --data pictures/ --resolution 128 --device cuda
     """
-    if resolution < 8 or resolution & (resolution - 1):
-        raise UsageError(f"--resolution {resolution}: must be a power of 2 of at least 8")
-    from latentopt.commands.train_loop import check_data, described_data, load_start, start_name, stream_of, train
     from latentopt.devices import choose_device
-    from latentopt.files.outputs import check_outdir
-    from latentopt.training.generator import GeneratorTrainer, GeneratorTraining
+    from latentopt.training.generator import GeneratorTraining
+    from latentopt.training.train_generator import train_generator
 
-    check_outdir(outdir)
-    given = {key: value for key, value in settings.items() if value is not None}
-    training = GeneratorTraining(resolution=resolution, **given)
-    described = described_data(data, drawn)
-    trainer = GeneratorTrainer(training, stream_of(data, drawn, cache, resolution), choose_device(device))
-    if (outdir / "snapshot.pt").exists():
-        check_data(outdir / "generator.safetensors", described)
-        trainer.load(outdir / "snapshot.pt")
-        click.echo(f"going on from {trainer.images_seen:,} images", err=True)
-    elif start is not None:
-        trainer.start_from(*load_start(start))
-    card = {"name": name, **described} | ({} if start is None else {"start": start_name(start)})
-    return train(trainer, outdir, name, card, minutes, quiet)
+    training = train_generator(
+        outdir,
+        GeneratorTraining(**{key: value for key, value in settings.items() if value is not None}),
+        data=data,
+        drawn=drawn,
+        cache=cache,
+        start=start,
+        name=name,
+        command=command_line(),
+        device=choose_device(device),
+    )
+    return follow_adversarial(training, minutes, quiet)
 
 
 for network in (wrangan, encoder, perceptual, judge):

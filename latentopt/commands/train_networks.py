@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
+from latentopt.commands.train_loop import follow
 from latentopt.commands.train_options import folder_options
+
+if TYPE_CHECKING:
+    from latentopt.training.attributes import AttributeStep
 
 
 @click.command("perceptual")
@@ -24,10 +27,11 @@ def perceptual(steps: int, images: int, seed: int, outdir: Path, cache: Path, de
       latentopt train perceptual --outdir train
     """
     from latentopt.devices import choose_device
-    from latentopt.training.attributes import train_perceptual
+    from latentopt.training.train_networks import train_perceptual
 
-    records = train_perceptual(outdir / "perceptual.safetensors", cache, steps, images, seed, choose_device(device))
-    return _follow(records, steps, "perceptual", quiet)
+    out = outdir / "perceptual.safetensors"
+    training = train_perceptual(out, cache, steps, images, seed, choose_device(device))
+    return follow(training, "perceptual", _losses, quiet=quiet)
 
 
 @click.command("judge")
@@ -43,16 +47,12 @@ def judge(steps: int, images: int, seed: int, outdir: Path, cache: Path, device:
       latentopt train judge --outdir train
     """
     from latentopt.devices import choose_device
-    from latentopt.training.attributes import train_judge
+    from latentopt.training.train_networks import train_judge
 
-    records = train_judge(outdir / "judge.safetensors", cache, steps, images, seed, choose_device(device))
-    return _follow(records, steps, "judge", quiet)
+    out = outdir / "judge.safetensors"
+    training = train_judge(out, cache, steps, images, seed, choose_device(device))
+    return follow(training, "judge", _losses, quiet=quiet)
 
 
-def _follow(records: Iterable[Any], steps: int, label: str, quiet: bool) -> int:
-    from latentopt.commands.progress import Progress
-
-    with Progress(steps, label, unit="step", quiet=quiet) as progress:
-        for record in records:
-            progress.advance(record.step - progress.done, attributes=record.attributes, identity=record.identity)
-    return 0
+def _losses(record: AttributeStep) -> dict[str, float]:
+    return {"attributes": record.attributes, "identity": record.identity}

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-PRECISIONS = ("bfloat16", "float16", "float32")
+from latentopt.training import PRECISIONS
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 

@@ -14,7 +14,7 @@ from latentopt.pictures.images import find_images, read_image, to_uint8
 
 
 def folder_images(folder: Path, cache: Path, resolution: int) -> tuple[np.ndarray, list[str]]:
-    """The pictures of `folder`, centre-cropped and resized: uint8 [n,3,H,W] (memory-mapped), and what was skipped and why.
+    """The pictures of `folder`, centre-cropped and resized: uint8 [n,3,H,W], memory-mapped; and what was skipped.
 
     The array lies in `cache`, the list beside it; their name holds the files' names, sizes and times, so that a changed
     folder is read again. Raises ImageError when no picture can be read, or the array is damaged.

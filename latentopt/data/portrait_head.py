@@ -35,7 +35,7 @@ class Canvas:
     pixel: Tensor  # [B,1,1,1] side of one pixel in portrait units
 
     def paint(
-        self, distance: Tensor, colour: Tensor, opacity: Tensor | float = 1.0, width: Tensor | None = None
+        self, distance: Tensor, colour: Tensor, opacity: Tensor | float = 1.0, width: Tensor | float | None = None
     ) -> None:
         mask = coverage(distance, self.pixel if width is None else width)
         paint_(self.image, mask * opacity, colour)

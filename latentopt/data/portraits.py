@@ -215,7 +215,7 @@ def cached(
     return _mapped(path, (n, 3, resolution, resolution), "r"), sample_attributes(range(start_seed, start_seed + n))
 
 
-def _mapped(path: Path, shape: tuple[int, ...], mode: str) -> np.ndarray:
+def _mapped(path: Path, shape: tuple[int, ...], mode: Literal["r", "r+"]) -> np.memmap:
     try:
         array = open_memmap(path, mode=mode)
     except ValueError as error:

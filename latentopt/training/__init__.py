@@ -1,0 +1,5 @@
+"""Training of generators, encoders and the networks of the portraits domain: one loop, a trainer for each."""
+
+PRECISIONS = ("bfloat16", "float16", "float32")
+DRAWN = 60_000  # portraits that are drawn and kept as training images, unless something else is said
+ENCODER_KINDS = ("psp", "e4e", "restyle-psp", "restyle-e4e")

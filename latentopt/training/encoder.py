@@ -1,19 +1,18 @@
-"""Training of pSp, e4e and ReStyle encoders for a frozen generator, resumable at any snapshot, in one process or several.
+"""Training of pSp, e4e and ReStyle encoders for a frozen generator of any family, in one process or several.
 
 Source: Richardson et al. 2021 (pSp), Tov et al. 2021 (e4e, appendix A), Alaluf et al. 2021 (ReStyle, section 3).
-Differences: the latent discriminator is updated after the encoder, with the codes of the same pass; ReStyle's is shown the
-full codes of all steps. Gradients of ReStyle's steps are summed and make one update a batch, as in the authors' code
-(the paper's text has one a step).
+Differences: the latent discriminator is updated after the encoder, with the codes of the same pass; ReStyle's is shown
+the full codes of all steps. Gradients of ReStyle's steps are summed and make one update a batch, as in the authors'
+code (the paper's text has one a step).
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,14 +21,14 @@ from latentopt.encoders.config import EncoderConfig
 from latentopt.encoders.encoder import Encoder, EncoderNet
 from latentopt.encoders.heads import resized
 from latentopt.errors import CheckpointError
-from latentopt.generators.stylegan2 import StyleGAN2
+from latentopt.protocols import Generator
 from latentopt.training.encoder_losses import Distortion, FeatureNet, Target, delta_regularization
 from latentopt.training.encoder_settings import EncoderTraining, make_optimizer
-from latentopt.training.generator import ImageStream
 from latentopt.training.latent_discriminator import CodePool, LatentDiscriminator, latent_r1_penalty, random_rows
+from latentopt.training.loop import Trainer, average_
 from latentopt.training.losses import discriminator_loss, generator_loss
 from latentopt.training.parallel import Processes
-from latentopt.training.snapshots import load_snapshot, save_snapshot
+from latentopt.training.streams import ImageStream, step_seed
 from latentopt.types import GeneratorInputs
 
 PARTS = ("net", "ema", "optimizer", "discriminator", "d_optimizer", "real_pool", "fake_pool")
@@ -37,39 +36,46 @@ W_AVG_SAMPLES = 10_000
 LOW_PRECISION_SIDE = 32  # below it the last maps are 1x1, whose weight gradients oneDNN leaves undefined in bfloat16
 
 
+EncoderRecord = dict[str, Any]
+
+
 @torch.no_grad()
-def mean_w(generator: StyleGAN2, samples: int = W_AVG_SAMPLES) -> Tensor:
+def mean_w(generator: Generator, samples: int = W_AVG_SAMPLES) -> Tensor:
     """The mean of w [C] over random samples, always the same ones."""
     rng = torch.Generator().manual_seed(0)
     z = torch.randn(samples, generator.z_dim, generator=rng).to(generator.device)
     return generator.mapping(z).mean(dim=0)
 
 
-class EncoderTrainer:
+class EncoderTrainer(Trainer[EncoderRecord]):
     """An encoder's network, its moving average, the latent discriminator and both optimisers.
 
-    `train()` yields a record for each step. `similarity` is the frozen network of the similarity loss; by default the
-    perceptual network's own last features. Of several processes, each is given the whole batch and takes its share.
-    Raises UsageError for settings and generators that do not go together.
+    `similarity` is the frozen network of the similarity loss; by default the perceptual network's own last features.
+    `described` says what the training images are. Of several processes, each is given the whole batch and takes its
+    share. Raises UsageError for settings and generators that do not go together.
     """
+
+    settings: EncoderTraining
+    parts = PARTS
 
     def __init__(
         self,
         settings: EncoderTraining,
         config: EncoderConfig,
-        generator: StyleGAN2,
+        generator: Generator,
         stream: ImageStream,
         processes: Processes | None = None,
         similarity: FeatureNet | None = None,
+        described: Mapping[str, object] | None = None,
     ) -> None:
         self.settings, self.config, self.generator, self.stream = settings, config, generator, stream
-        self.processes, self.device, self.step = processes or Processes(), generator.device, 0
+        self.processes, self.device, self.described = processes or Processes(), generator.device, described or {}
         settings.check(generator, self.processes.count)
         self.precision = getattr(torch, settings.precision)
         self.synthesis = copy.deepcopy(generator).set_precision(self.precision).set_memory_format(torch.channels_last)
         self.distortion = Distortion(generator, settings.perceptual_net, similarity=similarity)
         torch.manual_seed(settings.seed)
-        net = EncoderNet(config).to(self.device, memory_format=torch.channels_last).train()
+        net = EncoderNet(config).to(self.device).to(memory_format=torch.channels_last).train()
         self.net = self.processes.share_norms(net, self.device)
         self.ema = copy.deepcopy(net).requires_grad_(False).eval()
         average = generator.broadcast(mean_w(generator)[None])[0]  # [L,C]
@@ -81,7 +87,10 @@ class EncoderTrainer:
         self.real_pool, self.fake_pool = (CodePool(generator.w_dim).to(self.device) for _ in range(2))
 
     def start_from(self, encoder: Encoder) -> None:
-        """Begin with the weights of a trained encoder instead of random ones. Raises CheckpointError where they do not fit."""
+        """Begin with the weights of a trained encoder instead of random ones.
+
+        Raises CheckpointError where they do not fit.
+        """
         for network in (self.net, self.ema):
             try:
                 network.load_state_dict(encoder.net.state_dict())
@@ -89,6 +98,15 @@ class EncoderTrainer:
                 raise CheckpointError(
                     f"{encoder.name}: of another architecture than the one to train: {error}"
                 ) from error
+
+    @property
+    def steps(self) -> int:
+        return self.settings.steps
+
+    @property
+    def made_from(self) -> dict[str, object]:
+        architecture = {f"encoder's {key}": value for key, value in asdict(self.config).items()}
+        return architecture | {"generator": self.generator.fingerprint} | dict(self.described)
 
     @property
     def images_seen(self) -> int:
@@ -99,24 +117,26 @@ class EncoderTrainer:
         """How many rows besides row 0 have offsets by now; None: all."""
         return self.settings.stage(self.step, self.generator.num_ws)
 
-    def train(self) -> Iterator[dict[str, float]]:
-        """Train until `settings.steps`; stop iterating to stop early. Yields batch means of the losses, of the last of
-        ReStyle's steps: `step`, `loss`, `l2`, `perceptual`, `similarity`, `delta`, `latent`, `d_loss`, `stage`, `seconds`.
+    def agree(self, asked: bool) -> bool:
+        return self.processes.agree(asked, self.device)
+
+    def update(self) -> EncoderRecord:
+        """One step. Its record has batch means of the losses, of the last of ReStyle's steps: `step`, `loss`, `l2`,
+        `perceptual`, `similarity`, `delta`, `latent`, `d_loss`, `stage`, `seconds`.
         """
-        while self.step < self.settings.steps:
-            started = time.perf_counter()
-            rng = torch.Generator(self.device).manual_seed(self.settings.seed * 1_000_003 + self.step)
-            image = self.processes.share(self.stream.batch(self.step, self.settings.batch)).to(self.device)
-            image = resized(image, self.config.image_size).contiguous(memory_format=torch.channels_last)
-            rows = self.generator.num_ws if self.stage is None else self.stage + 1
-            codes, losses = self._update_encoder(image, rows, rng)
-            if self.settings.latent_weight:
-                losses["d_loss"] = self._update_discriminator(codes, rows, rng)
-            self._update_ema()
-            self.step += 1
-            means = self.processes.mean(torch.stack(list(losses.values()))).tolist()
-            record = {"step": self.step, **dict(zip(losses, means, strict=True)), "stage": rows - 1}
-            yield record | {"seconds": time.perf_counter() - started}
+        started = time.perf_counter()
+        rng = torch.Generator(self.device).manual_seed(step_seed(self.settings.seed, self.step))
+        image = self.processes.share(self.stream.batch(self.step, self.settings.batch)).to(self.device)
+        image = resized(image, self.config.image_size).contiguous(memory_format=torch.channels_last)
+        rows = self.generator.num_ws if self.stage is None else self.stage + 1
+        codes, losses = self._update_encoder(image, rows, rng)
+        if self.settings.latent_weight:
+            losses["d_loss"] = self._update_discriminator(codes, rows, rng)
+        average_(self.ema, self.net, min(self.settings.ema, (1 + self.step) / (10 + self.step)))
+        self.step += 1
+        means = self.processes.mean(torch.stack(list(losses.values()))).tolist()
+        record = {"step": self.step, **dict(zip(losses, means, strict=True)), "stage": rows - 1}
+        return record | {"seconds": time.perf_counter() - started}
 
     def _update_encoder(self, image: Tensor, rows: int, rng: torch.Generator) -> tuple[list[Tensor], dict[str, Tensor]]:
         """One update of the encoder. Returns the codes [B,L,C] of each step and the last step's losses."""
@@ -124,7 +144,8 @@ class EncoderTrainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.discriminator.requires_grad_(False)
         ws, shown = self.encoder.average(self.generator).expand(len(image), -1, -1), self.start
-        visited, losses = [], {}
+        visited: list[Tensor] = []
+        losses: dict[str, Tensor] = {}
         with self._autocast():
             target = self.distortion.target(image)
         for _ in range(self.settings.restyle_steps):
@@ -179,7 +200,7 @@ class EncoderTrainer:
             name: self.processes.share(torch.randn(batch, 1, *size, generator=rng, device=self.device))
             for name, size in self.generator.noise_shapes.items()
         }
-        image = self.synthesis.synthesis(GeneratorInputs(codes, noise=noise))
+        image = self.synthesis.synthesis(GeneratorInputs(codes, noise=noise or None))
         return resized(image, self.config.image_size)
 
     def _autocast(self, wanted: bool = True) -> torch.autocast:
@@ -189,32 +210,3 @@ class EncoderTrainer:
     def _anneal(self) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate(self.step)
-
-    @torch.no_grad()
-    def _update_ema(self) -> None:
-        decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
-        for average, current in zip(self.ema.parameters(), self.net.parameters(), strict=True):
-            average.lerp_(current, 1 - decay)
-        for average, current in zip(self.ema.buffers(), self.net.buffers(), strict=True):
-            average.copy_(current)
-
-    def save(self, path: Path, described: Mapping[str, object]) -> None:
-        """Write a snapshot from which `load` continues exactly; `described` are the training data."""
-        state = {name: getattr(self, name).state_dict() for name in PARTS}
-        state |= {"step": self.step, "made": json.dumps(self._made(described))}
-        save_snapshot(path, state)
-
-    def load(self, path: Path, described: Mapping[str, object]) -> None:
-        """Continue from a snapshot. Raises CheckpointError for other settings, data, or another generator."""
-        state = load_snapshot(path, self.device, "made")
-        mine, saved = json.loads(json.dumps(self._made(described))), json.loads(state["made"])
-        differing = [key for key in mine if mine[key] != saved.get(key)]
-        if differing:
-            raise CheckpointError(f"{path}: made with another {', '.join(differing)}; use another folder")
-        for name in PARTS:
-            getattr(self, name).load_state_dict(state[name])
-        self.step = state["step"]
-
-    def _made(self, described: Mapping[str, object]) -> dict[str, object]:
-        architecture = {f"encoder's {key}": value for key, value in asdict(self.config).items()}
-        return asdict(self.settings) | architecture | {"generator": self.generator.fingerprint} | described

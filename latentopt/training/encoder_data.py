@@ -12,9 +12,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 from latentopt.data.folders import folder_images
 from latentopt.data.portraits import TRAIN_SEEDS, portraits
 from latentopt.errors import UsageError
-from latentopt.generators.stylegan2 import StyleGAN2
-from latentopt.training.generator import ImageStream
-from latentopt.training.streams import ArrayStream, portrait_stream
+from latentopt.protocols import Generator
+from latentopt.training.streams import ArrayStream, ImageStream, portrait_stream, step_seed
 from latentopt.types import GeneratorInputs
 
 HELD_OUT = 64
@@ -26,7 +25,7 @@ Size = tuple[int, int]
 class SampleStream:
     """Samples of a generator with random noise, pooled to `size` and clamped; new ones every step."""
 
-    generator: StyleGAN2
+    generator: Generator
     size: Size
     seed: int = 0
 
@@ -34,7 +33,7 @@ class SampleStream:
     def batch(self, step: int, size: int) -> Tensor:
         """[size,3,H,W] in [-1,1], on the generator's device."""
         generator, device = self.generator, self.generator.device
-        rng = torch.Generator(device).manual_seed((self.seed + 1) * 1_000_003 + step)
+        rng = torch.Generator(device).manual_seed(step_seed(self.seed + 1, step))
         z = torch.randn(size, generator.z_dim, generator=rng, device=device)
         inputs = GeneratorInputs(generator.broadcast(generator.mapping(z)))
         return adaptive_avg_pool2d(generator.synthesis(inputs, "random", rng), self.size).clamp(-1, 1)
@@ -50,7 +49,7 @@ class TrainingData:
     skipped: tuple[str, ...] = ()
 
 
-def training_data(data: str, drawn: int, cache: Path, generator: StyleGAN2, size: Size, seed: int) -> TrainingData:
+def training_data(data: str, drawn: int, cache: Path, generator: Generator, size: Size, seed: int) -> TrainingData:
     """`data` is portraits, samples, or a folder, of which up to a tenth is held out (at most 64 images).
 
     Raises UsageError for pictures of a size that they are not made in and for folders with less than two pictures,

@@ -1,4 +1,4 @@
-"""From an encoder's training to files: validation figures, the averaged network with its card, a sheet of reconstructions."""
+"""From an encoder's training to files: held-out figures, the averaged network with its card, a sheet of pictures."""
 
 from __future__ import annotations
 

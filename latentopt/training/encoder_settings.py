@@ -12,8 +12,8 @@ from torch import nn
 
 from latentopt.errors import UsageError
 from latentopt.protocols import Generator
+from latentopt.training import ENCODER_KINDS
 
-KINDS = ("psp", "e4e", "restyle-psp", "restyle-e4e")
 OPTIMIZERS = ("adam", "ranger")
 E4E = {"delta_weight": 2e-4, "latent_weight": 0.1, "progressive": True}
 
@@ -22,9 +22,9 @@ E4E = {"delta_weight": 2e-4, "latent_weight": 0.1, "progressive": True}
 class EncoderTraining:
     """Settings of one training; the defaults are pSp's, `settings_for` has those of each kind.
 
-    Weights are the papers' (faces). `progressive`: offsets join from row 1 on, the first after `progressive_from` of all
-    steps, the last by `progressive_until`: e4e's schedule (20,000 steps, then a row every 2,000) at its 200,000 steps.
-    The rate falls to 0 as a half cosine over the last `decay` of the steps; the papers' is constant. The latent
+    Weights are the papers' (faces). `progressive`: offsets join from row 1 on, the first after `progressive_from` of
+    all steps, the last by `progressive_until`: e4e's schedule (20,000 steps, then a row every 2,000) at its 200,000
+    steps. The rate falls to 0 as a half cosine over the last `decay` of the steps; the papers' is constant. The latent
     discriminator's is, unless given, a fifth of `lr`, as in the papers (2e-5 and 1e-4), and constant.
     """
 
@@ -74,8 +74,8 @@ class EncoderTraining:
 
     def check(self, generator: Generator, processes: int = 1) -> None:
         """Raises UsageError for settings and generators that cannot be trained with."""
-        if self.kind not in KINDS:
-            raise UsageError(f"encoder kind {self.kind!r} is not one of {', '.join(KINDS)}")
+        if self.kind not in ENCODER_KINDS:
+            raise UsageError(f"encoder kind {self.kind!r} is not one of {', '.join(ENCODER_KINDS)}")
         if self.progressive and "e4e" not in self.kind:
             raise UsageError(f"--progressive: a {self.kind} encoder has no offsets that could join one by one")
         if not 0 <= self.progressive_from <= self.progressive_until <= 1:

@@ -21,7 +21,8 @@ DESCRIBED_BY_CONFIG = ("resolution", "channel_base", "channel_max", "w_dim", "ma
 def export(trainer: GeneratorTrainer, outdir: Path, name: str, card: dict[str, object]) -> None:
     """Write `generator.safetensors` (the moving average), `discriminator.safetensors` into `outdir`.
 
-    Where weights are randomised, the generator is mu, and `sigma.safetensors` holds the magnitude of sigma's moving average.
+    Where weights are randomised, the generator is mu, and `sigma.safetensors` holds the magnitude of sigma's moving
+    average.
     """
     settings = asdict(trainer.settings)
     if trainer.architecture is not None:

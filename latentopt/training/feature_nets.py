@@ -1,7 +1,7 @@
-"""Frozen networks of the similarity loss, from files: ArcFace, ResNet-50 (MoCo v2, torchvision), our perceptual network.
+"""Frozen networks of the similarity loss, from files: ArcFace, ResNet-50 (MoCo v2, torchvision), our perceptual one.
 
-Source: pSp's identity loss for faces (ArcFace on IR-SE-50); e4e, equation 4, for all else: C is a ResNet-50 trained with
-MoCo v2, at 224 pixels, without the statistics of ImageNet (as in the authors' code).
+Source: pSp's identity loss for faces (ArcFace on IR-SE-50); e4e, equation 4, for all else: C is a ResNet-50 trained
+with MoCo v2, at 224 pixels, without the statistics of ImageNet (as in the authors' code).
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def load_feature_net(path: Path) -> nn.Module:
     """A frozen network, in evaluation mode, on the CPU.
 
     Args:
-        path: `.safetensors`: a perceptual network, as `latentopt train perceptual` writes; else the weights of ArcFace's
+        path: `.safetensors`: a perceptual network, as `latentopt train perceptual` writes; else the weights of
+        ArcFace's
             IR-SE-50 or of a ResNet-50, MoCo's (`state_dict` with `module.encoder_q.*`) or torchvision's.
 
     Raises:
@@ -97,5 +98,6 @@ def load_feature_net(path: Path) -> nn.Module:
         return kind(weights).eval().requires_grad_(False)
     except RuntimeError as error:
         raise CheckpointError(
-            f"{path}: not the weights of ArcFace's IR-SE-50 or of a ResNet-50 (MoCo's, torchvision's): {str(error)[:200]}"
+            f"{path}: not the weights of ArcFace's IR-SE-50 or of a ResNet-50 (MoCo's, torchvision's): "
+            f"{str(error)[:200]}"
         ) from error

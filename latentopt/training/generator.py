@@ -1,6 +1,6 @@
 """Adversarial training of a StyleGAN2 generator, resumable at any snapshot.
 
-Source: Karras et al. 2020 (losses, lazy regularisation, exponential moving average of the weights); WRanGAN, Algorithm 2
+Source: Karras et al. 2020 (losses, lazy regularisation, moving average of the weights); WRanGAN, Algorithm 2
 (randomised weights). Difference from both: the discriminator's and the generator's update of one step look at the same
 generated images (so at the same epsilon), which saves one synthesis pass a step.
 """
@@ -8,13 +8,11 @@ generated images (so at the same epsilon), which saves one synthesis pass a step
 from __future__ import annotations
 
 import copy
-import json
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,18 +20,14 @@ from torch import Tensor
 from latentopt.errors import CheckpointError
 from latentopt.generators.discriminator import Discriminator, DiscriminatorConfig
 from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from latentopt.training.loop import Trainer, average_
 from latentopt.training.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
 from latentopt.training.randomized import RandomizedWeights, last_convolutions
-from latentopt.training.snapshots import load_snapshot, save_snapshot
+from latentopt.training.streams import ImageStream, step_seed
 from latentopt.types import GeneratorInputs
 
 Architecture = tuple[StyleGAN2Config, DiscriminatorConfig]
-
-
-class ImageStream(Protocol):
-    """Training images: `batch(step, size)` is [size,3,H,W] in [-1,1], the same for the same step after a resume."""
-
-    def batch(self, step: int, size: int) -> Tensor: ...
+PARTS = ("generator", "discriminator", "ema", "g_optimizer", "d_optimizer")
 
 
 @dataclass(frozen=True)
@@ -41,8 +35,8 @@ class GeneratorTraining:
     """Settings of one training. `images` is the number of real images shown in all; gains and rates as in the paper.
 
     Noise inputs join after `noise_from` images: from the start, a small generator paints eyes and mouths with noise.
-    The last `randomized` convolutions have weights mu + sigma * epsilon, sigma being `sigma_init` at the start and, with
-    `keep_level`, on the whole also later; 0 is the plain generator.
+    The last `randomized` convolutions have weights mu + sigma * epsilon, sigma being `sigma_init` at the start and,
+    with `keep_level`, on the whole also later; 0 is the plain generator.
     """
 
     resolution: int = 64
@@ -88,12 +82,15 @@ class TrainingStep:
     seconds: float
 
 
-class GeneratorTrainer:
-    """Generator, its moving average, discriminator and both optimisers; `train()` yields a record for each step.
+class GeneratorTrainer(Trainer[TrainingStep]):
+    """Generator, its moving average, discriminator and both optimisers. More images may be asked for later.
 
     `architecture` is that of the networks to start from, in place of the one that `settings` describe. `base` is the
     fingerprint of the generator that the weights came from, None where they were random.
     """
+
+    settings: GeneratorTraining
+    free = frozenset({"images"})
 
     def __init__(
         self,
@@ -102,8 +99,9 @@ class GeneratorTrainer:
         device: torch.device | str = "cpu",
         architecture: Architecture | None = None,
     ) -> None:
-        self.settings, self.stream, self.device, self.step = settings, stream, torch.device(device), 0
-        self.architecture, self.base = architecture, None
+        self.settings, self.stream, self.device = settings, stream, torch.device(device)
+        self.architecture: Architecture | None = architecture
+        self.base: str | None = None
         torch.manual_seed(settings.seed)
         s = settings
         config, discriminator_config = architecture or (
@@ -141,21 +139,33 @@ class GeneratorTrainer:
     def _noise_mode(self) -> str:
         return "none" if self.images_seen < self.settings.noise_from else "random"
 
-    def train(self) -> Iterator[TrainingStep]:
-        """Train until `settings.images` were shown; stop iterating to stop early."""
-        while self.images_seen < self.settings.images:
-            started = time.perf_counter()
-            torch.manual_seed(self.settings.seed * 1_000_003 + self.step)
-            real = self.stream.batch(self.step, self.settings.batch).to(self.device)
-            real = real.contiguous(memory_format=torch.channels_last)
-            ws = self._ws(self.settings.batch)
-            fake = self.generator.synthesis(self._inputs(ws), self._noise_mode)
-            d_loss, r1 = self._update_discriminator(real, fake.detach())
-            g_loss, path = self._update_generator(fake)
-            self._update_ema()
-            self.step += 1
-            losses = (float(x) for x in (d_loss, g_loss, r1, path))
-            yield TrainingStep(self.step, self.images_seen, *losses, time.perf_counter() - started)
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return PARTS + (("sigma", "sigma_ema") if self.settings.randomized else ())
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(self.settings.images / self.settings.batch)
+
+    @property
+    def made_from(self) -> dict[str, object]:
+        """Randomised weights are drawn around those of one generator."""
+        return {"base": self.base} if self.settings.randomized else {}
+
+    def update(self) -> TrainingStep:
+        """Update the discriminator, the generator and the averages."""
+        started = time.perf_counter()
+        torch.manual_seed(step_seed(self.settings.seed, self.step))
+        real = self.stream.batch(self.step, self.settings.batch).to(self.device)
+        real = real.contiguous(memory_format=torch.channels_last)
+        ws = self._ws(self.settings.batch)
+        fake = self.generator.synthesis(self._inputs(ws), self._noise_mode)
+        d_loss, r1 = self._update_discriminator(real, fake.detach())
+        g_loss, path = self._update_generator(fake)
+        self._update_ema()
+        self.step += 1
+        losses = {"d_loss": float(d_loss), "g_loss": float(g_loss), "r1": float(r1), "path": float(path)}
+        return TrainingStep(self.step, self.images_seen, **losses, seconds=time.perf_counter() - started)
 
     def _inputs(self, ws: Tensor) -> GeneratorInputs:
         """Style vectors and, where weights are randomised, a fresh `sigma * epsilon` for all images."""
@@ -201,21 +211,12 @@ class GeneratorTrainer:
         self.g_optimizer.step()
         return loss.detach(), length.detach()
 
-    @torch.no_grad()
     def _update_ema(self) -> None:
         s = self.settings
         half_life = min(s.ema_images, max(self.images_seen * s.ema_rampup, 1.0))
-        beta = 0.5 ** (s.batch / half_life)
-        for averages, network in ((self.ema, self.generator), (self.sigma_ema, self.sigma)):
-            for average, current in zip(averages.parameters(), network.parameters(), strict=True):
-                average.lerp_(current, 1 - beta)
-        for average, current in zip(self.ema.buffers(), self.generator.buffers(), strict=True):
-            average.copy_(current)
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """What a snapshot holds the state of."""
-        return PARTS + (("sigma", "sigma_ema") if self.settings.randomized else ())
+        decay = 0.5 ** (s.batch / half_life)
+        average_(self.ema, self.generator, decay)
+        average_(self.sigma_ema, self.sigma, decay)
 
     def start_from(self, generator: StyleGAN2, discriminator: Discriminator) -> None:
         """Begin with trained weights (mu) instead of random ones; sigma and the optimisers' moments start anew.
@@ -230,34 +231,9 @@ class GeneratorTrainer:
                 raise CheckpointError(f"the weights to start from are of another size or make: {error}") from error
         self.base = generator.fingerprint
 
-    def save(self, path: Path) -> None:
-        """Write a snapshot from which `load` continues exactly."""
-        state = {name: getattr(self, name).state_dict() for name in self.parts}
-        state |= {"step": self.step, "path_mean": self.path_mean, "settings": json.dumps(asdict(self.settings))}
-        if self.settings.randomized:
-            state["base"] = self.base
-        save_snapshot(path, state)
+    def state(self) -> dict[str, Any]:
+        return super().state() | {"path_mean": self.path_mean}
 
-    def load(self, path: Path, base: str | None = None) -> None:
-        """Continue from a snapshot; the number of images may differ from the one it was made with, nothing else.
-
-        Raises CheckpointError when the settings do not agree, or `base` is not the generator that the weights came from.
-        """
-        state = load_snapshot(path, self.device)
-        mine = json.loads(json.dumps(asdict(self.settings)))
-        saved = {field.name: field.default for field in fields(GeneratorTraining)} | json.loads(state["settings"])
-        differing = [key for key in mine if key != "images" and saved[key] != mine[key]]
-        if differing:
-            raise CheckpointError(f"{path}: made with other settings ({', '.join(differing)}); use another folder")
-        self.base = state.get("base")
-        if base is not None and base != self.base:
-            raise CheckpointError(
-                f"{path}: started from another generator ({self.base}, not {base}); use another folder"
-            )
-        for name in self.parts:
-            getattr(self, name).load_state_dict(state[name])
-        self.step = state["step"]
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
         self.path_mean.copy_(state["path_mean"])
-
-
-PARTS = ("generator", "discriminator", "ema", "g_optimizer", "d_optimizer")

@@ -1,8 +1,8 @@
 """e4e's latent discriminator: tells the mapping's w from an encoder's style codes.
 
 Source: Tov et al. 2021 (e4e), section 5.2, equations 2 and 3, appendix A; the pools as in the authors' code (and in
-Shrivastava et al. 2017). Difference from the authors' code, which shows the discriminator row 0 alone: it is shown one row
-of each image, drawn at random, so that the expectation over rows is the paper's.
+Shrivastava et al. 2017). Difference from the authors' code, which shows the discriminator row 0 alone: it is shown one
+row of each image, drawn at random, so that the expectation over rows is the paper's.
 """
 
 from __future__ import annotations
@@ -31,13 +31,16 @@ class LatentDiscriminator(nn.Module):
 class CodePool(nn.Module):
     """The last `size` codes or so: half of what is asked for are earlier codes, whose places the new ones take."""
 
+    codes: Tensor
+    held: Tensor
+
     def __init__(self, w_dim: int, size: int = POOL_SIZE) -> None:
         super().__init__()
         self.register_buffer("codes", torch.zeros(size, w_dim))
         self.register_buffer("held", torch.zeros([], dtype=torch.int64))
 
     def exchange(self, codes: Tensor, rng: torch.Generator) -> Tensor:
-        """As many codes as are given, [B,C]: each is kept and, once the pool is full, exchanged with probability 1/2."""
+        """As many codes as are given, [B,C]: each is kept or, once the pool is full, exchanged with probability 1/2."""
         given = []
         for code in codes:
             if self.held < len(self.codes):

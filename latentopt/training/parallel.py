@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from latentopt.errors import UsageError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Processes:
         return total / self.count
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by its mean over the processes: that of the whole batch, for losses that are means."""
+        """Replace every gradient by its mean over the processes: the whole batch's, for losses that are means."""
         if self.count == 1:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -54,14 +57,14 @@ class Processes:
         for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
-    def share_norms(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """The network, its batch normalisation that of the whole batch. Raises UsageError on a CPU, which cannot do it."""
+    def share_norms(self, network: Network, device: torch.device) -> Network:
+        """The network with batch normalisation over the whole batch. Raises UsageError on a CPU, which cannot do it."""
         if self.count == 1 or not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
             return network
         if device.type != "cuda":
             raise UsageError(
-                "torchrun: this backbone has batch normalisation, which several processes can share on GPUs only; use one "
-                "process, or --backbone small"
+                "torchrun: this backbone has batch normalisation, which several processes can share on GPUs only; "
+                "use one process, or --backbone small"
             )
         return nn.SyncBatchNorm.convert_sync_batchnorm(network)
 

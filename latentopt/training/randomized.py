@@ -1,10 +1,10 @@
 """Normally distributed weights of a generator: theta = mu + sigma * epsilon, mu being the generator's own weights.
 
-Source: WRanGAN (Algorithm 2, section 3.4): the last N convolutions are randomised, those to RGB left out. Difference from
-the paper: sigma is trained as a product of factors, for all of a convolution, for each of its output and of its input
-channels, and for each weight. One epsilon a step says next to nothing about one weight (the mean of sigma's gradient was
-measured at 0.002 to 0.02 of its spread), so that sigma per weight alone takes the paper's 200,000 steps; the factors sum
-the gradients of what they cover, and find the level in hundreds.
+Source: WRanGAN (Algorithm 2, section 3.4): the last N convolutions are randomised, those to RGB left out. Difference
+from the paper: sigma is trained as a product of factors, for all of a convolution, for each of its output and of its
+input channels, and for each weight. One epsilon a step says next to nothing about one weight (the mean of sigma's
+gradient was measured at 0.002 to 0.02 of its spread), so that sigma per weight alone takes the paper's 200,000 steps;
+the factors sum the gradients of what they cover, and find the level in hundreds.
 
 The adversarial loss has no term that rewards spread, so that its optimum is sigma = 0 wherever the images depend on the
 weight; the paper's training is over long before, one of factors is not. `keep_level` therefore holds the mean of
@@ -29,8 +29,8 @@ class RandomizedWeights(nn.Module):
     """The standard deviations of the weights `names` of a generator, `init` > 0 at the start.
 
     sigma = weights * exp(level + outputs + inputs), in units of the stored weight, before the gain of the equalised
-    learning rate. Its sign means nothing, for epsilon is symmetric; it changes freely in training. With `keep_level`, the
-    mean of `level + outputs + inputs` over all weights stays at log(init), and `weights` have root mean square 1.
+    learning rate. Its sign means nothing, for epsilon is symmetric; it changes freely in training. With `keep_level`,
+    the mean of `level + outputs + inputs` over all weights stays at log(init), and `weights` have root mean square 1.
     """
 
     def __init__(self, generator: StyleGAN2, names: Sequence[str], init: float = 1.0, keep_level: bool = False) -> None:

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from latentopt.data.portraits import MIRRORED, NAMES, TRAIN_SEEDS, cached
+from latentopt.errors import UsageError
+from latentopt.statistics.streams import step_stream
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of all that is random in one step of a training, for a generator of any device."""
+    # The arithmetic of `step_stream` stays: with other numbers the snapshots of earlier releases would go on otherwise,
+    # and the bundled weights could not be made again by the commands in their cards.
+    return step_stream(seed, step).initial_seed()
+
+
+class ImageStream(Protocol):
+    """Training images: `batch(step, size)` is [size,3,H,W] in [-1,1], the same for the same step after a resume."""
+
+    def batch(self, step: int, size: int) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -28,21 +44,25 @@ class ArrayStream:
 
     def batch(self, step: int, size: int) -> Tensor:
         """[size,3,H,W] in [-1,1]."""
-        return self.labelled_batch(step, size)[0]
+        return self._draw(step, size)[0]
 
-    def labelled_batch(self, step: int, size: int) -> tuple[Tensor, Tensor | None]:
-        """Images [size,3,H,W] in [-1,1] and their attributes [size,A]."""
-        rng = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        rows = torch.randint(len(self.images), (size,), generator=rng)
-        flip = (torch.rand(size, generator=rng) < 0.5) & self.flips
-        images = torch.from_numpy(self.images[rows.numpy()]).float().div_(127.5).sub_(1)
-        images = torch.where(flip[:, None, None, None], images.flip(-1), images)
+    def labelled_batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
+        """Images [size,3,H,W] in [-1,1] and their attributes [size,A]. Raises UsageError where there are none."""
         if self.attributes is None:
-            return images, None
+            raise UsageError("these training images have no attributes")
+        images, rows, flip = self._draw(step, size)
         attributes = self.attributes[rows]
         if self.mirrored is not None:
             attributes = torch.where(flip[:, None] & self.mirrored[None], -attributes, attributes)
         return images, attributes
+
+    def _draw(self, step: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Images [size,3,H,W], their rows in the array and which of them are mirrored, [size] each."""
+        rng = step_stream(self.seed, step)
+        rows = torch.randint(len(self.images), (size,), generator=rng)
+        flip = (torch.rand(size, generator=rng) < 0.5) & self.flips
+        images = torch.from_numpy(self.images[rows.numpy()]).float().div_(127.5).sub_(1)
+        return torch.where(flip[:, None, None, None], images.flip(-1), images), rows, flip
 
 
 def portrait_stream(directory: Path, n: int, resolution: int, seed: int = 0) -> ArrayStream:
