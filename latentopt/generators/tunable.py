@@ -15,8 +15,9 @@ LAST = re.compile(r"convs:(\d+)$")
 def choose_weights(generator: Generator, layers: str) -> tuple[str, ...]:
     """The names in `generator.tunable` that `layers` stands for, from coarse to fine.
 
-    layers   all, every tunable weight; convs, the weights of the convolutions (toRGB not among them); convs:6, the last six of
-             these (all where there are fewer); a glob over the names, such as synthesis.b64.*; or several, joined by commas
+    layers   all, every tunable weight; convs, the weights of the convolutions (toRGB not among them); convs:6, the last
+             six of these (all where there are fewer); a glob over the names, such as synthesis.b64.*; or several of
+             these, joined by commas
 
     Raises UsageError, with the nearest names, for a part that chooses nothing.
     """
