@@ -95,7 +95,7 @@ def encoder(
       latentopt train encoder --kind psp --network ffhq.pkl --data faces/ --backbone ir-se-50 --lr 1e-4 --optimizer ranger
       torchrun --nproc-per-node 4 --no-python latentopt train encoder --kind e4e
     """
-    from latentopt.checkpoints.networks import load_generator
+    from latentopt.checkpoints.networks import load_stylegan2
     from latentopt.devices import choose_device
     from latentopt.encoders.files import load_encoder
     from latentopt.files.outputs import check_outdir
@@ -110,7 +110,7 @@ def encoder(
     training = settings_for(kind, **given, similarity_net="perceptual" if similarity is None else similarity.name)
     processes, chosen = join_processes(choose_device(device))
     try:
-        generator = load_generator(network, device=chosen)
+        generator = load_stylegan2(network, device=chosen)
         training.check(generator, processes.count)
         config = configured(generator, kind, backbone, heads, size)
         feature_net = None if similarity is None else load_feature_net(similarity).to(chosen)

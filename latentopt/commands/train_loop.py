@@ -26,7 +26,7 @@ def load_start(start: str) -> tuple[StyleGAN2, Discriminator]:
 
     Raises UsageError where the discriminator is lacking, CheckpointError for files that are no such networks.
     """
-    from latentopt.checkpoints.networks import load_discriminator, load_generator
+    from latentopt.checkpoints.networks import load_discriminator, load_stylegan2
     from latentopt.errors import LatentoptError
 
     folder = Path(start)
@@ -34,7 +34,7 @@ def load_start(start: str) -> tuple[StyleGAN2, Discriminator]:
         kind: str(folder / f"{kind}.safetensors") if folder.is_dir() else start
         for kind in ("generator", "discriminator")
     }
-    generator = load_generator(sources["generator"])
+    generator = load_stylegan2(sources["generator"])
     try:
         return generator, load_discriminator(sources["discriminator"])
     except LatentoptError as error:
