@@ -158,8 +158,9 @@ class Delta:
     def bake(self, generator: Generator) -> Generator:
         """A new generator, float32, whose weights are those of `generator` plus this delta.
 
-        Its fingerprint is its own; `card["baked"]` lists what was put in: sha256 of each delta's contents, its strength,
-        and the fingerprint of the generator it was added to. Raises CheckpointError for another generator's delta.
+        Its fingerprint is its own; `card["baked"]` lists what was put in: sha256 of each delta's contents, its
+        strength, and the fingerprint of the generator it was added to. Raises CheckpointError for another generator's
+        delta.
         """
         self.check(generator)
         entries = [{"sha256": sha, "strength": own, "base": generator.fingerprint} for sha, own in self.parts]

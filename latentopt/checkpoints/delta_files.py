@@ -30,8 +30,8 @@ Factors = tuple[Tensor, Tensor]
 class StoredDelta:
     """The contents of a delta file.
 
-    tensors {weight: [*shape]}; factors {weight: (up [O,r], down [r,I*k*k])} of the other weights; shapes of all weights;
-    fingerprint and name of the generator; about: how the delta came to be.
+    tensors {weight: [*shape]}; factors {weight: (up [O,r], down [r,I*k*k])} of the other weights; shapes of all
+    weights; fingerprint and name of the generator; about: how the delta came to be.
     """
 
     tensors: dict[str, Tensor]

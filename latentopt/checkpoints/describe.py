@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from latentopt.checkpoints.model_files import Checkpoint, Source, read_checkpoint, resolve
-from latentopt.checkpoints.networks import card_of, generator_from, network_weights
+from latentopt.checkpoints.networks import card_of, discriminator_weights, generator_from
 from latentopt.checkpoints.restricted_pickle import Record
 from latentopt.checkpoints.weights import build, has_decoder, has_encoder, looks_like
 from latentopt.errors import CheckpointError
@@ -72,7 +72,7 @@ def described_card(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def describe_discriminator(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
-    discriminator = build(network_weights(checkpoint, "discriminator"), str(checkpoint.path))
+    discriminator = build(discriminator_weights(checkpoint), str(checkpoint.path))
     size = sum(parameter.numel() for parameter in discriminator.parameters())
     facts = {"kind": "StyleGAN2 discriminator", **asdict(discriminator.config), "parameters": size}
     return (

@@ -57,7 +57,10 @@ def bundled_path(name: str, kind: str = "generator") -> Path:
 
 
 def resolve(source: Source, kind: str = "generator") -> Path:
-    """The file that `source` means: the name of a bundled model (`./name` is a file), or a path. Raises CheckpointError."""
+    """The file that `source` means: a bundled model by its name (`./name` is a file), or a path.
+
+    Raises CheckpointError where there is no such file.
+    """
     text, path = str(source), Path(source)
     if isinstance(source, str) and text == path.name and (BUNDLED / text / f"{kind}.safetensors").is_file():
         return bundled_path(text, kind)

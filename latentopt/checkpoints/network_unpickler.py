@@ -7,36 +7,22 @@ persistence records are rebuilt here, with every size checked against the data t
 from __future__ import annotations
 
 import math
-import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from latentopt.checkpoints.persistence import ArrayRecord, Record
-from latentopt.checkpoints.restricted_unpickler import Budget, Global, RestrictedUnpickler, printable
+from latentopt.checkpoints.restricted_unpickler import Global, RestrictedUnpickler, printable
+from latentopt.checkpoints.storages import Storage
 from latentopt.errors import CheckpointError
 
 MAX_DIMENSIONS = 16
 PERSISTENCE_VERSION = 6
 
-_STORAGE_DTYPES = {
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "DoubleStorage": torch.float64,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
-STORAGES: dict[Global, str | None] = {Global("torch", name): None for name in _STORAGE_DTYPES}
 _NUMPY_KINDS = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
 
 _EASY_DICT = Global("dnnlib.util", "EasyDict")
@@ -63,22 +49,6 @@ NETWORK_GLOBALS: dict[Global, str | None] = {
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Storage:
-    """A flat tensor [numel], the data that tensors are views of."""
-
-    flat: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class StorageReference:
-    """A persistent id: which entry holds the data of a storage, its type and its length."""
-
-    key: str
-    dtype: torch.dtype
-    numel: int
-
-
 class NumpyType:
     """A numpy dtype by its name, "f8"; the byte order follows by BUILD."""
 
@@ -92,7 +62,7 @@ class NumpyType:
         return np.dtype(self.order + self.kind)
 
 
-def is_counts(values: object) -> bool:
+def is_counts(values: object) -> TypeGuard[tuple[int, ...]]:
     """Whether `values` is a short tuple of non-negative integers, as sizes and strides are."""
     return (
         type(values) is tuple
@@ -212,7 +182,9 @@ class NetworkUnpickler(RestrictedUnpickler):
         return ArrayRecord()
 
     def _build_array(self, instance: ArrayRecord, state: object) -> None:
-        _, shape, dtype, fortran, data = state  # type: ignore[misc]
+        if type(state) is not tuple or len(state) != 5:
+            self.damaged("an array without version, shape, type, order and data")
+        _, shape, dtype, fortran, data = state
         instance.array = self._array(dtype, data, shape, fortran is True)
 
     def array_from_buffer(
@@ -231,40 +203,3 @@ class NetworkUnpickler(RestrictedUnpickler):
             self.damaged("a numpy value whose data do not fill its shape")
         self.budget.charge("arrays", len(data))
         return np.frombuffer(data, dtype.numpy()).reshape(shape, order="F" if fortran else "C")
-
-
-class StorageUnpickler(RestrictedUnpickler):
-    """Inside a storage: names of storage types, and the one persistent id. Nothing else."""
-
-    globals = STORAGES
-
-    def persistent_load(self, pid: object) -> StorageReference:
-        return storage_reference(self, pid)
-
-
-def storage_reference(reader: RestrictedUnpickler, pid: object) -> StorageReference:
-    """Parses ('storage', type, key, location, numel[, view_metadata None]); the location (a device) is ignored."""
-    if type(pid) is not tuple or len(pid) not in (5, 6) or pid[0] != "storage" or any(pid[5:]):
-        reader.damaged("a storage without its description")
-    _, kind, key, _, numel = pid[:5]
-    if type(kind) is not Global or kind not in STORAGES:
-        reader.damaged("a storage without its type")
-    if type(key) is not str or type(numel) is not int or numel < 0:
-        reader.damaged("a storage without key or length")
-    return StorageReference(key, _STORAGE_DTYPES[kind.name], numel)
-
-
-def make_storage(data: bytes | memoryview, reference: StorageReference, budget: Budget) -> Storage:
-    """Copies raw little-endian numbers into a flat tensor. Raises CheckpointError when their length is another."""
-    if sys.byteorder != "little":
-        raise CheckpointError(f"{budget.source}: checkpoints of this kind can only be read on little-endian machines")
-    if len(data) != reference.numel * reference.dtype.itemsize:
-        raise CheckpointError(
-            f"{budget.source}: damaged checkpoint (storage {printable(reference.key)} has the wrong length)"
-        )
-    budget.charge("storages", len(data))
-    if not data:
-        return Storage(torch.empty(0, dtype=reference.dtype))
-    if reference.dtype is torch.bool:  # a byte other than 0 and 1 is no valid bool
-        return Storage(torch.frombuffer(bytearray(data), dtype=torch.uint8) != 0)
-    return Storage(torch.frombuffer(bytearray(data), dtype=reference.dtype))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -29,45 +29,57 @@ from latentopt.checkpoints.weights import (
 )
 from latentopt.errors import CheckpointError
 from latentopt.files.storage import save_tensors, write_atomically
+from latentopt.generators.config import Network, NetworkConfig
 from latentopt.generators.discriminator import Discriminator, DiscriminatorConfig
-from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from latentopt.generators.network import GeneratorNetwork
+from latentopt.generators.stylegan2 import StyleGAN2
+from latentopt.protocols import Generator
+from latentopt.registry import FAMILIES
 
 GENERATOR_FORMAT, DISCRIMINATOR_FORMAT = "latentopt-generator-1", "latentopt-discriminator-1"
+FIRST_FAMILY = "stylegan2"  # of files that name no family: they were written before there were others
+W_AVG = "mapping.w_avg"
 
 __all__ = [
     "bundled_path",
     "load_discriminator",
     "load_generator",
+    "load_stylegan2",
     "save_discriminator",
     "save_generator",
     "save_rosinality",
 ]
 
-Kind = Literal["generator", "discriminator"]
-
 
 def load_generator(
     source: Source, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> StyleGAN2:
-    """A generator from a file or the name of a bundled one: evaluation mode, no gradients, images [B,3,H,W].
+) -> Generator:
+    """A generator of any family from a file or the name of a bundled one: evaluation mode, no gradients.
 
-    `generator.notes` says what the file lacked and what was put in its place (noise maps, w_avg); `generator.card` is what
-    is known about the training. Raises CheckpointError for files of another kind or with weights that do not fit,
+    `generator.notes` says what the file lacked and what was put in its place (noise maps, w_avg); `generator.card` is
+    what is known about the training. Raises CheckpointError for files of another kind or with weights that do not fit,
     UntrustedFileError for a pickle that asks for code to be run.
     """
-    path = resolve(source)
-    return generator_from(read_checkpoint(path), str(source)).to(device=device, dtype=dtype)
+    network = generator_from(read_checkpoint(resolve(source)), str(source)).to(device=device, dtype=dtype)
+    return cast(Generator, network)  # each family adds what GeneratorNetwork leaves open; its test asks for all of it
 
 
-def generator_from(checkpoint: Checkpoint, name: str) -> StyleGAN2:
+def load_stylegan2(
+    source: Source, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> StyleGAN2:
+    """As `load_generator`, for what trains the network itself. Raises CheckpointError for one of another family."""
+    network = generator_from(read_checkpoint(resolve(source)), str(source))
+    if not isinstance(network, StyleGAN2):
+        raise CheckpointError(f"{source}: a {network.family} generator, where a StyleGAN2 generator is asked for")
+    return network.to(device=device, dtype=dtype)
+
+
+def generator_from(checkpoint: Checkpoint, name: str) -> GeneratorNetwork:
     """The generator of a file that was read. Raises CheckpointError."""
-    weights = network_weights(checkpoint, "generator")
-    notes, card = weights.notes, card_of(checkpoint)
-    lacks_w_avg = checkpoint.format != "safetensors" and "mapping.w_avg" not in weights.state
-    if lacks_w_avg:
-        weights.state["mapping.w_avg"] = torch.zeros(weights.config.w_dim)
-    generator = build(weights, str(checkpoint.path))
-    if lacks_w_avg:
+    weights = generator_weights(checkpoint)
+    may_lack = () if checkpoint.format == "safetensors" else (W_AVG,)
+    generator, notes, card = build(weights, str(checkpoint.path), may_lack), weights.notes, card_of(checkpoint)
+    if W_AVG not in weights.state:
         generator.w_avg.copy_(estimate_w_avg(generator))
         notes += (f"the file has no mean of w: estimated from {W_AVG_SAMPLES:,} samples (seed 0)",)
     generator.name, generator.source = Path(name).stem, name
@@ -83,30 +95,46 @@ def load_discriminator(
     Evaluation mode, no gradients. Raises CheckpointError and UntrustedFileError as `load_generator`.
     """
     checkpoint = read_checkpoint(resolve(source, "discriminator"))
-    return build(network_weights(checkpoint, "discriminator"), str(checkpoint.path)).to(device=device, dtype=dtype)
+    return build(discriminator_weights(checkpoint), str(checkpoint.path)).to(device=device, dtype=dtype)
 
 
-def network_weights(checkpoint: Checkpoint, kind: Kind) -> NetworkWeights:
-    """Configuration and weights of a file's generator or discriminator. Raises CheckpointError when it has none."""
-    reader = {"nvidia": _from_nvidia, "torch": _from_torch, "safetensors": _from_safetensors}[checkpoint.format]
-    return reader(checkpoint, kind)
+def generator_weights(checkpoint: Checkpoint) -> NetworkWeights[GeneratorNetwork]:
+    """Configuration and weights of a file's generator. Raises CheckpointError when it has none."""
+    path = str(checkpoint.path)
+    if checkpoint.format == "nvidia":
+        return nvidia.generator_weights(_record(checkpoint, "G_ema", "generator"), path)
+    if checkpoint.format == "torch":
+        return _torch_generator(checkpoint.contents, path)
+    _require_format(checkpoint, GENERATOR_FORMAT, "generator")
+    family = checkpoint.metadata.get("family", FIRST_FAMILY)
+    if family not in FAMILIES:
+        raise CheckpointError(f"{path}: a generator of family {family!r}; this latentopt knows {', '.join(FAMILIES)}")
+    return _own_weights(checkpoint, FAMILIES.load(family).Config)
 
 
-def _from_nvidia(checkpoint: Checkpoint, kind: Kind) -> NetworkWeights:
+def discriminator_weights(checkpoint: Checkpoint) -> NetworkWeights[Discriminator]:
+    """Configuration and weights of a file's discriminator. Raises CheckpointError when it has none."""
     path, contents = str(checkpoint.path), checkpoint.contents
-    record = contents.get("G_ema" if kind == "generator" else "D")
-    if not isinstance(record, Record):
-        held = ", ".join(str(key) for key, value in contents.items() if isinstance(value, Record)) or "none"
-        raise CheckpointError(f"{path}: a pickle without a {kind} (networks in it: {held})")
-    return nvidia.generator_weights(record, path) if kind == "generator" else nvidia.discriminator_weights(record, path)
-
-
-def _from_torch(checkpoint: Checkpoint, kind: Kind) -> NetworkWeights:
-    path, contents = str(checkpoint.path), checkpoint.contents
-    if kind == "discriminator":
+    if checkpoint.format == "nvidia":
+        return nvidia.discriminator_weights(_record(checkpoint, "D", "discriminator"), path)
+    if checkpoint.format == "torch":
         if not isinstance(contents.get("d"), dict):
             raise CheckpointError(f"{path}: no discriminator in it: {_holds(contents)}")
         return rosinality.discriminator_weights(contents["d"], path)
+    _require_format(checkpoint, DISCRIMINATOR_FORMAT, "discriminator")
+    return _own_weights(checkpoint, DiscriminatorConfig)
+
+
+def _record(checkpoint: Checkpoint, key: str, kind: str) -> Record:
+    """The network of a pickle that stands under `key`."""
+    record = checkpoint.contents.get(key)
+    if not isinstance(record, Record):
+        held = ", ".join(str(k) for k, value in checkpoint.contents.items() if isinstance(value, Record)) or "none"
+        raise CheckpointError(f"{checkpoint.path}: a pickle without a {kind} (networks in it: {held})")
+    return record
+
+
+def _torch_generator(contents: Mapping[str, Any], path: str) -> NetworkWeights[StyleGAN2]:
     average = contents.get("latent_avg")
     average = average if isinstance(average, Tensor) else None
     if isinstance(contents.get("g_ema"), dict):
@@ -115,8 +143,7 @@ def _from_torch(checkpoint: Checkpoint, kind: Kind) -> NetworkWeights:
     if not decoder:
         raise CheckpointError(f"{path}: no generator in it: {_holds(contents)}")
     weights = rosinality.generator_weights(decoder, average, path)
-    note = "the generator is the decoder of an encoder's checkpoint"
-    return NetworkWeights(weights.config, weights.state, weights.resample_filter, (note, *weights.notes))
+    return replace(weights, notes=("the generator is the decoder of an encoder's checkpoint", *weights.notes))
 
 
 def _decoder(contents: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,15 +162,21 @@ def _holds(contents: Mapping[str, Any]) -> str:
     return f"it looks like {looks_like([str(key) for key in contents])}"
 
 
-def _from_safetensors(checkpoint: Checkpoint, kind: Kind) -> NetworkWeights:
+def _require_format(checkpoint: Checkpoint, wanted: str, kind: str) -> None:
+    path, found = checkpoint.path, checkpoint.metadata.get("format", "")
+    if found == wanted:
+        return
+    if found.startswith("latentopt-"):
+        raise CheckpointError(f"{path}: a file of format {found}, where a {kind} is asked for ({wanted})")
+    looks = looks_like(checkpoint.contents)
+    raise CheckpointError(f"{path}: a safetensors file, but no latentopt {kind}; it looks like {looks}")
+
+
+def _own_weights(checkpoint: Checkpoint, config_class: type[NetworkConfig[Network]]) -> NetworkWeights[Network]:
+    """Configuration and weights of a file of ours."""
     path, metadata, state = str(checkpoint.path), checkpoint.metadata, dict(checkpoint.contents)
-    wanted = GENERATOR_FORMAT if kind == "generator" else DISCRIMINATOR_FORMAT
-    if (found := metadata.get("format", "")) != wanted:
-        if found.startswith("latentopt-"):
-            raise CheckpointError(f"{path}: a file of format {found}, where a {kind} is asked for ({wanted})")
-        raise CheckpointError(f"{path}: a safetensors file, but no latentopt {kind}; it looks like {looks_like(state)}")
     try:
-        config = (StyleGAN2Config if kind == "generator" else DiscriminatorConfig).from_json(metadata["config"])
+        config = config_class.from_json(metadata["config"])
         notes = tuple(str(note) for note in json.loads(metadata.get("notes", "[]")))
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: its configuration cannot be read ({error!r}); the file is damaged") from error
@@ -166,35 +199,38 @@ def card_of(checkpoint: Checkpoint) -> dict[str, Any]:
     return plain_entries(card) if isinstance(card, dict) else {}
 
 
-def save_generator(generator: StyleGAN2, path: Path, card: Mapping[str, Any] | None = None) -> None:
-    """Write a safetensors file (float32) that `load_generator` reads. `card` defaults to the generator's own."""
+def save_generator(generator: Generator, path: Path, card: Mapping[str, Any] | None = None) -> None:
+    """Write a safetensors file (float32) that `load_generator` reads. `card` defaults to the generator's own.
+
+    Raises CheckpointError for a generator that is none of latentopt's own networks.
+    """
+    if not isinstance(generator, GeneratorNetwork):
+        raise CheckpointError(f"{generator.name}: only latentopt's own networks are written, not {type(generator)}")
     card = generator.card if card is None else card
-    metadata = {
-        "format": GENERATOR_FORMAT,
-        "config": json.dumps(asdict(generator.config)),
-        "card": json.dumps(dict(card)),
-        "notes": json.dumps(list(generator.notes)),
-        "fingerprint": generator.fingerprint,
-    }
-    save_tensors(Path(path), {name: tensor.float() for name, tensor in generator.state_dict().items()}, metadata)
+    about = {"family": generator.family.lower(), "notes": json.dumps(list(generator.notes))}
+    _save(generator, GENERATOR_FORMAT, path, card, **about, fingerprint=generator.fingerprint)
 
 
 def save_discriminator(discriminator: Discriminator, path: Path, card: Mapping[str, Any] | None = None) -> None:
     """Write a safetensors file (float32) that `load_discriminator` reads."""
-    metadata = {
-        "format": DISCRIMINATOR_FORMAT,
-        "config": json.dumps(asdict(discriminator.config)),
-        "card": json.dumps(dict(card or {})),
-    }
-    save_tensors(Path(path), {name: tensor.float() for name, tensor in discriminator.state_dict().items()}, metadata)
+    _save(discriminator, DISCRIMINATOR_FORMAT, path, card or {})
 
 
-def save_rosinality(generator: StyleGAN2, path: Path) -> tuple[str, ...]:
+def _save(
+    network: GeneratorNetwork | Discriminator, form: str, path: Path, card: Mapping[str, Any], **about: str
+) -> None:
+    metadata = {"format": form, "config": network.config.to_json(), "card": json.dumps(dict(card)), **about}
+    save_tensors(Path(path), {name: tensor.float() for name, tensor in network.state_dict().items()}, metadata)
+
+
+def save_rosinality(generator: Generator, path: Path) -> tuple[str, ...]:
     """Write `{'g_ema': state, 'latent_avg': w_avg [C]}` as rosinality's strict loader takes it.
 
     Returns notes on what its layout cannot say (a clamp, other channel widths). Raises CheckpointError for generators
-    that it cannot hold: labels, another architecture than skip, another constant than 4x4.
+    that it cannot hold: another family, labels, another architecture than skip, another constant than 4x4.
     """
+    if not isinstance(generator, StyleGAN2):
+        raise CheckpointError(f"{generator.name}: rosinality's layout cannot hold a {generator.family} generator")
     state, notes = rosinality.exported(generator)
     contents = {"g_ema": state, "latent_avg": generator.w_avg.detach().cpu().clone()}
     write_atomically(Path(path), lambda temporary: torch.save(contents, temporary))

@@ -54,7 +54,7 @@ def _check_archive(path: Path) -> None:
 
 
 def load_projected_w(path: Path) -> Tensor:
-    """The latent of a `projected_w.npz`, ours or one of NVIDIA's projector: key `w`, [1,L,C] or [L,C] -> [1,L,C] float32.
+    """The latent of a `projected_w.npz`, ours or NVIDIA's projector's: key `w`, [1,L,C] or [L,C] -> [1,L,C] float32.
 
     Raises UntrustedFileError for arrays of Python objects, CheckpointError for any other file that is no such latent.
     """

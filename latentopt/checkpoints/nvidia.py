@@ -16,9 +16,9 @@ from torch import Tensor
 from latentopt.checkpoints.restricted_pickle import Record, module_attributes, module_state
 from latentopt.checkpoints.weights import FILTER, NetworkWeights, single_filter
 from latentopt.errors import CheckpointError
-from latentopt.generators.discriminator import DiscriminatorConfig
+from latentopt.generators.discriminator import Discriminator, DiscriminatorConfig
 from latentopt.generators.ops import ACTIVATIONS
-from latentopt.generators.stylegan2 import StyleGAN2Config
+from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from latentopt.generators.synthesis import ARCHITECTURES
 
 CLAMPED = ("conv0", "conv1", "conv", "torgb")  # layers that take the network's clamp; skips never have one
@@ -55,7 +55,7 @@ def require_kind(record: Record, kind: str, where: str) -> None:
         raise CheckpointError(f"{where}: holds a {found}, not a {kind}")
 
 
-def generator_weights(record: Record, where: str) -> NetworkWeights:
+def generator_weights(record: Record, where: str) -> NetworkWeights[StyleGAN2]:
     """Configuration and weights of a recorded StyleGAN2 generator.
 
     Raises CheckpointError for another network, settings that latentopt cannot express, or a damaged record.
@@ -86,7 +86,7 @@ def generator_weights(record: Record, where: str) -> NetworkWeights:
     return NetworkWeights(config, state, f)
 
 
-def discriminator_weights(record: Record, where: str) -> NetworkWeights:
+def discriminator_weights(record: Record, where: str) -> NetworkWeights[Discriminator]:
     """Configuration and weights of a recorded StyleGAN2 discriminator; errors as for `generator_weights`."""
     require_kind(record, "discriminator", where)
     attributes, state, f = _read(record, where)

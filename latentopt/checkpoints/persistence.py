@@ -125,7 +125,7 @@ def module_attributes(record: Record) -> dict[str, dict]:
 
 
 def plain_entries(table: dict) -> dict:
-    """The entries of a foreign dict that are plain data, as in `module_attributes`; what nests too deeply is left out."""
+    """The entries of a foreign dict that are plain data, as in `module_attributes`, without what nests too deeply."""
     budget = [MAX_ATTRIBUTE_VALUES]
     plain: dict = {}
     for name, value in table.items():
@@ -146,8 +146,10 @@ def _plain(value: object, budget: list[int], depth: int) -> object:
         raise CheckpointError("attributes nest too deeply or are too many: not a StyleGAN checkpoint")
     if value is None or type(value) in (int, float, bool, str):
         return value
-    if type(value) in (list, tuple):
-        return type(value)(_plain(item, budget, depth + 1) for item in value)
+    if type(value) is list:
+        return [_plain(item, budget, depth + 1) for item in value]
+    if type(value) is tuple:
+        return tuple(_plain(item, budget, depth + 1) for item in value)
     if type(value) is dict:
         return {key: _plain(item, budget, depth + 1) for key, item in value.items()}
     if isinstance(value, ArrayRecord) and value.array is not None:

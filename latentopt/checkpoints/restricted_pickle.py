@@ -23,18 +23,17 @@ from typing import BinaryIO, ClassVar
 
 import torch
 
-from latentopt.checkpoints.network_unpickler import (
-    NETWORK_GLOBALS,
+from latentopt.checkpoints.network_unpickler import NETWORK_GLOBALS, NetworkUnpickler
+from latentopt.checkpoints.persistence import Record, module_attributes, module_state
+from latentopt.checkpoints.restricted_unpickler import Budget, Global, printable, untrusted
+from latentopt.checkpoints.storages import (
     STORAGES,
-    NetworkUnpickler,
     Storage,
     StorageReference,
     StorageUnpickler,
     make_storage,
     storage_reference,
 )
-from latentopt.checkpoints.persistence import Record, module_attributes, module_state
-from latentopt.checkpoints.restricted_unpickler import Budget, Global, printable, untrusted
 from latentopt.checkpoints.torch_zip import TorchZip
 from latentopt.errors import CheckpointError, UntrustedFileError
 

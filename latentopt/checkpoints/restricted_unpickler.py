@@ -14,13 +14,15 @@ import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import BinaryIO, ClassVar, NoReturn
+from typing import Any, BinaryIO, ClassVar, NoReturn, TypeVar, cast
 
 from latentopt.errors import CheckpointError, UntrustedFileError
 
 MAX_OPCODES = 2_000_000  # a 16x16 snapshot has 22 000; only the number of layers adds to it
 MAX_STRING_BYTES = 64 << 20  # protocol 2 writes a weight as text, at most twice its size
 MAX_KEY = 2**32
+
+Kind = TypeVar("Kind")
 
 _REMEDY = (
     "Nothing was run. If you trust its source, load it with the code that wrote it, save the state dict "
@@ -71,8 +73,15 @@ def printable(text: str) -> str:
     return shown if shown.isascii() and shown.isprintable() else ascii(shown)
 
 
-class RestrictedUnpickler(pickle._Unpickler):  # type: ignore[misc, name-defined]
+class RestrictedUnpickler(pickle._Unpickler):
     """Reads one stream. Subclasses give `globals`: an allowed global -> the method that REDUCE calls, or None."""
+
+    stack: list[Any]  # these five, of pickle._Unpickler, are not in its published types
+    append: Callable[[object], None]
+    read: Callable[[int], bytes]
+    readline: Callable[[], bytes]
+    pop_mark: Callable[[], list[Any]]
+    dispatch: ClassVar[Any]  # {opcode: Step}, made below
 
     globals: ClassVar[dict[Global, str | None]] = {}
     newobj: ClassVar[dict[Global, Callable[[], object]]] = {}
@@ -141,38 +150,38 @@ class RestrictedUnpickler(pickle._Unpickler):  # type: ignore[misc, name-defined
             self.damaged(f"a byte array of {length} bytes")
         self.append(self.read(length))  # the standard opcode allocates the claimed length before it reads
 
+    def _top(self, kind: type[Kind], given: str) -> Kind:
+        """The object on top of the stack, which must be of exactly that kind to take what is given."""
+        top: object = self.stack[-1]
+        if type(top) is not kind:
+            self.damaged(f"{given} for a {type(top).__name__}")
+        return top
+
     def _append(self) -> None:
-        self._extend_top(list, [self.stack.pop()])
+        item = self.stack.pop()
+        self._top(list, "items").append(item)
 
     def _appends(self) -> None:
         items = self.pop_mark()
-        self._extend_top(list, items)
+        self._top(list, "items").extend(items)
 
     def _additems(self) -> None:
         items = self.pop_mark()
         self._check_keys(items)
-        self._extend_top(set, items)
-
-    def _extend_top(self, kind: type, items: list) -> None:
-        top = self.stack[-1]
-        if type(top) is not kind:
-            self.damaged(f"items for a {type(top).__name__}")
-        top.extend(items) if kind is list else top.update(items)
+        self._top(set, "items").update(items)
 
     def _setitem(self) -> None:
         value = self.stack.pop()
         self._set_items([self.stack.pop(), value])
 
     def _setitems(self) -> None:
-        items = self.pop_mark()
-        self._set_items(items)
+        self._set_items(self.pop_mark())
 
     def _set_items(self, items: list) -> None:
-        top = self.stack[-1]
-        if type(top) is not dict or len(items) % 2:
-            self.damaged(f"keys for a {type(top).__name__}")
+        if len(items) % 2:
+            self.damaged("a key without its value")
         self._check_keys(items[::2])
-        top.update(zip(items[::2], items[1::2], strict=True))
+        self._top(dict, "keys").update(zip(items[::2], items[1::2], strict=True))
 
     def _check_keys(self, keys: list) -> None:
         # Hashing deeply nested tuples overflows the interpreter's own stack; large integers can be made to collide.
@@ -192,7 +201,9 @@ _KEPT = frozenset(
     for name in line.split()
 )
 
-_REPLACED: dict[str, Callable[[RestrictedUnpickler], None]] = {
+Step = Callable[[RestrictedUnpickler], None]
+
+_REPLACED: dict[str, Step] = {
     "REDUCE": RestrictedUnpickler._reduce,
     "NEWOBJ": RestrictedUnpickler._newobj,
     "BUILD": RestrictedUnpickler._build,
@@ -209,7 +220,7 @@ _REPLACED: dict[str, Callable[[RestrictedUnpickler], None]] = {
 }
 
 
-def _counted(run: Callable[[RestrictedUnpickler], None]) -> Callable[[RestrictedUnpickler], None]:
+def _counted(run: Step) -> Step:
     def step(reader: RestrictedUnpickler) -> None:
         reader.budget.step()
         run(reader)
@@ -217,18 +228,18 @@ def _counted(run: Callable[[RestrictedUnpickler], None]) -> Callable[[Restricted
     return step
 
 
-def _refused(name: str) -> Callable[[RestrictedUnpickler], None]:
+def _refused(name: str) -> Step:
     return lambda reader: reader.refuse(f"pickle opcode {name}")
 
 
-def _dispatch_table() -> dict[int, Callable[[RestrictedUnpickler], None]]:
-    table = {}
+def _dispatch_table() -> dict[int, Step]:
+    table: dict[int, Step] = {}
     for opcode in pickletools.opcodes:
         code = ord(opcode.code)
         if opcode.name in _REPLACED:
             table[code] = _counted(_REPLACED[opcode.name])
         elif opcode.name in _KEPT:
-            table[code] = _counted(pickle._Unpickler.dispatch[code])  # type: ignore[attr-defined]
+            table[code] = _counted(cast(Step, pickle._Unpickler.dispatch[code]))
         else:
             table[code] = _refused(opcode.name)
     return table

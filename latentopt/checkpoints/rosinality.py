@@ -14,7 +14,7 @@ from torch import Tensor
 
 from latentopt.checkpoints.weights import NetworkWeights, looks_like, single_filter
 from latentopt.errors import CheckpointError
-from latentopt.generators.discriminator import DiscriminatorConfig
+from latentopt.generators.discriminator import Discriminator, DiscriminatorConfig
 from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 
 LR_MULTIPLIER = 0.01  # of the mapping; the files do not store it
@@ -83,7 +83,7 @@ def discriminator_names(blocks: int) -> dict[str, str]:
     return names
 
 
-def generator_weights(theirs: Mapping[str, Tensor], latent_avg: Tensor | None, where: str) -> NetworkWeights:
+def generator_weights(theirs: Mapping[str, Tensor], latent_avg: Tensor | None, where: str) -> NetworkWeights[StyleGAN2]:
     """Configuration and weights of a generator. Without `latent_avg` ([C], [1,C] or [n,C]) the state lacks w_avg.
 
     Files of older code have no noise maps: seeded ones are put in, and the notes say so. Raises CheckpointError, saying
@@ -142,7 +142,7 @@ def _w_avg(latent_avg: Tensor, w_dim: int, where: str) -> tuple[Tensor, tuple[st
     return rows.float().mean(dim=0), (f"latent_avg has {len(rows)} different rows: w_avg is their mean",)
 
 
-def discriminator_weights(theirs: Mapping[str, Tensor], where: str) -> NetworkWeights:
+def discriminator_weights(theirs: Mapping[str, Tensor], where: str) -> NetworkWeights[Discriminator]:
     """Configuration and weights of a discriminator. Raises CheckpointError when the weights are not one's."""
     with _whole(theirs, where):
         blocks = 1 + sum(key.startswith("convs.") and key.endswith(".skip.1.weight") for key in theirs)
@@ -200,7 +200,7 @@ def exported(generator: StyleGAN2) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     if found := [problem for problem, holds in problems.items() if holds]:
         raise CheckpointError(f"{generator.name}: rosinality's layout cannot hold this generator: {', '.join(found)}")
     ours, rescale = generator.state_dict(), config.lr_multiplier / LR_MULTIPLIER
-    state = {}
+    state: dict[str, Tensor] = {}
     for key, (name, before, after) in generator_names(config.mapping_layers, len(config.channels)).items():
         tensor = ours[name] * rescale if name.startswith("mapping.fc") and rescale != 1 else ours[name]
         state[key] = tensor.reshape(*[1] * before, *tensor.shape, *[1] * after).detach().cpu().contiguous().clone()

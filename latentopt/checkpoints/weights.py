@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import Tensor, nn
 
 from latentopt.errors import CheckpointError
-from latentopt.generators.discriminator import Discriminator, DiscriminatorConfig
+from latentopt.generators.config import Network, NetworkConfig
+from latentopt.generators.network import GeneratorNetwork
 from latentopt.generators.ops import fir_filter
-from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 
 LISTED = 5  # keys named in a message
 W_AVG_SAMPLES = 10_000
@@ -22,13 +20,13 @@ FILTER = "resample_filter"
 
 
 @dataclass(frozen=True)
-class NetworkWeights:
+class NetworkWeights(Generic[Network]):
     """One network of a file: state-dict names in the stylegan2-ada layout, the FIR filter apart.
 
     `resample_filter` is [4,4] with sum 1; `notes` say what the file lacked and what was put in its place.
     """
 
-    config: StyleGAN2Config | DiscriminatorConfig
+    config: NetworkConfig[Network]
     state: dict[str, Tensor]
     resample_filter: Tensor
     notes: tuple[str, ...] = ()
@@ -82,46 +80,28 @@ def single_filter(filters: Mapping[str, Tensor], where: str) -> Tensor:
     return first
 
 
-def build(weights: NetworkWeights, where: str) -> StyleGAN2 | Discriminator:
-    """The network in evaluation mode, float32, on the CPU, without gradients; every weight comes from `weights`.
+def build(weights: NetworkWeights[Network], where: str, may_lack: Collection[str] = ()) -> Network:
+    """The network in evaluation mode, float32, on the CPU, without gradients; every weight comes from `weights`, but
+    those named in `may_lack` keep their start where they are not there.
 
     Raises CheckpointError for keys that are missing or left over, for other shapes and for values that are not finite.
     """
-    config, name = weights.config, FILTER
+    config = weights.config
     try:
-        if len(config.channels) + config.mapping_layers > len(weights.state) + 8:  # 8: a discriminator's unused default
+        if config.least_tensors() > len(weights.state):
             raise CheckpointError(f"{where}: its configuration asks for more layers than it has weights")
-        wanted, held = _least_values(config), sum(tensor.numel() for tensor in weights.state.values())
+        wanted, held = config.least_values(), sum(tensor.numel() for tensor in weights.state.values())
         if wanted > held:
             raise CheckpointError(f"{where}: its configuration asks for {wanted} values or more; the file has {held}")
         with torch.random.fork_rng(devices=[]):  # the random start, all of it replaced below, is nobody's business
-            network = StyleGAN2(config) if isinstance(config, StyleGAN2Config) else Discriminator(config)
+            network = config.build()
     except (TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"{where}: its configuration cannot be built ({error})") from error
-    if isinstance(network, StyleGAN2):
-        name = f"synthesis.{FILTER}"
-    state = {**weights.state, name: weights.resample_filter}
+    start = {name: tensor for name, tensor in network.state_dict().items() if name in may_lack}
+    state = start | weights.state | {config.FILTER: weights.resample_filter}
     _check(network, state, where)
     network.load_state_dict({k: v.detach().float().contiguous() for k, v in state.items()}, strict=True, assign=True)
     return network.eval().requires_grad_(False)
-
-
-def _least_values(config: StyleGAN2Config | DiscriminatorConfig) -> int:
-    """Fewer values than the network has, but near: so that a configuration cannot ask for memory beyond the file's size."""
-    channels, area = config.channels, math.prod(config.const_size)
-    pairs = itertools.pairwise(channels)
-    values = 9 * channels[0] ** 2 + sum(9 * (fine * fine + coarse * fine) for coarse, fine in pairs)
-    if isinstance(config, StyleGAN2Config):
-        values += config.z_dim * (config.layer_features or config.w_dim)
-        values += sum(area << 2 * i for i in range(len(channels)))  # noise maps
-    else:
-        values += area * channels[0] ** 2
-    if isinstance(config, StyleGAN2Config) or config.c_dim:
-        w_dim = config.w_dim if isinstance(config, StyleGAN2Config) else config.cmap_dim or channels[0]
-        width = config.layer_features or w_dim
-        values += (config.embed_features or w_dim) * (config.c_dim + width) if config.c_dim else 0
-        values += max(config.mapping_layers - 2, 0) * width**2 + (width * w_dim if config.mapping_layers > 1 else 0)
-    return values
 
 
 def _check(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
@@ -150,7 +130,7 @@ def _first(items: list[str]) -> str:
     return ", ".join(items[:LISTED]) + (", ..." if len(items) > LISTED else "")
 
 
-def estimate_w_avg(generator: StyleGAN2, seed: int = 0) -> Tensor:
+def estimate_w_avg(generator: GeneratorNetwork, seed: int = 0) -> Tensor:
     """The mean of w over 10,000 seeded samples, [C]; labels of a conditional generator are drawn evenly."""
     rng = torch.Generator().manual_seed(seed)
     z = torch.randn(W_AVG_SAMPLES, generator.z_dim, generator=rng)

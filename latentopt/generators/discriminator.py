@@ -5,20 +5,24 @@ Source: Karras et al. 2020, figure 7 (residual, plain and skip input); Karras et
 
 from __future__ import annotations
 
-import json
+import itertools
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from latentopt.generators.config import NetworkConfig, least_values_of_mapping
 from latentopt.generators.layers import Conv2d, FullyConnected, MappingNetwork
 from latentopt.generators.ops import downsample2d, fir_filter
 
 
 @dataclass(frozen=True)
-class DiscriminatorConfig:
+class DiscriminatorConfig(NetworkConfig["Discriminator"]):
     """`channels` are the widths from coarse (4x4) to fine, the order of the generator's."""
+
+    FILTER: ClassVar[str] = "resample_filter"
 
     channels: tuple[int, ...]
     img_channels: int = 3
@@ -34,16 +38,26 @@ class DiscriminatorConfig:
     mbstd_group_size: int | None = 4
     mbstd_num_channels: int = 1
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "channels", tuple(self.channels))
-        object.__setattr__(self, "const_size", tuple(self.const_size))
+    @property
+    def map_features(self) -> int:
+        """The width of the mapped label, 0 for a discriminator without labels."""
+        return (self.cmap_dim or self.channels[0]) if self.c_dim else 0
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
+    def build(self) -> Discriminator:
+        return Discriminator(self)
 
-    @staticmethod
-    def from_json(text: str) -> DiscriminatorConfig:
-        return DiscriminatorConfig(**json.loads(text))
+    def least_tensors(self) -> int:
+        return len(self.channels) + (self.mapping_layers if self.c_dim else 0)
+
+    def least_values(self) -> int:
+        coarsest, pairs = self.channels[0], itertools.pairwise(self.channels)
+        convolutions = 9 * coarsest**2 + sum(9 * (fine * fine + coarse * fine) for coarse, fine in pairs)
+        dense = math.prod(self.const_size) * coarsest**2
+        if not self.c_dim:
+            return convolutions + dense
+        out = self.map_features
+        embed, width = self.embed_features or out, self.layer_features or out
+        return convolutions + dense + least_values_of_mapping(0, self.c_dim, embed, width, out, self.mapping_layers)
 
 
 def minibatch_std(x: Tensor, group_size: int | None, num_channels: int) -> Tensor:
@@ -108,13 +122,14 @@ class DiscriminatorEpilogue(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """forward(image [B,3,H,W] in [-1,1], c) -> logits [B,1]. `low_precision` is the type of all blocks but the 4x4 one."""
+    """forward(image [B,3,H,W] in [-1,1], c) -> logits [B,1]. All blocks but the 4x4 one are of type `low_precision`."""
+
+    resample_filter: Tensor
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
         self.config = config
         self.low_precision: torch.dtype | None = None
-        cmap_dim = (config.cmap_dim or config.channels[0]) if config.c_dim else 0
         self.blocks: list[DiscriminatorBlock] = []
         for i in range(len(config.channels) - 1, 0, -1):
             has_rgb = config.architecture == "skip" or i == len(config.channels) - 1
@@ -124,12 +139,12 @@ class Discriminator(nn.Module):
             )
             self.add_module(f"b{4 << i}", block)
             self.blocks.append(block)
-        self.b4 = DiscriminatorEpilogue(config, cmap_dim or 1)
+        self.b4 = DiscriminatorEpilogue(config, config.map_features or 1)
         if config.c_dim:
             self.mapping = MappingNetwork(
                 0,
                 config.c_dim,
-                cmap_dim,
+                config.map_features,
                 config.mapping_layers,
                 config.embed_features,
                 config.layer_features,
@@ -151,10 +166,13 @@ class Discriminator(nn.Module):
         return (logits * cmap).sum(dim=1, keepdim=True) / math.sqrt(cmap.shape[1])
 
     def features(self, image: Tensor, stop: int | None = None) -> Tensor:
-        """Activations after the first `stop` blocks (all by default), counted from the finest."""
-        x, image = None, image.to(self.low_precision or image.dtype)
+        """Activations after the first `stop` blocks (all by default), the finest first. Raises ValueError for none."""
+        x: Tensor | None = None
+        image = image.to(self.low_precision or image.dtype)
         for block in self.blocks[:stop]:
             x = block(x, image, self.resample_filter)
             if self.config.architecture == "skip":
                 image = downsample2d(image, self.resample_filter)
+        if x is None:
+            raise ValueError(f"stop must be at least 1, not {stop}")
         return x

@@ -93,6 +93,8 @@ class Conv2d(nn.Module):
 class SynthesisLayer(nn.Module):
     """Modulated 3x3 convolution, noise, bias, leaky ReLU: one style row, one noise map."""
 
+    noise_const: Tensor  # [h,w]
+
     def __init__(
         self,
         in_channels: int,
@@ -104,7 +106,7 @@ class SynthesisLayer(nn.Module):
         demodulation_epsilon: float,
     ) -> None:
         super().__init__()
-        self.up, self.conv_clamp, self.epsilon = up, conv_clamp, demodulation_epsilon
+        self.up, self.conv_clamp, self.epsilon, self.size = up, conv_clamp, demodulation_epsilon, size
         self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0)
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
@@ -164,6 +166,8 @@ class MappingNetwork(nn.Module):
     forward(z [B,Z], c [B,K] or None) -> w [B,C]. `w_avg` [C] is the running mean of w, absent without `track_w_avg`.
     """
 
+    w_avg: Tensor
+
     def __init__(
         self,
         z_dim: int,
@@ -191,7 +195,7 @@ class MappingNetwork(nn.Module):
         return [getattr(self, f"fc{i}") for i in range(self.num_layers)]
 
     def forward(self, z: Tensor | None, c: Tensor | None = None) -> Tensor:
-        parts = [normalize_second_moment(z)] if self.z_dim else []
+        parts = [] if z is None else [normalize_second_moment(z)]
         if self.c_dim:
             if c is None:
                 raise ValueError(f"this generator is conditional: pass labels c of shape [B,{self.c_dim}]")
@@ -204,8 +208,8 @@ class MappingNetwork(nn.Module):
     def inverse(self, w: Tensor, c: Tensor | None = None) -> Tensor:
         """The z [B,Z], up to its length, that the network maps to w [B,C]: layer by layer backwards, by least squares.
 
-        Exact for a w that it made, as far as that one's own rounding in float32 allows; the nearest in the least-squares
-        sense otherwise. c [1 or B,K]: labels of a conditional generator. In float64 on the CPU; Apple's GPUs have none.
+        Exact for a w that it made, as far as that one's own rounding in float32 allows; the nearest by least squares
+        otherwise. c [1 or B,K]: labels of a conditional generator. In float64 on the CPU; Apple's GPUs have none.
         """
         x = _exact(w)  # [B,C]
         first, *others = self.layers

@@ -119,6 +119,8 @@ def conv2d_resample(
     kernel = weight.shape[-1]
     if up == 1 and down == 1:
         return F.conv2d(x, weight, padding=kernel // 2, groups=groups)
+    if f is None:
+        raise ValueError("a convolution that changes the size needs its filter f")
     if down == 2 and kernel == 1:
         return F.conv2d(downsample2d(x, f), weight, groups=groups)
     if down == 2:
@@ -141,9 +143,9 @@ def modulated_conv2d(
 ) -> Tensor:
     """Convolution whose weight is scaled per image by `styles` [B,I] and normalised (equations 1 and 3).
 
-    weight [O,I,k,k] is shared by the batch and takes the fast form `conv(x * s, W) * d`, one convolution for all images,
-    with `d = 1/sqrt(sum (W s)^2 + epsilon)`. A weight an image [B,O,I,k,k], or a style a filter [B,O,I], is a grouped
-    convolution.
+    weight [O,I,k,k] is shared by the batch and takes the fast form `conv(x * s, W) * d`, one convolution for all
+    images, with `d = 1/sqrt(sum (W s)^2 + epsilon)`. A weight an image [B,O,I,k,k], or a style a filter [B,O,I], is a
+    grouped convolution.
     """
     if x.dtype == torch.float16 and demodulate:  # keep products inside the range of half precision; d cancels both
         fan_in = math.prod(weight.shape[-3:])

@@ -1,19 +1,20 @@
-"""The StyleGAN2 generator: configuration, mapping and synthesis, and what the rest of latentopt asks of any generator."""
+"""The StyleGAN2 generator: its configuration, and what the rest of latentopt asks of a generator of any family."""
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
+import itertools
+import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from latentopt.generators.config import NetworkConfig, least_values_of_mapping
 from latentopt.generators.layers import MappingNetwork
+from latentopt.generators.network import GeneratorNetwork
 from latentopt.generators.synthesis import SynthesisNetwork
 from latentopt.types import GeneratorInputs
 
@@ -22,12 +23,14 @@ ROWS_FROM_CONV1 = {"const": 0, "conv0": -1, "skip": -1, "conv1": 0, "torgb": 1, 
 
 
 @dataclass(frozen=True)
-class StyleGAN2Config:
+class StyleGAN2Config(NetworkConfig["StyleGAN2"]):
     """The architecture of a StyleGAN2 generator. `channels` are the widths of the blocks, from coarse to fine.
 
-    `demodulation` says where the 1e-8 of the demodulation stands: on the raw weights ("raw", as NVIDIA's code) or on the
-    scaled ones ("scaled", as rosinality's, which equals 1e-8 * fan_in on the raw weights).
+    `demodulation` says where the 1e-8 of the demodulation stands: on the raw weights ("raw", as NVIDIA's code) or on
+    the scaled ones ("scaled", as rosinality's, which equals 1e-8 * fan_in on the raw weights).
     """
+
+    FILTER: ClassVar[str] = "synthesis.resample_filter"
 
     z_dim: int
     w_dim: int
@@ -44,31 +47,38 @@ class StyleGAN2Config:
     demodulation: str = "raw"
     num_fp16_res: int = 0
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "channels", tuple(self.channels))
-        object.__setattr__(self, "const_size", tuple(self.const_size))
+    def build(self) -> StyleGAN2:
+        return StyleGAN2(self)
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
+    def least_tensors(self) -> int:
+        return len(self.channels) + self.mapping_layers
 
-    @staticmethod
-    def from_json(text: str) -> StyleGAN2Config:
-        return StyleGAN2Config(**json.loads(text))
+    def least_values(self) -> int:
+        area, width = math.prod(self.const_size), self.layer_features or self.w_dim
+        pairs = itertools.pairwise(self.channels)
+        convolutions = 9 * self.channels[0] ** 2 + sum(9 * (fine * fine + coarse * fine) for coarse, fine in pairs)
+        noise = sum(area << 2 * i for i in range(len(self.channels)))
+        embed = self.embed_features or self.w_dim
+        mapping = least_values_of_mapping(self.z_dim, self.c_dim, embed, width, self.w_dim, self.mapping_layers)
+        return convolutions + noise + mapping
 
 
-class StyleGAN2(nn.Module):
+class StyleGAN2(GeneratorNetwork):
     """A StyleGAN2 generator; satisfies `latentopt.protocols.Generator`, where its members are described.
 
     State-dict names follow the stylegan2-ada layout, with one `synthesis.resample_filter` for all layers.
     """
 
+    Config = StyleGAN2Config
     family = "StyleGAN2"
+    computed = ("resample_filter",)
+
+    config: StyleGAN2Config
+    synthesis: SynthesisNetwork
 
     def __init__(self, config: StyleGAN2Config, name: str = "generator") -> None:
-        super().__init__()
-        self.config, self.name, self.source = config, name, name
-        self.notes: tuple[str, ...] = ()  # what a loaded file lacked, and what was put in its place
-        self.card: dict[str, object] = {}  # what is known about the training
+        super().__init__(name)
+        self.config = config
         self.mapping = MappingNetwork(
             config.z_dim,
             config.c_dim,
@@ -89,18 +99,6 @@ class StyleGAN2(nn.Module):
         )
 
     @property
-    def z_dim(self) -> int:
-        return self.config.z_dim
-
-    @property
-    def w_dim(self) -> int:
-        return self.config.w_dim
-
-    @property
-    def c_dim(self) -> int:
-        return self.config.c_dim
-
-    @property
     def img_channels(self) -> int:
         return self.config.img_channels
 
@@ -115,28 +113,14 @@ class StyleGAN2(nn.Module):
         return self.config.const_size[0] << doublings, self.config.const_size[1] << doublings
 
     @property
-    def w_avg(self) -> Tensor:
-        """The mean of w, [C]."""
-        return self.mapping.w_avg
-
-    @property
-    def device(self) -> torch.device:
-        return self.mapping.w_avg.device
-
-    @property
     def noise_shapes(self) -> dict[str, tuple[int, int]]:
         """The size of each layer's noise map, from coarse to fine."""
-        return {name: tuple(layer.noise_const.shape) for name, layer in self.synthesis.layers.items()}
+        return {name: layer.size for name, layer in self.synthesis.layers.items()}
 
     @property
     def noise_const(self) -> dict[str, Tensor]:
         """The noise maps stored with the weights, [1,1,h,w] each."""
         return {name: layer.noise_const[None, None] for name, layer in self.synthesis.layers.items()}
-
-    @property
-    def tunable(self) -> dict[str, tuple[int, ...]]:
-        """Every weight of the synthesis network, with its shape."""
-        return {f"synthesis.{name}": tuple(p.shape) for name, p in self.synthesis.named_parameters()}
 
     @property
     def layers(self) -> dict[str, int]:
@@ -146,7 +130,7 @@ class StyleGAN2(nn.Module):
     @property
     def activations(self) -> dict[str, int]:
         """Layers (`b8.conv0`), block outputs (`b8`) and skip images (`b8.img`), with their rows of ws."""
-        found = {}
+        found: dict[str, int] = {}
         for name, row in self.layers.items():
             block, kind = name.split(".")
             found |= {f"{block}.img": row} if kind == "torgb" else {name: row}
@@ -167,14 +151,8 @@ class StyleGAN2(nn.Module):
             return None
         return max(2 * ((int(match[1]) // 4).bit_length() - 1) + ROWS_FROM_CONV1[match[2] or "conv1"], 0)
 
-    def weight(self, name: str) -> Tensor:
-        return self.get_parameter(name)
-
     def affine(self, layer: str) -> Tensor:
         return self.synthesis.modulated[layer][1].affine.weight
-
-    def inverse_mapping(self, w: Tensor, c: Tensor | None = None) -> Tensor:
-        return self.mapping.inverse(w, c)
 
     def styles(self, inputs: GeneratorInputs) -> dict[str, Tensor]:
         given = inputs.styles or {}
@@ -184,17 +162,6 @@ class StyleGAN2(nn.Module):
             else layer.affine(inputs.ws[:, row], inputs.deltas, f"synthesis.{name}.affine")
             for name, (row, layer) in self.synthesis.modulated.items()
         }
-
-    def broadcast(self, w: Tensor) -> Tensor:
-        """One w for every layer: [B,C] -> [B,L,C]."""
-        return w[:, None].expand(-1, self.num_ws, -1)
-
-    def truncate(self, w: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
-        """`w_avg + psi (w - w_avg)` in the first `cutoff` layers (all by default): [B,C] -> [B,L,C]."""
-        ws = self.broadcast(w)
-        shrunk = torch.lerp(self.w_avg.expand_as(ws), ws, psi)
-        rows = torch.arange(self.num_ws, device=ws.device)[:, None] < (self.num_ws if cutoff is None else cutoff)
-        return torch.where(rows, shrunk, ws)
 
     def features(
         self, inputs: GeneratorInputs, capture: Sequence[str], noise_mode: str = "const"
@@ -214,7 +181,7 @@ class StyleGAN2(nn.Module):
             "fp16_blocks": c.num_fp16_res,
         }
 
-    def set_precision(self, dtype: torch.dtype | None, blocks: int | None = None) -> StyleGAN2:
+    def set_precision(self, dtype: torch.dtype | None, blocks: int | None = None) -> Self:
         """Run the last `blocks` blocks (all but the first by default) in `dtype`; None is float32 throughout."""
         self.synthesis.low_precision = None if dtype in (None, torch.float32) else dtype
         self.synthesis.low_precision_blocks = len(self.config.channels) if blocks is None else blocks
@@ -225,39 +192,11 @@ class StyleGAN2(nn.Module):
         """The type of the blocks that `set_precision` names; the others' too where it names none."""
         return self.synthesis.low_precision or self.w_avg.dtype
 
-    def set_memory_format(self, memory_format: torch.memory_format) -> StyleGAN2:
-        """Lay out activations and weights as `torch.channels_last` (fastest in 16 bits) or `torch.contiguous_format`."""
+    def set_memory_format(self, memory_format: torch.memory_format) -> Self:
+        """Lay out activations and weights as `torch.channels_last` (fastest in 16 bits) or contiguous."""
         self.synthesis.memory_format = memory_format
         self.synthesis.to(memory_format=memory_format)
         return self
 
     def compile(self) -> None:
         self.synthesis.compile()
-
-    def in_float32(self) -> StyleGAN2:
-        if self.precision.itemsize >= 4:
-            return self
-        return copy.deepcopy(self).float().set_precision(None)
-
-    def with_weights(self, added: Mapping[str, Tensor]) -> StyleGAN2:
-        new = copy.deepcopy(self).float()
-        new.__dict__.pop("fingerprint", None)  # computed once from the weights, which change here
-        with torch.no_grad():
-            for name, x in added.items():
-                new.weight(name).add_(x.to(new.device))
-        return new
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Identifies the weights: statistics, directions and deltas carry it. Independent of device and file format.
-
-        Computed once: do not change the weights of a generator whose fingerprint was read.
-        """
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
-            if name.endswith("resample_filter"):
-                continue
-            values = tensor.detach().to("cpu", torch.float32).contiguous()
-            digest.update(f"{name}{tuple(values.shape)}".encode())
-            digest.update(values.numpy().tobytes())
-        return digest.hexdigest()[:16]

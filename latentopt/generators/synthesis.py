@@ -21,7 +21,7 @@ NOISE_MODES = ("const", "random", "none")
 
 
 class SynthesisBlock(nn.Module):
-    """One resolution: up-sampling conv0 (absent in the first block), conv1, and torgb where the architecture has one."""
+    """One resolution: up-sampling conv0 (absent in the first block), conv1, and torgb where there is one."""
 
     def __init__(
         self,
@@ -66,6 +66,8 @@ class SynthesisNetwork(nn.Module):
     `low_precision` (torch.float16 or torch.bfloat16) is the type of the last `low_precision_blocks` blocks; styles,
     demodulation, noise and the image stay float32. `memory_format` is that of the activations.
     """
+
+    resample_filter: Tensor
 
     def __init__(
         self,
@@ -122,7 +124,7 @@ class SynthesisNetwork(nn.Module):
         return found
 
     def forward(self, inputs: GeneratorInputs, noise_mode: str = "const", rng: torch.Generator | None = None) -> Tensor:
-        """Draw `inputs`. Layers without an explicit noise map follow `noise_mode`: const, random (from `rng`) or none."""
+        """Draw `inputs`. Layers without a noise map in it follow `noise_mode`: const, random (of `rng`) or none."""
         return self.run(inputs, noise_mode, rng)[0]
 
     def run(
@@ -154,10 +156,10 @@ class SynthesisNetwork(nn.Module):
                 features[name] = x
             return x
 
-        const = tuned(self.b4.const, "synthesis.b4.const", deltas)
+        const = tuned(self.blocks[0].const, "synthesis.b4.const", deltas)
         x = const if const.ndim == 4 else const.expand(len(ws), *const.shape)
         x = x.contiguous(memory_format=self.memory_format)
-        image = None
+        image: Tensor | None = None
         for block in self.blocks:
             x = x.to(self._precision(block))
             skip, row = x, max(2 * block.index - 1, 0)
@@ -178,11 +180,12 @@ class SynthesisNetwork(nn.Module):
                 rgb = block.torgb(x, ws[:, row], deltas, f"synthesis.{name}", styles.get(name)).float()
                 image = rgb if image is None else upsample2d(image, self.resample_filter) + rgb
                 image = finish(f"{block.name}.img", image)
+        assert image is not None  # the last block has a toRGB in every architecture
         return image, features
 
     def _precision(self, block: SynthesisBlock) -> torch.dtype:
         low = block.index > 0 and block.index >= len(self.blocks) - self.low_precision_blocks
-        return self.low_precision if low and self.low_precision is not None else self.b4.const.dtype
+        return self.low_precision if low and self.low_precision is not None else self.blocks[0].const.dtype
 
     @staticmethod
     def _noise(
@@ -199,5 +202,4 @@ class SynthesisNetwork(nn.Module):
             return layer.noise_const[None, None]
         if noise_mode == "none":
             return None
-        size, device = layer.noise_const.shape, layer.noise_const.device
-        return torch.randn(batch, 1, *size, generator=rng, device=device)
+        return torch.randn(batch, 1, *layer.size, generator=rng, device=layer.noise_const.device)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from latentopt.checkpoints.networks import load_discriminator, load_generator
+from latentopt.checkpoints.networks import load_discriminator, load_stylegan2
 from latentopt.errors import LatentoptError, UsageError
 from latentopt.files.storage import load_tensors
 from latentopt.generators.discriminator import Discriminator
@@ -28,7 +28,7 @@ def load_start(start: str) -> tuple[StyleGAN2, Discriminator]:
         kind: str(folder / f"{kind}.safetensors") if folder.is_dir() else start
         for kind in ("generator", "discriminator")
     }
-    generator = load_generator(sources["generator"])
+    generator = load_stylegan2(sources["generator"])
     if not isinstance(generator, StyleGAN2):
         raise UsageError(f"--start {start}: a {generator.family} generator; only StyleGAN2 can be trained")
     try:

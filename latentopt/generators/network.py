@@ -1,0 +1,128 @@
+"""What generators of every family share: the mean of w, truncation, copies with other weights, the fingerprint."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from abc import abstractmethod
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from latentopt.generators.config import NetworkConfig
+from latentopt.generators.layers import MappingNetwork
+
+
+class GeneratorNetwork(nn.Module):
+    """The part of `latentopt.protocols.Generator` that does not depend on the family; the members are described there.
+
+    A family gives its networks as `mapping` and `synthesis`, and its configuration and that one's class as `config` and
+    `Config`. `computed` lists the last names of tensors that follow from the configuration; the fingerprint leaves
+    these out.
+    """
+
+    Config: type[NetworkConfig[GeneratorNetwork]]
+    family: str
+    computed: tuple[str, ...] = ()
+    config: NetworkConfig[GeneratorNetwork]
+    mapping: MappingNetwork
+    synthesis: nn.Module
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name, self.source = name, name
+        self.notes: tuple[str, ...] = ()  # what a loaded file lacked, and what was put in its place
+        self.card: dict[str, object] = {}  # what is known about the training
+
+    @property
+    def z_dim(self) -> int:
+        return self.mapping.z_dim
+
+    @property
+    def c_dim(self) -> int:
+        return self.mapping.c_dim
+
+    @property
+    def w_dim(self) -> int:
+        return len(self.w_avg)
+
+    @property
+    def w_avg(self) -> Tensor:
+        """The mean of w, [C]."""
+        return self.mapping.w_avg
+
+    @property
+    def device(self) -> torch.device:
+        return self.w_avg.device
+
+    @property
+    @abstractmethod
+    def resolution(self) -> tuple[int, int]: ...
+
+    @property
+    @abstractmethod
+    def architecture(self) -> dict[str, object]: ...
+
+    @property
+    @abstractmethod
+    def num_ws(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def precision(self) -> torch.dtype: ...
+
+    @abstractmethod
+    def set_precision(self, dtype: torch.dtype | None) -> Self: ...
+
+    @property
+    def tunable(self) -> dict[str, tuple[int, ...]]:
+        """Every weight of the synthesis network, with its shape."""
+        return {f"synthesis.{name}": tuple(p.shape) for name, p in self.synthesis.named_parameters()}
+
+    def weight(self, name: str) -> Tensor:
+        return self.get_parameter(name)
+
+    def inverse_mapping(self, w: Tensor, c: Tensor | None = None) -> Tensor:
+        return self.mapping.inverse(w, c)
+
+    def broadcast(self, w: Tensor) -> Tensor:
+        """One w for every layer: [B,C] -> [B,L,C]."""
+        return w[:, None].expand(-1, self.num_ws, -1)
+
+    def truncate(self, w: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
+        """`w_avg + psi (w - w_avg)` in the first `cutoff` layers (all by default): [B,C] -> [B,L,C]."""
+        ws = self.broadcast(w)
+        shrunk = torch.lerp(self.w_avg.expand_as(ws), ws, psi)
+        rows = torch.arange(self.num_ws, device=ws.device)[:, None] < (self.num_ws if cutoff is None else cutoff)
+        return torch.where(rows, shrunk, ws)
+
+    def in_float32(self) -> Self:
+        if self.precision.itemsize >= 4:
+            return self
+        return copy.deepcopy(self).float().set_precision(None)
+
+    def with_weights(self, added: Mapping[str, Tensor]) -> Self:
+        new = copy.deepcopy(self).float()
+        new.__dict__.pop("fingerprint", None)  # computed once from the weights, which change here
+        with torch.no_grad():
+            for name, x in added.items():
+                new.weight(name).add_(x.to(new.device))
+        return new
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identifies the weights: statistics, directions and deltas carry it. Independent of device and file format.
+
+        Computed once: do not change the weights of a generator whose fingerprint was read.
+        """
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            if name.rpartition(".")[2] in self.computed:
+                continue
+            values = tensor.detach().to("cpu", torch.float32).contiguous()
+            digest.update(f"{name}{tuple(values.shape)}".encode())
+            digest.update(values.numpy().tobytes())
+        return digest.hexdigest()[:16]
