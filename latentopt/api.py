@@ -69,7 +69,6 @@ if TYPE_CHECKING:
     from latentopt.results.inversion import Inversion as Inversion
     from latentopt.statistics.linear_prior_fit import fit_prior as fit_prior
     from latentopt.statistics.pnorm import PNorm as PNorm
-    from latentopt.statistics.pnorm import find_stats as find_stats
     from latentopt.statistics.pnorm_fit import fit_pnorm as fit_pnorm
     from latentopt.statistics.sampling import sample_images as sample_images
     from latentopt.statistics.sigma_fit import fit_sigma as fit_sigma
@@ -132,7 +131,6 @@ EXPORTS = {
     "Inversion": "latentopt.results.inversion",
     "fit_prior": "latentopt.statistics.linear_prior_fit",
     "PNorm": "latentopt.statistics.pnorm",
-    "find_stats": "latentopt.statistics.pnorm",
     "fit_pnorm": "latentopt.statistics.pnorm_fit",
     "sample_images": "latentopt.statistics.sampling",
     "fit_sigma": "latentopt.statistics.sigma_fit",

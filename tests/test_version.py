@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from latentopt.commands.terminal import escape_controls
 from latentopt.files import versions as version
+from latentopt.files.text import escape_controls
 from latentopt.results.manifest import versions
 
 ROOT = Path(__file__).parent.parent

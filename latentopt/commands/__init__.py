@@ -7,8 +7,8 @@ import sys
 
 import click
 
-from latentopt.commands.terminal import escape_controls
 from latentopt.errors import LatentoptError
+from latentopt.files.text import escape_controls
 from latentopt.files.versions import package_version
 
 COMMANDS = {  # name: (module, one line of help)

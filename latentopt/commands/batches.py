@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentopt.commands.interrupting import interruptible
-from latentopt.commands.terminal import escape_controls, one_line
 from latentopt.errors import ImageError, InversionFailed
+from latentopt.files.text import escape_controls, one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,7 +119,7 @@ class Films:
 
 
 def side_by_side(target: Tensor, image: Tensor) -> np.ndarray:
-    """Target left, result right, as NVIDIA's projector shows them: [3,H,W] twice -> uint8 [h,2w,3], h <= VIDEO_HEIGHT."""
+    """Target left, result right, as NVIDIA's projector has them: [3,H,W] twice -> uint8 [h,2w,3], h <= VIDEO_HEIGHT."""
     import torch
 
     from latentopt.pictures.images import to_uint8

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latentopt.commands.terminal import escape_controls
 from latentopt.errors import InversionFailed
+from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
     from latentopt.evaluation.comparison import Callbacks, Comparison

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from latentopt.commands.delta_options import checked_strength, delta_options
-from latentopt.commands.terminal import escape_controls
 from latentopt.errors import UsageError
+from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
     from latentopt.protocols import Generator

@@ -12,8 +12,8 @@ import click
 
 from latentopt.commands.batches import load_network
 from latentopt.commands.numbers import Count
-from latentopt.commands.terminal import escape_controls
 from latentopt.errors import CheckpointError, UsageError
+from latentopt.files.text import escape_controls
 from latentopt.registry import COORDINATES
 
 if TYPE_CHECKING:

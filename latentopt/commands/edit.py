@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from latentopt.commands.latent_options import find_latents, latent_options, load_latents, output_folder
-from latentopt.commands.terminal import escape_controls
 from latentopt.errors import UsageError
+from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
     from latentopt.editing.direction import Direction
@@ -48,8 +48,8 @@ def command(
     """Move the images of RUN along directions: the folder of an inversion, tuned or not, or a file of saved inputs.
 
     The newest run in --outdir by default. Strengths are standard deviations of the generator's samples; latentopt
-    directions list names what there is. Edits follow one another, sweeps come after all of them. Every picture is written
-    as PNG and with its latents (safetensors), from which edits can go on; a sheet shows all.
+    directions list names what there is. Edits follow one another, sweeps come after all of them. Every picture is
+    written as PNG and with its latents (safetensors), from which edits can go on; a sheet shows all.
 
     \b
     Example:

@@ -10,8 +10,8 @@ import click
 
 from latentopt.commands.batches import load_network, report, watched
 from latentopt.commands.invert import images_of, notes_told, terms_of
-from latentopt.commands.terminal import escape_controls
 from latentopt.errors import UsageError
+from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
     from latentopt.pictures.images import Fit
@@ -62,9 +62,10 @@ def command(
 ) -> int:
     """Find the latents of IMAGES (files, folders, globs; the bundled samples when none is named) by an encoder.
 
-    ENCODER is a file of latentopt train encoder or a released pSp, e4e or ReStyle .pt, or a kind: then the bundled encoder
-    for the generator. Results are written as by latentopt invert and can be tuned; steps.csv tells what each step gained
-    and changed. To go on by optimisation: latentopt invert --recipe hybrid-e4e, or --init e4e with any recipe.
+    ENCODER is a file of latentopt train encoder or a released pSp, e4e or ReStyle .pt, or a kind: then the bundled
+    encoder for the generator. Results are written as by latentopt invert and can be tuned; steps.csv tells what each
+    step gained and changed. To go on by optimisation: latentopt invert --recipe hybrid-e4e, or --init e4e with any
+    recipe.
 
     \b
     Examples:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentopt.commands.batches import load_network
-from latentopt.commands.terminal import escape_controls
 from latentopt.errors import LatentoptError, UsageError
+from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
     from rich.table import Table

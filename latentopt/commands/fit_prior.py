@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latentopt.commands.terminal import escape_controls
 from latentopt.errors import StatisticsError
+from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
     from latentopt.protocols import Generator

@@ -10,8 +10,8 @@ import click
 
 from latentopt.commands.fit_pnorm import check_writable
 from latentopt.commands.numbers import Count
-from latentopt.commands.terminal import escape_controls
 from latentopt.errors import StatisticsError, UsageError
+from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
     from latentopt.protocols import Generator

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from latentopt.commands.terminal import escape_controls
+from latentopt.files.text import escape_controls
 
 
 @click.command("info")

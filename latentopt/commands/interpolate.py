@@ -14,8 +14,8 @@ from latentopt.commands.latent_options import (
     load_latents,
     output_folder,
 )
-from latentopt.commands.terminal import escape_controls
 from latentopt.errors import UsageError
+from latentopt.files.text import escape_controls
 from latentopt.recipe.spaces import latent_spaces
 from latentopt.registry import PARAMETERIZATIONS
 
@@ -43,7 +43,8 @@ def command(
     to: Path | None,
     device: str,
 ) -> None:
-    """Go from each image of RUNS to the next: results of inversions, or files of saved inputs; the newest run by default.
+    """Go from each image of RUNS to the next: results of inversions, or files of saved inputs; the newest run by
+    default.
 
     Every picture in between is written as PNG and with its latents; interpolated-SPACE.png shows all.
 

@@ -12,8 +12,8 @@ import click
 
 from latentopt.commands.batches import Films, load_network, report, watched
 from latentopt.commands.preflight import picture_check
-from latentopt.commands.terminal import one_line
 from latentopt.errors import UsageError
+from latentopt.files.text import one_line
 from latentopt.recipe.recipe import Key, Recipe
 from latentopt.recipe.spaces import space_recipe, with_space
 
@@ -109,10 +109,10 @@ def command(
 ) -> int:
     """Find latents that make the generator draw IMAGES (files, folders, globs; the bundled samples when none is named).
 
-    Every image gets a folder with target.png, proj.png, projected_w.npz, inputs.safetensors, recipe.toml, history.jsonl and
-    run.json; the output folder a summary.csv, a grid.png and an index.html. A run that was stopped goes on when the same
-    command is given again. A picture that looks misaligned, or unlike what the generator draws, is inverted all the same, with
-    a warning.
+    Every image gets a folder with target.png, proj.png, projected_w.npz, inputs.safetensors, recipe.toml,
+    history.jsonl and run.json; the output folder a summary.csv, a grid.png and an index.html. A run that was stopped
+    goes on when the same command is given again. A picture that looks misaligned, or unlike what the generator draws,
+    is inverted all the same, with a warning.
 
     \b
     Examples:
@@ -155,7 +155,7 @@ def images_of(images: Sequence[str]) -> list[str]:
 
 
 def notes_told(check: PictureCheck | None) -> Look:
-    """Looks at each picture that is read, and says what was done to it and what `check` finds, if it is not done yet."""
+    """Says of each picture that is read what was done to it and, where it is not done yet, what `check` finds."""
 
     def look(source: ImageSource, target: TargetImage, done: bool) -> TargetImage:
         found = () if check is None or done else check(target)

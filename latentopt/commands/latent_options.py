@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from latentopt.commands.batches import load_network
-from latentopt.commands.terminal import escape_controls
 from latentopt.errors import UsageError
+from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
     from latentopt.editing.latents import Latent, Source

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from latentopt.commands.latent_options import at_least, find_latents, latent_options, load_latents, output_folder
-from latentopt.commands.terminal import escape_controls
+from latentopt.files.text import escape_controls
 
 
 @click.command("mix", short_help="Mix the styles of inverted images.")
@@ -30,9 +30,9 @@ def command(
 ) -> None:
     """Mix images of RUNS, each with each: results of inversions, or files of saved inputs; the newest run by default.
 
-    The coarse layers (pose, shape) come from the one image and the fine ones (colours, light) from the other; noise maps
-    and tuned weights go with their layers. Every mixture is written as PNG and with its latents, mixed.png shows all: a row
-    for each image that gives the coarse layers, a column for each that gives the fine ones.
+    The coarse layers (pose, shape) come from the one image and the fine ones (colours, light) from the other; noise
+    maps and tuned weights go with their layers. Every mixture is written as PNG and with its latents, mixed.png shows
+    all: a row for each image that gives the coarse layers, a column for each that gives the fine ones.
 
     \b
     Example:

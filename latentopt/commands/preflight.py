@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latentopt.commands.terminal import escape_controls
+from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
     from latentopt.preflight.picture_check import PictureCheck

@@ -55,7 +55,7 @@ class Progress:
         """`n` more are done; `fields` replace the named values shown, such as `loss=0.1`."""
         self.done += n
         self.fields.update(fields)
-        if self.bar is not None:
+        if self.bar is not None and self.task is not None:
             self.bar.update(self.task, completed=self.done, note=self._note())
         elif not self.quiet and self.done < self.total and time.monotonic() - self.shown >= self.interval:
             self.shown = time.monotonic()

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from latentopt.commands.delta_options import checked_strength, delta_options
-from latentopt.commands.terminal import escape_controls
 from latentopt.errors import UsageError
+from latentopt.files.text import escape_controls
 
 MAX_SEEDS = 100_000
 

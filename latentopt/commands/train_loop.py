@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from latentopt.commands.interrupting import interruptible
-from latentopt.commands.terminal import one_line
+from latentopt.files.text import one_line
 
 if TYPE_CHECKING:
     from latentopt.training.generator import TrainingStep

@@ -10,8 +10,8 @@ import click
 
 from latentopt.commands.batches import load_network, report, watched
 from latentopt.commands.invert import images_of, notes_told, start_entry
-from latentopt.commands.terminal import escape_controls
 from latentopt.errors import UsageError
+from latentopt.files.text import escape_controls
 from latentopt.recipe.recipe import Key, Recipe
 
 if TYPE_CHECKING:
@@ -74,11 +74,12 @@ def command(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Tune the generator's weights to each image of RUN, the folder of an inversion (the newest in --outdir by default).
+    """Tune the generator's weights to each image of RUN, the folder of an inversion (the newest in --outdir by
+    default).
 
-    IMAGES (files, folders, globs) are inverted first, as the method's recipe says. Every tuned image gets a folder as from
-    latentopt invert, and in it delta.safetensors: what was added to the weights. latentopt convert bakes it into a
-    generator, latentopt sample draws with it.
+    IMAGES (files, folders, globs) are inverted first, as the method's recipe says. Every tuned image gets a folder as
+    from latentopt invert, and in it delta.safetensors: what was added to the weights. latentopt convert bakes it into
+    a generator, latentopt sample draws with it.
 
     \b
     Examples:

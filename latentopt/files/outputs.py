@@ -63,8 +63,8 @@ def check_outdir(outdir: Path) -> None:
 def locked(outdir: Path) -> Iterator[bool]:
     """Hold `outdir` for this process; the system lets go of it whenever the process ends.
 
-    True where it is held, False without file locks (Windows, some network disks). Raises UsageError when another process
-    works in it, and where `.lock` is a link: what it points to is never touched.
+    True where it is held, False without file locks (Windows, some network disks). Raises UsageError when another
+    process works in it, and where `.lock` is a link: what it points to is never touched.
     """
     if fcntl is None:
         yield False

@@ -20,8 +20,8 @@ def one_line(text: str) -> str:
 
 
 def cell(text: str) -> str:
-    """A cell of a CSV file: controls escaped (a line break is quoted by the writer), and no formula: a text that would be
-    one begins with an apostrophe, which a spreadsheet does not show.
+    """A cell of a CSV file: controls escaped (a line break is quoted by the writer), and no formula: a text that would
+    be one begins with an apostrophe, which a spreadsheet does not show.
     """
     shown = escape_controls(text)
     return f"'{shown}" if shown.startswith(FORMULA) else shown

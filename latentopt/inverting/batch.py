@@ -1,4 +1,4 @@
-"""A batch of images on its way through the stages of a recipe: can be stopped after any step, saved, and gone on with."""
+"""A batch of images on its way through the stages of a recipe, which can be saved after any step and gone on with."""
 
 from __future__ import annotations
 

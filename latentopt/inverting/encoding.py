@@ -33,7 +33,7 @@ from latentopt.types import GeneratorInputs, View
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A batch on its way: the start and the result of each step, inputs and pictures [B,3,H,W], and seconds per image."""
+    """A batch on its way: start and result of each step, inputs and pictures [B,3,H,W], and seconds an image."""
 
     inputs: list[GeneratorInputs]
     images: list[Tensor]
@@ -50,8 +50,8 @@ class Trajectory:
 class BatchEncoder:
     """An encoding, ready for items. `recipe` says the same as a recipe of no steps; its terms measure the results.
 
-    out: folder of the results (none: nothing is written); keep_steps: also every step's picture and codes; changes: where
-    what each step changed is gathered, and drawn for each image. options: whatever else decides a result.
+    out: folder of the results (none: nothing is written); keep_steps: also every step's picture and codes; changes:
+    where what each step changed is gathered, and drawn for each image. options: whatever else decides a result.
     """
 
     encoding: Encoding

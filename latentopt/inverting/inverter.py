@@ -36,9 +36,9 @@ RESUME_FOLDER = ".resume"
 class Inverter:
     """A generator and a recipe, ready to invert items.
 
-    `out` is the folder for results (none: nothing is written); `options` is whatever else decides a result (such as how
-    pictures were fitted): part of the key that tells stale results. `change` measures what tuning did to the rest of the
-    generator (`latentopt.evaluation.corruption.change_by`); without it, that is left out.
+    `out` is the folder for results (none: nothing is written); `options` is whatever else decides a result (such as
+    how pictures were fitted): part of the key that tells stale results. `change` measures what tuning did to the rest
+    of the generator (`latentopt.evaluation.corruption.change_by`); without it, that is left out.
     """
 
     generator: Generator
@@ -68,11 +68,12 @@ class Inverter:
     def invert(
         self, items: Sequence[Item | Unread], interrupted: Callable[[], bool] = lambda: False
     ) -> Iterator[Event]:
-        """Events as they happen. When `interrupted` says so after a step, the state is saved and KeyboardInterrupt raised.
+        """Events as they happen. When `interrupted` says so after a step, the state is saved and KeyboardInterrupt
+        raised.
 
-        What an earlier run was in the middle of comes first and goes on where it was; then the rest in order, each batch as
-        large as the recipe says. What an earlier run finished is not done again, unless its own batch was left half saved.
-        Images that share variables are one batch.
+        What an earlier run was in the middle of comes first and goes on where it was; then the rest in order, each
+        batch as large as the recipe says. What an earlier run finished is not done again, unless its own batch was
+        left half saved. Images that share variables are one batch.
         """
         left = {item.name: item for item in items}
         if self.recipe.shares:
@@ -136,7 +137,7 @@ class Inverter:
             return None
 
     def _interrupted_batches(self, left: Mapping[str, Item | Unread]) -> Iterator[tuple[Path, list[Item]]]:
-        """The saved batches whose images are all named now. Stale, damaged or finished ones are removed, others' kept."""
+        """The saved batches whose images are all named now; stale, damaged or finished ones are removed, others kept."""
         if self.out is None:
             return
         for path in sorted((self.out / RESUME_FOLDER).glob("*.safetensors")):

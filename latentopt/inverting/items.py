@@ -51,7 +51,9 @@ class Item:
 
 @dataclass(frozen=True)
 class Unread:
-    """An image that is read only when its turn comes, so that any number fits into memory. `read` may raise ImageError."""
+    """An image that is read only when its turn comes, so that any number fits into memory. `read` may raise
+    ImageError.
+    """
 
     name: str
     source: str
@@ -70,8 +72,8 @@ def read(waiting: Item | Unread) -> Item:
 def in_batches(
     waiting: Iterable[Item | Unread], size: int, done: Callable[[Item], Inversion | None]
 ) -> Iterator[list[Item] | Finished | Failed]:
-    """Lists of `size` images to work on (the last may be shorter), as soon as they are read; and in between, what needs no
-    work: images that an earlier run did (`done` gives their results), and those that cannot be read.
+    """Lists of `size` images to work on (the last may be shorter), as soon as they are read; and in between, what
+    needs no work: images that an earlier run did (`done` gives their results), and those that cannot be read.
     """
     batch: list[Item] = []
     for entry in waiting:

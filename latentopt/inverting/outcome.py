@@ -26,8 +26,8 @@ Change = Callable[[Generator, GeneratorInputs], tuple[Mapping[str, float], Mappi
 class Circumstances:
     """What the results of one run have in common, found out once.
 
-    files: what the recipe read, with hashes; options: what else decides a result; pnorm: the statistics that the radius is
-    measured in; change: see `Change`; record: further entries of the manifest.
+    files: what the recipe read, with hashes; options: what else decides a result; pnorm: the statistics that the
+    radius is measured in; change: see `Change`; record: further entries of the manifest.
     """
 
     seed: int
@@ -82,7 +82,7 @@ def outcome(batch: Batch, item: Item, i: int, image: Tensor, key: str, about: Ci
 def _change(
     batch: Batch, inputs: GeneratorInputs, deltas: LayerTensors, measure: Change | None
 ) -> tuple[dict[str, float], dict[str, object]]:
-    """How many weights tuning may have moved and, where that is measured, how far the generator's other pictures went."""
+    """How many weights tuning may have moved and, where it is measured, how far other pictures went."""
     values: dict[str, float] = {"tuned": sum(delta[0].numel() for delta in deltas.values())}
     values["peak_mb"] = peak_memory(batch.generator.device)
     rank = batch.recipe.rank

@@ -1,4 +1,5 @@
-"""Tuning a generator to images that are inverted already: which results are meant, from where they go on, by which recipe.
+"""Tuning a generator to images that are inverted already: which results are meant, from where they go on, by which
+recipe.
 
 There is no loop here: a tuning is a recipe whose first stage starts from an earlier result, given to the Inverter.
 """

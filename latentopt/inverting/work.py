@@ -59,18 +59,18 @@ def invert(
 ) -> list[Inversion]:
     """Find latents of `images` for `generator` with a recipe.
 
-    images: [B,3,H,W] in [-1,1] of the generator's size, or files, folders and globs, which are read, cropped and resized.
-    recipe: a shipped one's name, a TOML file, or a Recipe. seed: an image's result depends on it and on its name alone, not
-    on the others (up to rounding). names: of the results; mask: [B,1,H,W], 1 where the image counts (tensors only).
-    fit, alpha: how files are made to fit (`latentopt.read_image`); look: called with each picture that is read and its
-    source, it returns the picture, with further notes perhaps (the preflight is one).
-    out: a folder for results and their summary; given one, an interrupted call goes on where it was when repeated, and
-    `overwrite` does finished images again. options: whatever else decides a result, so that it is part of its key.
-    on_event: called with Progressed, Finished and Failed records; interrupted: asked after each step, True saves and raises
+    images: [B,3,H,W] in [-1,1] of the generator's size, or files, folders and globs, which are read, cropped and
+    resized. recipe: a shipped one's name, a TOML file, or a Recipe. seed: an image's result depends on it and on its
+    name alone, not on the others (up to rounding). names: of the results; mask: [B,1,H,W], 1 where the image counts
+    (tensors only). fit, alpha: how files are made to fit (`latentopt.read_image`); look: called with each picture that
+    is read and its source, it returns the picture, with further notes perhaps (the preflight is one). out: a folder
+    for results and their summary; given one, an interrupted call goes on where it was when repeated, and `overwrite`
+    does finished images again. options: whatever else decides a result, so that it is part of its key. on_event:
+    called with Progressed, Finished and Failed records; interrupted: asked after each step, True saves and raises
     KeyboardInterrupt. keep: False returns nothing, for more images than memory holds.
 
-    Returns one Inversion per image, in order. Raises UsageError for what cannot be meant; InversionFailed, once all images
-    had their turn, when some could not be read or inverted: its `results` holds the others by name.
+    Returns one Inversion per image, in order. Raises UsageError for what cannot be meant; InversionFailed, once all
+    images had their turn, when some could not be read or inverted: its `results` holds the others by name.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(str(recipe))
     items = items_of(generator, images, names, mask, fit, alpha, look, None if overwrite else out)
@@ -97,14 +97,15 @@ def tune(
 ) -> list[Inversion]:
     """Change the generator's weights so that it draws inverted images better.
 
-    results: what `invert` returned, or the folder of a run. method: a recipe that tunes weights (pti, weights, wrangan,
-    ...); its stages from the first such on are run, each image starting from its earlier result, in the space of that.
-    shared: one change of the weights for all images together. as_is: the method is ready (`tuning_recipe` made it), and every
-    stage is run as it stands. change: measures what tuning did to the rest of the
-    generator (`Inverter.change`). The others are as for `invert`.
+    results: what `invert` returned, or the folder of a run. method: a recipe that tunes weights (pti, weights,
+    wrangan, ...); its stages from the first such on are run, each image starting from its earlier result, in the space
+    of that. shared: one change of the weights for all images together. as_is: the method is ready (`tuning_recipe`
+    made it), and every stage is run as it stands. change: measures what tuning did to the rest of the generator
+    (`Inverter.change`). The others are as for `invert`.
 
-    Returns one Inversion per image; `inputs.deltas` holds what was added to the weights, `delta()` as a file's contents.
-    Raises UsageError, CheckpointError for results of another generator or of several recipes, and InversionFailed.
+    Returns one Inversion per image; `inputs.deltas` holds what was added to the weights, `delta()` as a file's
+    contents. Raises UsageError, CheckpointError for results of another generator or of several recipes, and
+    InversionFailed.
     """
     method = method if isinstance(method, Recipe) else Recipe.load(str(method))
     earlier, items = _starts(generator, results)
@@ -151,8 +152,8 @@ def encode(
 
     encoder: psp, e4e, restyle-psp, restyle-e4e for the bundled one of the generator, or a file. start: options of the
     initialiser `encoder` (steps, stage, bootstrap, bootstrap_network, mix, share, force). terms: what is measured.
-    keep_steps: also every step's picture and codes; heat_maps: what each step changed, drawn for each image and as a mean.
-    batch: images at once. The others are as for `invert`, and so are what is returned and raised.
+    keep_steps: also every step's picture and codes; heat_maps: what each step changed, drawn for each image and as a
+    mean. batch: images at once. The others are as for `invert`, and so are what is returned and raised.
     """
     recipe = encoding_recipe(encoder, terms, start)
     items = items_of(generator, images, names, None, fit, "composite", look, None if overwrite else out)

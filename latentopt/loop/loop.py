@@ -1,7 +1,7 @@
 """The one optimiser loop: everything fixed is in Problem, everything that changes in State, one Step record per step.
 
-Images of a batch do not know of each other: losses are [B], the optimisers are elementwise, each image has its seed, its
-best point, its learning rate and its end. An image that is finished leaves the batch.
+Images of a batch do not know of each other: losses are [B], the optimisers are elementwise, each image has its seed,
+its best point, its learning rate and its end. An image that is finished leaves the batch.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Problem:
         )
 
     def jitter_std(self, step: int) -> float:
-        """Standard deviation of the exploration noise on ws; 0 once it has died away, and for the closing measurement."""
+        """Standard deviation of the noise on ws; 0 once it has died away, and for the closing measurement."""
         jitter = self.stage.jitter
         if jitter is None or step >= self.stage.steps:
             return 0.0

@@ -19,9 +19,9 @@ RUNNING = "running"
 class Measurement:
     """What one step found, before the update. Vectors [b] are over the live images.
 
-    loss, parts: of each image; gradients: like the variables. judged: the loss that an image is judged by, the mean of all
-    where they share variables; finite: whether that and its gradient are; hopeless: whether not even the start is. clean:
-    whether no jitter disturbed it, so that it counts as a best point.
+    loss, parts: of each image; gradients: like the variables. judged: the loss that an image is judged by, the mean of
+    all where they share variables; finite: whether that and its gradient are; hopeless: whether not even the start is.
+    clean: whether no jitter disturbed it, so that it counts as a best point.
     """
 
     loss: Tensor
@@ -41,9 +41,9 @@ class Measurement:
 class State:
     """All that changes. `rows` [b] are the images still in the batch; `variables` and `moments` hold theirs, in order.
 
-    `best` holds every image's best measured point, `safe` [b] the live ones' last finite point; `status` is `running`, or
-    how the image ended. A variable whose first dimension is 1 belongs to all images: they then have one best point and
-    one end, judged by the mean of their losses.
+    `best` holds every image's best measured point, `safe` [b] the live ones' last finite point; `status` is `running`,
+    or how the image ended. A variable whose first dimension is 1 belongs to all images: they then have one best point
+    and one end, judged by the mean of their losses.
     """
 
     step: int
@@ -92,14 +92,16 @@ class State:
         return frozenset(name for name, v in self.best.items() if len(v) == 1 < len(self.best_loss))
 
     def own(self, name: str, rows: Tensor) -> Tensor:
-        """Where the variable `name` holds what belongs to `rows` (numbers, or a mask that is all or nothing if shared)."""
+        """Where the variable `name` holds what belongs to `rows` (numbers, or a mask that is all or nothing if
+        shared).
+        """
         if name not in self.shared:
             return rows
         return rows[:1] if rows.dtype == torch.bool else torch.zeros_like(rows[:1])
 
     def note(self, measured: Measurement, keep: str, stop: Stop | None) -> None:
-        """Take note of a measurement: each image's best point (its last, where `keep` says so), its failures, and the loss
-        that patience measures against. What jitter disturbed is no best point.
+        """Take note of a measurement: each image's best point (its last, where `keep` says so), its failures, and the
+        loss that patience measures against. What jitter disturbed is no best point.
         """
         if measured.clean:
             better = measured.finite & (measured.judged < self.best_loss[self.rows])

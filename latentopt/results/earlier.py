@@ -65,7 +65,7 @@ def newest_run(outdir: Path) -> tuple[list[EarlierResult], Path]:
 
 
 def _root(folder: Path, outdir: Path) -> Path:
-    """The folder of the run that a result belongs to: the nearest one above it with a summary, else the output folder."""
+    """The folder of a result's run: the nearest one above it with a summary, else the output folder."""
     above = folder.parents if folder != outdir else ()
     return next((f for f in above if f.is_relative_to(outdir) and (f / "summary.csv").is_file()), outdir)
 

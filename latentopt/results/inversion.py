@@ -26,7 +26,8 @@ class Inversion:
     """One image inverted.
 
     name: where it lies in the output folder; target, image [3,H,W] in [-1,1]; inputs: what draws `image`, batch of 1;
-    recipe_toml: the recipe with all options resolved; history: one record a step; manifest: see latentopt.results.manifest.
+    recipe_toml: the recipe with all options resolved; history: one record a step; manifest: see
+    latentopt.results.manifest.
     """
 
     name: str

@@ -48,7 +48,8 @@ All figures: <a href="summary.csv">summary.csv</a>.
 <a href="grid.png">grid.png</a>.{% endif %}</p>
 {% if total > rows|length %}<p>The first {{ rows|length }} images are listed here.</p>{% endif %}
 <table>
-<thead><tr><th>target</th><th>reconstruction</th>{% for column in columns %}<th>{{ column }}</th>{% endfor %}</tr></thead>
+<thead><tr><th>target</th><th>reconstruction</th>
+{%- for column in columns %}<th>{{ column }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in rows %}
 <tr class="{{ 'ok' if row.ok else 'failed' }}">
