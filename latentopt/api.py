@@ -70,6 +70,10 @@ if TYPE_CHECKING:
     from latentopt.statistics.linear_prior_fit import fit_prior as fit_prior
     from latentopt.statistics.pnorm import PNorm as PNorm
     from latentopt.statistics.pnorm_fit import fit_pnorm as fit_pnorm
+    from latentopt.statistics.pnorm_measure import kept_pnorm as kept_pnorm
+    from latentopt.statistics.pnorm_measure import measure_pnorm as measure_pnorm
+    from latentopt.statistics.pnorm_measure import merge_pnorm as merge_pnorm
+    from latentopt.statistics.pnorm_measure import take_over_pnorm as take_over_pnorm
     from latentopt.statistics.sampling import sample_images as sample_images
     from latentopt.statistics.sigma_fit import fit_sigma as fit_sigma
     from latentopt.types import GeneratorInputs as GeneratorInputs
@@ -132,6 +136,10 @@ EXPORTS = {
     "fit_prior": "latentopt.statistics.linear_prior_fit",
     "PNorm": "latentopt.statistics.pnorm",
     "fit_pnorm": "latentopt.statistics.pnorm_fit",
+    "kept_pnorm": "latentopt.statistics.pnorm_measure",
+    "measure_pnorm": "latentopt.statistics.pnorm_measure",
+    "merge_pnorm": "latentopt.statistics.pnorm_measure",
+    "take_over_pnorm": "latentopt.statistics.pnorm_measure",
     "sample_images": "latentopt.statistics.sampling",
     "fit_sigma": "latentopt.statistics.sigma_fit",
     "GeneratorInputs": "latentopt.types",

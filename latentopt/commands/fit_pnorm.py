@@ -5,22 +5,18 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from latentopt.commands.numbers import Count, Shard
-from latentopt.errors import LatentoptError, StatisticsError, UsageError
+from latentopt.errors import LatentoptError, UsageError
 
 if TYPE_CHECKING:
     from latentopt.protocols import Generator
     from latentopt.statistics.pnorm import PNorm
-    from latentopt.statistics.pnorm_fit import PNormFit
-
-CHECK_SAMPLES = 10_000
-CHECK_RANGE = (0.8, 1.25)  # mean square of whitened samples, over the half of the components with the largest std
 
 
 @click.command()
@@ -86,28 +82,26 @@ def command(
     for path in (out or Path("pnorm_stats/x.safetensors"), figure):
         check_writable(path)
 
-    from latentopt.checkpoints.networks import load_generator
+    from latentopt.api import kept_pnorm, load_generator, merge_pnorm, take_over_pnorm
     from latentopt.devices import choose_device
 
     generator = load_generator(network, device=choose_device(device))
     out = out or Path("pnorm_stats") / f"{generator.name}.safetensors"
     with plain_warnings():
-        existing = read_existing(out, generator, overwrite)
+        existing = None if overwrite else kept_pnorm(out, generator)
         if npz is not None:
-            pnorm = take_over(npz, generator, seed)
+            pnorm = take_over_pnorm(generator, npz, out, seed)
         elif merge:
-            pnorm = merge_all(out, generator)
+            pnorm = merge_pnorm(generator, out)
         elif existing is not None and (existing.n, existing.seed) == (samples, seed):
             click.echo(f"already fitted: {out}")
             pnorm = existing
         else:
-            fitted = fit(generator, out, samples, seed, batch, shard, quiet)
-            if fitted is None:
+            fitted = measured(generator, out, samples, seed, batch, shard, quiet)
+            if isinstance(fitted, Path):
+                click.echo(f"shard        {fitted}\nwhen all are there: the same command with --merge, not --shard")
                 return
             pnorm = fitted
-        if pnorm is not existing:
-            pnorm.save(out)
-            remove_moments(out, merge)
     click.echo(summary(pnorm, generator, out))
     if figure is not None:
         from latentopt.statistics.pnorm_figure import draw_figure
@@ -152,87 +146,38 @@ def plain_warnings() -> Iterator[None]:
                 click.echo(f"warning: {warning.message}", err=True)
 
 
-def read_existing(out: Path, generator: Generator, overwrite: bool) -> PNorm | None:
-    """The statistics already at `out`. Raises StatisticsError, unless `overwrite`, for what is not this generator's."""
-    from latentopt.statistics.pnorm import PNorm
-
-    if overwrite or not out.exists():
-        return None
-    try:
-        return PNorm.load(out, generator)
-    except StatisticsError as error:
-        raise StatisticsError(f"{error}\n--overwrite replaces the file, --out chooses another") from error
-
-
-def fit(
+def measured(
     generator: Generator, out: Path, samples: int, seed: int, batch: int, shard: tuple[int, int] | None, quiet: bool
-) -> PNorm | None:
-    """Draw the codes; None where they are only a shard, whose moments are then on disk."""
-    from latentopt.statistics.pnorm_fit import PNormFit, shard_path
+) -> PNorm | Path:
+    """The statistics, or the file of a shard's moments, drawn under a progress line."""
+    from contextlib import ExitStack
 
-    if samples <= generator.w_dim:
-        raise UsageError(f"--samples {samples}: more than w_dim = {generator.w_dim} codes are needed")
-    partial = partial_path(out) if shard is None else shard_path(out, shard)
-    task = PNormFit(generator, samples, seed=seed, batch=batch, shard=shard or (0, 1), partial=partial)
-    try:
-        show(task, quiet)
-    except KeyboardInterrupt:
-        click.echo(f"{task.done:,} codes are kept; the same command goes on from there", err=True)
-        raise
-    if shard is None:
-        return task.result()
-    click.echo(f"shard        {partial}\nwhen all are there: the same command with --merge instead of --shard")
-    return None
-
-
-def show(task: PNormFit, quiet: bool) -> None:
-    """Run the fit with its progress shown."""
+    from latentopt.api import measure_pnorm
     from latentopt.commands.progress import Progress
 
-    done = task.done
-    with Progress(task.total, "fit-pnorm", done=done, unit="code", quiet=quiet) as progress:
-        if done:
-            progress.note(f"going on from {done:,} codes")
-        with closing(task.run()) as records:  # closed, and so saved, before an interruption goes on
-            for record in records:
-                progress.advance(record.done - progress.done)
+    progress = Progress(samples, "fit-pnorm", unit="code", quiet=quiet)
+    with ExitStack() as stack:
 
+        def start(done: int, total: int) -> None:
+            progress.total, progress.done, progress.before = total, done, done
+            stack.enter_context(progress)
+            if done:
+                progress.note(f"going on from {done:,} codes")
 
-def take_over(npz: Path, generator: Generator, seed: int) -> PNorm:
-    """Statistics of an existing `.npz`, after a test against this generator's own codes: the file names none."""
-    from dataclasses import replace
+        def kept(count: int) -> None:
+            click.echo(f"{count:,} codes are kept; the same command goes on from there", err=True)
 
-    from latentopt.statistics.pnorm import PNorm
-    from latentopt.statistics.pnorm_fit import draw_codes
-
-    pnorm = PNorm.load(npz, generator)
-    v = pnorm.whiten(draw_codes(generator, 0, seed=seed, batch=CHECK_SAMPLES).cpu().double())
-    mean_square = v[:, : max(v.shape[1] // 2, 1)].square().mean().item()
-    if not CHECK_RANGE[0] <= mean_square <= CHECK_RANGE[1]:
-        raise StatisticsError(
-            f"{npz}: does not describe {generator.name!r}: its codes have mean square {mean_square:.3g} there, not 1; "
-            f"run latentopt fit-pnorm --network {generator.source} without --npz"
+        return measure_pnorm(
+            generator,
+            out,
+            samples,
+            seed=seed,
+            batch=batch,
+            shard=shard,
+            on_start=start,
+            on_progress=progress.advance,
+            on_kept=kept,
         )
-    return replace(pnorm, fingerprint=generator.fingerprint, name=generator.name)
-
-
-def merge_all(out: Path, generator: Generator) -> PNorm:
-    from latentopt.statistics.pnorm_fit import find_shards, merge_shards
-
-    return merge_shards(generator, find_shards(out))
-
-
-def partial_path(out: Path) -> Path:
-    """Where the moments of an unfinished fit are kept."""
-    return out.with_name(f".{out.stem}.partial.safetensors")
-
-
-def remove_moments(out: Path, merged: bool) -> None:
-    """Remove what only the unfinished fit needed."""
-    from latentopt.statistics.pnorm_fit import find_shards
-
-    for path in [partial_path(out), *(find_shards(out) if merged else [])]:
-        path.unlink(missing_ok=True)
 
 
 def summary(pnorm: PNorm, generator: Generator, out: Path) -> str:

@@ -137,7 +137,7 @@ class Inverter:
             return None
 
     def _interrupted_batches(self, left: Mapping[str, Item | Unread]) -> Iterator[tuple[Path, list[Item]]]:
-        """The saved batches whose images are all named now; stale, damaged or finished ones are removed, others kept."""
+        """The saved batches whose images are all named now; stale, damaged, finished ones are removed, others kept."""
         if self.out is None:
             return
         for path in sorted((self.out / RESUME_FOLDER).glob("*.safetensors")):
