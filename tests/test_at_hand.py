@@ -10,13 +10,13 @@ import torch
 from conftest import make_tiny_generator
 
 from latentopt.checkpoints.networks import load_generator, save_generator
-from latentopt.editing.files import DIRECTIONS
+from latentopt.editing.direction import Direction
+from latentopt.editing.files import DIRECTIONS, save_directions
 from latentopt.errors import LatentoptError, StatisticsError
 from latentopt.files.storage import load_metadata, load_tensors, save_tensors
 from latentopt.preflight.preflight import PREFLIGHT, Preflight
 from latentopt.statistics.at_hand import FileKind, at_hand, first_at_hand, given_or_found
-from latentopt.statistics.linear_prior import PRIOR, PooledFeatures
-from latentopt.statistics.linear_prior_fit import fit_prior
+from latentopt.statistics.linear_prior import PRIOR, LinearPrior
 from latentopt.statistics.moments import StatisticsWarning
 from latentopt.statistics.pnorm import PNORM
 from latentopt.statistics.pnorm_fit import fit_pnorm
@@ -26,26 +26,38 @@ KINDS = {kind.word: kind for kind in (PNORM, PRIOR, SIGMA, DIRECTIONS, PREFLIGHT
 CHANNELS = (8, 6, 4)
 
 
-def write_directions(generator, path: Path) -> None:
-    from latentopt.editing.direction import Direction
-    from latentopt.editing.files import save_directions
-
-    save_directions(path, [Direction("smile", "w", torch.ones(generator.w_dim), generator.fingerprint)])
+def prior_of(generator) -> LinearPrior:
+    """One that predicts nothing, of two features."""
+    rows, dim = generator.num_ws, generator.w_dim
+    shapes = {
+        "reduce": (2, 1),
+        "expand": (1, rows, dim),
+        "intercept": (rows, dim),
+        "feature_mean": (2,),
+        "mean": (dim,),
+    }
+    tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    tensors |= {
+        "feature_scale": torch.ones(2),
+        "components": torch.eye(dim),
+        "std": torch.ones(dim),
+        "r2": torch.zeros(dim),
+    }
+    return LinearPrior(**tensors, fingerprint=generator.fingerprint, network="some", grids=(1,))
 
 
 def write(kind: FileKind, generator, path: Path) -> None:
     if kind is PNORM:
         fit_pnorm(generator, 200, batch=100).save(path)
     elif kind is PRIOR:
-        features = PooledFeatures(generator, "bundled", grids=(1, 1, 1, 1, 1))
-        fit_prior(generator, fit_pnorm(generator, 200, batch=100), features, samples=80).save(path)
+        prior_of(generator).save(path)
     elif kind is SIGMA:
         names = list(generator.tunable)[:1]
         Sigma({name: torch.ones(generator.tunable[name]) for name in names}, "estimated", generator.fingerprint).save(
             path
         )
     elif kind is DIRECTIONS:
-        write_directions(generator, path)
+        save_directions(path, [Direction("smile", "w", torch.ones(generator.w_dim), generator.fingerprint)])
     else:
         Preflight.of(generator).save(path)
 
@@ -53,6 +65,8 @@ def write(kind: FileKind, generator, path: Path) -> None:
 @pytest.fixture
 def places(tmp_path, monkeypatch) -> dict[str, Path]:
     """The folders where files are looked for, nearest first; the working folder is one of them."""
+    monkeypatch.setattr("latentopt.preflight.warm_start.FEWEST", 8)
+    monkeypatch.setattr("latentopt.preflight.warm_start.MOST", 8)
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)

@@ -7,7 +7,7 @@ plug-in's options) and returns the files that are read.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -109,7 +109,7 @@ def files_of(kind: FileKind[Any], generator: Generator) -> list[Path]:
     """The files of a kind whose metadata say that they belong to `generator`, in the order of `at_hand`."""
     beside = _beside(kind, generator)
     found: list[tuple[bool, bool, Path]] = []
-    for path in [*beside, *_elsewhere(kind, generator)]:
+    for path in _each_once([*beside, *_elsewhere(kind, generator)]):
         try:
             metadata = load_metadata(path)
         except CheckpointError as error:
@@ -143,18 +143,21 @@ def _beside(kind: FileKind[Any], generator: Generator) -> list[Path]:
     return [path for path in paths if path.is_file() and path != own]
 
 
-def _elsewhere(kind: FileKind[Any], generator: Generator) -> list[Path]:
-    """Those in the working folder, shipped and bundled, each once."""
+def _elsewhere(kind: FileKind[Any], generator: Generator) -> Iterator[Path]:
+    """Those in the working folder, shipped and bundled; other kinds' files among them."""
     first = kind.called_after(generator)
-    paths: dict[Path, Path] = {path.resolve(): path for path in _beside(kind, generator)}
-    beside = len(paths)
     for folder in (*map(Path, FOLDERS), resource_folder(FOLDERS[0])):
-        files = [path for path in folder.glob("*.safetensors") if not path.name.startswith(".")]
-        for path in sorted(files, key=lambda path: (path.name != first, path.name)):
-            paths.setdefault(path.resolve(), path)
-    for path in sorted(BUNDLED.glob(f"*/{kind.word}.safetensors")):
-        paths.setdefault(path.resolve(), path)
-    return list(paths.values())[beside:]
+        files = [path for path in folder.glob("*.safetensors") if not path.name.startswith(".")]  # those are unfinished
+        yield from sorted(files, key=lambda path: (path.name != first, path.name))
+    yield from sorted(BUNDLED.glob(f"*/{kind.word}.safetensors"))
+
+
+def _each_once(paths: Iterable[Path]) -> list[Path]:
+    """Without those that are another name of an earlier one: the shipped folder may be the working folder's."""
+    distinct: dict[Path, Path] = {}
+    for path in paths:
+        distinct.setdefault(path.resolve(), path)
+    return list(distinct.values())
 
 
 def _refusals(kind: FileKind[Any], generator: Generator) -> Iterator[str]:
