@@ -171,6 +171,50 @@ def latentopt_params(recipes: str):
     return found
 
 
+# ---- from Python
+
+
+def test_compare_as_one_call(quick):
+    """Nothing is printed; the callbacks tell what happens."""
+    generator = load_generator("net/tiny.safetensors")
+    told, parts, watched = [], [], []
+
+    def watch(work, images, steps, name):
+        watched.append((name, images, steps))
+        comparison.unwatched(work, images, steps, name)
+
+    callbacks = comparison.Callbacks(watch=watch, on_note=told.append, on_part=lambda *part: parts.append(part))
+    (quick / "photos" / "broken.png").write_bytes(b"nothing")
+    found = api.compare(
+        generator,
+        "photos",
+        {"mine": Recipe.load("a.toml"), "tuned": Recipe.load("b.toml")},
+        out="compared",
+        steps=2,
+        edits=["yaw=+1"],
+        dials=["w-to-w+"],
+        callbacks=callbacks,
+    )
+    assert [entry.name for entry in found.compared] == ["mine", "tuned"]
+    assert all(len(entry.results) == 3 and "radius" in entry.measures for entry in found.compared)
+    assert [swept.title for swept in found.swept] == ["From W to W+"]
+    assert found.failed == 1 and found.notes == told and "broken.png" in told[0]
+    assert watched[:2] == [("mine", 3, 3), ("tuned", 3, 6)], "two steps a stage, and the last point measured"
+    assert ("mine", "latents") in parts and len(parts) == 2 + 5
+    assert "yaw+1" in (quick / "compared" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_recipe_that_reads_a_sigma_gets_one(quick, monkeypatch):
+    made = []
+    monkeypatch.setattr(comparison, "ensure_sigma", lambda generator, layers: made.append((generator.name, layers)))
+    generator = load_generator("net/tiny.safetensors")
+    work = comparison.Comparison(generator, quick, 0, "float32", {}, {})
+    assert list(work.runnable({"i2s": Recipe.load("i2s")}, optional=False)) == ["i2s"] and not made
+    tuning = Recipe.load("a.toml").override(['stages.0.optimize=["w", {name="epsilon", layers="convs:1"}]'])
+    assert work.runnable({"mine": tuning}, optional=False) == {"mine": tuning}
+    assert made == [("tiny", "convs:1")]
+
+
 # ---- recipes
 
 

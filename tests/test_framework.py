@@ -430,6 +430,12 @@ def test_what_is_not_finite_becomes_null(tmp_path):
     assert (tmp_path / "evaluation.csv").read_text() == "name,x\na?,\n"
 
 
+def test_a_name_is_no_formula_of_a_spreadsheet(tmp_path):
+    odd = framework.Evaluation([{"name": "=1+1\x1b[31m", "x": -1.5}], {})
+    evaluation_files.save_evaluation(odd, tmp_path)
+    assert (tmp_path / "evaluation.csv").read_text() == "name,x\n'=1+1\\x1b[31m,-1.5\n"
+
+
 # ---- what cannot be done
 
 

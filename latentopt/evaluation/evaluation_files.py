@@ -15,7 +15,8 @@ from latentopt.errors import CheckpointError
 from latentopt.evaluation.framework import Evaluation
 from latentopt.evaluation.measure import Measure
 from latentopt.files.outputs import clear_write_errors
-from latentopt.files.storage import as_unicode, to_json, write_atomically, write_text
+from latentopt.files.storage import to_json, write_atomically, write_text
+from latentopt.files.text import as_unicode, cell
 
 JSON_FILE, CSV_FILE, FIGURE = "evaluation.json", "evaluation.csv", "pnorm-histogram.png"
 FORMAT = "latentopt-evaluation-1"
@@ -66,7 +67,7 @@ def _csv(images: list[dict[str, Any]]) -> str:
 def _cell(value: object) -> object:
     """What is not a number is left empty."""
     if isinstance(value, str):
-        return as_unicode(value)
+        return cell(as_unicode(value))
     return "" if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -43,11 +43,6 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def as_unicode(text: str) -> str:
-    """What UTF-8 can hold of a text: a file name need not be valid Unicode."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file, atomically; tensors are detached, made contiguous and moved to the CPU."""
     flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}

@@ -5,6 +5,11 @@ from __future__ import annotations
 FORMULA = ("=", "+", "-", "@")  # a cell that begins so is computed by a spreadsheet
 
 
+def as_unicode(text: str) -> str:
+    """What UTF-8 can hold of a text: a file name need not be valid Unicode."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def escape_controls(text: str) -> str:
     """`text` with every character that is not printable escaped, such as `\\x1b`: no colours, no moved cursor.
 

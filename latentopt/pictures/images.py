@@ -19,6 +19,8 @@ from latentopt.errors import ImageError, UsageError
 from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import write_atomically
 from latentopt.pictures.decoding import MAX_PIXELS, decode
+from latentopt.pictures.fitting import Fit as Fit
+from latentopt.pictures.fitting import fit_notes, fitted, fitted_mask
 
 SUFFIXES = frozenset((".png", ".apng", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"))
 RUN_FILES = (
@@ -34,7 +36,6 @@ SUMMARY_FILES = ("summary.csv", "index.html", "grid.png")
 DELTA_FILE = "delta.safetensors"  # of a result whose generator was tuned
 RESULT_FILES = frozenset((*RUN_FILES, DELTA_FILE, *SUMMARY_FILES))
 
-Fit = Literal["crop", "pad", "stretch"]
 Alpha = Literal["composite", "mask"]
 
 
@@ -161,57 +162,15 @@ def read_image(
     picture = decode(path, background, max_pixels)
     notes = list(picture.notes)
     colour = [
-        _fit(channel, resolution, fit, level) for channel, level in zip(picture.channels, background, strict=True)
+        fitted(channel, resolution, fit, level) for channel, level in zip(picture.channels, background, strict=True)
     ]
     pixels = np.stack([np.asarray(channel, np.float32) for channel in colour])  # [3,H,W]
-    mask = _mask(picture.alpha, picture.size, resolution, fit) if alpha == "mask" else None
+    mask = fitted_mask(picture.alpha, picture.size, resolution, fit) if alpha == "mask" else None
     if mask is not None and not bool(mask.any()):
         raise ImageError(f"{path}: wholly transparent; nothing would count. Use alpha='composite', or another picture")
-    notes += _fit_notes(picture.size, resolution, fit)
+    notes += fit_notes(picture.size, resolution, fit)
     image = from_levels(torch.from_numpy(pixels.clip(0, 255)))
     return TargetImage(image, mask, tuple(notes), picture.sha256, picture.size)
-
-
-def _fit(image: Image.Image, resolution: tuple[int, int], fit: Fit, level: int) -> Image.Image:
-    """One channel (mode L or F), brought to `resolution`; `level` fills the padding.
-
-    `PIL.ImageOps.fit` and `pad` give other pixels: one crops between pixels, the other rounds odd margins otherwise.
-    """
-    (height, width), (w, h) = resolution, image.size
-    if fit == "stretch":
-        return image.resize((width, height), Image.Resampling.LANCZOS)
-    if fit == "crop":
-        crop_w, crop_h = min(w, max(1, round(h * width / height))), min(h, max(1, round(w * height / width)))
-        left, top = (w - crop_w) // 2, (h - crop_h) // 2
-        cropped = image.crop((left, top, left + crop_w, top + crop_h))
-        return cropped.resize((width, height), Image.Resampling.LANCZOS)
-    if fit == "pad":
-        scale = min(width / w, height / h)
-        inner_w, inner_h = max(1, round(w * scale)), max(1, round(h * scale))
-        canvas = Image.new(image.mode, (width, height), level)
-        inner = image.resize((inner_w, inner_h), Image.Resampling.LANCZOS)
-        canvas.paste(inner, ((width - inner_w) // 2, (height - inner_h) // 2))
-        return canvas
-    raise UsageError(f"fit={fit!r}: one of crop, pad, stretch")
-
-
-def _mask(
-    alpha: Image.Image | None, size: tuple[int, int], resolution: tuple[int, int], fit: Fit
-) -> Tensor | None:  # [1,H,W] in [0,1]
-    if alpha is None and fit != "pad":
-        return None
-    alpha = alpha or Image.new("L", size[::-1], 255)
-    mask = torch.from_numpy(np.asarray(_fit(alpha, resolution, fit, 0), np.float32) / 255)[None]
-    return None if bool((mask == 1).all()) else mask
-
-
-def _fit_notes(size: tuple[int, int], resolution: tuple[int, int], fit: Fit) -> Iterator[str]:
-    (h, w), (height, width) = size, resolution
-    if h < height and w < width:
-        yield f"enlarged from {w}x{h} to {width}x{height}"
-    if h * width != w * height:
-        done = {"crop": "cropped to the centre", "pad": "padded", "stretch": "stretched"}[fit]
-        yield f"{w}x{h} {done} for the aspect {width}:{height}"
 
 
 def from_levels(levels: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from latentopt.files.storage import as_unicode
+from latentopt.files.text import as_unicode
 from latentopt.report.numbers import short
 from latentopt.report.svg import STYLE, ink, inline, series
 

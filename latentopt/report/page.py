@@ -16,7 +16,8 @@ from torch import Tensor
 
 from latentopt.evaluation.measure import Measure
 from latentopt.files.outputs import clear_write_errors
-from latentopt.files.storage import as_unicode, write_text
+from latentopt.files.storage import write_text
+from latentopt.files.text import as_unicode
 from latentopt.pictures.images import to_pil
 from latentopt.report.svg import COLOURS
 from latentopt.report.tables import Table, groups, overview

@@ -12,8 +12,8 @@ from jinja2 import Environment, StrictUndefined
 
 from latentopt.errors import ImageError
 from latentopt.files.outputs import clear_write_errors
-from latentopt.files.storage import as_unicode, write_text
-from latentopt.files.text import cell
+from latentopt.files.storage import write_text
+from latentopt.files.text import as_unicode, cell
 from latentopt.pictures.contact_sheet import comparison_grid
 from latentopt.pictures.images import read_png
 from latentopt.results.inversion import Inversion
