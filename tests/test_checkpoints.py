@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import REFERENCE, make_tiny_generator
 from safetensors.torch import load_file, save_file
 
-from latentopt.checkpoints import model_files, nvidia, rosinality
+from latentopt.checkpoints import model_files, networks, nvidia, rosinality
 from latentopt.checkpoints.describe import describe
 from latentopt.checkpoints.networks import (
     bundled_path,
     load_discriminator,
     load_generator,
+    load_stylegan2,
     save_discriminator,
     save_generator,
     save_rosinality,
@@ -399,6 +401,34 @@ def test_generator_round_trip(changes, tmp_path):
     assert torch.equal(images_of(loaded), images_of(generator))
     save_generator(loaded, tmp_path / "again.safetensors")
     assert load_tensors(tmp_path / "again.safetensors")[1] == load_tensors(path)[1]
+
+
+def test_the_family_of_a_file(tmp_path, tiny_generator):
+    """A file names its family; one of before there were families is a StyleGAN2; an unknown family is refused."""
+    path = tmp_path / "g.safetensors"
+    save_generator(tiny_generator, path)
+    tensors, metadata = load_tensors(path)
+    del metadata["family"]
+    save_file(tensors, path, metadata)
+    assert load_generator(path).fingerprint == tiny_generator.fingerprint
+    save_file(tensors, path, metadata | {"family": "stylegan9"})
+    with pytest.raises(CheckpointError, match="of family 'stylegan9'; this latentopt knows stylegan2"):
+        load_generator(path)
+
+
+def test_what_a_network_of_another_family_is_refused_for(tmp_path, monkeypatch, tiny_generator):
+    """Training asks for the network itself, saving for one of ours, rosinality's layout for a StyleGAN2."""
+    other = SimpleNamespace(family="StyleGAN9", name="other")
+    path = tmp_path / "g.safetensors"
+    save_generator(tiny_generator, path)
+    assert load_stylegan2(path).fingerprint == tiny_generator.fingerprint
+    monkeypatch.setattr(networks, "generator_from", lambda *_: other)
+    with pytest.raises(CheckpointError, match="a StyleGAN9 generator, where a StyleGAN2 generator is asked for"):
+        load_stylegan2(path)
+    with pytest.raises(CheckpointError, match="other: only latentopt's own networks are written"):
+        save_generator(other, tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match="cannot hold a StyleGAN9 generator"):
+        save_rosinality(other, tmp_path / "other.pt")
 
 
 def test_type_of_the_weights(tmp_path, tiny_generator_copy):

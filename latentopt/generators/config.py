@@ -40,7 +40,7 @@ class NetworkConfig(ABC, Generic[Network]):
 
     @abstractmethod
     def least_values(self) -> int:
-        """Fewer values than the network has, but near: a configuration cannot ask for more than its file holds."""
+        """Fewer values than the network has, but near: a configuration may not ask for more than its file holds."""
 
 
 def least_values_of_mapping(z_dim: int, c_dim: int, embed: int, width: int, w_dim: int, layers: int) -> int:
