@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -37,6 +37,8 @@ class Declared:
     shares: str = ""
     rank: str = ""
     recipe: str = ""
+    exact: bool = False
+    examples: Sequence[Mapping[str, Any]] = ({},)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence, Set
-from typing import ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -160,6 +160,8 @@ class Plugin:
     shares    the option that makes all images share the variables
     rank      the option that bounds the rank of what a space adds to a weight
     recipe    the recipe that goes with the space where only the space is named
+    exact     whether a space holds every value of the fields that it owns
+    examples  tables of options that the laws of its kind are tried with
     """
 
     owns: Set[str] = frozenset()
@@ -168,6 +170,8 @@ class Plugin:
     shares: ClassVar[str] = ""
     rank: ClassVar[str] = ""
     recipe: ClassVar[str] = ""
+    exact: ClassVar[bool] = False
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
 
 
 class Parameterization(Plugin, ABC):

@@ -19,27 +19,8 @@ from latentopt.statistics.pnorm_fit import fit_pnorm
 from latentopt.statistics.sigma import Sigma
 from latentopt.types import FIELDS, GeneratorInputs
 
-OPTIONS = {  # every registered space, with the options it is tried with
-    "w": [{}, {"clip": 1.0}, {"l2": 0.1}],
-    "w+": [
-        {},
-        {"clip": 1.0},
-        {"project": 1.5},
-        {"clip": 1.0, "project": 1.5, "l2": 0.1},
-        {"clip": 1.0, "rank": 5},
-        {"clip": 1.0, "std_floor": 0.2},
-    ],
-    "z": [{}, {"sphere": False}],
-    "p-norm": [{}, {"clip": 1.0, "l2": 0.1}],
-    "p-norm+": [{}, {"clip": 1.0}, {"project": 1.5}, {"sphere": True}, {"rank": 5}, {"std_floor": 0.2, "l2": 0.1}],
-    "noise": [{}, {"max_resolution": 8}],
-    "weights": [{}, {"layers": "convs:2", "l2": 0.1}, {"shared": True, "l2": 0.1}],
-    "epsilon": [{}, {"alpha": 0.0, "layers": "convs"}, {"shared": True}, {"coefficient": "alpha/sigma"}],
-    "lowrank": [{}, {"rank": 2, "layers": "convs:2", "l2": 0.1}, {"layers": "all"}, {"shared": True, "l2": 0.1}],
-}
-CASES = [(name, options) for name, sets in OPTIONS.items() for options in sets]
-# spaces that hold every input (noise: every normalised one; lowrank: the deltas below, whose rank is 2)
-EXACT = {"w+", "p-norm+", "noise", "weights", "epsilon", "lowrank"}
+DECLARED = {name: PARAMETERIZATIONS.declared(name) for name in PARAMETERIZATIONS}
+CASES = [(name, options) for name, declared in DECLARED.items() for options in declared.examples]
 TOLERANCE = {"rtol": 1e-3, "atol": 1e-3}  # float32 whitening by std down to 0.014
 each_space = pytest.mark.parametrize(("name", "options"), CASES, ids=lambda x: str(x))
 
@@ -99,10 +80,6 @@ def disturbed(variables: dict[str, Tensor], seed: int = 3) -> dict[str, Tensor]:
     return {name: v + torch.randn(v.shape, generator=rng) for name, v in variables.items()}
 
 
-def test_every_space_has_options_to_be_tried_with():
-    assert set(OPTIONS) == set(PARAMETERIZATIONS.targets)
-
-
 @pytest.mark.parametrize(
     "registry", [PARAMETERIZATIONS, TERMS, INITIALIZERS, OPTIMIZERS, SCHEDULES], ids=lambda r: r.kind
 )
@@ -130,7 +107,7 @@ def test_decoding_what_was_encoded_is_idempotent(name, options, tiny_generator, 
 )  # a truncated basis holds no generator's w exactly
 def test_exact_where_the_space_can_represent_the_input(name, options, tiny_generator, inputs):
     """Every ws for the spaces that hold all; one mapped w in every layer for the others. Encoding sets no bounds."""
-    if name not in EXACT:
+    if not DECLARED[name].exact:
         rng = torch.Generator().manual_seed(5)
         w = tiny_generator.mapping(torch.randn(3, tiny_generator.z_dim, generator=rng))
         inputs = inputs.replace(ws=tiny_generator.broadcast(w))

@@ -23,15 +23,7 @@ from latentopt.registry import TERMS
 from latentopt.statistics.pnorm import PNorm
 from latentopt.types import GeneratorInputs, View
 
-OPTIONS = {  # every registered term, with the options it is tried with
-    "l2": [{}, {"size": 8}],
-    "l1": [{}, {"size": 8}],
-    "perceptual": [{"net": "bundled"}, {"net": "bundled", "size": 16}],
-    "p-norm": [{}, {"std_floor": 0.1}],
-    "noise": [{}],
-    "locality": [{"net": "bundled"}, {"lpips_weight": 0.0, "samples": 2, "norm": "all"}],
-}
-CASES = [(name, options) for name, sets in OPTIONS.items() for options in sets]
+CASES = [(name, options) for name in TERMS for options in TERMS.declared(name).examples]
 
 
 def random_images(seed: int, n: int = 3, size: int = 32) -> Tensor:
@@ -68,10 +60,6 @@ def view(
 ) -> View:
     inputs = GeneratorInputs(torch.zeros(len(image), 8, 16)) if inputs is None else inputs
     return View(image, target, inputs, {}, 0.0, mask, seeds)
-
-
-def test_every_term_has_options_to_be_tried_with():
-    assert set(OPTIONS) == set(TERMS.targets)
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=lambda x: str(x))

@@ -39,6 +39,8 @@ class Epsilon(Parameterization):
     owns = {"deltas"}
     reads = {"sigma": "sigma"}
     shares = "shared"
+    exact = True
+    examples = ({}, {"alpha": 0.0, "layers": "convs"}, {"shared": True}, {"coefficient": "alpha/sigma"})
 
     def __init__(
         self,

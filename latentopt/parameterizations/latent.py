@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 
@@ -22,6 +25,15 @@ class WPlus(Parameterization):
     reads = {"stats": "p-norm"}
     reads_if = {"stats": ("clip", "project", "l2")}
     recipe = "i2s"
+    exact = True
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {},
+        {"clip": 1.0},
+        {"project": 1.5},
+        {"clip": 1.0, "project": 1.5, "l2": 0.1},
+        {"clip": 1.0, "rank": 5},
+        {"clip": 1.0, "std_floor": 0.2},
+    )
 
     def __init__(
         self,
@@ -57,6 +69,9 @@ class WPlus(Parameterization):
 class W(WPlus):
     """W: the same w in every layer, `w` [B,1,C]. A W+ code is encoded by the mean of its rows, which is lossy."""
 
+    exact = False
+    examples = ({}, {"clip": 1.0}, {"l2": 0.1})
+
     def encode(self, inputs: GeneratorInputs) -> Variables:
         return {"w": inputs.ws.detach().mean(dim=1, keepdim=True)}
 
@@ -70,6 +85,7 @@ class Z(Parameterization):
 
     owns = {"ws"}
     recipe = "ii2s-pnorm"
+    examples = ({}, {"sphere": False})
 
     def __init__(self, generator: Generator, *, sphere: bool = True, label: int = 0) -> None:
         self.generator, self.sphere = generator, sphere

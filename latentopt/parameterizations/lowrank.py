@@ -28,6 +28,13 @@ class LowRank(Parameterization):
     owns = {"deltas"}
     shares = "shared"
     rank = "rank"
+    exact = True  # every delta of at most that rank
+    examples = (
+        {},
+        {"rank": 2, "layers": "convs:2", "l2": 0.1},
+        {"layers": "all"},
+        {"shared": True, "l2": 0.1},
+    )
 
     def __init__(
         self,

@@ -15,6 +15,8 @@ class NoiseMaps(Parameterization):
     """
 
     owns = {"noise"}
+    exact = True  # every normalised map
+    examples = ({}, {"max_resolution": 8})
 
     def __init__(self, generator: Generator, *, max_resolution: int | None = None) -> None:
         sizes = generator.noise_shapes

@@ -5,6 +5,9 @@ Source: Zhu et al. 2020, section 3: P = inverse of the last leaky ReLU, then PCA
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
 from torch import Tensor
 
 from latentopt.parameterizations.constraint import PNormConstraint, basis_of
@@ -48,6 +51,15 @@ class PNormPlus(Whitened):
 
     reads = {"stats": "p-norm"}
     recipe = "ii2s-pnorm"
+    exact = True
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {},
+        {"clip": 1.0},
+        {"project": 1.5},
+        {"sphere": True},
+        {"rank": 5},
+        {"std_floor": 0.2, "l2": 0.1},
+    )
 
     def __init__(
         self,
@@ -67,6 +79,9 @@ class PNormPlus(Whitened):
 
 class PNormSpace(PNormPlus):
     """P-norm: the same whitened code in every layer, `v` [B,1,K]. A W+ code is encoded by the mean of its rows."""
+
+    exact = False
+    examples = ({}, {"clip": 1.0, "l2": 0.1})
 
     def encode(self, inputs: GeneratorInputs) -> Variables:
         return {"v": self.constraint.basis.whiten(inputs.ws.detach().mean(dim=1, keepdim=True))}

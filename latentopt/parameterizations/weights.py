@@ -32,6 +32,8 @@ class Weights(Parameterization):
 
     owns = {"deltas"}
     shares = "shared"
+    exact = True
+    examples = ({}, {"layers": "convs:2", "l2": 0.1}, {"shared": True, "l2": 0.1})
 
     def __init__(self, generator: Generator, *, layers: str = "all", l2: float = 0.0, shared: bool = False) -> None:
         check_weight("l2", l2)

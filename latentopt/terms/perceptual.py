@@ -23,6 +23,7 @@ class Perceptual(Term):
     """
 
     reads = {"weights": "file"}
+    examples = ({"net": "bundled"}, {"net": "bundled", "size": 16})
 
     def __init__(
         self,

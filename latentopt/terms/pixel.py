@@ -19,6 +19,7 @@ class L2(Term):
     """
 
     power = 2
+    examples = ({}, {"size": 8})
 
     def __init__(self, generator: Generator, target: Tensor, *, size: int | None = None) -> None:
         if size is not None and size < 1:

@@ -19,6 +19,7 @@ class PNormPenalty(Term):
     """
 
     reads = {"stats": "p-norm"}
+    examples = ({}, {"std_floor": 0.1})
 
     def __init__(
         self, generator: Generator, target: Tensor, *, std_floor: float = 0.0, stats: str | None = None
