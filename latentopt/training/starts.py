@@ -29,8 +29,6 @@ def load_start(start: str) -> tuple[StyleGAN2, Discriminator]:
         for kind in ("generator", "discriminator")
     }
     generator = load_stylegan2(sources["generator"])
-    if not isinstance(generator, StyleGAN2):
-        raise UsageError(f"--start {start}: a {generator.family} generator; only StyleGAN2 can be trained")
     try:
         return generator, load_discriminator(sources["discriminator"])
     except LatentoptError as error:

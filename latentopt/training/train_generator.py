@@ -59,12 +59,10 @@ def train_generator(
     described = _described(data, drawn)
     stream, notes = _stream(data, drawn, cache or outdir / "data", settings.resolution)
     trainer = GeneratorTrainer(settings, stream, device)
-    if (outdir / SNAPSHOT).exists():
-        check_data(outdir / GENERATOR, described)
-    elif start is not None:
+    if start is not None and not (outdir / SNAPSHOT).exists():
         trainer.start_from(*load_start(start))
-    card = {"name": name, **described} | ({} if start is None else {"start": start_name(start)})
-    return _training(trainer, outdir, name, card | ({"command": command} if command else {}), notes)
+    origin: dict[str, object] = {} if start is None else {"start": start_name(start)}
+    return _training(trainer, outdir, name, described, origin, command, notes)
 
 
 def train_wrangan(
@@ -105,17 +103,23 @@ def train_wrangan(
     stream, notes = _stream(data, drawn, cache or outdir / "data", resolution)
     trainer = GeneratorTrainer(chosen, stream, device, (generator.config, discriminator.config))
     trainer.start_from(generator, discriminator)
-    if (outdir / SNAPSHOT).exists():
-        check_data(outdir / GENERATOR, described)
     origin = {"start": start_name(start), "base": generator.fingerprint, "layers": layers}
-    return _training(
-        trainer, outdir, name, {"name": name, **described, **origin, **({"command": command} if command else {})}, notes
-    )
+    return _training(trainer, outdir, name, described, origin, command, notes)
 
 
 def _training(
-    trainer: GeneratorTrainer, outdir: Path, name: str, card: dict[str, object], notes: tuple[str, ...]
+    trainer: GeneratorTrainer,
+    outdir: Path,
+    name: str,
+    described: dict[str, object],
+    origin: dict[str, object],
+    command: str,
+    notes: tuple[str, ...],
 ) -> Training[TrainingStep]:
+    if (outdir / SNAPSHOT).exists():
+        check_data(outdir / GENERATOR, described)
+    card = {"name": name, **described, **origin} | ({"command": command} if command else {})
+
     def leave() -> None:
         export(trainer, outdir, name, card)
         sample_sheet(trainer, outdir / "samples.png")
