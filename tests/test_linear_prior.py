@@ -282,6 +282,7 @@ WRONG = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:passed over")
 @pytest.mark.parametrize("name", WRONG)
 def test_damaged_priors(name, path, tiny_generator):
     changes, words = WRONG[name]
@@ -291,6 +292,7 @@ def test_damaged_priors(name, path, tiny_generator):
     assert str(path) in str(caught.value) and "latentopt fit-pnorm --prior" in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:passed over")
 def test_files_that_are_none(path, tiny_generator):
     path.write_text("hello")
     with pytest.raises(StatisticsError, match="not a usable linear prior"):
