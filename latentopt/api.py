@@ -76,6 +76,13 @@ if TYPE_CHECKING:
     from latentopt.statistics.pnorm_measure import take_over_pnorm as take_over_pnorm
     from latentopt.statistics.sampling import sample_images as sample_images
     from latentopt.statistics.sigma_fit import fit_sigma as fit_sigma
+    from latentopt.training.encoder_settings import settings_for as settings_for
+    from latentopt.training.generator import GeneratorTraining as GeneratorTraining
+    from latentopt.training.train_encoder import train_encoder as train_encoder
+    from latentopt.training.train_generator import train_generator as train_generator
+    from latentopt.training.train_generator import train_wrangan as train_wrangan
+    from latentopt.training.train_networks import train_judge as train_judge
+    from latentopt.training.train_networks import train_perceptual as train_perceptual
     from latentopt.types import GeneratorInputs as GeneratorInputs
 
 EXPORTS = {
@@ -142,6 +149,13 @@ EXPORTS = {
     "take_over_pnorm": "latentopt.statistics.pnorm_measure",
     "sample_images": "latentopt.statistics.sampling",
     "fit_sigma": "latentopt.statistics.sigma_fit",
+    "train_generator": "latentopt.training.train_generator",
+    "train_wrangan": "latentopt.training.train_generator",
+    "train_encoder": "latentopt.training.train_encoder",
+    "train_judge": "latentopt.training.train_networks",
+    "train_perceptual": "latentopt.training.train_networks",
+    "GeneratorTraining": "latentopt.training.generator",
+    "settings_for": "latentopt.training.encoder_settings",
     "GeneratorInputs": "latentopt.types",
 }
 __all__ = [*EXPORTS, "tune"]
