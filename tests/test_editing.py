@@ -78,7 +78,7 @@ def test_independent_of():
         independent_of(first, [first * 2, second])
 
 
-@pytest.mark.parametrize("space", COORDINATES)
+@pytest.mark.parametrize("space", list(COORDINATES))
 @pytest.mark.parametrize(
     ("condition", "conditions"),
     [("none", []), ("all", ["b"]), ("entangled", ["b"]), (["b"], ["b"]), ({"a": ["b"]}, ["b"]), ({}, [])],

@@ -33,7 +33,7 @@ def interpolation(subject: Subject) -> Found:
     if subject.pnorm is None:
         found.notes.append("interpolation in p-norm+: left out, no P-norm statistics; run latentopt fit-pnorm")
     else:
-        basis = subject.pnorm.basis(device=subject.generator.device)
+        basis = subject.pnorm.basis(dtype=torch.float64)
         lenses["p-norm+"] = Whitened(PNormConstraint(basis, subject.generator.num_ws))
     for space, lens in lenses.items():
         try:

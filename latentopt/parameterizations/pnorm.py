@@ -16,7 +16,10 @@ from latentopt.types import GeneratorInputs, Variables
 
 
 class Whitened(Parameterization):
-    """Codes in the coordinates of a constraint, `v` [B,L,K]: P-norm+ by statistics that are at hand."""
+    """Codes in the coordinates of a constraint, `v` [B,L,K]: P-norm+ by statistics that are at hand.
+
+    Computed in the precision and on the device of the constraint's basis.
+    """
 
     owns = {"ws"}
 
@@ -24,11 +27,12 @@ class Whitened(Parameterization):
         self.constraint = constraint
 
     def encode(self, inputs: GeneratorInputs) -> Variables:
-        return {"v": self.constraint.basis.whiten(inputs.ws.detach())}
+        basis = self.constraint.basis
+        return {"v": basis.whiten(inputs.ws.detach().to(basis.mean))}
 
     def decode(self, variables: Variables, inputs: GeneratorInputs) -> GeneratorInputs:
         ws = self.constraint.basis.unwhiten(variables["v"])
-        return inputs.replace(ws=ws.expand(-1, self.constraint.num_ws, -1))
+        return inputs.replace(ws=ws.expand(-1, self.constraint.num_ws, -1).to(inputs.ws))
 
     def project_(self, variables: Variables) -> None:
         variables["v"].copy_(self.constraint.nearest(variables["v"]))
