@@ -69,7 +69,7 @@ def test_the_identity_changes_nothing(generator, targets):
 
 
 def test_companions_and_a_resumed_batch_change_nothing(generator, targets, tmp_path):
-    asked = recipe(operator={"name": "down", "factor": 2})
+    asked = recipe(operator={"name": "down", "factor": 8})
     together, alone = finished(generator, asked, targets), finished(generator, asked, targets, rows=(1,))
     assert torch.allclose(together.result.ws[1], alone.result.ws[0], atol=1e-4)
     stopped = Batch(generator, asked, targets, ("0", "1", "2"), (0, 1, 2))

@@ -36,6 +36,20 @@ def test_stages(features):
     assert found[0].shape[2:] == (64, 32), "an image higher than `size` is shrunk first"
 
 
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (8, 8), (8, 64), (64, 8), (15, 31)])
+def test_images_that_are_too_small_for_the_network(features, height, width):
+    """Enlarged, so that the distance is that of their pixels drawn as squares; the gradient reaches every pixel."""
+    a, b = images(0, 2, 3, height, width).requires_grad_(), images(1, 2, 3, height, width)
+    distance = features.distance(a, b)
+    assert (distance > 0.01).all()
+    (gradient,) = torch.autograd.grad(distance.sum(), a)
+    assert (gradient.abs().sum(dim=1) > 0).all()
+    factor = -(-16 // min(height, width))
+    larger = [x.detach().repeat_interleave(factor, 2).repeat_interleave(factor, 3) for x in (a, b)]
+    if larger[0].shape[2] <= 64:
+        torch.testing.assert_close(features.distance(*larger), distance.detach())
+
+
 def test_the_network_for_a_generator(tiny_generator_copy):
     generator = tiny_generator_copy
     assert [network_for(generator), network_for(generator, "lpips-alex")] == ["lpips-vgg", "lpips-alex"]

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from latentopt.errors import UsageError
 from latentopt.perceptual.lpips_network import load_lpips
 from latentopt.perceptual.network import PerceptualNet, UnitFeatures, load_perceptual_net, stage_distance, weights_hash
-from latentopt.pictures.resizing import shrink
+from latentopt.pictures.resizing import enlarge, shrink
 from latentopt.protocols import Generator
 
+LEAST = {"vgg": 16, "alex": 31}  # pixels, before a stage of the backbone has none left
 NETS = ("auto", "bundled", "lpips-vgg", "lpips-alex")
 
 
@@ -68,8 +69,11 @@ class PerceptualFeatures:
         return self.stages.widths
 
     def extract(self, image: Tensor) -> list[Tensor]:
-        """image [B,3,H,W] in [-1,1], shrunk to `size` -> the features of each stage, [B,C,h,w]."""
-        return self.stages.extract(shrink(image, self.size))
+        """image [B,3,H,W] in [-1,1], shrunk to `size` -> the features of each stage, [B,C,h,w].
+
+        Images that are too small for the network are enlarged.
+        """
+        return self.stages.extract(enlarge(shrink(image, self.size), self.stages.least))
 
     def units(self, image: Tensor) -> list[UnitFeatures]:
         """The features of images [B,3,H,W] at length 1, to be kept for `distance_to`."""
@@ -92,12 +96,14 @@ class PerceptualFeatures:
 class Stages(ABC):
     """A network whose stages are compared.
 
-    `widths` are their channels; `weights` [C or 1,1,1] weigh a stage's squared differences.
+    `widths` are their channels; `weights` [C or 1,1,1] weigh a stage's squared differences; `least` is the smallest side
+    that an image may have.
     """
 
     net: nn.Module
     widths: tuple[int, ...]
     weights: list[Tensor]
+    least: int
 
     @abstractmethod
     def extract(self, image: Tensor) -> list[Tensor]:
@@ -123,6 +129,7 @@ class BundledStages(Stages):
         self.widths = self.net.config.widths
         self.weights = [weight.reshape(1, 1, 1) for weight in self.net.stage_weights]
         self.scales = self.net.stage_weights.tolist()
+        self.least = 2 ** (len(self.widths) - 1)  # each stage halves the sides
 
     def extract(self, image: Tensor) -> list[Tensor]:
         return self.net.features(image.contiguous(memory_format=self.memory_format))
@@ -142,6 +149,7 @@ class LpipsStages(Stages):
     def __init__(self, backbone: str, weights: str | None, device: torch.device) -> None:
         self.net = load_lpips(backbone, weights).to(device)
         self.widths = tuple(self.net.chns)
+        self.least = LEAST[backbone]
         self.weights = [line.model[-1].weight[0].clamp(min=0) for line in self.net.lins]
 
     def extract(self, image: Tensor) -> list[Tensor]:
