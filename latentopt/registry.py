@@ -234,10 +234,6 @@ COORDINATES = Registry(  # in which directions are found, and straight
         "p-norm": "latentopt.editing.coordinates:PNormAxes",
     },
 )
-FAMILIES = Registry(
-    "generator family",
-    {"stylegan2": "latentopt.generators.stylegan2:StyleGAN2"},
-)
 FORMATS = Registry(  # what `latentopt info` tells of our files: functions (checkpoint, name) -> facts
     "file format",
     {

@@ -16,8 +16,8 @@ from conftest import make_tiny_generator
 from latentopt.checkpoints.model_files import read_checkpoint
 from latentopt.checkpoints.networks import generator_from, save_generator
 from latentopt.errors import UsageError
+from latentopt.generators.families import FAMILIES
 from latentopt.protocols import Generator
-from latentopt.registry import FAMILIES
 from latentopt.types import GeneratorInputs
 
 SMALL = {"channels": (8, 6, 5)}  # 16x16

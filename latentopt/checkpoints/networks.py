@@ -31,10 +31,10 @@ from latentopt.errors import CheckpointError
 from latentopt.files.storage import save_tensors, write_atomically
 from latentopt.generators.config import Network, NetworkConfig
 from latentopt.generators.discriminator import Discriminator, DiscriminatorConfig
+from latentopt.generators.families import FAMILIES
 from latentopt.generators.network import GeneratorNetwork
 from latentopt.generators.stylegan2 import StyleGAN2
 from latentopt.protocols import Generator
-from latentopt.registry import FAMILIES
 
 GENERATOR_FORMAT, DISCRIMINATOR_FORMAT = "latentopt-generator-1", "latentopt-discriminator-1"
 FIRST_FAMILY = "stylegan2"  # of files that name no family: they were written before there were others

@@ -47,9 +47,10 @@ def command(
 ) -> None:
     """Move the images of RUN along directions: the folder of an inversion, tuned or not, or a file of saved inputs.
 
-    The newest run in --outdir by default. Strengths are standard deviations of the generator's samples; latentopt
-    directions list names what there is. Edits follow one another, sweeps come after all of them. Every picture is
-    written as PNG and with its latents (safetensors), from which edits can go on; a sheet shows all.
+    The newest run in --outdir by default. Strengths are standard deviations: of the generator's samples along the
+    direction or, for a learned direction, of what it is named after. latentopt directions list names what there is.
+    Edits follow one another, sweeps come after all of them. Every picture is written as PNG and with its latents
+    (safetensors), from which edits can go on; a sheet shows all.
 
     \b
     Example:

@@ -23,7 +23,7 @@ COLUMNS = {"psnr": "psnr", "ssim": "ssim", "perceptual": "perceptual", "seconds"
 @click.argument("images", nargs=-1, type=click.Path())
 @click.option("--encoder", default="e4e", show_default=True, help="psp, e4e, restyle-psp, restyle-e4e, or a file.")
 @click.option("--network", help="Generator: a file, or a bundled one's name; by default the one in the encoder's file.")
-@click.option("--steps", type=int, help="ReStyle: how often the code is corrected (default 5).")
+@click.option("--steps", type=int, help="ReStyle: how often the code is corrected; by default as in its training.")
 @click.option("--stage", type=int, help="e4e: the last row with an offset of its own; 0: one code for all rows.")
 @click.option(
     "--bootstrap", metavar="ENCODER", help="ReStyle: begin with this encoder's result (encoder bootstrapping)."

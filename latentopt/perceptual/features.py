@@ -96,8 +96,8 @@ class PerceptualFeatures:
 class Stages(ABC):
     """A network whose stages are compared.
 
-    `widths` are their channels; `weights` [C or 1,1,1] weigh a stage's squared differences; `least` is the smallest side
-    that an image may have.
+    `widths` are their channels; `weights` [C or 1,1,1] weigh a stage's squared differences; `least` is the smallest
+    side that an image may have.
     """
 
     net: nn.Module

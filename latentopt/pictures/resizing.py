@@ -18,8 +18,8 @@ def shrink(image: Tensor, height: int) -> Tensor:
 
 
 def enlarge(image: Tensor, least: int) -> Tensor:
-    """image [B,C,H,W] whose shorter side has fewer than `least` pixels -> each pixel a square of k x k, k as small as can
-    be. Other images come back as they are.
+    """image [B,C,H,W] whose shorter side has fewer than `least` pixels -> each pixel a square of k x k, k as small as
+    can be. Other images come back as they are.
     """
     factor = -(-least // min(image.shape[2:]))
     return image if factor == 1 else image.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
