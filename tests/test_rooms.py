@@ -106,6 +106,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
         "preflight",
         "evaluation",
         "report",
+        "training",
     },
     "commands": {
         "errors",
