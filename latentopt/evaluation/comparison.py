@@ -179,7 +179,7 @@ class Comparison:
                     finished.append(event.inversion.name)
 
             with suppress(InversionFailed):
-                follow(inverter.invert, items, folder, False, told, interrupted, keep=False)
+                follow(inverter.invert, items, folder, False, told, interrupted, keep=False, title=f"latentopt: {name}")
 
         self.callbacks.watch(work, len(items), sum(stage.steps + 1 for stage in recipe.stages), name)
         return [Inversion.load(folder / key) for key in finished]

@@ -26,7 +26,7 @@ from latentopt.recipe.recipe import Recipe
 from latentopt.registry import INITIALIZERS
 from latentopt.results.earlier import EarlierResult, find_results
 from latentopt.results.inversion import Inversion
-from latentopt.results.summary import failed_row, row_of, write_summary
+from latentopt.results.summary import TITLE, failed_row, row_of, write_summary
 
 OnEvent = Callable[[Event], None]
 Interrupted = Callable[[], bool]
@@ -204,8 +204,9 @@ def follow(
     on_event: OnEvent | None,
     interrupted: Interrupted,
     keep: bool,
+    title: str = TITLE,
 ) -> list[Inversion]:
-    """Work on `items` in the folder `out`, write the summary, and return the results in order.
+    """Work on `items` in the folder `out`, write the summary under its `title`, and return the results in order.
 
     Raises InversionFailed once all had their turn, where some failed.
     """
@@ -231,7 +232,7 @@ def follow(
             if on_event is not None:
                 on_event(event)
         if out is not None and not (failed and all(event.unreadable for event in failed) and len(failed) == len(items)):
-            write_summary(out, rows)
+            write_summary(out, rows, title)
     if failed:
         reasons = "; ".join(f"{event.source}: {event.reason}" for event in failed[:5])
         raise InversionFailed(f"{len(failed)} of {len(items)} images failed: {reasons}", found)

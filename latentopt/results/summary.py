@@ -19,6 +19,7 @@ from latentopt.pictures.images import read_png
 from latentopt.results.inversion import Inversion
 
 COLUMNS = ("name", "status", "psnr", "ssim", "perceptual", "radius", "seconds", "steps", "stop_reason", "error")
+TITLE = "latentopt inversions"
 GRID_ROWS = 16
 PAGE_ROWS = 2000  # a browser cannot lay out a hundred thousand; summary.csv has them all
 
@@ -90,9 +91,7 @@ def failed_row(name: str, reason: str) -> dict[str, object]:
     return {"name": name, "status": "failed", "error": reason}
 
 
-def write_summary(
-    outdir: Path, rows: Sequence[Mapping[str, object]], title: str = "latentopt inversions"
-) -> list[Path]:
+def write_summary(outdir: Path, rows: Sequence[Mapping[str, object]], title: str = TITLE) -> list[Path]:
     """Write summary.csv and index.html of `rows`, and grid.png of the first GRID_ROWS finished images.
 
     rows: one an image, keys from COLUMNS (any other key becomes a further column); `name` is the image's folder below
