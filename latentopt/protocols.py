@@ -196,6 +196,10 @@ class Parameterization(Plugin, ABC):
         """The prior that belongs to the coordinates, weighted: [B], or None where there is none."""
         return None
 
+    def in_float64(self) -> Parameterization:
+        """The same space for a map there and back where rounding shows; itself where it has nothing more exact."""
+        return self
+
 
 class Initializer(Plugin, ABC):
     """Where an optimisation starts."""

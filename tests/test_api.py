@@ -198,3 +198,29 @@ def test_out_is_locked_and_goes_on(generator, targets):
     assert [event.again for event in seen] == [True] * 3
     assert all(torch.equal(a.inputs.ws, b.inputs.ws) for a, b in zip(first, second, strict=True))
     assert torch.equal(latentopt.Inversion.load(Path("out/0001")).inputs.ws, first[1].inputs.ws)
+
+
+def test_a_look_is_told_what_is_done_by_the_name_of_the_result(generator, folder):
+    seen = []
+
+    def look(source, target, done):
+        seen.append((source.key, done))
+        return target
+
+    for _ in range(2):
+        latentopt.invert(generator, ["pictures/a.png"], FEW, names=["anna"], out="out", look=look)
+    assert seen == [("a", False), ("a", True)]
+
+
+@pytest.mark.parametrize("options", [{"share": 0.5}, {"bootstrap_network": "portraits"}])
+def test_options_of_an_encoder_that_would_have_no_effect(generator, targets, options):
+    with pytest.raises(UsageError, match=r"needs --(mix|bootstrap)"):
+        latentopt.encode(generator, targets, **options)
+
+
+def test_results_of_two_kinds_in_one_list(generator, targets):
+    from latentopt.results.earlier import find_results
+
+    made = latentopt.invert(generator, targets, FEW, out="out")
+    with pytest.raises(UsageError, match="not both"):
+        latentopt.tune(generator, [*find_results(Path("out")), made[0]], "weights")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from latentopt.checkpoints.networks import load_generator
 from latentopt.encoders import files
 from latentopt.encoders.files import load_encoder, save_encoder
 from latentopt.files.storage import load_tensors
+from latentopt.inverting.encoding import BatchEncoder
 from latentopt.pictures.images import RUN_FILES, read_image, read_png
 
 KINDS = ("psp", "e4e", "restyle-psp")
@@ -209,3 +212,25 @@ def test_an_encoder_of_another_generator_is_taken_by_force_only(latentopt, folde
     assert code == 1
     assert "trained for generator" in err
     assert latentopt("encode", "photos", *NETWORK, "--encoder", "other.safetensors", "--force")[0] == 0
+
+
+@pytest.mark.parametrize(("batch", "code"), [("8", 0), ("1", 130)])
+def test_interrupted_it_stops_where_another_batch_would_follow(folder, latentopt, monkeypatch, batch, code):
+    """After the last batch there is nothing to stop: all is written. Else what is finished stays, and steps.csv is as
+    before.
+    """
+    plain = BatchEncoder._work
+
+    def work(self, items):
+        os.kill(os.getpid(), signal.SIGINT)
+        yield from plain(self, items)
+
+    (folder / "out").mkdir()
+    (folder / "out" / "steps.csv").write_text("earlier")
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchEncoder, "_work", work)
+        assert latentopt("encode", "photos", *NETWORK, "--encoder", "psp.safetensors", "--batch", batch)[0] == code
+    done = code == 0
+    assert (folder / "out" / "summary.csv").is_file() == done
+    assert ((folder / "out" / "steps.csv").read_text() == "earlier") != done
+    assert len(list((folder / "out").rglob("run.json"))) == (3 if done else 1)

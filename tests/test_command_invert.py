@@ -551,3 +551,18 @@ def test_quick_answers_do_not_wait_for_torch(arguments, code):
     )
     done = subprocess.run([sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == f"{code} False False", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("init", "expected"),
+    [
+        ("mean", {"name": "mean"}),
+        ("{name = 'best-of', n = 5}", {"name": "best-of", "n": 5}),
+        ("file:a.npz", {"name": "file", "path": "a.npz"}),
+    ],
+)
+def test_a_start_on_the_command_line(latentopt, folder, init, expected):
+    code, out, err = latentopt("invert", "--recipe", "i2s", "--init", init, "--dry-run")
+    assert code == 0, err
+    (folder / "printed.toml").write_text(out)
+    assert Recipe.load("printed.toml").stages[0].init.items() >= expected.items()

@@ -423,3 +423,26 @@ def test_types(value, annotation, fits):
     else:
         with pytest.raises(UsageError, match="x must be"):
             check_type(value, annotation, "x")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["0=1", "stages.0.5=1", "stages.0.init.5=1", "stages.9.lr=1", "stages.x.lr=1", "stages.-1.lr=1", "stages.0.lr.1=2"],
+)
+def test_settings_of_entries_that_are_not_there(recipe, setting):
+    with pytest.raises(UsageError, match=r"unknown key|no such entry|takes no options|no such option"):
+        recipe.override([setting])
+
+
+def test_settings_and_values_are_checked_together_at_the_end(recipe):
+    """What a value breaks, a setting may mend; settings come after values."""
+    with pytest.raises(UsageError):
+        recipe.changed({("stages", 0, "lr"): -1.0})
+    mended = recipe.override(["stages.0.lr=0.02"], {("stages", 0, "lr"): -1.0, ("stages", 0, "steps"): 3})
+    assert (mended.stages[0].lr, mended.stages[0].steps) == (0.02, 3)
+
+
+def test_statistics_that_are_named_count_even_where_nothing_is_held(recipe):
+    """The radius of a result is measured with them."""
+    named = recipe.override(['stages.0.optimize=[{name="w+", stats="mine.safetensors"}]'])
+    assert named.named("p-norm") == "mine.safetensors" and named.files == ["mine.safetensors"]

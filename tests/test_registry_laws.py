@@ -191,7 +191,7 @@ def test_gradients(name, options, tiny_generator, inputs, monkeypatch):
     the fast mode of gradcheck fails in some releases of torch where there are several inputs.
     """
     basis = PNorm.basis
-    monkeypatch.setattr(PNorm, "basis", lambda self, **o: basis(self, **o, dtype=torch.float64))
+    monkeypatch.setattr(PNorm, "basis", lambda self, **o: basis(self, **(o | {"dtype": torch.float64})))
     generator = copy.deepcopy(tiny_generator).double()
     lens, inputs = lens_of(name, options, generator), inputs.to(torch.float64)
     variables = {key: v.double() for key, v in disturbed(lens.encode(inputs)).items()}

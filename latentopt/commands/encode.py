@@ -10,7 +10,6 @@ import click
 
 from latentopt.commands.batches import load_network, report, watched
 from latentopt.commands.invert import images_of, notes_told, terms_of
-from latentopt.errors import UsageError
 from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
@@ -74,13 +73,9 @@ def command(
       latentopt encode face.png --encoder e4e_ffhq_encode.pt --outdir results
       latentopt encode photos/ --encoder psp --mix e4e --share 0.5
     """
-    if options["share"] is not None and options["mix"] is None:
-        raise UsageError("--share needs --mix, the encoder whose codes are mixed in")
-    if options["bootstrap_network"] is not None and options["bootstrap"] is None:
-        raise UsageError("--bootstrap-network needs --bootstrap, the encoder that it draws for")
     measured = None if terms is None else terms_of(terms)
     from latentopt.api import encode, encoding_recipe
-    from latentopt.encoders.files import holds_generator, load_encoder
+    from latentopt.encoders.files import holds_generator
     from latentopt.files.outputs import check_free
     from latentopt.pictures.images import find_images
 
@@ -88,14 +83,13 @@ def command(
     check_free(outdir)
     network = network or (encoder if holds_generator(encoder) else "portraits")
     generator = load_network(network, device, dtype, False)
-    for note in load_encoder(encoder, generator, force=options["force"]).notes:
-        click.echo(escape_controls(f"{encoder}: {note}"), err=True)
     sources = images_of(images)
     call = partial(encode, generator, sources, encoder, terms=measured, fit=fit, look=notes_told(None), batch=batch)
+    told = partial(call, on_note=lambda note: click.echo(escape_controls(f"{encoder}: {note}"), err=True))
     kept = {"keep_steps": keep_steps, "heat_maps": heat_maps, "overwrite": overwrite, "keep": False}
     reading = {"fit": fit, "dtype": dtype, "network": generator.name}
     rows = watched(
-        partial(call, out=outdir, options=reading, **kept, **options),
+        partial(told, out=outdir, options=reading, **kept, **options),
         len(find_images(sources)),
         verb="encoding",
         unit="images",

@@ -68,6 +68,7 @@ def command(
 
 
 def lens_of(space: str, generator: Generator, stats: Path | None) -> Parameterization:
-    """The latent space of that name, by the statistics in `stats` if it goes by any. Raises UsageError."""
-    given = {} if stats is None or "stats" not in PARAMETERIZATIONS.options(space) else {"stats": str(stats)}
-    return PARAMETERIZATIONS.create(space, generator, **given)
+    """The latent space of that name, by the statistics in the file `stats` if it goes by any. Raises UsageError."""
+    reads = PARAMETERIZATIONS.declared(PARAMETERIZATIONS.resolve(space)).reads
+    named = {option: str(stats) for option, kind in reads.items() if kind == "p-norm" and stats is not None}
+    return PARAMETERIZATIONS.create(space, generator, **named).in_float64()

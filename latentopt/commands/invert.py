@@ -14,7 +14,7 @@ from latentopt.commands.batches import Films, load_network, report, watched
 from latentopt.commands.preflight import picture_check
 from latentopt.errors import UsageError
 from latentopt.files.text import one_line
-from latentopt.recipe.recipe import Key, Recipe
+from latentopt.recipe.recipe import Key, Recipe, read_value
 from latentopt.recipe.spaces import space_recipe, with_space
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ def resolve_recipe(recipe: str | None, settings: list[str], **options: Any) -> R
         given |= {("stages", i, "batch"): options["batch"] for i in range(len(found.stages))}
     if options["terms"] is not None:
         given["stages", 0, "terms"] = terms_of(options["terms"])
-    return found.changed(given).override(settings)
+    return found.override(settings, given)
 
 
-def start_entry(text: str) -> str | dict[str, str]:
-    """A start's name, or `file:PATH`, `encoder:PATH`, as a recipe has it."""
+def start_entry(text: str) -> object:
+    """A start's name, `file:PATH`, `encoder:PATH`, or a table such as {name = "best-of", n = 5}, as a recipe has it."""
     name, _, path = text.partition(":")
-    return {"name": name, "path": path} if name in ("file", "encoder") and path else text
+    return {"name": name, "path": path} if name in ("file", "encoder") and path else read_value(text)
 
 
 def terms_of(text: str) -> list[dict[str, object]]:

@@ -168,7 +168,7 @@ def _tuning(method: Recipe, earlier: Recipe, options: dict[str, Any]) -> Recipe:
         for j in (stage.optimize.index(part) for part in stage.spaces("deltas")):
             names = [key for key in ("layers", "rank", "sigma") if options[key] is not None]
             given |= {("stages", i, "optimize", j, key): options[key] for key in names}
-    recipe = recipe.changed(given).override(options["settings"])
+    recipe = recipe.override(options["settings"], given)
     return recipe.sharing(options["batch"] or recipe.stages[0].batch) if options["shared"] else recipe
 
 

@@ -78,15 +78,15 @@ class BatchEncoder:
     ) -> Iterator[Finished | Failed]:
         """Results as they come, a batch at a time. Finished ones are not made again, unless changes are gathered.
 
-        Raises KeyboardInterrupt between two batches when `interrupted` says so.
+        Raises KeyboardInterrupt before a batch when `interrupted` says so.
         """
         for ready in in_batches(items, self.batch, self._done):
-            if isinstance(ready, list):
-                yield from self._work(ready)
-                if interrupted():
-                    raise KeyboardInterrupt
-            else:
+            if not isinstance(ready, list):
                 yield ready
+                continue
+            if interrupted():
+                raise KeyboardInterrupt
+            yield from self._work(ready)
 
     def _done(self, item: Item) -> Inversion | None:
         if self.out is None or self.changes is not None or not is_complete(self.out / item.name, self.run_key(item)):

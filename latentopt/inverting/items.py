@@ -161,10 +161,10 @@ def items_of(
     if names is not None and len(names) != len(sources):
         raise UsageError(f"{len(names)} names for {len(sources)} pictures")
 
-    def picture(source: ImageSource) -> TargetImage:
+    def picture(source: ImageSource, key: str) -> TargetImage:
         target = read_image(source.path, generator.resolution, fit=fit, alpha=alpha)
-        done = out is not None and (Path(out) / source.key / "run.json").is_file()
+        done = out is not None and (Path(out) / key / "run.json").is_file()
         return target if look is None else look(source, target, done)
 
     keys = [source.key for source in sources] if names is None else list(names)
-    return [Unread(key, str(s.path), partial(picture, s)) for key, s in zip(keys, sources, strict=True)]
+    return [Unread(key, str(s.path), partial(picture, s, key)) for key, s in zip(keys, sources, strict=True)]

@@ -71,7 +71,8 @@ def _in_space(stage: Stage, space: dict | None) -> Iterator[dict]:
 
 def sigma_layers(recipe: Recipe) -> str:
     """The layers that a recipe tunes in the space that reads a sigma."""
-    return next(str(reading.part.get("layers", "convs:6")) for reading in recipe.reads if reading.kind == "sigma")
+    looked_for = (reading.part for reading in recipe.reads if reading.kind == "sigma" and reading.named is None)
+    return str(next(looked_for)["layers"])  # a checked recipe has every option
 
 
 def tuning_items(results: Sequence[EarlierResult], generator: Generator) -> list[Unread]:

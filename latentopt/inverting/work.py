@@ -28,6 +28,8 @@ from latentopt.results.earlier import EarlierResult, find_results
 from latentopt.results.inversion import Inversion
 from latentopt.results.summary import TITLE, failed_row, row_of, write_summary
 
+NEEDS = {"share": "mix", "bootstrap_network": "bootstrap"}  # options of an encoder's start
+
 OnEvent = Callable[[Event], None]
 Interrupted = Callable[[], bool]
 Images = Tensor | str | Path | Sequence[str | Path]
@@ -120,9 +122,11 @@ def _starts(generator: Generator, results: Results) -> tuple[Recipe, Sequence[It
     """The recipe that found the results, and the images that start from them. Raises CheckpointError, UsageError."""
     found = find_results(Path(results)) if isinstance(results, str | Path) else list(results)
     earlier = [result for result in found if isinstance(result, EarlierResult)]
+    inversions = [result for result in found if isinstance(result, Inversion)]
+    if earlier and inversions:
+        raise UsageError("results are those of a folder or those of a call, not both in one list")
     if earlier:
         return common_recipe(earlier), tuning_items(earlier, generator)
-    inversions = [result for result in found if isinstance(result, Inversion)]
     for inversion in inversions:
         inversion.check_generator(generator)
     return recipe_of(inversions), [inversion_item(inversion) for inversion in inversions]
@@ -145,6 +149,7 @@ def encode(
     options: Mapping[str, object] | None = None,
     on_event: OnEvent | None = None,
     interrupted: Interrupted = never,
+    on_note: Callable[[str], object] = lambda text: None,
     keep: bool = True,
     **start: Any,
 ) -> list[Inversion]:
@@ -153,14 +158,18 @@ def encode(
     encoder: psp, e4e, restyle-psp, restyle-e4e for the bundled one of the generator, or a file. start: options of the
     initialiser `encoder` (steps, stage, bootstrap, bootstrap_network, mix, share, force). terms: what is measured.
     keep_steps: also every step's picture and codes; heat_maps: what each step changed, drawn for each image and as a
-    mean. batch: images at once. The others are as for `invert`, and so are what is returned and raised.
+    mean. batch: images at once. on_note: called with what there is to say of the encoder's file. The others are as for
+    `invert`, and so are what is returned and raised.
     """
     recipe = encoding_recipe(encoder, terms, start)
     items = items_of(generator, images, names, None, fit, "composite", look, None if overwrite else out)
     folder = None if out is None else Path(out)
     gathered = MeanChange() if heat_maps else None
     given = tuple((options or {}).items())
-    batches = BatchEncoder(encoding_of(recipe, generator), recipe, folder, batch, keep_steps, gathered, given)
+    encoding = encoding_of(recipe, generator)
+    for note in encoding.encoder.notes:
+        on_note(note)
+    batches = BatchEncoder(encoding, recipe, folder, batch, keep_steps, gathered, given)
     histories: list[Sequence[Mapping[str, Any]]] = []
 
     def follow_history(event: Event) -> None:
@@ -169,19 +178,22 @@ def encode(
         if on_event is not None:
             on_event(event)
 
-    try:
-        return follow(batches.encode, items, folder, overwrite, follow_history, interrupted, keep)
-    finally:
+    def write() -> None:
         if folder is not None and histories:
             write_steps(folder / "steps.csv", histories)
         if folder is not None and gathered is not None and gathered.count:
             gathered.draw(folder / "heat-maps.png")
+
+    return follow(batches.encode, items, folder, overwrite, follow_history, interrupted, keep, after=write)
 
 
 def encoding_recipe(
     encoder: str | Path, terms: Sequence[Mapping[str, object]] | None, start: Mapping[str, Any]
 ) -> Recipe:
     """What `encode` does, as a recipe of no steps. Raises UsageError for options that do not go together."""
+    for option, needs in NEEDS.items():
+        if start.get(option) is not None and start.get(needs) is None:
+            raise UsageError(f"--{option.replace('_', '-')} needs --{needs}: without it, it has no effect")
     source = {"kind": encoder} if encoder in KINDS else {"path": str(encoder)}
     init = {"name": "encoder", **source, **{key: value for key, value in start.items() if value is not None}}
     changes: dict[tuple[str | int, ...], object] = {("stages", 0, "init"): init}
@@ -205,10 +217,12 @@ def follow(
     interrupted: Interrupted,
     keep: bool,
     title: str = TITLE,
+    after: Callable[[], None] = lambda: None,
 ) -> list[Inversion]:
     """Work on `items` in the folder `out`, write the summary under its `title`, and return the results in order.
 
-    Raises InversionFailed once all had their turn, where some failed.
+    after: called when all had their turn, while the folder is still held. Raises InversionFailed then, where some
+    failed.
     """
     if len({item.name for item in items}) != len(items):
         raise UsageError("two images have the same name; pass distinct names=[...]")
@@ -233,6 +247,7 @@ def follow(
                 on_event(event)
         if out is not None and not (failed and all(event.unreadable for event in failed) and len(failed) == len(items)):
             write_summary(out, rows, title)
+        after()
     if failed:
         reasons = "; ".join(f"{event.source}: {event.reason}" for event in failed[:5])
         raise InversionFailed(f"{len(failed)} of {len(items)} images failed: {reasons}", found)

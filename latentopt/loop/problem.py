@@ -85,9 +85,8 @@ class Problem:
         if self.mask is not None:
             image = self.target + self.mask * (image - self.target)
         target, mask = self.target, self.mask
-        if (
-            self.operator is not None and self.measured is not None
-        ):  # the mask has done its work: outside it, image and target are the same
+        if self.operator is not None and self.measured is not None:
+            # the mask has done its work: outside it, image and target are the same
             image, target, mask = self.operator(image), self.measured, None
         view = View(image, target, inputs, variables, self.t(step), mask, self.seeds, step)
         loss, parts = self.objective(view)

@@ -79,10 +79,17 @@ class PNormConstraint:
         return None if self.l2 == 0 else self.penalty(self.basis.whiten(w))
 
 
-def basis_of(generator: Generator, std_floor: float, rank: int | None, stats: str | None) -> PNormBasis:
-    """The coordinates of P-norm+ by the statistics in the file `stats`, or by those at hand.
+def basis_of(
+    generator: Generator,
+    std_floor: float,
+    rank: int | None,
+    stats: str | None,
+    dtype: torch.dtype = torch.float32,
+) -> PNormBasis:
+    """The coordinates of P-norm+ by the statistics in the file `stats`, or by those at hand; in float64 on the CPU.
 
     Raises StatisticsError where there are none.
     """
     pnorm, _ = given_or_found(PNORM, generator, stats)
-    return pnorm.basis(std_floor=std_floor, rank=rank, device=generator.device)
+    device = "cpu" if dtype == torch.float64 else generator.device  # Apple's GPUs have no float64
+    return pnorm.basis(std_floor=std_floor, rank=rank, dtype=dtype, device=device)

@@ -5,9 +5,13 @@ Source: Zhu et al. 2020, section 3: P = inverse of the last leaky ReLU, then PCA
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor
 
 from latentopt.parameterizations.constraint import PNormConstraint, basis_of
@@ -79,6 +83,12 @@ class PNormPlus(Whitened):
     ) -> None:
         basis = basis_of(generator, std_floor, rank, stats)
         super().__init__(PNormConstraint(basis, generator.num_ws, clip, project, sphere, l2))
+        self.exact_basis = partial(basis_of, generator, std_floor, rank, stats, torch.float64)
+
+    def in_float64(self) -> Self:
+        exact = copy.copy(self)
+        exact.constraint = replace(self.constraint, basis=self.exact_basis())
+        return exact
 
 
 class PNormSpace(PNormPlus):
@@ -88,4 +98,5 @@ class PNormSpace(PNormPlus):
     examples = ({}, {"clip": 1.0, "l2": 0.1})
 
     def encode(self, inputs: GeneratorInputs) -> Variables:
-        return {"v": self.constraint.basis.whiten(inputs.ws.detach().mean(dim=1, keepdim=True))}
+        basis = self.constraint.basis
+        return {"v": basis.whiten(inputs.ws.detach().mean(dim=1, keepdim=True).to(basis.mean))}

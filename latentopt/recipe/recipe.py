@@ -59,23 +59,25 @@ class Recipe:
         texts = {key: str(table.get(key, "")) for key in ("about", "source")}
         return Recipe(str(table.get("name", "unnamed")), checked, **texts)
 
-    def override(self, settings: Sequence[str]) -> Recipe:
-        """Apply `stages.0.lr=0.02` settings; the value is read as TOML, or as text where it is none. Checked again."""
-        values: dict[Key, object] = {}
+    def override(self, settings: Sequence[str], values: Mapping[Key, object] | None = None) -> Recipe:
+        """Apply `values` as `changed` does and then settings such as `stages.0.lr=0.02`; checked again once, at the
+        end.
+
+        A setting's value is read as TOML, or as text where it is none. Raises UsageError.
+        """
+        table = self.table()
+        for key, value in (values or {}).items():
+            _assign(table, key, value)
         for setting in settings:
             path, separator, text = setting.partition("=")
             if not separator:
                 raise UsageError(f"--set {setting}: write it as stages.0.lr=0.02")
-            key = tuple(int(part) if part.isdecimal() else part for part in path.strip().split("."))
-            values[key] = _value(text.strip())
-        return self.changed(values)
+            _assign(table, path.strip().split("."), read_value(text.strip()))
+        return Recipe.from_table(table, self.name)
 
     def changed(self, values: Mapping[Key, object]) -> Recipe:
         """The recipe with some entries replaced: `{("stages", 0, "lr"): 0.02}`. Checked again. Raises UsageError."""
-        table = self.table()
-        for key, value in values.items():
-            _assign(table, key, value)
-        return Recipe.from_table(table, self.name)
+        return self.override([], values)
 
     def table(self) -> dict[str, Any]:
         """The whole recipe as plain values, defaults written out."""
@@ -188,24 +190,33 @@ def _file_of(value: str) -> Path:
     return found
 
 
-def _value(text: str) -> object:
+def read_value(text: str) -> object:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
 
 
-def _assign(table: Any, key: Key, value: object) -> None:
+def _assign(table: Any, key: Sequence[str | int], value: object) -> None:
+    """Put `value` at a place; a number, as text too, counts the entries of a list."""
     place = ".".join(map(str, key))
     *parents, last = key
     try:
         for part in parents:
-            table = table[part]
-        if isinstance(table, list) and not (isinstance(last, int) and last < len(table)):
-            raise IndexError(last)
-        table[last] = value
-    except (KeyError, IndexError, TypeError):
+            table = table[_entry(table, part)]
+        table[_entry(table, last)] = value
+    except (KeyError, IndexError, TypeError, ValueError):
         raise UsageError(f"--set {place}: the recipe has no such entry") from None
+
+
+def _entry(table: Any, part: str | int) -> str | int:
+    """The key of a table, or the number of an entry that a list has. Raises IndexError, TypeError or ValueError."""
+    if not isinstance(table, list):
+        return str(part)
+    number = int(part)
+    if not 0 <= number < len(table):
+        raise IndexError(number)
+    return number
 
 
 def _toml(value: Any) -> str:

@@ -106,7 +106,7 @@ def readings(registry: Registry, part: Mapping[str, Any]) -> list[Reading]:
     for option, kind in declared.reads.items():
         FILES.resolve(kind)
         conditions = declared.reads_if.get(option)
-        if conditions is None or any(_is_set(part, key, options) for key in conditions):
+        if part.get(option) or conditions is None or any(_is_set(part, key, options) for key in conditions):
             found.append(Reading(kind, part.get(option) or None, part))
     return found
 
