@@ -16,18 +16,17 @@ from torch import Tensor
 
 from latentopt.encoders.changes import MeanChange, heat_maps, image_change, latent_change
 from latentopt.encoders.inference import Encoding
-from latentopt.errors import CheckpointError
 from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import save_tensors, write_text
 from latentopt.inverting.events import Failed, Finished
 from latentopt.inverting.items import Item, Unread, in_batches
+from latentopt.inverting.keeping import Keeping
 from latentopt.loop.building import build_objective
 from latentopt.pictures.images import save_png
-from latentopt.recipe.files import recipe_files
 from latentopt.recipe.recipe import Recipe
 from latentopt.results.distortion import metrics
-from latentopt.results.inversion import Inversion, is_complete
-from latentopt.results.manifest import manifest, run_key
+from latentopt.results.inversion import Inversion
+from latentopt.results.manifest import manifest
 from latentopt.types import GeneratorInputs, View
 
 
@@ -64,14 +63,10 @@ class BatchEncoder:
     networks: dict[str, str] = field(default_factory=dict)
 
     @cached_property
-    def files(self) -> dict[str, str]:
-        return recipe_files(self.recipe, self.encoding.generator)
-
-    def run_key(self, item: Item) -> str:
-        """Changes with whatever decides the result: a result with another key is stale and made again."""
-        about = {"encoder": self.encoding.record, "keep_steps": self.keep_steps, "files": sorted(self.files.values())}
-        options = dict(self.options) | about
-        return run_key(item.target.sha256, self.recipe.digest, self.encoding.generator.fingerprint, 0, options)
+    def keeping(self) -> Keeping:
+        """The results of earlier runs."""
+        decides = dict(self.options) | {"encoder": self.encoding.record, "keep_steps": self.keep_steps}
+        return Keeping(self.encoding.generator, self.recipe, 0, self.out, decides)
 
     def encode(
         self, items: Sequence[Item | Unread], interrupted: Callable[[], bool] = lambda: False
@@ -80,21 +75,14 @@ class BatchEncoder:
 
         Raises KeyboardInterrupt before a batch when `interrupted` says so.
         """
-        for ready in in_batches(items, self.batch, self._done):
+        done = self.keeping.done if self.changes is None else lambda item: None
+        for ready in in_batches(items, self.batch, done):
             if not isinstance(ready, list):
                 yield ready
                 continue
             if interrupted():
                 raise KeyboardInterrupt
             yield from self._work(ready)
-
-    def _done(self, item: Item) -> Inversion | None:
-        if self.out is None or self.changes is not None or not is_complete(self.out / item.name, self.run_key(item)):
-            return None
-        try:
-            return Inversion.load(self.out / item.name)
-        except CheckpointError:
-            return None
 
     def _work(self, batch: Sequence[Item]) -> Iterator[Finished | Failed]:
         generator = self.encoding.generator
@@ -150,7 +138,7 @@ class BatchEncoder:
         values = {name: value.item() for name, value in metrics(image[None], item.target.image[None]).items()}
         values |= {key: history[-1][key] for key in ("loss", *(term["name"] for term in self.recipe.stages[-1].terms))}
         record = manifest(
-            key=self.run_key(item),
+            key=self.keeping.key(item),
             source=item.source,
             target=item.target,
             recipe_name=self.recipe.name,
@@ -162,7 +150,7 @@ class BatchEncoder:
             steps=len(way.inputs) - 1,
             stop_reason="encoded",
             metrics=values,
-            statistics=self.files,
+            statistics=self.keeping.files,
             options=dict(self.options),
             networks=self.networks,
             noise_mode=self.recipe.stages[-1].noise_mode,

@@ -17,12 +17,11 @@ from latentopt.files.outputs import clear_write_errors
 from latentopt.inverting.batch import Batch
 from latentopt.inverting.events import Event, Finished, Progressed
 from latentopt.inverting.items import Item, Unread, in_batches, read
+from latentopt.inverting.keeping import Keeping
 from latentopt.inverting.outcome import Change, Circumstances, outcome
 from latentopt.protocols import Generator
-from latentopt.recipe.files import recipe_files, recipe_paths
+from latentopt.recipe.files import recipe_paths
 from latentopt.recipe.recipe import Recipe
-from latentopt.results.inversion import Inversion, is_complete
-from latentopt.results.manifest import run_key
 from latentopt.statistics.at_hand import given_or_found
 from latentopt.statistics.pnorm import PNORM, PNorm
 from latentopt.statistics.sigma import Sigma
@@ -50,20 +49,19 @@ class Inverter:
     change: Change | None = None
 
     @cached_property
-    def files(self) -> dict[str, str]:
-        """The files that the recipe reads beside the generator, with their hashes."""
-        return recipe_files(self.recipe, self.generator)
+    def keeping(self) -> Keeping:
+        """The results of earlier runs."""
+        decides = dict(self.options) | {"dtype": str(self.generator.precision)}
+        return Keeping(self.generator, self.recipe, self.seed, self.out, decides)
 
     @property
-    def dtype(self) -> torch.dtype:
-        return self.generator.precision
+    def files(self) -> dict[str, str]:
+        """The files that the recipe reads beside the generator, with their hashes."""
+        return self.keeping.files
 
     def run_key(self, item: Item) -> str:
         """Changes with whatever decides the result: a result with another key is stale and made again."""
-        options = dict(self.options) | {"files": sorted(self.files.values()), "dtype": str(self.dtype)}
-        if item.start is not None:
-            options["start"] = item.start.digest
-        return run_key(item.target.sha256, self.recipe.digest, self.generator.fingerprint, self.seed, options)
+        return self.keeping.key(item)
 
     def invert(
         self, items: Sequence[Item | Unread], interrupted: Callable[[], bool] = lambda: False
@@ -95,7 +93,7 @@ class Inverter:
         if self.recipe.shares:
             yield from self._invert_together(list(left.values()), interrupted)
             return
-        for ready in in_batches(left.values(), size, self._done):
+        for ready in in_batches(left.values(), size, self.keeping.done):
             if isinstance(ready, list):
                 yield from self._work(self._new_batch(ready), ready, interrupted)
             else:
@@ -109,7 +107,7 @@ class Inverter:
                 items = ready
             else:
                 yield ready
-        finished = [done for item in items if (done := self._done(item)) is not None]
+        finished = [done for item in items if (done := self.keeping.done(item)) is not None]
         if items and len(finished) == len(items):
             yield from (Finished(done, again=True) for done in finished)
         elif items:
@@ -127,15 +125,6 @@ class Inverter:
                 raise UsageError(f"{error}; tune the results of one recipe at a time") from error
         return batch
 
-    def _done(self, item: Item) -> Inversion | None:
-        """What an earlier run made of exactly this, or None; a result with a damaged file counts as none."""
-        if self.out is None or not is_complete(self.out / item.name, self.run_key(item)):
-            return None
-        try:
-            return Inversion.load(self.out / item.name)
-        except CheckpointError:
-            return None
-
     def _interrupted_batches(self, left: Mapping[str, Item | Unread]) -> Iterator[tuple[Path, list[Item]]]:
         """The saved batches whose images are all named now; stale, damaged, finished ones are removed, others kept."""
         if self.out is None:
@@ -149,7 +138,7 @@ class Inverter:
             except (CheckpointError, ImageError):
                 path.unlink(missing_ok=True)
                 continue
-            finished = all(is_complete(self.out / item.name, self.run_key(item)) for item in items)
+            finished = all(self.keeping.is_done(item) for item in items)
             if self._resume_path(self.out, items) == path and not finished:
                 yield path, items
             else:
@@ -197,7 +186,7 @@ class Inverter:
         """What has become of each image; a tuned one takes a while, so that one may stop between two."""
         images, tuned = batch.images(), batch.result.deltas is not None  # [B,3,H,W]
         for i, item in enumerate(items):
-            done = self._done(item) if tuned else None
+            done = self.keeping.done(item) if tuned else None
             if done is not None:
                 yield Finished(done, again=True)
                 continue
