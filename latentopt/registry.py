@@ -15,7 +15,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from latentopt.declarations import Declared, Option, declared, options_of
+from latentopt.declarations.declared import Declared, Option, declared, options_of
 from latentopt.errors import UsageError
 
 GROUP = "latentopt.plugins"  # entry points, named `kind.name` (space.tilted), whose values are `module:Class`
@@ -53,20 +53,14 @@ def _points() -> tuple[EntryPoint, ...]:
 
 
 @cache
-def brought(kind: str) -> Mapping[str, EntryPoint]:
-    """The entry points of other packages for plug-ins of a kind, by the plug-in's name.
-
-    Raises UsageError where two packages bring one name.
-    """
-    found: dict[str, EntryPoint] = {}
+def brought(kind: str) -> Mapping[str, list[str]]:
+    """{name: what other packages' entry points for a plug-in of that name mean}; several where packages disagree."""
+    found: dict[str, set[str]] = {}
     for point in _points():
         of, _, name = point.name.partition(".")
-        if of != kind or not name:
-            continue
-        if name in found and found[name].value != point.value:
-            raise UsageError(f"two packages bring a {kind} {name!r}: {found[name].value} and {point.value}; remove one")
-        found[name] = point
-    return found
+        if of == kind and name:
+            found.setdefault(name, set()).add(point.value)
+    return {name: sorted(values) for name, values in found.items()}
 
 
 @dataclass
@@ -84,32 +78,32 @@ class Registry:
 
     @property
     def targets(self) -> dict[str, str]:
-        """Ours and those of other packages. Raises UsageError where another package brings a name that we have."""
-        others = {name: point.value for name, point in brought(self.kind).items()}
-        for name in sorted(others.keys() & (self.own.keys() | self.aliases.keys())):
-            self._refuse_second(name)
+        """Ours and those of other packages, without the names that `resolve` refuses."""
+        ours = self.own.keys() | self.aliases.keys()
+        others = {name: found[0] for name, found in brought(self.kind).items() if len(found) == 1 and name not in ours}
         return self.own | others
-
-    def _refuse_second(self, name: str) -> None:
-        """Raise UsageError where another package brings a plug-in by a name that stands for one of ours."""
-        if (point := brought(self.kind).get(name)) is not None:
-            raise UsageError(f"{point.value}: latentopt has a {self.kind} {name!r} already; give it another name")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.targets)
 
     def resolve(self, name: str) -> str:
-        """The registered name of `name` or its alias. Raises UsageError with the nearest name."""
-        if name in self.own or name in self.aliases:
-            self._refuse_second(name)
+        """The registered name of `name` or its alias.
+
+        Raises UsageError, with the nearest name, for one that is not known, and for one that could mean two plug-ins:
+        another package brings a name of ours, or two packages bring it.
+        """
+        found = brought(self.kind).get(name, [])
+        if found and (name in self.own or name in self.aliases):
+            raise UsageError(f"{found[0]}: latentopt has a {self.kind} {name!r} already; give it another name")
+        if len(found) > 1:
+            raise UsageError(f"two packages bring a {self.kind} {name!r}: {' and '.join(found)}; remove one")
         name = self.aliases.get(name, name)
-        if name not in self.own and name not in self.targets:
+        if name not in self.targets:
             raise UsageError(f"unknown {self.kind} {name!r}{nearest(name, self.targets)}")
         return name
 
     def target(self, name: str) -> str:
-        name = self.resolve(name)
-        return self.own[name] if name in self.own else self.targets[name]
+        return self.targets[self.resolve(name)]
 
     def options(self, name: str) -> dict[str, Option]:
         """The options of a plug-in, without importing it."""

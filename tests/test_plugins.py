@@ -15,8 +15,9 @@ import pytest
 import torch
 from test_recipe import TABLE
 
-from latentopt import declarations, registry
-from latentopt.declarations import Declared, declared, options_of
+from latentopt import registry
+from latentopt.declarations import source_text
+from latentopt.declarations.declared import Declared, declared, options_of
 from latentopt.errors import UsageError
 from latentopt.loop.building import build_problem
 from latentopt.loop.loop import minimise
@@ -35,7 +36,7 @@ KINDS = {
     "rmsprop": OPTIMIZERS,
     "halves": SCHEDULES,
 }
-CACHED = (registry._points, registry.brought, declarations.source, declarations.definition_of, options_of, declared)
+CACHED = (registry._points, registry.brought, source_text.source, source_text.definition_of, options_of, declared)
 
 
 def install(project: Path, site: Path) -> None:
@@ -152,7 +153,6 @@ def test_its_options_are_checked_as_ours_are(example, latentopt):
 REFUSED = {  # (entry points, the module brought_a, arguments, words)
     "our name": ("space.w = brought_a:A\n", "", ("--space", "w"), "latentopt has a space 'w' already"),
     "an alias of ours": ("space.wplus = brought_a:A\n", "", ("--space", "wplus"), "space 'wplus' already"),
-    "ours, when another is asked for": ("space.w = brought_a:A\n", "", ("--space", "v"), "has a space 'w' already"),
     "our recipe": ("recipe.pti = brought_a:pti\n", "", ("--recipe", "pti"), "latentopt has a recipe 'pti' already"),
     "no module": ("space.a = brought_none:A\n", "", ("--space", "a"), "brought_none:A is not there"),
     "no class": ("space.a = brought_a:B\n", "class A: owns = {'ws'}\n", ("--space", "a"), "brought_a:B is not there"),
@@ -178,7 +178,7 @@ REFUSED = {  # (entry points, the module brought_a, arguments, words)
     ),
     "a kind of file that is not known": (
         "space.a = brought_a:A\n",
-        "class A:\n    owns = {'ws'}\n    reads = {'of': 'horoscope'}\n",
+        "class A:\n    owns = {'ws'}\n    reads = {'of': 'horoscope'}\n    def __init__(self, *, of: str = ''): pass\n",
         ("--space", "a"),
         "unknown kind of file 'horoscope'",
     ),
@@ -206,11 +206,33 @@ def test_refused_in_words(case, site, folder, latentopt):
     assert (code, words in err) == (2, True), err
 
 
-def test_two_packages_with_one_name(site, latentopt):
+@pytest.fixture
+def disputed(site) -> Path:
+    """Two packages bring the same space and recipe, and both bring our `w` and `pti`."""
     for module in ("brought_a", "brought_b"):
-        write(site, module, f"space.same = {module}:A\n")
-    code, _, err = latentopt("invert", "--space", "same")
-    assert (code, "two packages bring a space 'same'" in err) == (2, True)
+        write(site, module, "".join(f"{name} = {module}:A\n" for name in ("space.same", "space.w", "recipe.same")))
+    return site
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--space", "same"), "two packages bring a space 'same': brought_a:A and brought_b:A; remove one"),
+        (("--recipe", "same"), "two packages bring a recipe 'same': brought_a:A and brought_b:A; remove one"),
+        (("--space", "w"), "brought_a:A: latentopt has a space 'w' already"),
+    ],
+)
+def test_a_name_that_could_mean_two_is_refused_where_it_is_used(disputed, latentopt, arguments, words):
+    code, _, err = latentopt("invert", *arguments, "--dry-run")
+    assert (code, words in err) == (2, True), err
+
+
+def test_names_beside_a_disputed_one_go_on_working(disputed, latentopt):
+    for arguments in (("--space", "w+"), ("--recipe", "ii2s")):
+        code, _, err = latentopt("invert", *arguments, "--dry-run")
+        assert code == 0, err
+    assert "same" not in {*PARAMETERIZATIONS, *recipe_names()}
+    assert PARAMETERIZATIONS.targets["w"] == PARAMETERIZATIONS.own["w"]
 
 
 def test_a_module_that_fails_when_it_is_imported(site, folder, latentopt):

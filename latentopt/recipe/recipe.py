@@ -17,7 +17,7 @@ from typing import Any
 from latentopt.errors import UsageError
 from latentopt.files.resources import resource_folder
 from latentopt.recipe.stage import PREVIOUS, Reading, Stage, check_keys, checked_stage
-from latentopt.registry import PARAMETERIZATIONS, brought, nearest
+from latentopt.registry import PARAMETERIZATIONS, Registry
 
 Key = tuple[str | int, ...]
 
@@ -36,10 +36,7 @@ class Recipe:
         """A recipe by its name (`ii2s`) or the path of a TOML file. Raises UsageError."""
         path = Path(name)
         if path.suffix != ".toml":
-            found = _recipe_files().get(name)
-            if found is None:
-                raise UsageError(f"unknown recipe {name!r}{nearest(name, recipe_names())}")
-            path = found
+            path = _recipe_file(name)
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -166,17 +163,18 @@ class Recipe:
 
 def recipe_names() -> list[str]:
     """The recipes that are shipped, and those of other packages."""
-    return sorted(_recipe_files())
+    return sorted(_recipes())
 
 
-def _recipe_files() -> dict[str, Path]:
-    """{recipe: its file}. A recipe of another package lies beside the module that its entry point names."""
-    own = {path.stem: path for path in resource_folder("recipes").glob("*.toml")}
-    for name, point in brought("recipe").items():
-        if name in own:
-            raise UsageError(f"{point.value}: latentopt has a recipe {name!r} already; give it another name")
-        own[name] = _file_of(point.value)
-    return own
+def _recipes() -> Registry:
+    """The recipes by name. Ours are files of the folder `recipes`; another package's is `package:name`."""
+    return Registry("recipe", {path.stem: str(path) for path in resource_folder("recipes").glob("*.toml")})
+
+
+def _recipe_file(name: str) -> Path:
+    recipes = _recipes()
+    target = recipes.target(name)
+    return Path(target) if name in recipes.own else _file_of(target)
 
 
 def _file_of(value: str) -> Path:
