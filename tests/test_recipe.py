@@ -10,8 +10,8 @@ import pytest
 
 from latentopt.errors import UsageError
 from latentopt.recipe.recipe import Recipe, recipe_names
-from latentopt.recipe.spaces import with_space
-from latentopt.registry import PARAMETERIZATIONS, Registry, check_type, nearest
+from latentopt.recipe.spaces import space_recipe, with_space
+from latentopt.registry import OPTIMIZERS, PARAMETERIZATIONS, SCHEDULES, Registry, check_type, nearest
 
 TABLE = {
     "name": "two",
@@ -446,3 +446,76 @@ def test_statistics_that_are_named_count_even_where_nothing_is_held(recipe):
     """The radius of a result is measured with them."""
     named = recipe.override(['stages.0.optimize=[{name="w+", stats="mine.safetensors"}]'])
     assert named.named("p-norm") == "mine.safetensors" and named.files == ["mine.safetensors"]
+
+
+# What plug-ins declare
+
+SPACES = """
+class Bounded:
+    owns = {"ws"}
+    reads = {"stats": "p-norm"}
+    reads_if = {"stats": ("clip",)}
+    recipe = "ii2s-pnorm"
+
+    def __init__(self, generator, *, clip: float | None = None, stats: str | None = None): ...
+
+
+class Always(Bounded):
+    reads_if = {}
+
+
+class Otherwise(Bounded):
+    reads_if = {"stats": ("scale",)}
+
+    def __init__(self, generator, *, clip: float | None = None, scale: int = 0, stats: str | None = None): ...
+
+
+class Unclipped(Bounded):
+    def __init__(self, generator, *, stats: str | None = None): ...
+
+
+class Falling:
+    reads = {"path": "file"}
+    reads_if = {"path": ("times",)}
+
+    def __init__(self, *, times: int = 0, path: str | None = None): ...
+
+
+def steps(groups, *, rate: float = 0.5): ...
+"""
+
+
+@pytest.fixture
+def declaring(tmp_path, monkeypatch):
+    """The plug-ins of SPACES, registered."""
+    (tmp_path / "declaring_parts.py").write_text(SPACES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("Bounded", "Always", "Otherwise", "Unclipped"):
+        monkeypatch.setitem(PARAMETERIZATIONS.own, name.lower(), f"declaring_parts:{name}")
+    monkeypatch.setitem(SCHEDULES.own, "falling", "declaring_parts:Falling")
+    monkeypatch.setitem(OPTIMIZERS.own, "steps", "declaring_parts:steps")
+
+
+@pytest.mark.parametrize(
+    ("space", "free", "held"),
+    [
+        ("bounded", "ii2s-pnorm", "ii2s"),
+        ("always", "ii2s-pnorm", "ii2s-pnorm"),
+        ("otherwise", "ii2s-pnorm", "ii2s-pnorm"),
+        ("unclipped", "ii2s-pnorm", "ii2s-pnorm"),
+        ("w+", "i2s", "ii2s"),
+        ("pnorm+", "ii2s-pnorm", "ii2s-pnorm"),
+    ],
+)
+def test_only_a_space_whose_clip_reads_a_file_takes_ii2s_when_held(declaring, space, free, held):
+    assert (space_recipe(space, held=False), space_recipe(space, held=True)) == (free, held)
+
+
+def test_schedules_and_optimizers_may_read_files(declaring):
+    def recipe(**schedule: object) -> Recipe:
+        stage = TABLE["stages"][0] | {"optimizer": "steps", "schedule": {"name": "falling", **schedule}}
+        return Recipe.from_table(TABLE | {"stages": [stage]})
+
+    assert recipe(path="a.csv").files == ["a.csv"]
+    assert recipe(times=2).looks_for("file")
+    assert not recipe(times=0).looks_for("file")

@@ -20,10 +20,12 @@ def latent_spaces() -> list[str]:
 def space_recipe(space: str, held: bool) -> str:
     """The recipe that goes with a latent space; `held`: the code is to stay within bounds.
 
-    A space that is free unless it is asked to hold the code then goes with ii2s, which is made for that.
+    A space that is free unless its `clip` asks for bounds, and reads a file only then, goes with ii2s: it is made for
+    that.
     """
-    declared = PARAMETERIZATIONS.declared(PARAMETERIZATIONS.resolve(space))
-    return "ii2s" if held and declared.reads_if else declared.recipe or "i2s"
+    declared, options = PARAMETERIZATIONS.declared(space), PARAMETERIZATIONS.options(space)
+    bounded_if_asked = "clip" in options and any("clip" in others for others in declared.reads_if.values())
+    return "ii2s" if held and bounded_if_asked else declared.recipe or "i2s"
 
 
 def with_space(recipe: Recipe, space: str, options: Mapping[str, Any]) -> Recipe:

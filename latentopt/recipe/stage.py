@@ -72,9 +72,10 @@ class Stage:
 
     @property
     def parts(self) -> list[tuple[Registry, dict]]:
-        """The plug-ins that are made with the generator, each with the registry of its kind."""
+        """Every plug-in of the stage, with the registry of its kind."""
         pairs = [(INITIALIZERS, self.init), *((PARAMETERIZATIONS, p) for p in self.optimize)]
         pairs += [(TERMS, p) for p in self.terms] + ([] if self.operator is None else [(OPERATORS, self.operator)])
+        pairs += [(OPTIMIZERS, self.optimizer), (SCHEDULES, self.schedule)]
         return [(registry, part) for registry, part in pairs if part["name"] != PREVIOUS]
 
     def spaces(self, field: str) -> list[dict]:
