@@ -8,6 +8,7 @@ import torch
 from conftest import make_encoder, make_tiny_generator
 from torch import Tensor
 
+from latentopt.encoders import KINDS
 from latentopt.encoders import files as encoder_files
 from latentopt.encoders.files import save_encoder
 from latentopt.errors import CheckpointError, StatisticsError, UntrustedFileError, UsageError
@@ -18,10 +19,7 @@ from latentopt.statistics.linear_prior_fit import fit_prior
 from latentopt.statistics.pnorm_fit import fit_pnorm
 from latentopt.types import GeneratorInputs
 
-NAMES = {"mean": {}, "p-mean": {}, "sample": {}, "best-of": {"n": 6, "batch": 4}, "file": {"path": "start.safetensors"}}
-ENCODERS = {"psp": {}, "e4e": {"stage": 2}, "restyle-psp": {"steps": 2}, "restyle-e4e": {"steps": 1}}
-NAMES["linear"] = {}
-NAMES |= ENCODERS | {"encoder": {"kind": "restyle-psp", "bootstrap": "e4e", "mix": "psp", "share": 0.25}}
+CASES = [(name, options) for name in INITIALIZERS for options in INITIALIZERS.declared(name).examples]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +46,7 @@ def folder(tmp_path, monkeypatch, statistics, prior, tiny_generator, tiny_inputs
     prior.save(tmp_path / "pnorm_stats" / "tiny.prior.safetensors")
     tiny_inputs.index([1]).save(tmp_path / "start.safetensors")
     monkeypatch.setattr(encoder_files, "BUNDLED", tmp_path / "bundled")
-    for kind in ENCODERS:
+    for kind in KINDS:
         save_encoder(make_encoder(tiny_generator, kind), tmp_path / "bundled" / "tiny" / f"encoder-{kind}.safetensors")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -59,13 +57,12 @@ def start(name, generator, target, seeds=(1, 2, 3), **options) -> GeneratorInput
 
 
 def test_every_start_is_tried():
-    assert set(NAMES) == set(INITIALIZERS.targets)
+    assert {name for name, _ in CASES} == set(INITIALIZERS.own)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_start_does_not_depend_on_companions(name, tiny_generator, target):
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+def test_a_start_does_not_depend_on_companions(name, options, tiny_generator, target):
     """One latent an image, of the right shape, a tensor of its own; by seed, not by place."""
-    options = NAMES[name]
     inputs = start(name, tiny_generator, target, **options)
     assert inputs.ws.shape == (3, 8, 16)
     assert not inputs.ws.requires_grad
@@ -108,7 +105,7 @@ def test_the_best_of_many_is_the_nearest(tiny_generator):
 @pytest.mark.parametrize("name", ["sample", "best-of"])
 def test_conditional_generators_take_a_label(name, target):
     generator = make_tiny_generator(c_dim=3)
-    options = {k: v for k, v in NAMES[name].items() if k == "n"}
+    options = {"n": 6} if "n" in INITIALIZERS.options(name) else {}
     one, other = (start(name, generator, target, label=label, **options).ws for label in (0, 2))
     assert not torch.equal(one, other)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -30,6 +31,9 @@ class EncoderStart(Initializer):
 
     reads = {"path": "encoder", "mix": "encoder", "bootstrap": "bootstrap encoder", "bootstrap_network": "generator"}
     reads_if = {"mix": ("mix",), "bootstrap": ("bootstrap",), "bootstrap_network": ("bootstrap_network",)}
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {"kind": "restyle-psp", "bootstrap": "e4e", "mix": "psp", "share": 0.25},
+    )
 
     def __init__(
         self,
@@ -64,12 +68,16 @@ class EncoderStart(Initializer):
 class PSP(EncoderStart):
     """The bundled pSp encoder's codes."""
 
+    examples = ({},)
+
     def __init__(self, generator: Generator) -> None:
         super().__init__(generator, kind="psp")
 
 
 class E4E(EncoderStart):
     """The bundled e4e encoder's codes; stage: the last row with an offset of its own."""
+
+    examples = ({"stage": 2},)
 
     def __init__(self, generator: Generator, *, stage: int | None = None) -> None:
         super().__init__(generator, kind="e4e", stage=stage)
@@ -78,12 +86,16 @@ class E4E(EncoderStart):
 class RestylePSP(EncoderStart):
     """The codes of the bundled ReStyle encoder over pSp after `steps` steps."""
 
+    examples = ({"steps": 2},)
+
     def __init__(self, generator: Generator, *, steps: int | None = None) -> None:
         super().__init__(generator, kind="restyle-psp", steps=steps)
 
 
 class RestyleE4E(EncoderStart):
     """The codes of the bundled ReStyle encoder over e4e after `steps` steps."""
+
+    examples = ({"steps": 1},)
 
     def __init__(self, generator: Generator, *, steps: int | None = None, stage: int | None = None) -> None:
         super().__init__(generator, kind="restyle-e4e", steps=steps, stage=stage)

@@ -58,6 +58,8 @@ class Sample(Initializer):
 class BestOf(Initializer):
     """The nearest of `n` random samples, compared at `size` pixels (PULSE's downscaling loss, Menon et al. 2020)."""
 
+    examples = ({"n": 6, "batch": 4},)
+
     def __init__(self, generator: Generator, *, n: int = 64, size: int = 32, label: int = 0, batch: int = 32) -> None:
         for name, value in (("n", n), ("size", size), ("batch", batch)):
             if value < 1:
@@ -87,6 +89,7 @@ class File(Initializer):
     """
 
     reads = {"path": "inputs"}
+    examples = ({"path": "start.safetensors"},)
 
     def __init__(self, generator: Generator, *, path: str, force: bool = False) -> None:
         self.generator, self.force = generator, force
