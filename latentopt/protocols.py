@@ -156,7 +156,8 @@ class Plugin:
     reads     {option: kind of file}: the option names a file that is read. Left out, the file of that kind that
               belongs to the generator is looked for (`latentopt.registry.FILES` has the kinds); results depend on its
               contents
-    reads_if  {option: other options}: that file is read only where one of these is not at its default
+    reads_if  {option: other options}: without a name for it, that file is looked for only where one of these is not at
+              its default
     shares    the option that makes all images share the variables
     rank      the option that bounds the rank of what a space adds to a weight
     recipe    the recipe that goes with the space where only the space is named
