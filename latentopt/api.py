@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from latentopt.checkpoints.networks import save_discriminator as save_discriminator
     from latentopt.checkpoints.networks import save_generator as save_generator
     from latentopt.checkpoints.networks import save_rosinality as save_rosinality
+    from latentopt.editing.files import add_directions as add_directions
     from latentopt.editing.files import find_directions as find_directions
+    from latentopt.editing.files import given_or_found_directions as given_or_found_directions
+    from latentopt.editing.files import kept_directions as kept_directions
     from latentopt.editing.files import load_directions as load_directions
     from latentopt.editing.files import save_directions as save_directions
     from latentopt.editing.find import draw_sheet as draw_sheet
@@ -27,14 +30,17 @@ if TYPE_CHECKING:
     from latentopt.editing.ganalyze import find_ganalyze as find_ganalyze
     from latentopt.editing.ganspace import find_ganspace as find_ganspace
     from latentopt.editing.interfacegan import find_interfacegan as find_interfacegan
+    from latentopt.editing.latents import distinct as distinct
     from latentopt.editing.latents import find_sources as find_sources
     from latentopt.editing.latents import read_latent as read_latent
+    from latentopt.editing.latents import result_sources as result_sources
     from latentopt.editing.latents import save_latent as save_latent
     from latentopt.editing.layers import parse_layers as parse_layers
     from latentopt.editing.mixing import interpolate as interpolate
     from latentopt.editing.mixing import mix as mix
     from latentopt.editing.mixing import split_row as split_row
     from latentopt.editing.pictures import draw as draw
+    from latentopt.editing.pictures import save_samples as save_samples
     from latentopt.editing.sefa import find_sefa as find_sefa
     from latentopt.editing.sequence import apply_edits as apply_edits
     from latentopt.editing.sequence import choose as choose
@@ -46,14 +52,19 @@ if TYPE_CHECKING:
     from latentopt.editing.work import interpolate_latents as interpolate_latents
     from latentopt.editing.work import mix_latents as mix_latents
     from latentopt.encoders.files import load_encoder as load_encoder
+    from latentopt.evaluation.comparison import Callbacks as Callbacks
     from latentopt.evaluation.evaluation_files import load_evaluation as load_evaluation
     from latentopt.evaluation.evaluation_files import save_evaluation as save_evaluation
     from latentopt.evaluation.framework import evaluate as evaluate
+    from latentopt.evaluation.methods import load_recipes as load_recipes
     from latentopt.evaluation.runs import load_run as load_run
+    from latentopt.evaluation.subject import Amounts as Amounts
+    from latentopt.inverting.tuning import tuning_recipe as tuning_recipe
     from latentopt.inverting.work import Results
     from latentopt.inverting.work import encode as encode
     from latentopt.inverting.work import encoding_recipe as encoding_recipe
     from latentopt.inverting.work import invert as invert
+    from latentopt.judge.protocol import load_attribute_judge as load_attribute_judge
     from latentopt.pictures.images import find_images as find_images
     from latentopt.pictures.images import read_image as read_image
     from latentopt.pictures.images import save_png as save_png
@@ -63,11 +74,14 @@ if TYPE_CHECKING:
     from latentopt.protocols import Generator
     from latentopt.recipe.recipe import Recipe as Recipe
     from latentopt.recipe.recipe import recipe_names as recipe_names
+    from latentopt.recipe.spaces import space_recipe as space_recipe
+    from latentopt.recipe.spaces import with_space as with_space
     from latentopt.report.work import compare as compare
     from latentopt.results.earlier import find_results as find_results
     from latentopt.results.earlier import newest_run as newest_run
     from latentopt.results.inversion import Inversion as Inversion
     from latentopt.statistics.linear_prior_fit import fit_prior as fit_prior
+    from latentopt.statistics.linear_prior_measure import measure_prior as measure_prior
     from latentopt.statistics.pnorm import PNorm as PNorm
     from latentopt.statistics.pnorm_fit import fit_pnorm as fit_pnorm
     from latentopt.statistics.pnorm_measure import kept_pnorm as kept_pnorm
@@ -75,7 +89,10 @@ if TYPE_CHECKING:
     from latentopt.statistics.pnorm_measure import merge_pnorm as merge_pnorm
     from latentopt.statistics.pnorm_measure import take_over_pnorm as take_over_pnorm
     from latentopt.statistics.sampling import sample_images as sample_images
+    from latentopt.statistics.sigma_fit import ensure_sigma as ensure_sigma
     from latentopt.statistics.sigma_fit import fit_sigma as fit_sigma
+    from latentopt.statistics.sigma_measure import kept_sigma as kept_sigma
+    from latentopt.statistics.sigma_measure import measure_sigma as measure_sigma
     from latentopt.training.encoder_settings import settings_for as settings_for
     from latentopt.training.generator import GeneratorTraining as GeneratorTraining
     from latentopt.training.train_encoder import train_encoder as train_encoder
@@ -94,7 +111,10 @@ EXPORTS = {
     "save_discriminator": "latentopt.checkpoints.networks",
     "save_generator": "latentopt.checkpoints.networks",
     "save_rosinality": "latentopt.checkpoints.networks",
+    "add_directions": "latentopt.editing.files",
     "find_directions": "latentopt.editing.files",
+    "given_or_found_directions": "latentopt.editing.files",
+    "kept_directions": "latentopt.editing.files",
     "load_directions": "latentopt.editing.files",
     "save_directions": "latentopt.editing.files",
     "draw_sheet": "latentopt.editing.find",
@@ -102,45 +122,56 @@ EXPORTS = {
     "find_ganalyze": "latentopt.editing.ganalyze",
     "find_ganspace": "latentopt.editing.ganspace",
     "find_interfacegan": "latentopt.editing.interfacegan",
+    "distinct": "latentopt.editing.latents",
     "find_sources": "latentopt.editing.latents",
     "read_latent": "latentopt.editing.latents",
+    "result_sources": "latentopt.editing.latents",
     "save_latent": "latentopt.editing.latents",
     "parse_layers": "latentopt.editing.layers",
     "interpolate": "latentopt.editing.mixing",
     "mix": "latentopt.editing.mixing",
     "split_row": "latentopt.editing.mixing",
     "draw": "latentopt.editing.pictures",
+    "save_samples": "latentopt.editing.pictures",
     "find_sefa": "latentopt.editing.sefa",
     "apply_edits": "latentopt.editing.sequence",
     "choose": "latentopt.editing.sequence",
     "parse_edit": "latentopt.editing.sequence",
     "parse_sweep": "latentopt.editing.sequence",
     "EditingSpace": "latentopt.editing.spaces",
-    "Sequences": "latentopt.editing.work",
     "edit_latents": "latentopt.editing.work",
     "interpolate_latents": "latentopt.editing.work",
     "mix_latents": "latentopt.editing.work",
+    "Sequences": "latentopt.editing.work",
     "load_encoder": "latentopt.encoders.files",
+    "Callbacks": "latentopt.evaluation.comparison",
     "load_evaluation": "latentopt.evaluation.evaluation_files",
     "save_evaluation": "latentopt.evaluation.evaluation_files",
     "evaluate": "latentopt.evaluation.framework",
+    "load_recipes": "latentopt.evaluation.methods",
     "load_run": "latentopt.evaluation.runs",
+    "Amounts": "latentopt.evaluation.subject",
+    "tuning_recipe": "latentopt.inverting.tuning",
     "encode": "latentopt.inverting.work",
     "encoding_recipe": "latentopt.inverting.work",
     "invert": "latentopt.inverting.work",
+    "load_attribute_judge": "latentopt.judge.protocol",
     "find_images": "latentopt.pictures.images",
     "read_image": "latentopt.pictures.images",
     "save_png": "latentopt.pictures.images",
     "PictureCheck": "latentopt.preflight.picture_check",
-    "Preflight": "latentopt.preflight.preflight",
     "find_preflight": "latentopt.preflight.preflight",
+    "Preflight": "latentopt.preflight.preflight",
     "Recipe": "latentopt.recipe.recipe",
     "recipe_names": "latentopt.recipe.recipe",
+    "space_recipe": "latentopt.recipe.spaces",
+    "with_space": "latentopt.recipe.spaces",
     "compare": "latentopt.report.work",
     "find_results": "latentopt.results.earlier",
     "newest_run": "latentopt.results.earlier",
     "Inversion": "latentopt.results.inversion",
     "fit_prior": "latentopt.statistics.linear_prior_fit",
+    "measure_prior": "latentopt.statistics.linear_prior_measure",
     "PNorm": "latentopt.statistics.pnorm",
     "fit_pnorm": "latentopt.statistics.pnorm_fit",
     "kept_pnorm": "latentopt.statistics.pnorm_measure",
@@ -148,14 +179,17 @@ EXPORTS = {
     "merge_pnorm": "latentopt.statistics.pnorm_measure",
     "take_over_pnorm": "latentopt.statistics.pnorm_measure",
     "sample_images": "latentopt.statistics.sampling",
+    "ensure_sigma": "latentopt.statistics.sigma_fit",
     "fit_sigma": "latentopt.statistics.sigma_fit",
+    "kept_sigma": "latentopt.statistics.sigma_measure",
+    "measure_sigma": "latentopt.statistics.sigma_measure",
+    "settings_for": "latentopt.training.encoder_settings",
+    "GeneratorTraining": "latentopt.training.generator",
+    "train_encoder": "latentopt.training.train_encoder",
     "train_generator": "latentopt.training.train_generator",
     "train_wrangan": "latentopt.training.train_generator",
-    "train_encoder": "latentopt.training.train_encoder",
     "train_judge": "latentopt.training.train_networks",
     "train_perceptual": "latentopt.training.train_networks",
-    "GeneratorTraining": "latentopt.training.generator",
-    "settings_for": "latentopt.training.encoder_settings",
     "GeneratorInputs": "latentopt.types",
 }
 __all__ = [*EXPORTS, "tune"]

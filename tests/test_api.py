@@ -14,6 +14,7 @@ import latentopt
 from latentopt.errors import InversionFailed, LatentoptError, UsageError
 from latentopt.files.outputs import locked
 from latentopt.initializers.simple import Mean
+from latentopt.inverting import events
 from latentopt.inverting.events import Failed, Finished, Progressed
 from latentopt.pictures.images import from_levels, save_png
 from latentopt.recipe.recipe import Recipe
@@ -224,3 +225,21 @@ def test_results_of_two_kinds_in_one_list(generator, targets):
     made = latentopt.invert(generator, targets, FEW, out="out")
     with pytest.raises(UsageError, match="not both"):
         latentopt.tune(generator, [*find_results(Path("out")), made[0]], "weights")
+
+
+def test_the_row_of_an_image_is_made_once(generator, folder, monkeypatch):
+    """The summary and whoever follows the events have the same row."""
+    (folder / "pictures" / "z.png").write_bytes(b"nothing")
+    made, seen = [], []
+    for name in ("row_of", "failed_row"):
+        plain = getattr(events, name)
+        monkeypatch.setattr(events, name, lambda *a, name=name, plain=plain: made.append(name) or plain(*a))
+
+    def on_event(event):
+        if not isinstance(event, Progressed):
+            seen.append(event.row)
+
+    with pytest.raises(InversionFailed):
+        latentopt.invert(generator, "pictures", FEW, out="out", on_event=on_event)
+    assert sorted(made) == ["failed_row", "row_of", "row_of", "row_of"]
+    assert {row["name"]: row["status"] for row in seen} == {"a": "ok", "b": "ok", "deep/c": "ok", "z": "failed"}

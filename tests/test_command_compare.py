@@ -204,6 +204,14 @@ def test_compare_as_one_call(quick):
     assert "yaw+1" in (quick / "compared" / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("name", ["../../x", "/x", "a//b", "", "summary.csv"])
+def test_methods_are_names_below_the_output_folder(quick, name):
+    generator = load_generator("net/tiny.safetensors")
+    with pytest.raises(UsageError, match="the name"):
+        api.compare(generator, "photos", {name: Recipe.load("a.toml")}, out="deep/compared")
+    assert not (quick / "deep").exists() and not (quick / "x").exists()
+
+
 def test_a_recipe_that_reads_a_sigma_gets_one(quick, monkeypatch):
     made = []
     monkeypatch.setattr(comparison, "ensure_sigma", lambda generator, layers: made.append((generator.name, layers)))

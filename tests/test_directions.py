@@ -13,7 +13,15 @@ from conftest import make_tiny_generator
 from latentopt.checkpoints.networks import load_generator, save_generator
 from latentopt.editing.coordinates import WPlus, in_w
 from latentopt.editing.direction import Direction
-from latentopt.editing.files import find_directions, load_directions, read_directions, save_directions
+from latentopt.editing.files import (
+    FOLDER,
+    add_directions,
+    find_directions,
+    given_or_found_directions,
+    load_directions,
+    read_directions,
+    save_directions,
+)
 from latentopt.editing.ganspace import find_ganspace
 from latentopt.editing.scaling import sample_codes, scaled
 from latentopt.editing.spaces import EditingSpace
@@ -324,3 +332,29 @@ def test_bundled_directions_do_what_they_are_named_after():
         column = judge.config.attributes.index(name)
         more, less = (judge(generator.synthesis(direction.edit(start, s)))[0][:, column].mean().item() for s in (1, -1))
         assert (more - less) / 2 > 0.4 * spread[column], name
+
+
+def test_found_directions_are_added_to_a_file(tmp_path, tiny_generator):
+    path = tmp_path / "d.safetensors"
+    add_directions(path, [make(tiny_generator), make(tiny_generator, name="yaw")], tiny_generator)
+    add_directions(path, [make(tiny_generator, seed=1), make(tiny_generator, name="age")], tiny_generator)
+    found = load_directions(path, tiny_generator)
+    assert list(found) == ["yaw", "smile", "age"]
+    assert torch.equal(found["smile"].vector, make(tiny_generator, seed=1).vector), "the later of a name"
+    other = make_tiny_generator(seed=7)
+    with pytest.raises(CheckpointError, match="name another file"):
+        add_directions(path, [make(other)], other)
+    assert list(load_directions(path, tiny_generator)) == list(found)
+
+
+def test_directions_given_or_found(tmp_path, monkeypatch, tiny_generator):
+    monkeypatch.chdir(tmp_path)
+    save_directions(FOLDER / "a.safetensors", [make(tiny_generator)])
+    for name in ("b", "c"):
+        save_directions(tmp_path / f"{name}.safetensors", [make(tiny_generator, name=name)])
+    assert list(given_or_found_directions(tiny_generator, [], False)) == ["smile"]
+    assert list(given_or_found_directions(tiny_generator, ["b.safetensors", "c.safetensors"], False)) == ["b", "c"]
+    other = make_tiny_generator(seed=7)
+    with pytest.raises(CheckpointError):
+        given_or_found_directions(other, ["b.safetensors"], False)
+    assert list(given_or_found_directions(other, ["b.safetensors"], True)) == ["b"]

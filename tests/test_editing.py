@@ -11,20 +11,23 @@ from latentopt.editing.direction import Direction
 from latentopt.editing.ganspace import find_ganspace
 from latentopt.editing.interfacegan import find_interfacegan, fit_hyperplane, independent_of
 from latentopt.editing.labels import Labelled, folder_labels, read_labels, seed_codes, table_labels
+from latentopt.editing.latents import Latent
 from latentopt.editing.layers import layers_text, parse_layers
 from latentopt.editing.mixing import interpolate, mix, split_row
-from latentopt.editing.pictures import there_and_back
+from latentopt.editing.pictures import save_samples, there_and_back
 from latentopt.editing.scaling import sample_codes
 from latentopt.editing.sefa import factorize, find_sefa, style_weights
 from latentopt.editing.sequence import Edit, apply_edits, choose, parse_edit, parse_sweep
 from latentopt.editing.spaces import EditingSpace
+from latentopt.editing.work import Sequences, edit_latents
 from latentopt.errors import CheckpointError, UsageError
 from latentopt.parameterizations.constraint import PNormConstraint
 from latentopt.parameterizations.pnorm import Whitened
-from latentopt.pictures.images import save_png
+from latentopt.pictures.images import read_png, save_png
 from latentopt.registry import COORDINATES
 from latentopt.statistics.pnorm_fit import fit_pnorm
-from latentopt.types import GeneratorInputs
+from latentopt.statistics.sampling import sample_images
+from latentopt.types import REPLACES, GeneratorInputs
 
 
 @pytest.fixture(scope="module")
@@ -513,3 +516,31 @@ def test_generators_with_labels_have_directions_too():
     assert found[0].vector.shape == (16,)
     with pytest.raises(UsageError, match="label must be"):
         seed_codes(generator, [1], label=3)
+
+
+def test_samples_are_written_one_by_one_and_side_by_side(tmp_path, tiny_generator):
+    written = save_samples(tiny_generator, [3, 12345], tmp_path, psi=0.5)
+    assert [path.name for path in written] == ["seed0003.png", "seed12345.png", "grid.png"]
+    expected = sample_images(tiny_generator, [3], 0.5)[0].clamp(-1, 1)
+    assert (read_png(written[0]) - expected).abs().max() < 0.01
+    assert read_png(written[2]).shape[2] > 2 * expected.shape[2]
+    assert save_samples(tiny_generator, [3], tmp_path / "one", grid=False) == [tmp_path / "one" / "seed0003.png"]
+
+
+def test_what_there_is_to_say_of_an_image_is_said_before_the_work_on_it(tmp_path, tiny_generator, tiny_inputs):
+    layer = next(name for name in tiny_generator.layers if tiny_generator.row_of(name) == 2)
+    start = tiny_inputs.index([0])
+    with torch.no_grad():
+        output = tiny_generator.features(start, [layer])[1][layer]
+    fixed = start.replace(residuals={REPLACES + layer: output})
+    smile = Direction("smile", "w", torch.ones(16), tiny_generator.fingerprint)
+    asked = Sequences([Edit("smile", 1.0)], [], {"smile": smile})
+    told = []
+
+    def tell(text):
+        told.append((text, sorted(path.parent.name for path in tmp_path.rglob("*.png"))))
+
+    latents = [Latent("plain", start), Latent("fixed", fixed)]
+    written, sheet = edit_latents(tiny_generator, latents, asked, tmp_path, on_note=tell)
+    assert (written, sheet.name) == (2, "smile+1.png")
+    assert told == [("fixed: its file replaces a layer's output; edits of rows 0 to 2 hardly show", ["plain"])]

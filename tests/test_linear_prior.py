@@ -25,6 +25,7 @@ from latentopt.statistics.linear_prior_fit import (
     fit_prior,
     reduce_rank,
 )
+from latentopt.statistics.linear_prior_measure import measure_prior
 from latentopt.statistics.pnorm import PNORM
 from latentopt.statistics.pnorm_fit import fit_pnorm
 from latentopt.types import GeneratorInputs
@@ -408,3 +409,18 @@ def test_invert_from_the_linear_start(path, latentopt, tiny_generator):
     code, _, err = latentopt("invert", "a.png", *options, "--init", "linear")
     assert code == 0, err
     assert Path("out/a/inputs.safetensors").is_file()
+
+
+def test_a_prior_is_kept_and_not_fitted_again(empty, tiny_generator_copy):
+    generator, out, counted = tiny_generator_copy, Path("mine.prior.safetensors"), []
+    pnorm = fit_pnorm(generator, 2000, batch=1000)
+    settings = {"samples": 40, "net": "bundled", "on_progress": counted.append}
+    prior, made = measure_prior(generator, pnorm, out, **settings)
+    assert made and LinearPrior.load(out, generator).card == prior.card and sum(counted) == 40
+    assert not measure_prior(generator, pnorm, out, **settings)[1] and sum(counted) == 40
+    other = fit_pnorm(generator, 2000, batch=1000, seed=1)
+    assert measure_prior(generator, other, out, **settings)[1], "in other coordinates"
+    out.write_text("mine")
+    with pytest.raises(StatisticsError, match="--overwrite"):
+        measure_prior(generator, pnorm, out, **settings)
+    assert out.read_text() == "mine"

@@ -9,6 +9,8 @@ import pytest
 import torch
 from conftest import make_encoder, make_tiny_generator, photo
 
+import latentopt
+from latentopt.api import PictureCheck
 from latentopt.checkpoints.networks import load_generator
 from latentopt.data.portraits import TEST_SEEDS, portraits
 from latentopt.errors import StatisticsError
@@ -17,6 +19,7 @@ from latentopt.pictures.images import read_image
 from latentopt.preflight import warm_start
 from latentopt.preflight.preflight import MOVES, PREFLIGHT, SUFFIX, Move, Preflight, Scale, find_preflight
 from latentopt.preflight.warm_start import EncoderGuess, LinearGuess, NearestSample, find_warm_start, sample_count
+from latentopt.recipe.recipe import Recipe
 from latentopt.statistics.moments import StatisticsWarning
 from latentopt.statistics.pnorm_fit import fit_pnorm
 from latentopt.statistics.sampling import sample_w
@@ -200,3 +203,15 @@ def test_masked_pictures_are_not_judged(folder, latentopt, monkeypatch):
 
 def test_every_move_says_what_it_does():
     assert len({move.words for move in MOVES}) == len(MOVES)
+
+
+def test_the_check_is_a_look_of_invert(folder, monkeypatch):
+    """`latentopt.invert(..., look=PictureCheck(g))`: a warning on record, and nothing asked of what is done."""
+    monkeypatch.setattr("latentopt.preflight.preflight.FAR", -99.0)
+    monkeypatch.setattr("latentopt.preflight.preflight.GAIN", 99.0)
+    generator = load_generator("net/tiny.safetensors")
+    recipe = Recipe.load("i2s").override(["stages.0.steps=1", 'stages.0.terms=["l2"]'])
+    (result,) = latentopt.invert(generator, "photos/a.png", recipe, look=PictureCheck(generator), out="out")
+    assert any("out of the generator's domain" in note for note in result.manifest["source"]["notes"])
+    monkeypatch.setattr(Preflight, "check", lambda *_: pytest.fail("done already"))
+    assert latentopt.invert(generator, "photos/a.png", recipe, look=PictureCheck(generator), out="out")

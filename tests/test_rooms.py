@@ -99,6 +99,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
         "pictures",
         "checkpoints",
         "statistics",
+        "judge",
         "encoders",
         "results",
         "inverting",

@@ -22,6 +22,7 @@ from latentopt.statistics.curvature import Draws, outputs_of, squared_gradients
 from latentopt.statistics.moments import StatisticsWarning
 from latentopt.statistics.sigma import SIGMA, Sigma
 from latentopt.statistics.sigma_fit import ensure_sigma, fit_sigma, inverse_root, picture_change
+from latentopt.statistics.sigma_measure import measure_sigma
 from latentopt.terms.perceptual import Perceptual
 from latentopt.types import GeneratorInputs, View
 
@@ -480,3 +481,18 @@ def test_info_says_what_a_sigma_file_is(model, small):
     assert facts["kind"].startswith("sigma")
     assert (facts["origin"], facts["fingerprint"], facts["weights"]) == ("estimated", small.fingerprint, 2)
     assert CliRunner().invoke(cli, ["info", "s.safetensors"]).exit_code == 0
+
+
+def test_an_estimate_is_kept_and_not_made_again(model, small):
+    out, started = Path("sigma/mine.safetensors"), []
+    settings = {"layers": LAYERS, "samples": 4, "batch": 32, "on_start": lambda: started.append(out)}
+    sigma, made = measure_sigma(small, out, **settings)
+    assert made and Sigma.load(out, small).card == sigma.card
+    again, made = measure_sigma(small, out, **settings | {"batch": 2})
+    assert not made and again.card == sigma.card and len(started) == 1
+    for change in ({"probes": 2}, {"overwrite": True}):
+        assert measure_sigma(small, out, **settings | {"probes": 2} | change)[1]
+    make_sigma(make_tiny_generator()).save(out)
+    with pytest.raises(StatisticsError, match="--overwrite"):
+        measure_sigma(small, out, **settings)
+    assert len(started) == 3

@@ -41,7 +41,7 @@ def load_network(network: str, device: str, dtype: str, compiled: bool) -> Gener
     return generator
 
 
-class Watch:
+class ProgressLine:
     """Shows what happens to images under a progress line, and keeps a row of the table for each.
 
     films: see --save-video; of_images: the line counts images that are finished, not their steps.
@@ -67,22 +67,18 @@ class Watch:
             self.films(event)
 
     def _failed(self, event: Failed) -> None:
-        from latentopt.results.summary import failed_row
-
         text = one_line(f"skipped: {event.reason}" if event.unreadable else f"failed: {event.source}: {event.reason}")
         if self.quiet:  # no progress, but errors
             click.echo(text, err=True)
         self.progress.note(text)
-        self.rows.append(failed_row(event.name, event.reason))
+        self.rows.append(event.row)
         self.unreadable += event.unreadable
 
     def _finished(self, event: Finished) -> None:
-        from latentopt.results.summary import row_of
-
         if event.again:
             film = "; no film of it: --overwrite makes it again" if self.films is not None else ""
             self.progress.note(f"{one_line(event.inversion.name)}: done already{film}")
-        self.rows.append(row_of(event.inversion))
+        self.rows.append(event.row)
         if self.of_images:
             self.progress.advance()
 
@@ -146,7 +142,7 @@ def watched(
     from latentopt.commands.progress import Progress
 
     with Progress(images * steps, verb, unit=unit, quiet=quiet) as progress, interruptible() as interrupted:
-        watch = Watch(progress, quiet, films, of_images=unit == "images")
+        watch = ProgressLine(progress, quiet, films, of_images=unit == "images")
         with suppress(InversionFailed):
             call(on_event=watch, interrupted=interrupted)
     if watch.unreadable == images:

@@ -13,7 +13,7 @@ from latentopt.errors import InversionFailed
 from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
-    from latentopt.evaluation.comparison import Callbacks, Comparison
+    from latentopt.evaluation.comparison import Callbacks, Comparison, Work
 
 RECIPES = "sg2,i2s,ii2s,pti,wrangan,hybrid-e4e"
 
@@ -78,16 +78,12 @@ def command(
       latentopt compare --recipes i2s,ii2s,pti
       latentopt compare photos/ --network ffhq.pkl --recipes ii2s,mine.toml --dial clip
     """
-    from latentopt.api import compare
+    from latentopt.api import compare, load_attribute_judge, load_directions, load_recipes, parse_edit
     from latentopt.commands.batches import load_network
     from latentopt.commands.invert import notes_told
     from latentopt.commands.preflight import picture_check
-    from latentopt.editing.files import load_directions
-    from latentopt.editing.sequence import parse_edit
     from latentopt.evaluation.dial import find_dial
-    from latentopt.evaluation.methods import load_recipes
     from latentopt.files.outputs import check_free
-    from latentopt.judge.protocol import load_attribute_judge
 
     methods = load_recipes(_names(recipes), steps)
     for dial in dials:
@@ -129,9 +125,9 @@ def _is_default(option: str) -> bool:
 
 
 def _callbacks(quiet: bool) -> Callbacks:
+    from latentopt.api import Callbacks
     from latentopt.commands.batches import watched
     from latentopt.commands.tune import sigma_of
-    from latentopt.evaluation.comparison import Callbacks, Work
 
     def say(text: str) -> None:
         click.echo(escape_controls(text), err=True)

@@ -91,17 +91,13 @@ def find(method: str, network: str, out: Path | None, sheet: bool, device: str, 
       latentopt directions find --method ganspace --space p-norm
       latentopt directions find --method sefa --layers 0-3
     """
-    from latentopt.api import draw_sheet, find_by
-    from latentopt.editing.files import FOLDER, read_directions, save_directions
+    from latentopt.api import add_directions, draw_sheet, find_by, kept_directions
+    from latentopt.editing.files import FOLDER
 
     _check(method, options)
     generator = load_network(network, device, "float32", False)
     out = out or FOLDER / f"{generator.name}-{method}.safetensors"
-    kept = read_directions(out) if out.exists() else []
-    if kept and kept[0].fingerprint != generator.fingerprint:
-        raise CheckpointError(
-            f"{out}: holds directions of generator {kept[0].generator!r}; name another file with --out"
-        )
+    kept_directions(out, generator)  # a file that cannot be added to is refused before the work
     attributes = options.pop("attributes")
     found = find_by(
         generator,
@@ -111,8 +107,7 @@ def find(method: str, network: str, out: Path | None, sheet: bool, device: str, 
         on_note=lambda text: click.echo(escape_controls(text), err=True),
         **options,
     )
-    names = {direction.name for direction in found}
-    save_directions(out, [*(direction for direction in kept if direction.name not in names), *found])
+    add_directions(out, found, generator)
     _print([(direction, out) for direction in found])
     if sheet:
         click.echo(escape_controls(f"what they do at -2 to 2: {draw_sheet(generator, found, out)}"))

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from latentopt.commands.latent_options import find_latents, latent_options, load_latents, output_folder
+from latentopt.commands.latent_options import find_latents, latent_options, load_latents
 from latentopt.errors import UsageError
 from latentopt.files.text import escape_controls
-
-if TYPE_CHECKING:
-    from latentopt.editing.direction import Direction
-    from latentopt.protocols import Generator
 
 
 @click.command("edit", short_help="Edit inverted images along directions.")
@@ -59,7 +53,16 @@ def command(
       latentopt edit out/tuned-pti --do beard=1.5@0-4
       latentopt edit out/edits/anna/yaw+2.safetensors --do light_direction=1
     """
-    from latentopt.api import Sequences, choose, edit_latents, parse_edit, parse_layers, parse_sweep
+    from latentopt.api import (
+        Sequences,
+        choose,
+        edit_latents,
+        given_or_found_directions,
+        parse_edit,
+        parse_layers,
+        parse_sweep,
+    )
+    from latentopt.files.outputs import workplace
 
     done, swept = [parse_edit(text) for text in edits], [parse_sweep(text) for text in sweeps]
     rows = None if layers is None else parse_layers(layers)
@@ -67,26 +70,19 @@ def command(
         raise UsageError("--animate shows a sweep: add --sweep NAME=-2..2")
     sources, root = find_latents([] if run is None else [run], outdir)
     generator, latents = load_latents(sources, network, device)
-    asked = Sequences(done, swept, read_directions(generator, files, force), rows)
+    asked = Sequences(done, swept, given_or_found_directions(generator, files, force), rows)
     if not done and not swept:
         known = ", ".join(asked.directions) or "none at hand"
         raise UsageError(f"say what to do: --do NAME=STRENGTH; directions: {known}")
     for edit in [*done, *(edit for sweep in swept for edit in sweep)]:
         choose(edit.name, asked.directions)
-    with output_folder(to or root / "edits") as folder:
-        written, sheet, notes = edit_latents(generator, latents, asked, folder, animate)
-    for note in notes:
-        click.echo(escape_controls(note), err=True)
+    with workplace(to or root / "edits") as folder:
+        written, sheet = edit_latents(
+            generator,
+            latents,
+            asked,
+            folder,
+            animate,
+            on_note=lambda note: click.echo(escape_controls(note), err=True),
+        )
     click.echo(escape_controls(f"{written} pictures in {folder}/ (on a sheet: {sheet.name})"))
-
-
-def read_directions(generator: Generator, files: Sequence[str], force: bool) -> dict[str, Direction]:
-    """Those of `files`, or all that are at hand for the generator."""
-    from latentopt.editing.files import find_directions, load_directions
-
-    if not files:
-        return find_directions(generator)
-    found: dict[str, Direction] = {}
-    for file in files:
-        found |= load_directions(file, generator, force)
-    return found

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from latentopt.editing.direction import Direction
     from latentopt.evaluation.framework import Evaluation
     from latentopt.evaluation.measure import Measure
     from latentopt.protocols import Generator
@@ -149,21 +148,16 @@ def _evaluate(
     folder: Path,
     quiet: bool,
 ) -> Evaluation:
+    from latentopt.api import Amounts, evaluate, given_or_found_directions, load_attribute_judge
     from latentopt.commands.progress import Progress
-    from latentopt.editing.files import find_directions, load_directions
-    from latentopt.evaluation.framework import PARTS, evaluate
-    from latentopt.evaluation.subject import Amounts
-    from latentopt.judge.protocol import load_attribute_judge
+    from latentopt.evaluation.framework import PARTS
 
-    directions: dict[str, Direction] = {}
-    for file in options["files"]:
-        directions |= load_directions(file, generator, options["force"])
     parts = words.get("parts", list(PARTS))
     with Progress(len(parts), f"evaluating {escape_controls(str(folder))}", unit="parts", quiet=quiet) as progress:
         return evaluate(
             results,
             generator,
-            directions=directions or find_directions(generator),
+            directions=given_or_found_directions(generator, options["files"], options["force"]),
             amounts=Amounts(**{name: options[name] for name in AMOUNTS}, partners=options["mates"]),
             seed=options["seed"],
             on_progress=lambda part: progress.advance(part != parts[0], part=part),

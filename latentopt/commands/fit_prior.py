@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latentopt.errors import StatisticsError
 from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
@@ -29,45 +28,29 @@ def add_prior(
     quiet: bool,
 ) -> None:
     """Fit the prior and write it to `out`, unless it is there; say what it explains."""
-    import torch
+    from contextlib import ExitStack
 
+    from latentopt.api import measure_prior
     from latentopt.commands.progress import Progress
-    from latentopt.statistics.linear_prior import PooledFeatures
-    from latentopt.statistics.linear_prior_fit import fit_prior
 
-    prior = None if overwrite else read_existing(out, generator)
-    features = PooledFeatures(generator, net, weights)
-    if prior is not None and is_same(prior, pnorm, features.network, samples, seed):
+    progress = Progress(samples, "prior", unit="sample", quiet=quiet)
+    with ExitStack() as stack:
+        prior, made = measure_prior(
+            generator,
+            pnorm,
+            out,
+            samples=samples,
+            net=net,
+            weights=weights,
+            seed=seed,
+            overwrite=overwrite,
+            on_start=lambda: stack.enter_context(progress),
+            on_progress=progress.advance,
+        )
+    if not made:
         click.echo(escape_controls(f"already fitted: {out}"))
-    else:
-        if generator.device.type == "cpu":
-            generator.set_memory_format(torch.channels_last)  # a quarter faster there
-        with Progress(samples, "prior", unit="sample", quiet=quiet) as progress:
-            prior = fit_prior(generator, pnorm, features, samples=samples, seed=seed, on_progress=progress.advance)
-        prior.save(out)
     for key, text in summary(prior, out).items():
         click.echo(escape_controls(f"{key:<12} {text}"))
-
-
-def read_existing(out: Path, generator: Generator) -> LinearPrior | None:
-    """The prior already at `out`. Raises StatisticsError for what a new one must not replace."""
-    from latentopt.statistics.linear_prior import LinearPrior
-
-    if not out.exists():
-        return None
-    try:
-        return LinearPrior.load(out, generator)
-    except StatisticsError as error:
-        raise StatisticsError(f"{error}\n--overwrite replaces the file, --out chooses another") from error
-
-
-def is_same(prior: LinearPrior, pnorm: PNorm, network: str, samples: int, seed: int) -> bool:
-    """Whether fitting again would give `prior`."""
-    return (
-        (prior.card.get("n"), prior.card.get("seed"), prior.network) == (samples, seed, network)
-        and prior.components.equal(pnorm.components.float())
-        and prior.std.equal(pnorm.std.float())
-    )
 
 
 def summary(prior: LinearPrior, out: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ import click
 
 from latentopt.commands.fit_pnorm import check_writable
 from latentopt.commands.numbers import Count
-from latentopt.errors import StatisticsError, UsageError
+from latentopt.errors import UsageError
 from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
@@ -73,7 +73,6 @@ def command(
     overwrite: bool,
     device: str,
     quiet: bool,
-    batch: int,
     **settings: Any,
 ) -> None:
     """Estimate sigma: how far each weight of a generator may be moved when it is tuned to an image.
@@ -91,38 +90,28 @@ def command(
         raise UsageError(f"--out {out}: sigma is written as .safetensors")
     check_writable(out or Path("sigma/x.safetensors"))
 
-    from latentopt.checkpoints.networks import load_generator
+    from contextlib import ExitStack
+
+    from latentopt.api import load_generator, measure_sigma
     from latentopt.commands.progress import Progress
     from latentopt.devices import choose_device
     from latentopt.statistics.sigma import FOLDER
-    from latentopt.statistics.sigma_fit import fit_sigma
 
     generator = load_generator(network, device=choose_device(device))
     out = out or FOLDER / f"{generator.name}.safetensors"
-    sigma = None if overwrite else read_existing(out, generator)
-    if sigma is not None and all(sigma.card.get(key) == value for key, value in settings.items()):
+    progress = Progress(settings["samples"], "fit-sigma", unit="picture", quiet=quiet)
+    with ExitStack() as stack:
+        sigma, made = measure_sigma(
+            generator,
+            out,
+            overwrite=overwrite,
+            on_start=lambda: stack.enter_context(progress),
+            on_progress=progress.advance,
+            **settings,
+        )
+    if not made:
         click.echo(f"already fitted: {escape_controls(str(out))}")
-    else:
-        with Progress(settings["samples"], "fit-sigma", unit="picture", quiet=quiet) as progress:
-            sigma = fit_sigma(generator, batch=batch, on_progress=progress.advance, **settings)
-        sigma.save(out)
     show(sigma, generator, out)
-
-
-def read_existing(out: Path, generator: Generator) -> Sigma | None:
-    """The estimate already at `out`. Raises StatisticsError for what a new one must not replace."""
-    from latentopt.statistics.sigma import Sigma
-
-    if not out.exists():
-        return None
-    remedy = "--overwrite replaces the file, --out chooses another"
-    try:
-        sigma = Sigma.load(out, generator)
-    except StatisticsError as error:
-        raise StatisticsError(f"{error}\n{remedy}") from error
-    if sigma.origin != "estimated" or sigma.fingerprint != generator.fingerprint:
-        raise StatisticsError(f"{out}: was learned in a training, not estimated; {remedy}")
-    return sigma
 
 
 def show(sigma: Sigma, generator: Generator, out: Path) -> None:

@@ -12,7 +12,6 @@ from latentopt.commands.latent_options import (
     find_latents,
     latent_options,
     load_latents,
-    output_folder,
 )
 from latentopt.errors import UsageError
 from latentopt.files.text import escape_controls
@@ -54,6 +53,7 @@ def command(
       latentopt interpolate --steps 9 --animate
     """
     from latentopt.api import interpolate_latents
+    from latentopt.files.outputs import workplace
 
     if space not in (known := latent_spaces()) and PARAMETERIZATIONS.resolve(space) not in known:
         raise UsageError(f"--space {space}: not a latent space; known: {', '.join(known)}")
@@ -61,7 +61,7 @@ def command(
     at_least(sources, 2, "interpolation")
     generator, latents = load_latents(sources, network, device)
     lens = lens_of(space, generator, stats)
-    with output_folder(to or root / "interpolated") as folder:
+    with workplace(to or root / "interpolated") as folder:
         count = interpolate_latents(generator, latents, lens, space, folder, steps, animate)
     ways = "1 way" if count == 1 else f"{count} ways"
     click.echo(escape_controls(f"{ways} of {steps} pictures in {folder}/ (interpolated-{space}.png)"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,6 @@ from latentopt.recipe.spaces import space_recipe, with_space
 if TYPE_CHECKING:
     from latentopt.inverting.items import Look
     from latentopt.pictures.images import Alpha, Fit, ImageSource, TargetImage
-    from latentopt.preflight.picture_check import PictureCheck
 
 
 def resolve_recipe(recipe: str | None, settings: list[str], **options: Any) -> Recipe:
@@ -154,13 +152,13 @@ def images_of(images: Sequence[str]) -> list[str]:
     return [str(PACKAGE / "bundled" / "samples")]
 
 
-def notes_told(check: PictureCheck | None) -> Look:
-    """Says of each picture that is read what was done to it and, where it is not done yet, what `check` finds."""
+def notes_told(check: Look | None) -> Look:
+    """Says of each picture that is read what was done to it and, where there is a `check`, what that finds."""
 
     def look(source: ImageSource, target: TargetImage, done: bool) -> TargetImage:
-        found = () if check is None or done else check(target)
-        for note in (*target.notes, *found):
+        checked = target if check is None else check(source, target, done)
+        for note in checked.notes:
             click.echo(one_line(f"{source.path}: {note}"), err=True)
-        return replace(target, notes=(*target.notes, *found))
+        return checked
 
     return look

@@ -1,8 +1,7 @@
-"""What `edit`, `mix` and `interpolate` share: which latents are meant, their generator, and where results go."""
+"""What `edit`, `mix` and `interpolate` share: which latents are meant, and their generator."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,8 +37,7 @@ def latent_options(command: Callable) -> Callable:
 
 def find_latents(paths: Sequence[Path], outdir: Path) -> tuple[list[Source], Path]:
     """The sources that `paths` name (the newest run in `outdir` by default), and the folder that they lie in."""
-    from latentopt.editing.latents import distinct, find_sources, result_sources
-    from latentopt.results.earlier import newest_run
+    from latentopt.api import distinct, find_sources, newest_run, result_sources
 
     if paths:
         found = [source for path in paths for source in find_sources(path)]
@@ -60,15 +58,6 @@ def load_latents(sources: Sequence[Source], network: str | None, device: str) ->
     for source in sources:
         check_source(source, generator)
     return generator, (read_latent(source, generator) for source in sources)
-
-
-@contextlib.contextmanager
-def output_folder(folder: Path) -> Iterator[Path]:
-    from latentopt.files.outputs import check_outdir, locked
-
-    check_outdir(folder)
-    with locked(folder):
-        yield folder
 
 
 def at_least(latents: list, count: int, what: str) -> None:

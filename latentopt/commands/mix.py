@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from latentopt.commands.latent_options import at_least, find_latents, latent_options, load_latents, output_folder
+from latentopt.commands.latent_options import at_least, find_latents, latent_options, load_latents
 from latentopt.files.text import escape_controls
 
 
@@ -40,12 +40,13 @@ def command(
       latentopt mix out/anna out/ben --split 4
     """
     from latentopt.api import mix_latents, split_row
+    from latentopt.files.outputs import workplace
 
     sources, root = find_latents(runs, outdir)
     at_least(sources, 2, "mixing")
     generator, latents = load_latents(sources[:most], network, device)
     row = split_row(generator.num_ws, split)
-    with output_folder(to or root / "mixed") as folder:
+    with workplace(to or root / "mixed") as folder:
         count = mix_latents(generator, list(latents), row, folder)
     rest = f"; {len(sources) - most} more images left out (--most)" if len(sources) > most else ""
     click.echo(escape_controls(f"{count} mixtures, split at row {row}, in {folder}/ (mixed.png){rest}"))

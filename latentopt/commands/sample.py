@@ -75,9 +75,8 @@ def command(
         raise UsageError(f"--trunc must be a finite number, not {trunc}")
     scale = checked_strength(deltas, strength, force_delta)
 
-    from latentopt.api import load_deltas, load_generator, sample_images, save_png
+    from latentopt.api import load_deltas, load_generator, save_samples
     from latentopt.devices import choose_device
-    from latentopt.pictures.contact_sheet import contact_sheet
 
     chosen = choose_device(device)
     generator = load_generator(network, device=chosen)
@@ -85,13 +84,5 @@ def command(
         generator = load_deltas(deltas, generator, scale, force_delta).bake(generator)
     for note in generator.notes:
         click.echo(escape_controls(f"note: {note}"), err=True)
-    images = []
-    for seed in seeds:
-        image = sample_images(generator, [seed], trunc, label, noise_mode)[0].cpu()
-        save_png(outdir / f"seed{seed:04d}.png", image)
-        if grid:
-            images.append(image)
-    if grid:
-        columns = math.ceil(math.sqrt(len(images)))
-        contact_sheet([images[i : i + columns] for i in range(0, len(images), columns)], outdir / "grid.png")
+    save_samples(generator, seeds, outdir, trunc, label, noise_mode, grid)
     click.echo(f"{len(seeds)} images in {outdir}")

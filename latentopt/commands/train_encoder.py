@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentopt.commands.train_loop import command_line, follow
+from latentopt.commands.train_loop import command_line, follow_training
 from latentopt.commands.train_options import folder_options
 from latentopt.training import DRAWN, ENCODER_KINDS
 
@@ -112,7 +112,7 @@ def encoder(
             command=command_line(),
             processes=processes,
         )
-        return follow(work, f"encoder-{kind}", _losses, minutes=minutes, quiet=quiet)
+        return follow_training(work, f"encoder-{kind}", _losses, minutes=minutes, quiet=quiet)
     finally:
         processes.leave()
 

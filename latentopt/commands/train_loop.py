@@ -23,7 +23,7 @@ def command_line() -> str:
     return " ".join(["latentopt", *sys.argv[1:]])
 
 
-def follow(
+def follow_training(
     training: Training[Record],
     label: str,
     shown: Callable[[Record], Mapping[str, object]],
@@ -53,9 +53,9 @@ def follow(
 
 
 def follow_adversarial(training: Training[TrainingStep], minutes: float | None, quiet: bool) -> int:
-    """`follow` a generator and its discriminator, counting images."""
+    """`follow_training` of a generator and its discriminator, counting images."""
     batch = training.trainer.settings.batch
-    return follow(training, "training", _losses, unit="image", per_step=batch, minutes=minutes, quiet=quiet)
+    return follow_training(training, "training", _losses, unit="image", per_step=batch, minutes=minutes, quiet=quiet)
 
 
 def _losses(record: TrainingStep) -> dict[str, float]:

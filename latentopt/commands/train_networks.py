@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latentopt.commands.train_loop import follow
+from latentopt.commands.train_loop import follow_training
 from latentopt.commands.train_options import folder_options
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def perceptual(steps: int, images: int, seed: int, outdir: Path, cache: Path, de
 
     out = outdir / "perceptual.safetensors"
     training = train_perceptual(out, cache, steps, images, seed, choose_device(device))
-    return follow(training, "perceptual", _losses, quiet=quiet)
+    return follow_training(training, "perceptual", _losses, quiet=quiet)
 
 
 @click.command("judge")
@@ -51,7 +51,7 @@ def judge(steps: int, images: int, seed: int, outdir: Path, cache: Path, device:
 
     out = outdir / "judge.safetensors"
     training = train_judge(out, cache, steps, images, seed, choose_device(device))
-    return follow(training, "judge", _losses, quiet=quiet)
+    return follow_training(training, "judge", _losses, quiet=quiet)
 
 
 def _losses(record: AttributeStep) -> dict[str, float]:

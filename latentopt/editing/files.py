@@ -45,6 +45,29 @@ def save_directions(path: Path, directions: Sequence[Direction]) -> None:
     save_tensors(Path(path), {d.name: d.vector for d in directions}, metadata)
 
 
+def kept_directions(path: Path, generator: Generator) -> list[Direction]:
+    """The directions already in the file `path`, none where there is no file.
+
+    Raises CheckpointError for a file of another generator's directions, or of none.
+    """
+    kept = read_directions(path) if path.exists() else []
+    if kept and kept[0].fingerprint != generator.fingerprint:
+        raise CheckpointError(
+            f"{path}: holds directions of generator {kept[0].generator!r}; name another file with --out"
+        )
+    return kept
+
+
+def add_directions(path: Path, found: Sequence[Direction], generator: Generator) -> None:
+    """Write `found` to the file `path` beside the directions that are in it; those of the same names are replaced.
+
+    Raises CheckpointError as `kept_directions`, and ValueError as `save_directions`.
+    """
+    names = {direction.name for direction in found}
+    others = [direction for direction in kept_directions(path, generator) if direction.name not in names]
+    save_directions(path, [*others, *found])
+
+
 def load_directions(source: str | Path, generator: Generator, force: bool = False) -> dict[str, Direction]:
     """The directions in a file by name, or those of a bundled model.
 
@@ -110,6 +133,19 @@ def _fields(entry: Mapping[str, Any]) -> dict[str, Any]:
         "about": plain_entries(about) if isinstance(about, dict) else {},
         "slope": float(entry["slope"]),
     }
+
+
+def given_or_found_directions(generator: Generator, files: Sequence[str | Path], force: bool) -> dict[str, Direction]:
+    """The directions in `files` by name, the last of a name; or, where no file is given, all that are at hand.
+
+    Raises as `load_directions` and `find_directions` do.
+    """
+    if not files:
+        return find_directions(generator)
+    found: dict[str, Direction] = {}
+    for file in files:
+        found |= load_directions(file, generator, force)
+    return found
 
 
 def find_directions(generator: Generator) -> dict[str, Direction]:

@@ -26,11 +26,11 @@ from latentopt.statistics.pnorm import PNORM
 SHEET_SEED, SHEET_SAMPLES = 4, 2
 SHEET_PSI = 0.7
 
-Watch = Callable[[int, str, str], AbstractContextManager[Callable[[int], object]]]
+ShowProgress = Callable[[int, str, str], AbstractContextManager[Callable[[int], object]]]
 """(total, label, unit) -> a context whose value is called with how many more are done: a progress bar, for one."""
 
 
-def unwatched(total: int, label: str, unit: str) -> AbstractContextManager[Callable[[int], object]]:
+def no_progress(total: int, label: str, unit: str) -> AbstractContextManager[Callable[[int], object]]:
     """Shows nothing."""
     return nullcontext(lambda count: None)
 
@@ -56,7 +56,7 @@ def find_by(
     stats: Path | None = None,
     label: int = 0,
     seed: int = 0,
-    watch: Watch = unwatched,
+    watch: ShowProgress = no_progress,
     on_note: Callable[[str], object] = lambda text: None,
 ) -> list[Direction]:
     """Directions by `interfacegan`, `ganalyze`, `ganspace` or `sefa`.
@@ -107,7 +107,7 @@ def find_by(
     return find_interfacegan(labelled, where, names=attributes, condition=conditions, layers=rows, seed=seed)
 
 
-def _judged(space: EditingSpace, judge: str, samples: int, seed: int, watch: Watch) -> Labelled:
+def _judged(space: EditingSpace, judge: str, samples: int, seed: int, watch: ShowProgress) -> Labelled:
     generator, reader = space.generator, load_attribute_judge(judge, space.generator.device)
     codes = space.sample(samples, seed)
     about: dict[str, Any] = {"judge": judge_name(reader), "samples": samples}

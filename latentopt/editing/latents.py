@@ -45,6 +45,7 @@ class Source:
 
 
 def result_sources(results: Sequence[EarlierResult]) -> list[Source]:
+    """Where the latents of earlier results lie: the folders of the results."""
     return [Source(result.folder, result.name, result.record.get("generator", {})) for result in results]
 
 

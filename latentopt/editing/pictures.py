@@ -1,7 +1,8 @@
-"""Drawing edited latents: sheets of what directions do, and films."""
+"""Drawing samples and edited latents: pictures, sheets of what directions do, and films."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from latentopt.editing.direction import Direction
 from latentopt.pictures.contact_sheet import contact_sheet
-from latentopt.pictures.images import to_uint8
+from latentopt.pictures.images import save_png, to_uint8
 from latentopt.protocols import Generator
+from latentopt.statistics.sampling import sample_images
 from latentopt.types import GeneratorInputs
 
 STRENGTHS = (-2.0, -1.0, 0.0, 1.0, 2.0)
@@ -23,6 +25,33 @@ FILM_SIDE = 256  # pixels; smaller pictures are enlarged by a whole factor
 def draw(generator: Generator, inputs: GeneratorInputs, noise_mode: str = "const") -> Tensor:
     """One image's picture [3,H,W], on the CPU, clipped to [-1,1]."""
     return generator.synthesis(inputs.to(generator.device), noise_mode)[0].float().clamp(-1, 1).cpu()
+
+
+def save_samples(
+    generator: Generator,
+    seeds: Sequence[int],
+    folder: Path,
+    psi: float = 0.7,
+    label: int | None = None,
+    noise_mode: str = "const",
+    grid: bool = True,
+) -> list[Path]:
+    """Write each seed's picture as seedNNNN.png and, with `grid`, all of them side by side as grid.png.
+
+    psi, label, noise_mode: as of `sample_images`, which says what is raised. Returns the files in the order written.
+    """
+    written, images = [], []
+    for seed in seeds:
+        image = sample_images(generator, [seed], psi, label, noise_mode)[0].cpu()
+        written.append(folder / f"seed{seed:04d}.png")
+        save_png(written[-1], image)
+        if grid:
+            images.append(image)
+    if grid:
+        columns = math.ceil(math.sqrt(len(images)))
+        written.append(folder / "grid.png")
+        contact_sheet([images[i : i + columns] for i in range(0, len(images), columns)], written[-1])
+    return written
 
 
 def direction_sheet(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -54,18 +54,24 @@ class Sequences:
 
 
 def edit_latents(
-    generator: Generator, latents: Iterable[Latent], asked: Sequences, folder: Path, animate: bool = False
-) -> tuple[int, Path, list[str]]:
+    generator: Generator,
+    latents: Iterable[Latent],
+    asked: Sequences,
+    folder: Path,
+    animate: bool = False,
+    on_note: Callable[[str], object] = lambda text: None,
+) -> tuple[int, Path]:
     """Write every edited picture with its latents, and one sheet; `animate`: each sweep as a film too.
 
-    Returns the number of pictures, the sheet, and what has to be said of some images.
+    on_note: called with what has to be said of an image, before the work on it. Returns the number of pictures and the
+    sheet.
     """
     sheet: list[list[Tensor]] = []
     names: list[str] = []
-    notes: list[str] = []
     written = 0
     for latent in latents:
-        notes += _held(latent, generator)
+        if (note := _held(latent, generator)) is not None:
+            on_note(note)
         pictures = _edit(latent, asked, generator, folder)
         written += len(asked.steps)
         for sweep in asked.sweeps if animate else ():
@@ -76,17 +82,16 @@ def edit_latents(
     path = folder / f"{asked.title}.png"
     headings = [("then " if 0 < i < len(asked.done) else "") + e[-1].label for i, e in enumerate(asked.steps)]
     contact_sheet(sheet, path, columns=["target", "inversion", *headings], labels=names)
-    return written, path, notes
+    return written, path
 
 
-def _held(latent: Latent, generator: Generator) -> list[str]:
+def _held(latent: Latent, generator: Generator) -> str | None:
+    """The warning about an earlier file that fixes a layer's output, and with it all that comes before."""
     names = [name.removeprefix(REPLACES) for name in latent.inputs.residuals or () if name.startswith(REPLACES)]
     rows = [row for name in names if (row := generator.row_of(name)) is not None]
-    return (
-        [f"{latent.name}: its file replaces a layer's output; edits of rows 0 to {max(rows)} hardly show"]
-        if rows
-        else []
-    )
+    if not rows:
+        return None
+    return f"{latent.name}: its file replaces a layer's output; edits of rows 0 to {max(rows)} hardly show"
 
 
 def _edit(latent: Latent, asked: Sequences, generator: Generator, folder: Path) -> list[Tensor]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from latentopt.inverting.batch import Batch
 from latentopt.loop.loop import Step
 from latentopt.results.inversion import Inversion
+from latentopt.results.summary import failed_row, row_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,11 @@ class Finished:
     inversion: Inversion
     again: bool = False
 
+    @cached_property
+    def row(self) -> dict[str, object]:
+        """The image's row in the summary."""
+        return row_of(self.inversion)
+
 
 @dataclass(frozen=True)
 class Failed:
@@ -34,6 +41,11 @@ class Failed:
     source: str
     reason: str
     unreadable: bool = False
+
+    @cached_property
+    def row(self) -> dict[str, object]:
+        """The image's row in the summary."""
+        return failed_row(self.name, self.reason)
 
 
 Event = Progressed | Finished | Failed

@@ -26,7 +26,7 @@ from latentopt.recipe.recipe import Recipe
 from latentopt.registry import INITIALIZERS
 from latentopt.results.earlier import EarlierResult, find_results
 from latentopt.results.inversion import Inversion
-from latentopt.results.summary import TITLE, failed_row, row_of, write_summary
+from latentopt.results.summary import TITLE, write_summary
 
 NEEDS = {"share": "mix", "bootstrap_network": "bootstrap"}  # options of an encoder's start
 
@@ -238,9 +238,9 @@ def follow(
         for event in events_of(items, interrupted):
             if isinstance(event, Failed):
                 failed.append(event)
-                rows.append(failed_row(event.name, event.reason))
+                rows.append(event.row)
             elif isinstance(event, Finished):
-                rows.append(row_of(event.inversion))
+                rows.append(event.row)
                 if keep:
                     found[event.inversion.name] = event.inversion
             if on_event is not None:

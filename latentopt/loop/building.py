@@ -17,7 +17,7 @@ from latentopt.statistics.sampling import w_std
 from latentopt.types import GeneratorInputs
 
 
-def options_of(part: dict, *own: str) -> dict:
+def options_in(part: dict, *own: str) -> dict:
     """The plug-in's options in its table; `own` are keys of the stage."""
     return {key: value for key, value in part.items() if key not in ("name", *own)}
 
@@ -28,7 +28,7 @@ def build_objective(generator: Generator, stage: Stage, target: Tensor) -> Objec
         {
             p["name"]: (
                 float(p.get("weight", 1)),
-                TERMS.create(p["name"], generator, target, **options_of(p, "weight")),
+                TERMS.create(p["name"], generator, target, **options_in(p, "weight")),
             )
             for p in stage.terms
         }
@@ -37,7 +37,7 @@ def build_objective(generator: Generator, stage: Stage, target: Tensor) -> Objec
 
 def check_optimizer(table: dict) -> None:
     """Raise UsageError for values that torch's optimiser refuses, such as a beta of 2."""
-    options = options_of(table)
+    options = options_in(table)
     point = torch.zeros(1, requires_grad=True)
     point.grad = torch.zeros(1)
     try:
@@ -64,11 +64,11 @@ def build_problem(
     if start is None and stage.init["name"] == PREVIOUS:
         raise UsageError("this recipe goes on from an earlier result: give it one with latentopt tune, or set its init")
     if start is None or (stage.init["name"] != PREVIOUS and not begun):
-        start = INITIALIZERS.create(stage.init["name"], generator, **options_of(stage.init))(target, seeds)
-    lenses = {p["name"]: PARAMETERIZATIONS.create(p["name"], generator, **options_of(p, "lr")) for p in stage.optimize}
+        start = INITIALIZERS.create(stage.init["name"], generator, **options_in(stage.init))(target, seeds)
+    lenses = {p["name"]: PARAMETERIZATIONS.create(p["name"], generator, **options_in(p, "lr")) for p in stage.optimize}
     operator = None
     if stage.operator is not None:
-        operator = OPERATORS.create(stage.operator["name"], generator, **options_of(stage.operator))
+        operator = OPERATORS.create(stage.operator["name"], generator, **options_in(stage.operator))
     measured = target if operator is None else operator(target)
     check_optimizer(stage.optimizer)
     return Problem(

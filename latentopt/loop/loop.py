@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentopt.loop.building import options_of
+from latentopt.loop.building import options_in
 from latentopt.loop.measuring import measure
 from latentopt.loop.problem import Problem
 from latentopt.loop.state import RUNNING, Measurement, State, has_rows
@@ -59,7 +59,7 @@ def _advance(problem: Problem, state: State) -> Step:
     measured = measure(problem, state)
     state.note(measured, stage.keep, stage.stop)
     status = standing(problem, state, measured)
-    lr = SCHEDULES.create(stage.schedule["name"], **options_of(stage.schedule))(problem.t(state.step))
+    lr = SCHEDULES.create(stage.schedule["name"], **options_in(stage.schedule))(problem.t(state.step))
     if state.step < stage.steps:
         _roll_back(state, measured.gradients, ~measured.finite)
         _update(problem, state, measured.gradients, lr)
@@ -147,7 +147,7 @@ def _update(problem: Problem, state: State, gradients: Variables, factor: float)
         v.grad = gradients[name]
         rate = problem.rates.get(name.partition("/")[0], stage.lr)
         groups.append({"params": [v], "lr": rate * factor})
-    optimizer = OPTIMIZERS.create(stage.optimizer["name"], groups, **options_of(stage.optimizer))
+    optimizer = OPTIMIZERS.create(stage.optimizer["name"], groups, **options_in(stage.optimizer))
     for name, v in new.items():
         optimizer.state[v] = dict(state.moments.get(name, {}))
     optimizer.step()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 
 from latentopt.errors import LatentoptError
-from latentopt.pictures.images import TargetImage
+from latentopt.pictures.images import ImageSource, TargetImage
 from latentopt.preflight.preflight import PREFLIGHT, Preflight, find_preflight
 from latentopt.protocols import Generator
 
@@ -26,12 +27,15 @@ class PictureCheck:
     ) -> None:
         self.generator, self.calibrate, self.on_note = generator, calibrate, on_note
 
-    def __call__(self, target: TargetImage) -> tuple[str, ...]:
-        """The warning, if there is one. A masked picture, of which only a part counts, is not judged."""
-        if target.mask is not None or self.preflight is None:
-            return ()
+    def __call__(self, source: ImageSource, target: TargetImage, done: bool) -> TargetImage:
+        """The picture, the warning added to its notes if there is one: `look=` of `latentopt.invert`.
+
+        A picture that is done already is not looked at, and a masked one, of which only a part counts, is not judged.
+        """
+        if done or target.mask is not None or self.preflight is None:
+            return target
         verdict = self.preflight.check(target.image[None].to(self.generator.device))[0]
-        return (verdict.warning,) if verdict.warning else ()
+        return replace(target, notes=(*target.notes, verdict.warning)) if verdict.warning else target
 
     @cached_property
     def preflight(self) -> Preflight | None:

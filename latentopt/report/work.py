@@ -13,7 +13,7 @@ from latentopt.evaluation.dial import find_dial
 from latentopt.evaluation.framework import Asked, picture_distances
 from latentopt.evaluation.methods import capped, load_recipes
 from latentopt.files.outputs import workplace
-from latentopt.inverting.items import Look, items_of
+from latentopt.inverting.items import Look, check_names, items_of
 from latentopt.inverting.work import Images
 from latentopt.judge.protocol import AttributeJudge
 from latentopt.protocols import Generator
@@ -60,6 +60,7 @@ def compare(
     lack a file; LatentoptError where no image was finished by every method.
     """
     methods = dict(recipes) if isinstance(recipes, Mapping) else load_recipes([str(recipe) for recipe in recipes])
+    check_names(list(methods))
     if steps is not None:
         methods = {name: capped(recipe, steps) for name, recipe in methods.items()}
     turned = [find_dial(kind)(generator) for kind in dict.fromkeys(dials)]

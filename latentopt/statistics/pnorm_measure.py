@@ -9,6 +9,7 @@ from pathlib import Path
 
 from latentopt.errors import StatisticsError, UsageError
 from latentopt.protocols import Generator
+from latentopt.statistics.kept import kept
 from latentopt.statistics.pnorm import PNorm
 from latentopt.statistics.pnorm_fit import PNormFit, draw_codes, find_shards, merge_shards, shard_path
 
@@ -18,12 +19,7 @@ CHECK_RANGE = (0.8, 1.25)  # mean square of whitened samples, over the half of t
 
 def kept_pnorm(out: Path, generator: Generator) -> PNorm | None:
     """The statistics already at `out`. Raises StatisticsError for what is not this generator's."""
-    if not out.exists():
-        return None
-    try:
-        return PNorm.load(out, generator)
-    except StatisticsError as error:
-        raise StatisticsError(f"{error}\n--overwrite replaces the file, --out chooses another") from error
+    return kept(out, generator, PNorm.load)
 
 
 def measure_pnorm(
