@@ -566,3 +566,11 @@ def test_a_start_on_the_command_line(latentopt, folder, init, expected):
     assert code == 0, err
     (folder / "printed.toml").write_text(out)
     assert Recipe.load("printed.toml").stages[0].init.items() >= expected.items()
+
+
+def test_a_summary_that_cannot_be_written_loses_no_figures(folder, latentopt):
+    (folder / "out" / "summary.csv").mkdir(parents=True)
+    code, out, err = latentopt("invert", "photos", *QUICK)
+    assert code == 1 and "summary.csv: could not be written" in err
+    assert "finished before the error" in out and all(name in out for name in "abc")
+    assert set(finished(folder / "out")) == set("abc")

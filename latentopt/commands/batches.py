@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentopt.commands.interrupting import interruptible
-from latentopt.errors import ImageError, InversionFailed
+from latentopt.errors import ImageError, InversionFailed, LatentoptError
 from latentopt.files.text import escape_controls, one_line
 
 if TYPE_CHECKING:
@@ -141,10 +141,15 @@ def watched(
     """
     from latentopt.commands.progress import Progress
 
-    with Progress(images * steps, verb, unit=unit, quiet=quiet) as progress, interruptible() as interrupted:
-        watch = ProgressLine(progress, quiet, films, of_images=unit == "images")
-        with suppress(InversionFailed):
+    progress = Progress(images * steps, verb, unit=unit, quiet=quiet)
+    watch = ProgressLine(progress, quiet, films, of_images=unit == "images")
+    try:
+        with progress, interruptible() as interrupted, suppress(InversionFailed):
             call(on_event=watch, interrupted=interrupted)
+    except LatentoptError:  # such as a full disk at the summary: the figures are not lost
+        if watch.rows:
+            print_table(watch.rows, "finished before the error")
+        raise
     if watch.unreadable == images:
         raise ImageError(f"none of the {images} pictures could be read")
     return watch.rows
@@ -161,6 +166,18 @@ COLUMNS = {"psnr": "psnr", "ssim": "ssim", "perceptual": "perceptual", "radius":
 
 def report(rows: list[dict], outdir: Path, title: str, columns: Mapping[str, str] = COLUMNS) -> int:
     """Print the table, and say by the exit code whether all is well. columns: {of a row: heading}."""
+    print_table(rows, title, columns)
+    failed = [one_line(row["name"]) for row in rows if row["status"] != "ok"]
+    where = one_line(str(outdir))
+    click.echo(f"{len(rows) - len(failed)} of {len(rows)} images in {where}/ (summary.csv, grid.png, index.html)")
+    if not failed:
+        return 0
+    click.echo(f"failed: {', '.join(failed[:10])}{' ...' if len(failed) > 10 else ''}", err=True)
+    return InversionFailed.exit_code
+
+
+def print_table(rows: list[dict], title: str, columns: Mapping[str, str] = COLUMNS) -> None:
+    """A row an image, its figures under the headings of `columns`."""
     from rich.console import Console
     from rich.table import Column, Table
     from rich.text import Text
@@ -178,10 +195,3 @@ def report(rows: list[dict], outdir: Path, title: str, columns: Mapping[str, str
             *(figures if row["status"] == "ok" else ["failed"] + ["-"] * (len(columns) - 1)),
         )
     Console(width=None if Console().is_terminal else 120).print(table)
-    failed = [one_line(row["name"]) for row in rows if row["status"] != "ok"]
-    where = one_line(str(outdir))
-    click.echo(f"{len(rows) - len(failed)} of {len(rows)} images in {where}/ (summary.csv, grid.png, index.html)")
-    if not failed:
-        return 0
-    click.echo(f"failed: {', '.join(failed[:10])}{' ...' if len(failed) > 10 else ''}", err=True)
-    return InversionFailed.exit_code
