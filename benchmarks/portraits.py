@@ -27,7 +27,7 @@ from latentopt.evaluation.distribution import frechet_distance, ks_statistics, p
 from latentopt.files.storage import write_text
 from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from latentopt.judge.network import Judge, load_judge
-from latentopt.training.generator import GeneratorTraining
+from latentopt.training.generator_settings import GeneratorTraining
 from latentopt.types import GeneratorInputs
 
 BATCH = 100

@@ -94,7 +94,7 @@ if TYPE_CHECKING:
     from latentopt.statistics.sigma_measure import kept_sigma as kept_sigma
     from latentopt.statistics.sigma_measure import measure_sigma as measure_sigma
     from latentopt.training.encoder_settings import settings_for as settings_for
-    from latentopt.training.generator import GeneratorTraining as GeneratorTraining
+    from latentopt.training.generator_settings import GeneratorTraining as GeneratorTraining
     from latentopt.training.train_encoder import train_encoder as train_encoder
     from latentopt.training.train_generator import train_generator as train_generator
     from latentopt.training.train_generator import train_wrangan as train_wrangan
@@ -184,7 +184,7 @@ EXPORTS = {
     "kept_sigma": "latentopt.statistics.sigma_measure",
     "measure_sigma": "latentopt.statistics.sigma_measure",
     "settings_for": "latentopt.training.encoder_settings",
-    "GeneratorTraining": "latentopt.training.generator",
+    "GeneratorTraining": "latentopt.training.generator_settings",
     "train_encoder": "latentopt.training.train_encoder",
     "train_generator": "latentopt.training.train_generator",
     "train_wrangan": "latentopt.training.train_generator",

@@ -21,7 +21,8 @@ from latentopt.errors import CheckpointError
 from latentopt.files.storage import load_tensors
 from latentopt.pictures.images import save_png
 from latentopt.training import loop
-from latentopt.training.generator import PARTS, GeneratorTrainer, GeneratorTraining
+from latentopt.training.generator import PARTS, GeneratorTrainer
+from latentopt.training.generator_settings import GeneratorTraining
 from latentopt.training.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
 from latentopt.training.snapshots import load_snapshot
 from latentopt.training.streams import ArrayStream, portrait_stream

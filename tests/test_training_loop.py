@@ -26,7 +26,8 @@ from latentopt.training.attributes import BINARY, NAMES, AttributeTrainer, Attri
 from latentopt.training.encoder import EncoderTrainer
 from latentopt.training.encoder_data import SampleStream
 from latentopt.training.encoder_settings import settings_for
-from latentopt.training.generator import GeneratorTrainer, GeneratorTraining
+from latentopt.training.generator import GeneratorTrainer
+from latentopt.training.generator_settings import GeneratorTraining
 from latentopt.training.loop import Trainer, Training, average_
 from latentopt.training.streams import ArrayStream, step_seed
 from latentopt.training.train_encoder import train_encoder

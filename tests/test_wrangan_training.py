@@ -29,7 +29,8 @@ from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from latentopt.statistics.at_hand import given_or_found
 from latentopt.statistics.sigma import SIGMA, Sigma
 from latentopt.training.export import export, sample_sheet
-from latentopt.training.generator import PARTS, GeneratorTrainer, GeneratorTraining
+from latentopt.training.generator import PARTS, GeneratorTrainer
+from latentopt.training.generator_settings import GeneratorTraining
 from latentopt.training.randomized import RandomizedWeights, last_convolutions
 from latentopt.training.streams import ArrayStream, portrait_stream
 from latentopt.types import GeneratorInputs

@@ -62,7 +62,7 @@ def generator(
       latentopt train generator --data pictures/ --resolution 128 --device cuda
     """
     from latentopt.devices import choose_device
-    from latentopt.training.generator import GeneratorTraining
+    from latentopt.training.generator_settings import GeneratorTraining
     from latentopt.training.train_generator import train_generator
 
     training = train_generator(

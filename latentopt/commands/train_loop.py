@@ -12,7 +12,7 @@ from latentopt.commands.interrupting import interruptible
 from latentopt.files.text import one_line
 
 if TYPE_CHECKING:
-    from latentopt.training.generator import TrainingStep
+    from latentopt.training.generator_settings import TrainingStep
     from latentopt.training.loop import Training
 
 Record = TypeVar("Record")

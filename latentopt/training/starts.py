@@ -13,7 +13,7 @@ from latentopt.files.storage import load_tensors
 from latentopt.generators.discriminator import Discriminator
 from latentopt.generators.stylegan2 import StyleGAN2
 from latentopt.training import DRAWN, PRECISIONS
-from latentopt.training.generator import GeneratorTraining
+from latentopt.training.generator_settings import GeneratorTraining
 
 INHERITED = ("batch", "lr", "r1_gamma", "r1_interval", "path_weight", "path_interval", "mixing", "precision")
 

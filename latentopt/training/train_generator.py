@@ -14,7 +14,8 @@ from latentopt.errors import UsageError
 from latentopt.files.outputs import check_outdir
 from latentopt.training import DRAWN
 from latentopt.training.export import export, sample_sheet
-from latentopt.training.generator import GeneratorTrainer, GeneratorTraining, TrainingStep
+from latentopt.training.generator import GeneratorTrainer
+from latentopt.training.generator_settings import GeneratorTraining, TrainingStep
 from latentopt.training.loop import Training
 from latentopt.training.randomized import last_convolutions
 from latentopt.training.starts import check_data, check_pair, chosen_data, inherited, load_start, start_name

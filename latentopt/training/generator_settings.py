@@ -1,0 +1,58 @@
+"""Settings of the adversarial training of a generator, and the record of one of its steps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class GeneratorTraining:
+    """Settings of one training. `images` is the number of real images shown in all; gains and rates as in the paper.
+
+    Noise inputs join after `noise_from` images: from the start, a small generator paints eyes and mouths with noise.
+    The last `randomized` convolutions have weights mu + sigma * epsilon, sigma being `sigma_init` at the start and,
+    with `keep_level`, on the whole also later; 0 is the plain generator.
+    """
+
+    resolution: int = 64
+    channel_base: int = 2048
+    channel_max: int = 96
+    w_dim: int = 128
+    mapping_layers: int = 4
+    images: int = 200_000
+    batch: int = 16
+    lr: float = 2.5e-3
+    r1_gamma: float = 0.4
+    r1_interval: int = 16
+    path_weight: float = 0.0
+    path_interval: int = 4
+    mixing: float = 0.9
+    noise_from: int = 400_000
+    ema_images: float = 5_000
+    ema_rampup: float = 0.05
+    w_avg_beta: float = 0.998
+    precision: str = "bfloat16"
+    seed: int = 0
+    randomized: int = 0
+    sigma_init: float = 1.0
+    keep_level: bool = False
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Widths from 4x4 to the resolution: `min(channel_base / r, channel_max)`."""
+        blocks = int(math.log2(self.resolution)) - 1
+        return tuple(min(self.channel_base // (4 << i), self.channel_max) for i in range(blocks))
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """One record a step: losses are batch means; `r1` and `path` are NaN on steps without them."""
+
+    step: int
+    images: int
+    d_loss: float
+    g_loss: float
+    r1: float
+    path: float
+    seconds: float
