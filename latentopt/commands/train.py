@@ -10,7 +10,7 @@ import click
 from latentopt.commands.train_encoder import encoder
 from latentopt.commands.train_loop import command_line, follow_adversarial
 from latentopt.commands.train_networks import judge, perceptual
-from latentopt.commands.train_options import adversarial_options, folder_options, images_option
+from latentopt.commands.train_options import adversarial_options, folder_options, images_option, trial_options
 from latentopt.commands.train_wrangan import wrangan
 from latentopt.training import DRAWN
 
@@ -36,6 +36,7 @@ def command() -> None:
 @click.option("--w-dim", type=int, help="Dimension of z and w.")
 @click.option("--mapping-layers", type=int)
 @adversarial_options
+@trial_options
 @click.option("--start", help="Begin with a trained generator and discriminator: portraits, or a folder that has both.")
 @click.option("--name", default="generator", show_default=True, help="Name stored in the file.")
 @folder_options

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from latentopt.training import PRECISIONS
+from latentopt.training import FEATURES, LOSSES, PRECISIONS
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -51,5 +51,13 @@ adversarial_options = _together(
     click.option("--precision", type=click.Choice(PRECISIONS)),
     click.option("--seed", type=int),
     click.option("--minutes", type=float, help="Stop after this long; the same command goes on."),
+)
+trial_options = _together(
+    click.option("--loss", type=click.Choice(LOSSES), help="Of the discriminator of images; logistic by default."),
+    click.option(
+        "--features", type=click.Choice(FEATURES), help="Add a discriminator on frozen features of a network."
+    ),
+    click.option("--feature-weight", type=float, help="Weight of its part in the generator's loss."),
+    click.option("--feature-lr", type=float, help="Learning rate of its heads."),
 )
 images_option = click.option("--images", default=200_000, show_default=True, help="Real images to show in all.")

@@ -21,13 +21,21 @@ from latentopt.generators.discriminator import Discriminator, DiscriminatorConfi
 from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from latentopt.training.generator_settings import GeneratorTraining, TrainingStep
 from latentopt.training.loop import Trainer, average_
-from latentopt.training.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
+from latentopt.training.losses import (
+    ADVERSARIAL,
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+    path_lengths,
+    r1_penalty,
+)
+from latentopt.training.projected import ProjectedDiscriminator
 from latentopt.training.randomized import RandomizedWeights, last_convolutions
 from latentopt.training.streams import ImageStream, step_seed
 from latentopt.types import GeneratorInputs
 
 Architecture = tuple[StyleGAN2Config, DiscriminatorConfig]
 PARTS = ("generator", "discriminator", "ema", "g_optimizer", "d_optimizer")
+STANDARDISED_ON = 256  # images
 
 
 class GeneratorTrainer(Trainer[TrainingStep]):
@@ -72,6 +80,13 @@ class GeneratorTrainer(Trainer[TrainingStep]):
         self.g_optimizer = self._adam(generator_and_sigma, s.path_interval if s.path_weight else None)
         self.d_optimizer = self._adam(self.discriminator, s.r1_interval)
         self.path_mean = torch.zeros([], device=self.device)
+        self.adversarial = ADVERSARIAL[s.loss]
+        self.projected: ProjectedDiscriminator | None = None
+        if s.features != "none":
+            sample = stream.batch(0, STANDARDISED_ON).to(self.device)
+            self.projected = ProjectedDiscriminator(s.features, sample, precision)
+            self.heads = self.projected.heads
+            self.h_optimizer = torch.optim.Adam(self.heads.parameters(), lr=s.feature_lr, betas=(0.0, 0.99))
 
     def _adam(self, network: torch.nn.Module, lazy_interval: int | None) -> torch.optim.Adam:
         """Adam whose rate and betas are corrected for lazy regularisation (appendix B)."""
@@ -89,7 +104,8 @@ class GeneratorTrainer(Trainer[TrainingStep]):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        return PARTS + (("sigma", "sigma_ema") if self.settings.randomized else ())
+        sigma = ("sigma", "sigma_ema") if self.settings.randomized else ()
+        return PARTS + sigma + (() if self.projected is None else ("heads", "h_optimizer"))
 
     @property
     def steps(self) -> int:
@@ -109,11 +125,14 @@ class GeneratorTrainer(Trainer[TrainingStep]):
         ws = self._ws(self.settings.batch)
         fake = self.generator.synthesis(self._inputs(ws), self._noise_mode)
         d_loss, r1 = self._update_discriminator(real, fake.detach())
-        g_loss, path = self._update_generator(fake)
+        seen = [] if self.projected is None else self.projected.features(fake)
+        h_loss = self._update_heads(real, seen)
+        g_loss, path = self._update_generator(real, fake, seen)
         self._update_ema()
         self.step += 1
-        losses = {"d_loss": float(d_loss), "g_loss": float(g_loss), "r1": float(r1), "path": float(path)}
-        return TrainingStep(self.step, self.images_seen, **losses, seconds=time.perf_counter() - started)
+        losses = {"d_loss": d_loss, "g_loss": g_loss, "r1": r1, "path": path, "h_loss": h_loss}
+        figures = {name: float(loss) for name, loss in losses.items()}
+        return TrainingStep(self.step, self.images_seen, **figures, seconds=time.perf_counter() - started)
 
     def _inputs(self, ws: Tensor) -> GeneratorInputs:
         """Style vectors and, where weights are randomised, a fresh `sigma * epsilon` for all images."""
@@ -136,19 +155,40 @@ class GeneratorTrainer(Trainer[TrainingStep]):
         self.d_optimizer.zero_grad(set_to_none=True)
         if self.step % s.r1_interval == 0:
             logits, r1 = r1_penalty(self.discriminator, real)
-            loss = discriminator_loss(logits, self.discriminator(fake))
-            (loss + r1 * (s.r1_gamma / 2 * s.r1_interval)).backward()
+            penalty = r1
+            if self.adversarial.penalises_fake:
+                fake_logits, r2 = r1_penalty(self.discriminator, fake)
+                penalty = r1 + r2
+            else:
+                fake_logits = self.discriminator(fake)
+            loss = self.adversarial.discriminator(logits, fake_logits)
+            (loss + penalty * (s.r1_gamma / 2 * s.r1_interval)).backward()
         else:
-            loss = discriminator_loss(self.discriminator(real), self.discriminator(fake))
+            loss = self.adversarial.discriminator(self.discriminator(real), self.discriminator(fake))
             loss.backward()
         self.d_optimizer.step()
         return loss.detach(), r1.detach()
 
-    def _update_generator(self, fake: Tensor) -> tuple[Tensor, Tensor]:
+    def _update_heads(self, real: Tensor, seen: list[Tensor]) -> Tensor:
+        """One step of the heads on the features of real images [B,3,H,W] and on those `seen` in generated ones."""
+        if self.projected is None:
+            return torch.tensor(math.nan)
+        self.heads.requires_grad_(True)
+        self.h_optimizer.zero_grad(set_to_none=True)
+        fake_logits = self.projected([x.detach() for x in seen])
+        loss = hinge_discriminator_loss(self.projected(self.projected.features(real)), fake_logits)
+        loss.backward()
+        self.h_optimizer.step()
+        return loss.detach()
+
+    def _update_generator(self, real: Tensor, fake: Tensor, seen: list[Tensor]) -> tuple[Tensor, Tensor]:
         s, length = self.settings, torch.tensor(math.nan)
         self.discriminator.requires_grad_(False)
         self.g_optimizer.zero_grad(set_to_none=True)
-        loss = generator_loss(self.discriminator(fake))
+        loss = self.adversarial.generator(lambda: self.discriminator(real), self.discriminator(fake))
+        if self.projected is not None:
+            self.heads.requires_grad_(False)
+            loss = loss + s.feature_weight * hinge_generator_loss(self.projected(seen))
         loss.backward()
         if s.path_weight and self.step % s.path_interval == 0:
             ws = self._ws(max(s.batch // 2, 1))

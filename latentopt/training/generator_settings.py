@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from latentopt.errors import UsageError
+from latentopt.training import FEATURES, LOSSES
+
 
 @dataclass(frozen=True)
 class GeneratorTraining:
@@ -13,6 +16,11 @@ class GeneratorTraining:
     Noise inputs join after `noise_from` images: from the start, a small generator paints eyes and mouths with noise.
     The last `randomized` convolutions have weights mu + sigma * epsilon, sigma being `sigma_init` at the start and,
     with `keep_level`, on the whole also later; 0 is the plain generator.
+    `loss` is that of the discriminator of images: logistic with R1 (StyleGAN2), or relativistic with R1 and R2 (R3GAN).
+    `features` other than none add a discriminator on frozen features (Projected GANs), which learns at `feature_lr`;
+    its part of the generator's loss is multiplied by `feature_weight`.
+
+    Raises UsageError for a loss or features of another name.
     """
 
     resolution: int = 64
@@ -37,6 +45,15 @@ class GeneratorTraining:
     randomized: int = 0
     sigma_init: float = 1.0
     keep_level: bool = False
+    loss: str = "logistic"
+    features: str = "none"
+    feature_weight: float = 1.0
+    feature_lr: float = 2e-4
+
+    def __post_init__(self) -> None:
+        for key, known in (("loss", LOSSES), ("features", FEATURES)):
+            if getattr(self, key) not in known:
+                raise UsageError(f"{key} {getattr(self, key)!r} is not one of {', '.join(known)}")
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -47,7 +64,7 @@ class GeneratorTraining:
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """One record a step: losses are batch means; `r1` and `path` are NaN on steps without them."""
+    """One record a step: losses are batch means; `r1`, `path` and `h_loss` (heads on features) are NaN without them."""
 
     step: int
     images: int
@@ -56,3 +73,4 @@ class TrainingStep:
     r1: float
     path: float
     seconds: float
+    h_loss: float = math.nan

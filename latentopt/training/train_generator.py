@@ -128,7 +128,10 @@ def _training(
     def logged(record: TrainingStep) -> dict[str, object] | None:
         if record.step % LOGGED_EVERY:
             return None
-        return asdict(record) | ({"sigma": trainer.sigma_ema.figures()} if trainer.settings.randomized else {})
+        figures = asdict(record)
+        if trainer.projected is None:
+            del figures["h_loss"]
+        return figures | ({"sigma": trainer.sigma_ema.figures()} if trainer.settings.randomized else {})
 
     return Training(trainer, outdir / SNAPSHOT, leave, notes, outdir / "log.jsonl", logged)
 
