@@ -81,9 +81,13 @@ class PerceptualNet(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, None]:
         """Standardised attributes (logits of binary ones), then the degradations: [B,A+2]; and no embedding."""
-        x = leaky_relu(self.summary(self.features(image)[-1]), 0.2)
+        return self.raw(self.features(image)), None
+
+    def raw(self, features: Sequence[Tensor]) -> Tensor:
+        """What `forward` reads, of the `features` of images: [B,A+2]."""
+        x = leaky_relu(self.summary(features[-1]), 0.2)
         x = leaky_relu(self.hidden(adaptive_avg_pool2d(x, 4).flatten(1)), 0.2)
-        return self.readout(x), None
+        return self.readout(x)
 
     def read(self, image: Tensor) -> Tensor:
         """Attributes [B,A] of images [B,3,H,W] in [-1,1]; other sizes are resized to the trained one first."""

@@ -28,6 +28,7 @@ from latentopt.training.losses import (
     path_lengths,
     r1_penalty,
 )
+from latentopt.training.mixing import first_styles
 from latentopt.training.projected import ProjectedDiscriminator
 from latentopt.training.randomized import RandomizedWeights, last_convolutions
 from latentopt.training.streams import ImageStream, step_seed
@@ -144,10 +145,8 @@ class GeneratorTrainer(Trainer[TrainingStep]):
         w, other = (generator.mapping(torch.randn(batch, generator.z_dim, device=self.device)) for _ in range(2))
         with torch.no_grad():
             generator.w_avg.lerp_(w.detach().mean(dim=0), 1 - s.w_avg_beta)
-        layers = torch.arange(generator.num_ws, device=self.device)
-        cutoff = torch.randint(1, generator.num_ws, (batch, 1), device=self.device)
-        cutoff = torch.where(torch.rand(batch, 1, device=self.device) < s.mixing, cutoff, generator.num_ws)
-        return torch.where((layers < cutoff)[:, :, None], w[:, None], other[:, None])
+        first = first_styles(batch, generator.num_ws, s.mixing, self.device)
+        return torch.where(first[:, :, None], w[:, None], other[:, None])
 
     def _update_discriminator(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         s, r1 = self.settings, torch.tensor(math.nan)
