@@ -117,3 +117,35 @@ def test_its_script_leaves_a_pair_to_train_on(tmp_path, monkeypatch):
     generator, discriminator = load_start(str(tmp_path / "warm"))
     assert generator.card["images_seen"] == 64
     assert check_pair("warm", generator, discriminator) == 64
+
+
+def test_trials_are_judged_side_by_side(tmp_path, monkeypatch):
+    """A line for each folder, kept for later calls; the same generator has the same figures."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    module, folder = script("benchmarks/generator_trials.py"), ROOT / "latentopt" / "bundled" / "portraits"
+    arguments = ["--n", "64", "--cache", str(tmp_path)]
+    result = CliRunner().invoke(module.main, [f"first={folder}", f"second={folder}", *arguments])
+    assert result.exit_code == 0, result.output
+    first, second = (line.split(" | ") for line in result.output.splitlines()[2:])
+    assert (first[0], second[0]) == ("| first", "| second")
+    assert first[1:] == second[1:]
+    assert len(first) == len(module.COLUMNS)
+    assert len(list(tmp_path.glob("*.png"))) == 2
+    assert CliRunner().invoke(module.main, arguments).output == result.output
+
+
+def test_the_rate_of_a_trial_is_the_median_of_its_log(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    log, rate = tmp_path / "log.jsonl", script("benchmarks/generator_trials.py").images_a_second
+    assert np.isnan(rate(log, 16))
+    log.write_text("".join(f'{{"seconds": {seconds}}}\n' for seconds in (0.5, 2.0, 0.25)))
+    assert rate(log, 16) == 32
+
+
+def test_noise_without_strength_has_no_effect(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    module, generator = script("benchmarks/generator_trials.py"), make_tiny_generator()
+    for strength, moved in ((0.0, False), (0.5, True)):
+        for layer in generator.synthesis.layers.values():
+            layer.noise_strength.fill_(strength)
+        assert (module.noise_effect(generator, n=4) > 0) == moved
