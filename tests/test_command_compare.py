@@ -181,7 +181,7 @@ def test_compare_as_one_call(quick):
 
     def watch(work, images, steps, name):
         watched.append((name, images, steps))
-        comparison.unwatched(work, images, steps, name)
+        comparison.follow_silently(work, images, steps, name)
 
     callbacks = comparison.Callbacks(watch=watch, on_note=told.append, on_part=lambda *part: parts.append(part))
     (quick / "photos" / "broken.png").write_bytes(b"nothing")
@@ -204,7 +204,7 @@ def test_compare_as_one_call(quick):
     assert "yaw+1" in (quick / "compared" / "report.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["../../x", "/x", "a//b", "", "summary.csv"])
+@pytest.mark.parametrize("name", ["../../x", "/x", "a//b", "", "summary.csv", "report.html", "comparison.json"])
 def test_methods_are_names_below_the_output_folder(quick, name):
     generator = load_generator("net/tiny.safetensors")
     with pytest.raises(UsageError, match="the name"):

@@ -32,11 +32,11 @@ AMOUNTS = Amounts(samples=32, paths=2, steps=3, partners=2, lec=2, corruption=20
 DIAL_PARTS = ("reconstruction", "pose", "attributes", "latents")
 
 Work = Callable[[OnEvent, Interrupted], None]
-Watch = Callable[[Work, int, int, str], object]
+Following = Callable[[Work, int, int, str], object]
 """Does the work on so many images, of so many steps each, by the method of that name, and shows its events."""
 
 
-def unwatched(work: Work, images: int, steps: int, name: str) -> None:
+def follow_silently(work: Work, images: int, steps: int, name: str) -> None:
     """Do the work without a word."""
     work(lambda event: None, never)
 
@@ -55,7 +55,7 @@ class Callbacks:
     evaluation that begins.
     """
 
-    watch: Watch = unwatched
+    watch: Following = follow_silently
     make_sigma: Callable[[Recipe, Generator], object] = make_sigma
     on_note: Callable[[str], None] = lambda text: None
     on_part: Callable[[str, str], None] = lambda method, part: None

@@ -106,8 +106,8 @@ def tensor_items(images: Tensor, names: Sequence[str] | None = None, mask: Tenso
     return items
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Raise UsageError for names of results that are no paths below the output folder, or that files of ours have."""
+def check_names(names: Sequence[str], taken: Sequence[str] = OWN_FILES) -> None:
+    """Raise UsageError for names that are no paths below the output folder, or that `taken` has: files of ours."""
     for name in names:
         if not isinstance(name, str):
             raise UsageError(f"names= are texts, not {name!r}")
@@ -121,7 +121,7 @@ def check_names(names: Sequence[str]) -> None:
                 f"the name {name[:80]!a} is no path below the output folder: parts of 1 to {LONGEST_NAME} bytes "
                 "joined by single slashes, without '.', '..', backslash or NUL"
             )
-        if parts[0] in OWN_FILES:
+        if parts[0] in taken:
             raise UsageError(f"the name {name!r} is that of a file that latentopt writes itself; choose another")
 
 

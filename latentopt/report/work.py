@@ -13,12 +13,12 @@ from latentopt.evaluation.dial import find_dial
 from latentopt.evaluation.framework import Asked, picture_distances
 from latentopt.evaluation.methods import capped, load_recipes
 from latentopt.files.outputs import workplace
-from latentopt.inverting.items import Look, check_names, items_of
+from latentopt.inverting.items import OWN_FILES, Look, check_names, items_of
 from latentopt.inverting.work import Images
 from latentopt.judge.protocol import AttributeJudge
 from latentopt.protocols import Generator
 from latentopt.recipe.recipe import Recipe
-from latentopt.report.comparison_files import settings_of, write_comparison
+from latentopt.report.comparison_files import FIGURES, PAGE, settings_of, write_comparison
 
 DIAL_STEPS = 200  # a stage of a dial's recipes, at most
 
@@ -60,7 +60,7 @@ def compare(
     lack a file; LatentoptError where no image was finished by every method.
     """
     methods = dict(recipes) if isinstance(recipes, Mapping) else load_recipes([str(recipe) for recipe in recipes])
-    check_names(list(methods))
+    check_names(list(methods), [*OWN_FILES, PAGE, FIGURES])
     if steps is not None:
         methods = {name: capped(recipe, steps) for name, recipe in methods.items()}
     turned = [find_dial(kind)(generator) for kind in dict.fromkeys(dials)]
