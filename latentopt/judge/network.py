@@ -6,19 +6,16 @@ that a method cannot score well by fooling the network that it was optimised wit
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, normalize, silu
 
-from latentopt.errors import CheckpointError
-from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.perceptual.network import DEGRADATIONS, at_resolution, weights_path
+from latentopt.perceptual.network_file import load_network, save_network
 
 FORMAT = "latentopt-judge-1"
 
@@ -102,8 +99,7 @@ class Judge(nn.Module):
 
 def save_judge(path: Path, judge: Judge, card: dict[str, object]) -> None:
     """Write weights, configuration and the card (data, seeds, steps, command, licence, figures)."""
-    metadata = {"format": FORMAT, "config": json.dumps(asdict(judge.config)), "card": json.dumps(card)}
-    save_tensors(path, judge.state_dict(), metadata)
+    save_network(path, judge, judge.config, card, FORMAT)
 
 
 def load_judge(name: str) -> Judge:
@@ -116,16 +112,4 @@ def load_judge(name: str) -> Judge:
         MissingWeightsError: no bundled judge of that name.
         CheckpointError: a file that is damaged or of another kind.
     """
-    path = weights_path(name, "judge")
-    tensors, metadata = load_tensors(path)
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not a judge (format {metadata.get('format')!r}, not {FORMAT!r})")
-    try:
-        config: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(metadata["config"]).items()
-        }
-        judge = Judge(JudgeConfig(**config))
-        judge.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: its weights do not fit its configuration ({error})") from error
-    return judge.eval().requires_grad_(False)
+    return load_network(weights_path(name, "judge"), FORMAT, "a judge", lambda **fields: Judge(JudgeConfig(**fields)))

@@ -6,19 +6,17 @@ Distance: Zhang et al. 2018 (LPIPS), equation 1, with one weight per stage in pl
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate, leaky_relu
 
-from latentopt.errors import CheckpointError, MissingWeightsError
-from latentopt.files.storage import load_tensors, save_tensors
+from latentopt.errors import MissingWeightsError
+from latentopt.perceptual.network_file import load_network, save_network
 
 FORMAT = "latentopt-perceptual-1"
 EPSILON = 1e-8
@@ -149,8 +147,7 @@ def _unit(x: Tensor) -> Tensor:
 
 def save_perceptual_net(path: Path, net: PerceptualNet, card: dict[str, object]) -> None:
     """Write weights, configuration and the card (data, seeds, steps, command, licence, figures)."""
-    metadata = {"format": FORMAT, "config": json.dumps(asdict(net.config)), "card": json.dumps(card)}
-    save_tensors(path, net.state_dict(), metadata)
+    save_network(path, net, net.config, card, FORMAT)
 
 
 def load_perceptual_net(name: str) -> PerceptualNet:
@@ -163,19 +160,12 @@ def load_perceptual_net(name: str) -> PerceptualNet:
         MissingWeightsError: no bundled network of that name.
         CheckpointError: a file that is damaged or of another kind.
     """
-    path = weights_path(name, "perceptual")
-    tensors, metadata = load_tensors(path)
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not a perceptual network (format {metadata.get('format')!r}, not {FORMAT!r})")
-    try:
-        config: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(metadata["config"]).items()
-        }
-        net = PerceptualNet(PerceptualNetConfig(**config))
-        net.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: its weights do not fit its configuration ({error})") from error
-    return net.eval().requires_grad_(False)
+    return load_network(
+        weights_path(name, "perceptual"),
+        FORMAT,
+        "a perceptual network",
+        lambda **fields: PerceptualNet(PerceptualNetConfig(**fields)),
+    )
 
 
 def weights_hash(net: nn.Module) -> str:
