@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from latentopt.evaluation.runs import load_run as load_run
     from latentopt.evaluation.subject import Amounts as Amounts
     from latentopt.inverting.tuning import tuning_recipe as tuning_recipe
-    from latentopt.inverting.work import Results
+    from latentopt.inverting.work import OnEvent, Results
     from latentopt.inverting.work import encode as encode
     from latentopt.inverting.work import encoding_recipe as encoding_recipe
     from latentopt.inverting.work import invert as invert
@@ -201,14 +201,24 @@ def tune(
     results: Results,
     method: str | Path | Recipe = "wrangan",
     *,
-    corruption: int = 1000,
+    corruption: int | None = None,
+    on_event: OnEvent | None = None,
     **options: Any,
 ) -> list[Inversion]:
     """Change the generator's weights so that it draws inverted images better: see `latentopt.inverting.work.tune`.
 
-    corruption: how many pictures are drawn to measure what tuning did to the rest of the generator, 0 for none.
+    corruption: how many pictures are drawn to measure what tuning did to the rest of the generator, 0 for none; by
+    default as many as cost a few per cent of the tuning (`latentopt.evaluation.corruption.fitting_pictures`).
     """
-    from latentopt.evaluation.corruption import change_by
+    from latentopt.evaluation.corruption import change_by, fitting_pictures
+    from latentopt.inverting.events import Measured
     from latentopt.inverting.work import tune as tune_results
+    from latentopt.recipe.recipe import Recipe
 
-    return tune_results(generator, results, method, change=change_by(corruption), **options)
+    def measured(pictures: int) -> None:
+        if on_event is not None:
+            on_event(Measured(pictures))
+
+    recipe = method if isinstance(method, Recipe) else Recipe.load(str(method))
+    n = fitting_pictures(recipe) if corruption is None else corruption
+    return tune_results(generator, results, recipe, change=change_by(n, measured), on_event=on_event, **options)

@@ -12,6 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "latentopt"
 
 MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand before it, and of those only these
     "errors": set(),
+    "phases": set(),
+    "interruption": set(),
     "files": {"errors"},
     "declarations": {"errors"},
     "registry": {"errors", "declarations"},
@@ -23,7 +25,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
     "generators": {"errors", "registry", "types", "protocols"},
     "checkpoints": {"errors", "files", "registry", "types", "protocols", "pictures", "generators"},
     "perceptual": {"errors", "files", "protocols", "pictures", "checkpoints"},
-    "statistics": {"errors", "files", "types", "protocols", "generators", "checkpoints", "perceptual"},
+    "statistics": {"errors", "phases", "files", "types", "protocols", "generators", "checkpoints", "perceptual"},
     "data": {"errors", "files", "pictures"},
     "judge": {"errors", "files", "perceptual"},
     "parameterizations": {"errors", "types", "protocols", "generators", "statistics"},
@@ -35,6 +37,8 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
     "results": {"errors", "files", "types", "protocols", "recipe", "pictures", "checkpoints"},
     "inverting": {
         "errors",
+        "phases",
+        "interruption",
         "files",
         "registry",
         "types",
@@ -59,9 +63,20 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
         "judge",
         "results",
     },
-    "preflight": {"errors", "files", "types", "protocols", "pictures", "statistics", "encoders", "initializers"},
+    "preflight": {
+        "errors",
+        "phases",
+        "files",
+        "types",
+        "protocols",
+        "pictures",
+        "statistics",
+        "encoders",
+        "initializers",
+    },
     "evaluation": {
         "errors",
+        "interruption",
         "files",
         "registry",
         "types",
@@ -111,6 +126,8 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
     },
     "commands": {
         "errors",
+        "phases",
+        "interruption",
         "files",
         "registry",
         "protocols",

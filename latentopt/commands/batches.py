@@ -44,25 +44,30 @@ def load_network(network: str, device: str, dtype: str, compiled: bool) -> Gener
 class ProgressLine:
     """Shows what happens to images under a progress line, and keeps a row of the table for each.
 
-    films: see --save-video; of_images: the line counts images that are finished, not their steps.
+    per_image: what the line counts for an image. What is left out, since the image was done before, failed or reached
+    its end early, counts as done, but not in the rate. films: see --save-video.
     """
 
-    def __init__(self, progress: Progress, quiet: bool, films: Films | None = None, of_images: bool = False) -> None:
-        self.progress, self.quiet, self.films, self.of_images = progress, quiet, films, of_images
+    def __init__(self, progress: Progress, quiet: bool, per_image: int, films: Films | None = None) -> None:
+        self.progress, self.quiet, self.per_image, self.films = progress, quiet, per_image, films
         self.rows: list[dict[str, Any]] = []
         self.unreadable = 0
 
     def __call__(self, event: Event) -> None:
-        from latentopt.inverting.events import Failed, Finished, Progressed
+        from latentopt.inverting.events import Failed, Finished, Measured, Progressed
 
         if isinstance(event, Progressed):
             mean = sum(event.step.best_loss) / len(event.step.best_loss)
             count = len(event.step.rows)
             self.progress.advance(count, step=event.step.step, images=count, best=mean)
+        elif isinstance(event, Measured):
+            self.progress.advance(event.pictures, step="measuring")
         elif isinstance(event, Failed):
             self._failed(event)
         elif isinstance(event, Finished):
             self._finished(event)
+        if isinstance(event, Failed | Finished):
+            self.progress.reach(self.per_image * len(self.rows))
         if self.films is not None:
             self.films(event)
 
@@ -79,8 +84,6 @@ class ProgressLine:
             film = "; no film of it: --overwrite makes it again" if self.films is not None else ""
             self.progress.note(f"{one_line(event.inversion.name)}: done already{film}")
         self.rows.append(event.row)
-        if self.of_images:
-            self.progress.advance()
 
 
 class Films:
@@ -130,6 +133,7 @@ def watched(
     images: int,
     *,
     steps: int = 1,
+    beside: int = 0,
     verb: str = "inverting",
     unit: str = "image steps",
     films: Films | None = None,
@@ -137,12 +141,14 @@ def watched(
 ) -> list[dict[str, Any]]:
     """Call `call(on_event=, interrupted=)` under a progress line of `images` times `steps`; a row for each image.
 
+    beside: what is counted once, beside the images.
+
     Raises ImageError if none could be read; other failures were told as they happened, and have their rows.
     """
     from latentopt.commands.progress import Progress
 
-    progress = Progress(images * steps, verb, unit=unit, quiet=quiet)
-    watch = ProgressLine(progress, quiet, films, of_images=unit == "images")
+    progress = Progress(images * steps + beside, verb, unit=unit, quiet=quiet)
+    watch = ProgressLine(progress, quiet, steps, films)
     try:
         with progress, interruptible() as interrupted, suppress(InversionFailed):
             call(on_event=watch, interrupted=interrupted)

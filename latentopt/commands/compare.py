@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latentopt.commands.preflight import Warnings, notes_told, picture_check, preflight_option
 from latentopt.errors import InversionFailed
 from latentopt.files.text import escape_controls
 
@@ -45,7 +46,7 @@ RECIPES = "sg2,i2s,ii2s,pti,wrangan,hybrid-e4e"
 @click.option("--seed", default=0, show_default=True, type=int, help="Random seed.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
-@click.option("--no-preflight", is_flag=True, help="Do not look first whether pictures suit the generator.")
+@preflight_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
     images: tuple[str, ...],
@@ -64,7 +65,7 @@ def command(
     seed: int,
     device: str,
     dtype: str,
-    no_preflight: bool,
+    preflight: bool | None,
     quiet: bool,
 ) -> int:
     """Run recipes on the same IMAGES and seeds (files, folders, globs; the bundled samples when none is named).
@@ -78,10 +79,8 @@ def command(
       latentopt compare --recipes i2s,ii2s,pti
       latentopt compare photos/ --network ffhq.pkl --recipes ii2s,mine.toml --dial clip
     """
-    from latentopt.api import compare, load_attribute_judge, load_directions, load_recipes, parse_edit
+    from latentopt.api import compare, find_images, load_attribute_judge, load_directions, load_recipes, parse_edit
     from latentopt.commands.batches import load_network
-    from latentopt.commands.invert import notes_told
-    from latentopt.commands.preflight import picture_check
     from latentopt.evaluation.dial import find_dial
     from latentopt.files.outputs import check_free
 
@@ -90,14 +89,18 @@ def command(
         find_dial(dial)
     wanted = [parse_edit(text) for text in edits]
     check_free(outdir)
+    sources = _pictures(images, count)
+    every_step = sum(stage.steps + 1 for method in methods.values() for stage in method.stages)
+    found = len(find_images(sources))
     generator = load_network(network, device, dtype, False)
+    warnings = Warnings()
     comparison = compare(
         generator,
-        _pictures(images, count),
+        sources,
         methods,
         out=outdir,
         seed=seed,
-        look=notes_told(None if no_preflight else picture_check(generator, quiet)),
+        look=notes_told(picture_check(generator, found, every_step, preflight, warnings)),
         steps=steps,
         dials=dials,
         edits=wanted,
@@ -111,6 +114,7 @@ def command(
         settings=[("command", shlex.join(["latentopt", *sys.argv[1:]]))],
         callbacks=_callbacks(quiet),
     )
+    warnings.report()
     _print(comparison)
     return InversionFailed.exit_code if comparison.failed else 0
 
@@ -127,7 +131,6 @@ def _is_default(option: str) -> bool:
 def _callbacks(quiet: bool) -> Callbacks:
     from latentopt.api import Callbacks
     from latentopt.commands.batches import watched
-    from latentopt.commands.tune import sigma_of
 
     def say(text: str) -> None:
         click.echo(escape_controls(text), err=True)
@@ -137,7 +140,6 @@ def _callbacks(quiet: bool) -> Callbacks:
 
     return Callbacks(
         watch=watch,
-        make_sigma=lambda recipe, generator: sigma_of(recipe, generator, quiet),
         on_note=say,
         on_part=lambda method, part: None if quiet else say(f"measuring {method}: {part}"),
     )

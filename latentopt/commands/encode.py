@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentopt.commands.batches import load_network, report, watched
-from latentopt.commands.invert import images_of, notes_told, terms_of
+from latentopt.commands.invert import images_of, terms_of
+from latentopt.commands.preflight import notes_told
 from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:

@@ -1,29 +1,47 @@
-"""Stopping long work from the keyboard: between two steps, with everything saved."""
+"""Stopping long work from the keyboard, with everything saved."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+
+from latentopt.interruption import Interruption, StopNow
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C (or SIGTERM) once finishes the step and saves; a second Ctrl-C stops at once.
+def interruptible() -> Iterator[Interruption]:
+    """Ctrl-C (or SIGTERM) once ends the phase at once, a step when it is done, and saves; once more stops in the step.
 
-    Yields a function that says whether somebody asked. The handlers from before come back at the end.
+    Yields what says whether somebody asked. The handlers from before come back at the end.
     """
-    asked: list[int] = []
+    interruption = Interruption()
+
+    def now(number: int, frame: object) -> None:
+        raise StopNow
 
     def ask(number: int, frame: object) -> None:
-        asked.append(number)
-        os.write(2, b"stopping after this step; once more stops now\n")  # a buffered stream may be in use just now
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for each in SIGNALS:
+            signal.signal(each, now)
+        if interruption.held:
+            os.write(2, b"stopping after this step; once more stops now\n")  # a buffered stream may be in use just now
+        interruption.ask()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in SIGNALS}
     try:
-        yield lambda: bool(asked)
+        yield interruption
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
+
+
+def stop_on_terminate() -> None:
+    """SIGTERM is taken as Ctrl-C is: what is at work saves and ends."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentopt.commands.batches import Films, load_network, report, watched
-from latentopt.commands.preflight import picture_check
+from latentopt.commands.preflight import Warnings, notes_told, picture_check, preflight_option
 from latentopt.errors import UsageError
-from latentopt.files.text import one_line
+from latentopt.phases import tell
 from latentopt.recipe.recipe import Key, Recipe, read_value
 from latentopt.recipe.spaces import space_recipe, with_space
 
 if TYPE_CHECKING:
-    from latentopt.inverting.items import Look
-    from latentopt.pictures.images import Alpha, Fit, ImageSource, TargetImage
+    from latentopt.pictures.images import Alpha, Fit
 
 
 def resolve_recipe(recipe: str | None, settings: list[str], **options: Any) -> Recipe:
@@ -81,7 +80,7 @@ def terms_of(text: str) -> list[dict[str, object]]:
 @click.option("--compile", "compiled", is_flag=True, help="Compile the generator with torch.compile.")
 @click.option("--fit", default="crop", show_default=True, type=click.Choice(["crop", "pad", "stretch"]))
 @click.option("--alpha", default="composite", show_default=True, type=click.Choice(["composite", "mask"]))
-@click.option("--no-preflight", is_flag=True, help="Do not look first whether pictures suit the generator.")
+@preflight_option
 @click.option("--save-video", is_flag=True, help="Keep how each image converged, as proj.webp.")
 @click.option("--overwrite", is_flag=True, help="Do finished images again.")
 @click.option("-n", "--dry-run", is_flag=True, help="Print the resolved recipe and stop.")
@@ -98,7 +97,7 @@ def command(
     compiled: bool,
     fit: Fit,
     alpha: Alpha,
-    no_preflight: bool,
+    preflight: bool | None,
     save_video: bool,
     overwrite: bool,
     dry_run: bool,
@@ -127,18 +126,22 @@ def command(
     from latentopt.pictures.images import find_images
 
     check_free(outdir)
-    generator = load_network(network, device, dtype, compiled)
     sources = images_of(images)
-    check = None if no_preflight else picture_check(generator, quiet)
+    count, steps = len(find_images(sources)), sum(stage.steps + 1 for stage in resolved.stages)
+    tell(f"{count} picture{'s' * (count != 1)}, recipe {resolved.name}, {steps} steps each, generator {network}")
+    generator = load_network(network, device, dtype, compiled)
+    warnings = Warnings()
+    check = picture_check(generator, count, steps, preflight, warnings)
     reading = {"fit": fit, "alpha": alpha, "dtype": dtype, "network": generator.name}
     call = partial(invert, generator, sources, resolved, seed=seed, fit=fit, alpha=alpha, look=notes_told(check))
     rows = watched(
         partial(call, out=outdir, overwrite=overwrite, options=reading, keep=False),
-        len(find_images(sources)),
-        steps=sum(stage.steps + 1 for stage in resolved.stages),
+        count,
+        steps=steps,
         films=Films(outdir) if save_video else None,
         quiet=quiet,
     )
+    warnings.report()
     return report(rows, outdir, f"recipe {resolved.name}")
 
 
@@ -150,15 +153,3 @@ def images_of(images: Sequence[str]) -> list[str]:
         return list(images)
     click.echo("no image named: inverting the bundled sample pictures", err=True)
     return [str(PACKAGE / "bundled" / "samples")]
-
-
-def notes_told(check: Look | None) -> Look:
-    """Says of each picture that is read what was done to it and, where there is a `check`, what that finds."""
-
-    def look(source: ImageSource, target: TargetImage, done: bool) -> TargetImage:
-        checked = target if check is None else check(source, target, done)
-        for note in checked.notes:
-            click.echo(one_line(f"{source.path}: {note}"), err=True)
-        return checked
-
-    return look

@@ -10,6 +10,7 @@ import click
 
 from latentopt.commands.interrupting import interruptible
 from latentopt.files.text import one_line
+from latentopt.interruption import holding
 
 if TYPE_CHECKING:
     from latentopt.training.generator_settings import TrainingStep
@@ -46,7 +47,8 @@ def follow_training(
             click.echo(one_line(note), err=True)
         if done:
             click.echo(f"going on after {done:,} {unit}{'s' * (done != 1)}", err=True)
-    with interruptible() as interrupted, Progress(total, label, unit=unit, done=done, quiet=quiet) as progress:
+    line = Progress(total, label, unit=unit, done=done, quiet=quiet)
+    with interruptible() as interrupted, holding(interrupted), line as progress:
         for record in training.run(minutes, interrupted):
             progress.advance(per_step, **shown(record))
         return 130 if interrupted() else 0

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentopt.commands.batches import load_network, report, watched
-from latentopt.commands.invert import images_of, notes_told, start_entry
+from latentopt.commands.invert import images_of, start_entry
+from latentopt.commands.preflight import notes_told
 from latentopt.errors import UsageError
 from latentopt.files.text import escape_controls
 from latentopt.recipe.recipe import Key, Recipe
@@ -50,7 +51,9 @@ COLUMNS = {
     help="Output folder: where the newest run is looked for, and IMAGES are inverted.",
 )
 @click.option("--to", type=click.Path(path_type=Path), help="Folder of the results; by default RUN/tuned-METHOD.")
-@click.option("--corruption", default=1000, show_default=True, type=int, help="Pictures to measure it with; 0: not.")
+@click.option(
+    "--corruption", type=int, help="Pictures to measure it with; by default a few per cent of the work; 0: not."
+)
 @click.option("--seed", default=0, show_default=True, type=int, help="Random seed.")
 @click.option("--batch", type=int, help="Images at once (only speed and memory depend on it).")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
@@ -65,7 +68,7 @@ def command(
     init: str | None,
     outdir: Path,
     to: Path | None,
-    corruption: int,
+    corruption: int | None,
     seed: int,
     device: str,
     dtype: str,
@@ -87,6 +90,8 @@ def command(
       latentopt tune out/anna --method pti --steps 200
       latentopt tune photos/ --method lowrank --rank 2 --network ffhq.pkl
     """
+    from latentopt.files.outputs import check_free
+    from latentopt.inverting.preparing import prepare
     from latentopt.inverting.tuning import common_recipe
 
     found = _method(method)
@@ -101,8 +106,11 @@ def command(
     if dry_run:
         click.echo(resolved.dump(), nl=False)
         return 0
+    to = to or run / f"tuned-{Path(method).stem}"
+    check_free(to)
     if results is None:
         generator = load_network(network or "portraits", device, dtype, False)
+        prepare(resolved, generator)
         results = _invert(sources, generator, inversion, run, seed, dtype, quiet)
     else:
         generator = load_network(
@@ -114,7 +122,7 @@ def command(
         results,
         resolved,
         generator,
-        to or run / f"tuned-{Path(method).stem}",
+        to,
         seed,
         dtype,
         corruption,
@@ -195,46 +203,41 @@ def _tune(
     to: Path,
     seed: int,
     dtype: str,
-    corruption: int,
+    corruption: int | None,
     overwrite: bool,
     quiet: bool,
 ) -> int:
     from latentopt.api import tune
-    from latentopt.files.outputs import check_free
+    from latentopt.evaluation.corruption import fitting_pictures
 
-    check_free(to)
-    title = f"tuned by {recipe.name}"
-    if recipe.looks_for("sigma"):
-        title += f", sigma {sigma_of(recipe, generator, quiet)}"
+    if corruption is None:
+        corruption = fitting_pictures(recipe)
+        if not corruption:
+            click.echo("so short a tuning is not measured for corruption: --corruption 100 does it", err=True)
     call = partial(tune, generator, results, recipe, as_is=True, seed=seed, corruption=corruption, keep=False)
     rows = watched(
         partial(call, out=to, overwrite=overwrite, options=_reading(generator, dtype)),
         len(results),
-        steps=sum(stage.steps + 1 for stage in recipe.stages),
+        steps=sum(stage.steps + 1 for stage in recipe.stages) + corruption,
+        beside=corruption,
         verb="tuning",
+        unit="steps and pictures" if corruption else "image steps",
         quiet=quiet,
     )
-    return report(rows, to, title, COLUMNS)
+    return report(rows, to, _title(recipe, generator), COLUMNS)
+
+
+def _title(recipe: Recipe, generator: Generator) -> str:
+    """What the table is of: the method and, where it goes by one, the sigma."""
+    from latentopt.statistics.at_hand import first_at_hand
+    from latentopt.statistics.sigma import SIGMA
+
+    found = first_at_hand(SIGMA, generator) if recipe.looks_for("sigma") else None
+    if found is None:
+        return f"tuned by {recipe.name}"
+    sigma, path = found
+    return f"tuned by {recipe.name}, sigma {sigma.origin} ({path.parent.name}/{path.name})"
 
 
 def _reading(generator: Generator, dtype: str) -> dict[str, object]:
     return {"dtype": dtype, "network": generator.name}
-
-
-def sigma_of(recipe: Recipe, generator: Generator, quiet: bool) -> str:
-    """Which sigma the tuning goes by, in words; one is estimated and kept where the generator has none."""
-    from contextlib import ExitStack
-
-    from latentopt.commands.progress import Progress
-    from latentopt.inverting.tuning import sigma_layers
-    from latentopt.statistics.sigma_fit import SAMPLES, ensure_sigma
-
-    progress = Progress(SAMPLES, "estimating sigma", unit="sample", quiet=quiet)
-    with ExitStack() as stack:
-
-        def start(path: Path) -> None:
-            click.echo(escape_controls(f"{generator.name} has no sigma yet: estimating it, kept in {path}"), err=True)
-            stack.enter_context(progress)
-
-        sigma, path, _ = ensure_sigma(generator, sigma_layers(recipe), start, progress.advance)
-    return f"{sigma.origin} ({path.parent.name}/{path.name})"

@@ -16,17 +16,17 @@ from latentopt.evaluation.dial import Dial, along
 from latentopt.evaluation.framework import Asked, Evaluation
 from latentopt.evaluation.kept_evaluation import kept_evaluation
 from latentopt.evaluation.measure import Measure
-from latentopt.evaluation.methods import capped, check_recipe
+from latentopt.evaluation.methods import capped
 from latentopt.evaluation.subject import Amounts
+from latentopt.interruption import Interrupted, never
 from latentopt.inverting.events import Event, Failed, Finished
 from latentopt.inverting.inverter import Inverter
 from latentopt.inverting.items import Item, Unread, read
-from latentopt.inverting.tuning import sigma_layers
-from latentopt.inverting.work import Interrupted, OnEvent, follow, never
+from latentopt.inverting.preparing import prepare
+from latentopt.inverting.work import OnEvent, follow
 from latentopt.protocols import Generator
 from latentopt.recipe.recipe import Recipe
 from latentopt.results.inversion import Inversion
-from latentopt.statistics.sigma_fit import ensure_sigma
 
 AMOUNTS = Amounts(samples=32, paths=2, steps=3, partners=2, lec=2, corruption=200)
 DIAL_PARTS = ("reconstruction", "pose", "attributes", "latents")
@@ -41,22 +41,15 @@ def follow_silently(work: Work, images: int, steps: int, name: str) -> None:
     work(lambda event: None, never)
 
 
-def make_sigma(recipe: Recipe, generator: Generator) -> None:
-    """Estimate the sigma that the recipe reads and keep it, where the generator has none."""
-    ensure_sigma(generator, sigma_layers(recipe))
-
-
 @dataclass(frozen=True)
 class Callbacks:
     """How the work is watched.
 
-    watch: does the inversions; make_sigma: makes the sigma that a recipe reads, where the generator has none;
-    on_note: called with what there is to say of the work itself; on_part: with the method and the part of its
-    evaluation that begins.
+    watch: does the inversions; on_note: called with what there is to say of the work itself; on_part: with the method
+    and the part of its evaluation that begins.
     """
 
     watch: Following = follow_silently
-    make_sigma: Callable[[Recipe, Generator], object] = make_sigma
     on_note: Callable[[str], None] = lambda text: None
     on_part: Callable[[str, str], None] = lambda method, part: None
 
@@ -127,14 +120,12 @@ class Comparison:
         found = {}
         for name, recipe in recipes.items():
             try:
-                check_recipe(recipe, self.generator)
+                prepare(recipe, self.generator)
             except (MissingWeightsError, StatisticsError) as error:
                 if not optional:
                     raise
                 self.note(f"{name}: left out: {error}")
                 continue
-            if recipe.looks_for("sigma"):
-                self.callbacks.make_sigma(recipe, self.generator)
             found[name] = recipe
         return found
 
@@ -189,7 +180,7 @@ class Comparison:
         folder = self.outdir / f"dial-{dial.name}"
         recipes = {name: capped(recipe, steps) for name, recipe in dial.recipes.items()}
         for recipe in recipes.values():
-            check_recipe(recipe, self.generator)
+            prepare(recipe, self.generator)
         found = common({name: self.run(name, recipe, items, folder / name) for name, recipe in recipes.items()})
         if dial.shares:
             first, second = found.values()

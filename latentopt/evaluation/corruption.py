@@ -23,10 +23,15 @@ from latentopt.inverting.outcome import Change
 from latentopt.judge.network import Judge, load_judge
 from latentopt.perceptual.network import weights_hash
 from latentopt.protocols import Generator
-from latentopt.statistics.sampling import sample_w, w_std
-from latentopt.types import GeneratorInputs
+from latentopt.recipe.recipe import Recipe
+from latentopt.statistics.sampling import drawn_at_once, sample_w, w_std
+from latentopt.types import GeneratorInputs, LayerTensors
 
 DIRECTIONS = ("samples", "isotropic")
+FEWEST_PICTURES, MOST_PICTURES = 16, 100  # that `latentopt tune` draws by itself
+BATCH = 25
+
+OnProgress = Callable[[int], object]
 
 
 @dataclass(frozen=True)
@@ -45,15 +50,60 @@ class Corruption:
     extractor: str
 
 
-def change_by(n: int) -> Change | None:
+def change_by(n: int, on_progress: OnProgress = lambda count: None) -> Change | None:
     """What the Inverter records of a tuned generator (`Inverter.change`): corruption by `n` pictures. None for 0."""
+    return SampleCorruption(n, on_progress) if n else None
 
-    def change(generator: Generator, inputs: GeneratorInputs) -> tuple[dict[str, float], dict[str, object]]:
-        found = corruption(generator, inputs, n=n)
-        how: dict[str, object] = {"corruption": {"images": n, "extractor": found.extractor}}
-        return {"frechet": found.frechet, "kernel": found.kernel}, how
 
-    return change if n else None
+def fitting_pictures(tuning: Recipe) -> int:
+    """How many pictures are drawn for the record where nobody says it: a few per cent of the tuning's work; 0 if few.
+
+    A step draws a picture and its gradient, and reads it: the work of four or five pictures that are only drawn.
+    """
+    n = min(MOST_PICTURES, sum(stage.steps for stage in tuning.stages if stage.spaces("deltas")) // 5)
+    return n if n >= FEWEST_PICTURES else 0
+
+
+class SampleCorruption:
+    """How far tuning moved `n` samples of the generator, the same ones for all images.
+
+    It differs from `corruption`, the paper's, in where it looks: there around the image's own latent. The untouched
+    pictures are drawn once. on_progress: called with the number of pictures after each batch.
+    """
+
+    def __init__(self, n: int, on_progress: OnProgress = lambda count: None, seed: int = 0) -> None:
+        if n < 4:
+            raise UsageError(f"corruption needs at least 4 pictures, not {n}")
+        self.n, self.on_progress, self.seed = n, on_progress, seed
+        self._untouched: tuple[str, Judge, Tensor] | None = None  # of the generator with this fingerprint
+        self._last: tuple[LayerTensors, Corruption] | None = None
+
+    def __call__(self, generator: Generator, inputs: GeneratorInputs) -> tuple[dict[str, float], dict[str, object]]:
+        found = self.of(generator, inputs.deltas or {})
+        how: dict[str, object] = {"images": self.n, "extractor": found.extractor, "around": "samples"}
+        return {"frechet": found.frechet, "kernel": found.kernel}, {"corruption": how}
+
+    def of(self, generator: Generator, deltas: LayerTensors) -> Corruption:
+        """Of one change of the weights, first dimensions 1; asked for the same tensors again, it does not draw."""
+        if self._last is not None and _same_tensors(self._last[0], deltas):
+            return self._last[1]
+        if self._untouched is None or self._untouched[0] != generator.fingerprint:
+            judge = load_judge("portraits").to(generator.device)
+            self._untouched = generator.fingerprint, judge, self._features(generator, judge, None)
+        _, judge, untouched = self._untouched
+        tuned = self._features(generator, judge, deltas)
+        self._last = deltas, compare(untouched, tuned, extractor_name(judge, generator), self.seed)
+        return self._last[1]
+
+    def _features(self, generator: Generator, judge: Judge, deltas: LayerTensors | None) -> Tensor:
+        """[n,F]"""
+        w = sample_w(generator, self.seed, self.n)
+        origin = GeneratorInputs(torch.zeros_like(generator.broadcast(w[:1])), deltas=deltas)
+        return shifted_features(generator, origin, w, judge, drawn_at_once(generator, BATCH), self.on_progress)
+
+
+def _same_tensors(first: LayerTensors, second: LayerTensors) -> bool:
+    return first.keys() == second.keys() and all(x.data_ptr() == second[name].data_ptr() for name, x in first.items())
 
 
 def corruption(
@@ -63,9 +113,9 @@ def corruption(
     n: int = 1000,
     seed: int = 0,
     judge: Judge | None = None,
-    batch: int = 25,
+    batch: int = BATCH,
     directions: str = "samples",
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: OnProgress = lambda count: None,
 ) -> Corruption:
     """Draw 2n pictures around one image's latent, with its weight deltas and without, and compare them.
 
@@ -118,16 +168,15 @@ def shifted_features(
     inputs: GeneratorInputs,
     shifts: Tensor,
     judge: Judge,
-    batch: int = 25,
-    on_progress: Callable[[int], None] | None = None,
+    batch: int = BATCH,
+    on_progress: OnProgress = lambda count: None,
 ) -> Tensor:
     """Judge features [n,F] of one image's `inputs` with each of shifts [n,C] added to every row of its ws."""
     parts = []
     for part in shifts.split(batch):
         moved = inputs.with_latents(inputs.ws + part[:, None])  # [b,L,C]; deltas of first dimension 1 stay shared
         parts.append(judge.features(generator.synthesis(moved).float().clamp(-1, 1)))
-        if on_progress is not None:
-            on_progress(len(part))
+        on_progress(len(part))
     return torch.cat(parts)
 
 
@@ -154,7 +203,7 @@ def tuned_corruption(subject: Subject) -> Found:
     for i in tuned:
         record = subject.results[i].manifest
         known = record.get("corruption") or {}
-        if "frechet" in record["metrics"] and known.get("images"):
+        if "frechet" in record["metrics"] and known.get("images") and known.get("around") != "samples":
             rows[i] = {f"corruption_{name}": record["metrics"][name] for name in ("frechet", "kernel")}
             kinds.add(known["images"])
             extractors.add(known["extractor"])

@@ -7,11 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from latentopt.errors import UsageError
-from latentopt.protocols import Generator
-from latentopt.recipe.files import recipe_files
 from latentopt.recipe.recipe import Recipe
-from latentopt.statistics.at_hand import given_or_found
-from latentopt.statistics.pnorm import PNORM
 
 
 def load_recipes(names: Sequence[str], steps: int | None = None) -> dict[str, Recipe]:
@@ -40,10 +36,3 @@ def capped(recipe: Recipe, steps: int) -> Recipe:
     if steps < 1:
         raise UsageError(f"--steps {steps}: at least 1")
     return replace(recipe, stages=tuple(replace(s, steps=min(s.steps, steps)) for s in recipe.stages))
-
-
-def check_recipe(recipe: Recipe, generator: Generator) -> None:
-    """Raise, before any work, where the recipe needs an encoder or P-norm statistics that are not there."""
-    recipe_files(recipe, generator)
-    if recipe.looks_for("p-norm"):
-        given_or_found(PNORM, generator)

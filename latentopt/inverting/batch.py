@@ -13,6 +13,7 @@ from torch import Tensor
 
 from latentopt.errors import CheckpointError
 from latentopt.files.storage import load_tensors, save_tensors
+from latentopt.interruption import Interrupted, never, released
 from latentopt.loop.building import build_problem
 from latentopt.loop.loop import Step, minimise
 from latentopt.loop.state import State
@@ -51,13 +52,16 @@ class Batch:
         self.status = self.status or ["running"] * len(self.keys)
         self.history = self.history or [[] for _ in self.keys]
 
-    def steps(self) -> Iterator[tuple[int, Step]]:
-        """Do the work: (stage, record) after each step. Images that fail stay behind; the others go on."""
+    def steps(self, interrupted: Interrupted = never) -> Iterator[tuple[int, Step]]:
+        """Do the work: (stage, record) after each step. Images that fail stay behind; the others go on.
+
+        Where `interrupted` is an Interruption that is held, it is released while a stage is made ready.
+        """
         while self.stage < len(self.recipe.stages):
             stage = self.recipe.stages[self.stage]
-            problem = build_problem(
-                self.generator, stage, self.target, self.seeds, self.mask, self.inputs, begun=self.state is not None
-            )
+            begun = self.state is not None
+            with released(interrupted):
+                problem = build_problem(self.generator, stage, self.target, self.seeds, self.mask, self.inputs, begun)
             self._lens, self.networks = problem.lens, problem.objective.networks
             if self.state is None:
                 self.inputs = problem.start

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from latentopt.encoders.changes import MeanChange, heat_maps, image_change, late
 from latentopt.encoders.inference import Encoding
 from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import save_tensors, write_text
+from latentopt.interruption import Interrupted, never
 from latentopt.inverting.events import Failed, Finished
 from latentopt.inverting.items import Item, Unread, in_batches
 from latentopt.inverting.keeping import Keeping
@@ -68,9 +69,7 @@ class BatchEncoder:
         decides = dict(self.options) | {"encoder": self.encoding.record, "keep_steps": self.keep_steps}
         return Keeping(self.encoding.generator, self.recipe, 0, self.out, decides)
 
-    def encode(
-        self, items: Sequence[Item | Unread], interrupted: Callable[[], bool] = lambda: False
-    ) -> Iterator[Finished | Failed]:
+    def encode(self, items: Sequence[Item | Unread], interrupted: Interrupted = never) -> Iterator[Finished | Failed]:
         """Results as they come, a batch at a time. Finished ones are not made again, unless changes are gathered.
 
         Raises KeyboardInterrupt before a batch when `interrupted` says so.

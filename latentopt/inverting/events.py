@@ -21,6 +21,13 @@ class Progressed:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """So many pictures more were drawn to measure a result."""
+
+    pictures: int
+
+
+@dataclass(frozen=True)
 class Finished:
     """An image is done (and saved, if there is an output folder); `again` when an earlier run had done it already."""
 
@@ -48,4 +55,4 @@ class Failed:
         return failed_row(self.name, self.reason)
 
 
-Event = Progressed | Finished | Failed
+Event = Progressed | Measured | Finished | Failed

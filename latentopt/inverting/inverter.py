@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from latentopt.errors import CheckpointError, ImageError, StatisticsError, UsageError
 from latentopt.files.outputs import clear_write_errors
+from latentopt.interruption import Interrupted, StopNow, holding, never, released
 from latentopt.inverting.batch import Batch
 from latentopt.inverting.events import Event, Finished, Progressed
 from latentopt.inverting.items import Item, Unread, in_batches, read
@@ -22,7 +23,7 @@ from latentopt.inverting.outcome import Change, Circumstances, outcome
 from latentopt.protocols import Generator
 from latentopt.recipe.files import recipe_paths
 from latentopt.recipe.recipe import Recipe
-from latentopt.statistics.at_hand import given_or_found
+from latentopt.statistics.at_hand import first_at_hand, given_or_found
 from latentopt.statistics.pnorm import PNORM, PNorm
 from latentopt.statistics.sigma import Sigma
 from latentopt.statistics.streams import image_seed
@@ -63,9 +64,7 @@ class Inverter:
         """Changes with whatever decides the result: a result with another key is stale and made again."""
         return self.keeping.key(item)
 
-    def invert(
-        self, items: Sequence[Item | Unread], interrupted: Callable[[], bool] = lambda: False
-    ) -> Iterator[Event]:
+    def invert(self, items: Sequence[Item | Unread], interrupted: Interrupted = never) -> Iterator[Event]:
         """Events as they happen. When `interrupted` says so after a step, the state is saved and KeyboardInterrupt
         raised.
 
@@ -80,7 +79,7 @@ class Inverter:
         else:
             yield from self._invert(left, max(stage.batch for stage in self.recipe.stages), interrupted)
 
-    def _invert(self, left: dict[str, Item | Unread], size: int, interrupted: Callable[[], bool]) -> Iterator[Event]:
+    def _invert(self, left: dict[str, Item | Unread], size: int, interrupted: Interrupted) -> Iterator[Event]:
         for path, items in self._interrupted_batches(left):
             try:
                 batch = Batch.load(path, self.generator, self.recipe, *self._tensors(items))
@@ -99,7 +98,7 @@ class Inverter:
             else:
                 yield ready
 
-    def _invert_together(self, waiting: Sequence[Item | Unread], interrupted: Callable[[], bool]) -> Iterator[Event]:
+    def _invert_together(self, waiting: Sequence[Item | Unread], interrupted: Interrupted) -> Iterator[Event]:
         """Images that share variables: all of them anew, unless all are done."""
         items: list[Item] = []
         for ready in in_batches(waiting, len(waiting), lambda item: None):
@@ -157,40 +156,54 @@ class Inverter:
         whole = torch.ones_like(target[0, :1])
         return target, torch.stack([whole if mask is None else mask.to(device) for mask in masks])
 
-    def _work(self, batch: Batch, items: list[Item], interrupted: Callable[[], bool]) -> Iterator[Event]:
+    def _work(self, batch: Batch, items: list[Item], interrupted: Interrupted) -> Iterator[Event]:
         path = None if self.out is None else self._resume_path(self.out, items)
-        unsaved = 0.0
-        for stage, step in batch.steps():
-            yield Progressed(batch, stage, step)
-            unsaved += step.seconds
-            stop = interrupted()
-            if path is not None and (stop or unsaved > self.save_every):
+        try:
+            with holding(interrupted):
+                yield from self._steps(batch, path, interrupted)
+                yield from self._results(batch, items, interrupted)
+        except StopNow:
+            raise
+        except KeyboardInterrupt:  # between steps, or where nothing changes the batch
+            if path is not None:
                 self._save(batch, path)
-                unsaved = 0.0
-            if stop:
-                raise KeyboardInterrupt
-        if path is not None and batch.result.deltas is not None and self.change is not None:  # measuring takes a while
-            self._save(batch, path)
-        yield from self._results(batch, items, interrupted)
+            raise
         if path is not None:
             path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # not there, or another batch still has its state in it
                 path.parent.rmdir()
+
+    def _steps(self, batch: Batch, path: Path | None, interrupted: Interrupted) -> Iterator[Event]:
+        """The steps of all stages; the state is saved at `path` every so often."""
+        unsaved = 0.0
+        for stage, step in batch.steps(interrupted):
+            yield Progressed(batch, stage, step)
+            unsaved += step.seconds
+            if interrupted():
+                raise KeyboardInterrupt
+            if path is not None and unsaved > self.save_every:
+                self._save(batch, path)
+                unsaved = 0.0
+        if path is not None and batch.result.deltas is not None and self.change is not None:  # measuring takes a while
+            self._save(batch, path)
 
     @staticmethod
     def _save(batch: Batch, path: Path) -> None:
         with clear_write_errors(path):
             batch.save(path)
 
-    def _results(self, batch: Batch, items: list[Item], interrupted: Callable[[], bool]) -> Iterator[Event]:
-        """What has become of each image; a tuned one takes a while, so that one may stop between two."""
-        images, tuned = batch.images(), batch.result.deltas is not None  # [B,3,H,W]
+    def _results(self, batch: Batch, items: list[Item], interrupted: Interrupted) -> Iterator[Event]:
+        """What has become of each image; drawing and measuring take a while, and one may stop meanwhile."""
+        with released(interrupted):
+            images = batch.images()  # [B,3,H,W]
+        tuned = batch.result.deltas is not None
         for i, item in enumerate(items):
             done = self.keeping.done(item) if tuned else None
             if done is not None:
                 yield Finished(done, again=True)
                 continue
-            event = outcome(batch, item, i, images[i], self.run_key(item), self._circumstances)
+            with released(interrupted):
+                event = outcome(batch, item, i, images[i], self.run_key(item), self._circumstances)
             if isinstance(event, Finished) and self.out is not None:
                 event.inversion.save(self.out / item.name)
             yield event
@@ -208,6 +221,7 @@ class Inverter:
         """The statistics that the recipe names, or the generator's own; None where there are none."""
         named = self.recipe.named("p-norm")
         try:
-            return given_or_found(PNORM, self.generator, named)[0]
+            found = given_or_found(PNORM, self.generator, named) if named else first_at_hand(PNORM, self.generator)
         except StatisticsError:
             return None
+        return None if found is None else found[0]

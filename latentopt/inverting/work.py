@@ -14,11 +14,13 @@ from latentopt.encoders.changes import MeanChange
 from latentopt.encoders.inference import Encoding
 from latentopt.errors import InversionFailed, UsageError
 from latentopt.files.outputs import check_inside, workplace
+from latentopt.interruption import Interrupted, never
 from latentopt.inverting.encoding import BatchEncoder, write_steps
 from latentopt.inverting.events import Event, Failed, Finished
 from latentopt.inverting.inverter import Inverter
 from latentopt.inverting.items import Item, Look, Unread, items_of
 from latentopt.inverting.outcome import Change
+from latentopt.inverting.preparing import prepare
 from latentopt.inverting.tuning import common_recipe, inversion_item, recipe_of, tuning_items, tuning_recipe
 from latentopt.pictures.images import Alpha, Fit
 from latentopt.protocols import Generator
@@ -31,14 +33,8 @@ from latentopt.results.summary import TITLE, write_summary
 NEEDS = {"share": "mix", "bootstrap_network": "bootstrap"}  # options of an encoder's start
 
 OnEvent = Callable[[Event], None]
-Interrupted = Callable[[], bool]
 Images = Tensor | str | Path | Sequence[str | Path]
 Results = str | Path | Sequence[Inversion] | Sequence[EarlierResult]
-
-
-def never() -> bool:
-    """Nobody asks the work to stop."""
-    return False
 
 
 def invert(
@@ -77,6 +73,7 @@ def invert(
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(str(recipe))
     items = items_of(generator, images, names, mask, fit, alpha, look, None if overwrite else out)
     folder = None if out is None else Path(out)
+    prepare(recipe, generator)
     inverter = Inverter(generator, recipe, seed, folder, tuple((options or {}).items()))
     return follow(inverter.invert, items, folder, overwrite, on_event, interrupted, keep)
 
@@ -114,6 +111,7 @@ def tune(
     recipe = method if as_is else tuning_recipe(method, earlier)
     recipe = recipe.sharing(len(items)) if shared else recipe
     folder = None if out is None else Path(out)
+    prepare(recipe, generator)
     inverter = Inverter(generator, recipe, seed, folder, tuple((options or {}).items()), change=change)
     return follow(inverter.invert, items, folder, overwrite, on_event, interrupted, keep)
 

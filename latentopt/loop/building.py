@@ -10,7 +10,7 @@ from torch import Tensor
 from latentopt.errors import UsageError
 from latentopt.loop.joint import Joint
 from latentopt.loop.problem import Objective, Problem
-from latentopt.protocols import Generator
+from latentopt.protocols import Generator, Operator
 from latentopt.recipe.stage import PREVIOUS, Stage
 from latentopt.registry import INITIALIZERS, OPERATORS, OPTIMIZERS, PARAMETERIZATIONS, TERMS
 from latentopt.statistics.sampling import w_std
@@ -33,6 +33,20 @@ def build_objective(generator: Generator, stage: Stage, target: Tensor) -> Objec
             for p in stage.terms
         }
     )
+
+
+def build_lens(generator: Generator, stage: Stage) -> Joint:
+    """All spaces that the stage optimises in."""
+    return Joint(
+        {p["name"]: PARAMETERIZATIONS.create(p["name"], generator, **options_in(p, "lr")) for p in stage.optimize}
+    )
+
+
+def build_operator(generator: Generator, stage: Stage) -> Operator | None:
+    """What the stage measures of images, None for the images themselves."""
+    if stage.operator is None:
+        return None
+    return OPERATORS.create(stage.operator["name"], generator, **options_in(stage.operator))
 
 
 def check_optimizer(table: dict) -> None:
@@ -65,17 +79,14 @@ def build_problem(
         raise UsageError("this recipe goes on from an earlier result: give it one with latentopt tune, or set its init")
     if start is None or (stage.init["name"] != PREVIOUS and not begun):
         start = INITIALIZERS.create(stage.init["name"], generator, **options_in(stage.init))(target, seeds)
-    lenses = {p["name"]: PARAMETERIZATIONS.create(p["name"], generator, **options_in(p, "lr")) for p in stage.optimize}
-    operator = None
-    if stage.operator is not None:
-        operator = OPERATORS.create(stage.operator["name"], generator, **options_in(stage.operator))
+    operator = build_operator(generator, stage)
     measured = target if operator is None else operator(target)
     check_optimizer(stage.optimizer)
     return Problem(
         generator=generator,
         target=target,
         start=start,
-        lens=Joint(lenses),
+        lens=build_lens(generator, stage),
         objective=build_objective(generator, stage, measured),
         stage=stage,
         seeds=tuple(seeds),

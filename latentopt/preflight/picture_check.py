@@ -2,30 +2,53 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+import torch
+
 from latentopt.errors import LatentoptError
+from latentopt.phases import tell
 from latentopt.pictures.images import ImageSource, TargetImage
-from latentopt.preflight.preflight import PREFLIGHT, Preflight, find_preflight
+from latentopt.preflight.preflight import PREFLIGHT, Preflight, Verdict, find_preflight
+from latentopt.preflight.warm_start import FEWEST, find_warm_start, sample_count
 from latentopt.protocols import Generator
+from latentopt.types import GeneratorInputs
+
+SHARE = 0.05  # of the work, which the look may cost where nobody asked for it
+IN_A_STEP = 3  # pictures that could be drawn in the time of one step of one image: forward and backward
+MOMENT = 2.0  # seconds that it may cost in any case
+
+
+@dataclass(frozen=True)
+class Work:
+    """What was asked for: so many images, so many steps each."""
+
+    images: int
+    steps: int
+
+    @property
+    def draws(self) -> float:
+        """The pictures that can be drawn in a small share of its time."""
+        return SHARE * IN_A_STEP * self.images * self.steps
 
 
 class PictureCheck:
     """Looks at pictures before they are inverted. What it finds is a note on the picture; nothing is ever refused.
 
-    calibrate: makes the generator's preflight where there is none yet; on_note: called with what kept it from being
-    made.
+    work: the look may cost a twentieth of it, and is left out, with a line, where it would cost more; None: whatever it
+    costs. on_warning: called with the picture and what was found, where that is worth a warning.
     """
 
     def __init__(
         self,
         generator: Generator,
-        calibrate: Callable[[Generator], Preflight] = Preflight.of,
-        on_note: Callable[[str], None] = lambda text: None,
+        work: Work | None = None,
+        on_warning: Callable[[ImageSource, Verdict], object] = lambda source, verdict: None,
     ) -> None:
-        self.generator, self.calibrate, self.on_note = generator, calibrate, on_note
+        self.generator, self.work, self.on_warning = generator, work, on_warning
 
     def __call__(self, source: ImageSource, target: TargetImage, done: bool) -> TargetImage:
         """The picture, the warning added to its notes if there is one: `look=` of `latentopt.invert`.
@@ -35,20 +58,58 @@ class PictureCheck:
         if done or target.mask is not None or self.preflight is None:
             return target
         verdict = self.preflight.check(target.image[None].to(self.generator.device))[0]
-        return replace(target, notes=(*target.notes, verdict.warning)) if verdict.warning else target
+        if not verdict.warning:
+            return target
+        self.on_warning(source, verdict)
+        return replace(target, notes=(*target.notes, verdict.warning))
 
     @cached_property
     def preflight(self) -> Preflight | None:
-        """The generator's own, made and kept in pnorm_stats/ where there is none yet; None where it cannot be made."""
+        """The generator's own, made and kept in pnorm_stats/ where there is none yet; None where it cannot be made or
+        would cost too much.
+        """
         try:
-            if (found := find_preflight(self.generator)) is not None:
-                return found
-            made = self.calibrate(self.generator)
+            return self._found_or_made()
         except LatentoptError as error:
-            self.on_note(f"no preflight: {error}")
+            tell(f"no preflight: {error}")
             return None
+
+    def _found_or_made(self) -> Preflight | None:
+        found = find_preflight(self.generator)
+        start = find_warm_start(self.generator) if found is None else found.start
+        looks = 2 * start.draws * (1 if self.work is None else self.work.images)  # moves are tried for a few only
+        each = 2  # pictures for a sample: itself, and the start's guess at it or another one for the start's pool
+        affordable = self._affordable()
+        samples = int(min(sample_count(self.generator), max(affordable - looks, 0) // each))
+        if looks > affordable or (found is None and samples < FEWEST):
+            self._tell_left_out(looks + (FEWEST * each if found is None else 0))
+            return None
+        return self._kept(Preflight.of(self.generator, samples)) if found is None else found
+
+    def _affordable(self) -> float:
+        """Pictures that may be drawn."""
+        if self.work is None:
+            return float("inf")
+        return max(self.work.draws, MOMENT / self._seconds_a_picture())
+
+    @torch.no_grad()
+    def _seconds_a_picture(self) -> float:
+        began = time.perf_counter()
+        self.generator.synthesis(GeneratorInputs(self.generator.broadcast(self.generator.w_avg[None])))
+        return max(time.perf_counter() - began, 1e-4)
+
+    def _tell_left_out(self, draws: int) -> None:
+        share = (
+            "" if self.work is None else f", which would cost {100 * SHARE * draws / self.work.draws:.0f} % of this run"
+        )
+        tell(
+            f"no preflight: whether pictures suit {self.generator.name} is not looked at{share}; --preflight does it "
+            "all the same"
+        )
+
+    def _kept(self, made: Preflight) -> Preflight:
         try:
             made.save(PREFLIGHT.new_path(self.generator))
         except OSError as error:
-            self.on_note(f"the preflight's calibration is not kept: {error}")
+            tell(f"the preflight's calibration is not kept: {error}")
         return made

@@ -8,22 +8,22 @@ absolute units. A warning, never a refusal.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, StatisticsError
 from latentopt.files.storage import load_tensors, save_tensors
-from latentopt.pictures.images import from_uint8, to_uint8
-from latentopt.preflight.warm_start import WarmStart, draw, find_warm_start, sample_count
+from latentopt.phases import phase
+from latentopt.pictures.images import from_levels, from_uint8, to_uint8
+from latentopt.preflight.moves import MOVES, Move
+from latentopt.preflight.warm_start import NearestSample, WarmStart, draw, find_warm_start, sample_count
 from latentopt.protocols import Generator
 from latentopt.statistics.at_hand import FOLDERS, FileKind, files_of
-from latentopt.statistics.sampling import sample_w
 
 FORMAT = "latentopt-preflight-1"
 SUFFIX = ".preflight.safetensors"
@@ -31,42 +31,6 @@ SEED = 11
 FAR = 2.0  # in units of the way from the samples' median to their farthest 1 %, in logarithms
 AT_ONCE = 1 << 17  # pixels: 32 small pictures
 GAIN = 0.25  # how much nearer, in the same units, a move has to bring a misaligned picture
-
-
-@dataclass(frozen=True)
-class Move:
-    """A picture shifted (fractions of its width and height, right and down), enlarged, turned (degrees, clockwise)."""
-
-    words: str
-    right: float = 0.0
-    down: float = 0.0
-    zoom: float = 1.0
-    turn: float = 0.0
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """image [B,3,H,W]; what comes in from outside repeats the border."""
-        height, width = image.shape[2:]
-        c, s = math.cos(math.radians(self.turn)) / self.zoom, math.sin(math.radians(self.turn)) / self.zoom
-        # from where in the picture, in [-1,1] on both axes, each pixel of the moved one comes
-        theta = image.new_tensor([[c, s * height / width, 0.0], [-s * width / height, c, 0.0]])
-        theta[:, 2] = -theta[:, :2] @ image.new_tensor([2 * self.right, 2 * self.down])
-        grid = F.affine_grid(theta.expand(len(image), 2, 3), list(image.shape), align_corners=False)
-        return F.grid_sample(image, grid, padding_mode="border", align_corners=False)
-
-
-MOVES = (
-    Move("moved to the left by an eighth of its width", right=-0.125),
-    Move("moved to the right by an eighth of its width", right=0.125),
-    Move("moved up by an eighth of its height", down=-0.125),
-    Move("moved down by an eighth of its height", down=0.125),
-    Move("shown smaller, at 80 %, with more around it", zoom=0.8),
-    Move("cropped closer, at 125 %", zoom=1.25),
-    Move("turned clockwise by 15 degrees", turn=15),
-    Move("turned anticlockwise by 15 degrees", turn=-15),
-    Move("turned clockwise by 90 degrees", turn=90),
-    Move("turned anticlockwise by 90 degrees", turn=-90),
-    Move("turned upside down", turn=180),
-)
 
 
 @dataclass(frozen=True)
@@ -110,6 +74,7 @@ class Verdict:
     distance_percentile: float
     radius: float | None
     radius_percentile: float | None
+    short: str = ""  # the warning in a few words
 
 
 @dataclass(frozen=True)
@@ -122,12 +87,10 @@ class Preflight:
     fingerprint: str
 
     @staticmethod
-    def of(generator: Generator, on_progress: Callable[[int], None] | None = None) -> Preflight:
-        """Calibrate on samples of `generator`, as many as latentopt.preflight.warm_start.sample_count says.
-
-        on_progress: called with the number of samples after each batch.
-        """
-        return _calibrated(generator, find_warm_start(generator), on_progress)
+    def of(generator: Generator, samples: int | None = None) -> Preflight:
+        """Calibrate on `samples` of `generator`; by default as latentopt.preflight.warm_start.sample_count says."""
+        start, n = find_warm_start(generator), samples or sample_count(generator)
+        return _calibrated(generator, NearestSample(generator, n) if isinstance(start, NearestSample) else start, n)
 
     @torch.no_grad()
     def check(self, images: Tensor) -> list[Verdict]:
@@ -139,18 +102,19 @@ class Preflight:
     def _judge(self, image: Tensor, distance: float, radius: float | None) -> Verdict:
         reach = self.distance.reach(distance)
         outness = 0.0 if radius is None or self.radius is None else self.radius.reach(radius)
-        looks, warning = "usual", ""
+        looks, warning, short = "usual", "", ""
         move, moved = self._best_move(image) if max(reach, outness) > 1 else (None, distance)
         if move is not None and reach - self.distance.reach(moved) > GAIN:
-            looks = "misaligned"
+            looks, short = "misaligned", f"looks misaligned ({move.words} it fits better)"
             warning = (
                 f"looks misaligned: {move.words}, its warm start fits {distance / max(moved, 1e-12):.2g} times better; "
                 "crop and align it as the generator's training pictures were"
             )
         elif max(reach, outness) > FAR:
-            looks, warning = "out of domain", self._out_of_domain(distance, radius)
+            looks, short = "out of domain", "looks out of the generator's domain"
+            warning = self._out_of_domain(distance, radius)
         among = None if radius is None or self.radius is None else self.radius.percentile(radius)
-        return Verdict(looks, warning, distance, self.distance.percentile(distance), radius, among)
+        return Verdict(looks, warning, distance, self.distance.percentile(distance), radius, among, short)
 
     def _best_move(self, image: Tensor) -> tuple[Move, float]:
         """image [1,3,H,W]. Large pictures are looked at one by one, so that they fit into memory."""
@@ -175,6 +139,8 @@ class Preflight:
     def save(self, path: Path) -> None:
         """Write the samples' readings as a `latentopt-preflight-1` safetensors file, atomically."""
         tensors = {"distance": self.distance.samples}
+        if isinstance(self.start, NearestSample):
+            tensors["pool"] = torch.from_numpy(to_uint8(self.start.pool)).movedim(-1, -3)
         if self.radius is not None:
             tensors["radius"] = self.radius.samples
         metadata = {"format": FORMAT, "fingerprint": self.fingerprint, "start": self.start.name, "seed": str(SEED)}
@@ -196,7 +162,17 @@ class Preflight:
         scales = {key: Scale(tensors[key]) for key in ("distance", "radius") if key in tensors}
         if "distance" not in scales or not all(scale.is_whole for scale in scales.values()):
             raise StatisticsError(f"{path}: damaged: no readings [n] of samples in it; remove it, and it is made again")
+        if isinstance(start, NearestSample):
+            start = _pooled(path, generator, tensors)
         return Preflight(start, scales["distance"], scales.get("radius"), generator.fingerprint)
+
+
+def _pooled(path: Path, generator: Generator, tensors: dict[str, Tensor]) -> NearestSample:
+    """The nearest of the samples that are kept in the file. Raises StatisticsError where there are none."""
+    pool = tensors.get("pool")
+    if pool is None or pool.ndim != 4 or pool.dtype != torch.uint8 or not len(pool):
+        raise StatisticsError(f"{path}: damaged: no samples [n,c,h,w] in it; remove it, and it is made again")
+    return NearestSample(generator, len(pool), from_levels(pool).to(generator.device))
 
 
 def find_preflight(generator: Generator) -> Preflight | None:
@@ -214,15 +190,18 @@ def find_preflight(generator: Generator) -> Preflight | None:
 
 
 @torch.no_grad()
-def _calibrated(generator: Generator, start: WarmStart, on_progress: Callable[[int], None] | None = None) -> Preflight:
+def _calibrated(generator: Generator, start: WarmStart, n: int) -> Preflight:
+    with phase("preflight", n, "samples") as advance:
+        return _read(generator, start, draw(generator, SEED, n, advance))
+
+
+def _read(generator: Generator, start: WarmStart, samples: Iterable[Tensor]) -> Preflight:
     distances, radii = [], []
-    for images in draw(generator, sample_w(generator, SEED, sample_count(generator))):
+    for images in samples:
         levels = torch.stack([from_uint8(to_uint8(image)) for image in images]).to(images)  # as targets are: 8-bit
         distance, radius = start(levels)
         distances.append(distance)
         radii += [] if radius is None else [radius]
-        if on_progress is not None:
-            on_progress(len(images))
     usual = Scale(torch.cat(radii)) if radii else None
     return Preflight(start, Scale(torch.cat(distances)), usual, generator.fingerprint)
 

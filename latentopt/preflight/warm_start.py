@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -12,11 +14,12 @@ from latentopt.encoders.inference import Encoding
 from latentopt.errors import MissingWeightsError, StatisticsError
 from latentopt.initializers.encoder import EncoderStart
 from latentopt.initializers.linear import Linear
+from latentopt.phases import Advance, phase
 from latentopt.pictures.resizing import shrink
 from latentopt.protocols import Generator
 from latentopt.statistics.at_hand import first_at_hand
 from latentopt.statistics.pnorm import PNORM, PNorm
-from latentopt.statistics.sampling import sample_w
+from latentopt.statistics.sampling import drawn_at_once, sample_w
 from latentopt.types import GeneratorInputs
 
 ENCODERS = ("e4e", "psp")
@@ -32,6 +35,10 @@ class WarmStart(Protocol):
     @property
     def name(self) -> str:
         """What makes it, with the hash of what it is made of."""
+
+    @property
+    def draws(self) -> int:
+        """Pictures that are drawn to guess at one."""
 
     def __call__(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
         """image [B,3,H,W] in [-1,1] -> distance [B] of what it draws; radius [B] in P-norm+, None if there is none."""
@@ -65,6 +72,8 @@ class LinearGuess:
     sample has lead it far out.
     """
 
+    draws = 1
+
     def __init__(self, generator: Generator, linear: Linear) -> None:
         self.generator, self.linear = generator, linear
         self.name = f"linear prior on {linear.prior.network}, n {linear.prior.card.get('n')}"
@@ -85,6 +94,7 @@ class EncoderGuess:
     generator: Generator
     encoding: Encoding
     pnorm: PNorm | None
+    draws: ClassVar[int] = 1
 
     @property
     def name(self) -> str:
@@ -100,12 +110,25 @@ class EncoderGuess:
 
 
 class NearestSample:
-    """The nearest of a pool of samples, compared at few pixels: for generators with nothing fitted or trained."""
+    """The nearest of a pool of n samples, compared at few pixels: for generators with nothing fitted or trained.
 
-    def __init__(self, generator: Generator) -> None:
-        n = sample_count(generator)
-        self.pool = torch.cat([_small(part) for part in draw(generator, sample_w(generator, POOL_SEED, n))])
-        self.name = f"nearest of {n} samples"
+    pool: [n,3,h,w], what an earlier one had drawn.
+    """
+
+    name = "nearest of samples"
+    draws = 0
+
+    def __init__(self, generator: Generator, n: int | None = None, pool: Tensor | None = None) -> None:
+        self.generator = generator
+        self.n = n or sample_count(generator)
+        if pool is not None:
+            self.pool = pool
+
+    @cached_property
+    def pool(self) -> Tensor:
+        """[n,3,h,w]; drawn when it is first needed."""
+        with phase("preflight: samples to compare with", self.n, "samples") as advance:
+            return torch.cat([_small(part) for part in draw(self.generator, POOL_SEED, self.n, advance)])
 
     def __call__(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
         small = _small(image).flatten(1)
@@ -114,10 +137,11 @@ class NearestSample:
 
 
 @torch.no_grad()
-def draw(generator: Generator, w: Tensor, batch: int = 16) -> list[Tensor]:
-    """Pictures of w [n,C] in batches [b,3,H,W], in [-1,1]."""
-    inputs = (GeneratorInputs(generator.broadcast(part)) for part in w.split(batch))
-    return [generator.synthesis(x).float().clamp(-1, 1) for x in inputs]
+def draw(generator: Generator, seed: int, n: int, on_progress: Advance = lambda count: None) -> Iterator[Tensor]:
+    """`n` samples in batches [b,3,H,W], in [-1,1]. on_progress: called with the number of pictures after each."""
+    for part in sample_w(generator, seed, n).split(drawn_at_once(generator, 16)):
+        yield generator.synthesis(GeneratorInputs(generator.broadcast(part))).float().clamp(-1, 1)
+        on_progress(len(part))
 
 
 def _small(image: Tensor) -> Tensor:

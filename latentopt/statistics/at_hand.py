@@ -36,6 +36,8 @@ class FileKind(Generic[T]):
     command  what makes one, without `--network`
     read     (path, generator) -> what the file holds. Raises StatisticsError or CheckpointError for a file that is
              damaged, does not fit or is another generator's
+    make     (generator, path): measures in seconds what is asked for and not there, and keeps it at `path`; None for
+             what takes longer, which is refused instead
     """
 
     title: str
@@ -45,6 +47,7 @@ class FileKind(Generic[T]):
     suffix: str
     command: str
     read: Callable[[Path, Generator], T]
+    make: Callable[[Generator, Path], object] | None = None
 
     def __call__(self, generator: Generator, named: str | None, part: Mapping[str, Any]) -> list[Path]:
         """The file that is named, or the one at hand; none is no error."""
@@ -63,7 +66,7 @@ class FileKind(Generic[T]):
         try:
             taken = path.exists() and load_metadata(path).get("fingerprint") not in (None, generator.fingerprint)
         except CheckpointError:
-            taken = False  # it is damaged
+            taken = True  # it is damaged, and perhaps not ours
         return path.with_name(f"{generator.name}-{generator.fingerprint}{self.suffix}") if taken else path
 
 
@@ -92,7 +95,7 @@ def first_at_hand(kind: FileKind[T], generator: Generator) -> tuple[T, Path] | N
 
 
 def given_or_found(kind: FileKind[T], generator: Generator, given: str | Path | None = None) -> tuple[T, Path]:
-    """What the `given` file holds or, without one, what is at hand; and the file.
+    """What the `given` file holds or, without one, what is at hand, measured now if that is quick; and the file.
 
     Raises StatisticsError, with the command that makes one, where there is none.
     """
@@ -100,6 +103,10 @@ def given_or_found(kind: FileKind[T], generator: Generator, given: str | Path | 
         return kind.read(Path(given), generator), Path(given)
     if (found := first_at_hand(kind, generator)) is not None:
         return found
+    if kind.make is not None:
+        kind.make(generator, kind.new_path(generator))
+        if (found := first_at_hand(kind, generator)) is not None:
+            return found
     missing = f"no {kind.title} of {generator.name!r} ({generator.fingerprint}); "
     remedy = f"run: latentopt {kind.command} --network {generator.source}"
     raise StatisticsError("\n".join([missing + remedy, *_refusals(kind, generator)]))

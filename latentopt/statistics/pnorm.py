@@ -210,4 +210,10 @@ def _check_fits(pnorm: PNorm, path: Path, generator: Generator, force: bool) -> 
         )
 
 
-PNORM = FileKind("P-norm statistics", FORMAT, "pnorm", FOLDERS[0], ".safetensors", "fit-pnorm", PNorm.load)
+def _measure(generator: Generator, path: Path) -> None:
+    from latentopt.statistics.pnorm_measure import measure_now
+
+    measure_now(generator, path)
+
+
+PNORM = FileKind("P-norm statistics", FORMAT, "pnorm", FOLDERS[0], ".safetensors", "fit-pnorm", PNorm.load, _measure)

@@ -8,11 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from latentopt.errors import StatisticsError, UsageError
+from latentopt.files.outputs import clear_write_errors
+from latentopt.phases import phase, tell
 from latentopt.protocols import Generator
 from latentopt.statistics.kept import kept
 from latentopt.statistics.pnorm import PNorm
 from latentopt.statistics.pnorm_fit import PNormFit, draw_codes, find_shards, merge_shards, shard_path
 
+SAMPLES = 100_000  # codes that are drawn where statistics are needed and none are there
 CHECK_SAMPLES = 10_000
 CHECK_RANGE = (0.8, 1.25)  # mean square of whitened samples, over the half of the components with the largest std
 
@@ -55,6 +58,18 @@ def measure_pnorm(
         on_kept(task.done)
         raise
     return keep_pnorm(task.result(), out) if shard is None else partial
+
+
+def measure_now(generator: Generator, out: Path) -> None:
+    """Measure the statistics of a generator that has none, when they are asked for, and keep them in `out`.
+
+    Raises LatentoptError where `out` cannot be written.
+    """
+    with clear_write_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    tell(f"{generator.name} has no P-norm statistics yet: measuring them on {SAMPLES:,} codes, kept in {out}")
+    with phase("measuring P-norm statistics", SAMPLES, "codes") as advance, clear_write_errors(out):
+        measure_pnorm(generator, out, max(SAMPLES, 2 * generator.w_dim), on_progress=advance)
 
 
 def keep_pnorm(pnorm: PNorm, out: Path, merged: bool = False) -> PNorm:

@@ -14,6 +14,7 @@ from latentopt.protocols import Generator
 from latentopt.types import GeneratorInputs
 
 W_STD_SAMPLES, W_STD_SEED = 10_000, 123  # as in NVIDIA's projector
+PIXELS_AT_ONCE = 1 << 18  # of pictures that are drawn beside the work: a second or three on two cores
 
 
 def sample_w(generator: Generator, seed: int | torch.Generator, n: int, label: int = 0) -> Tensor:
@@ -31,6 +32,12 @@ def one_hot(generator: Generator, label: int, n: int) -> Tensor | None:
     if not 0 <= label < generator.c_dim:
         raise UsageError(f"label must be from 0 to {generator.c_dim - 1}, not {label}")
     return F.one_hot(torch.full((n,), label), generator.c_dim).float().to(generator.device)
+
+
+def drawn_at_once(generator: Generator, most: int) -> int:
+    """How many pictures to draw at once beside the work, at most `most`: one at 512 pixels and above."""
+    height, width = generator.resolution
+    return max(1, min(most, PIXELS_AT_ONCE // (height * width)))
 
 
 def w_std(generator: Generator) -> float:

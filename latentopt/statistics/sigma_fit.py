@@ -15,9 +15,12 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import StatisticsError, UsageError
+from latentopt.files.outputs import clear_write_errors
+from latentopt.phases import phase, tell
 from latentopt.protocols import Generator
 from latentopt.statistics.at_hand import first_at_hand
 from latentopt.statistics.curvature import FEATURES, Draws, batches, outputs_of, squared_gradients
+from latentopt.statistics.sampling import drawn_at_once
 from latentopt.statistics.sigma import SIGMA, Sigma
 from latentopt.types import GeneratorInputs
 
@@ -85,27 +88,24 @@ def fit_sigma(
     return Sigma({name: c * unit[name] for name in names}, "estimated", generator.fingerprint, card=card)
 
 
-def ensure_sigma(
-    generator: Generator,
-    layers: str,
-    on_start: Callable[[Path], object] | None = None,
-    on_progress: Callable[[int], object] | None = None,
-) -> tuple[Sigma, Path, bool]:
-    """The sigma of `generator`, its file, and whether it was made now.
+def ensure_sigma(generator: Generator, layers: str) -> tuple[Sigma, Path]:
+    """The sigma of `generator` and its file.
 
     Where the generator has none, one is estimated for `layers` from `SAMPLES` pictures and kept in the working folder.
-    `on_start` is called with its file before that work, `on_progress` as by `fit_sigma`. Raises as `fit_sigma` and
-    `latentopt.statistics.at_hand.at_hand` do.
+    Raises as `fit_sigma` and `latentopt.statistics.at_hand.at_hand` do, LatentoptError where it cannot be kept.
     """
     found = first_at_hand(SIGMA, generator)
     if found is not None:
-        return *found, False
+        return found
     path = SIGMA.new_path(generator)
-    if on_start is not None:
-        on_start(path)
-    sigma = fit_sigma(generator, layers=layers, on_progress=on_progress)
-    sigma.save(path)
-    return sigma, path, True
+    with clear_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    tell(f"{generator.name} has no sigma yet: estimating it on {SAMPLES} pictures, kept in {path}")
+    with phase("estimating sigma", SAMPLES, "pictures") as advance:
+        sigma = fit_sigma(generator, layers=layers, batch=drawn_at_once(generator, 4), on_progress=advance)
+    with clear_write_errors(path):
+        sigma.save(path)
+    return sigma, path
 
 
 def _check(samples: int, probes: int, amount: float, features: str, damping: float, batch: int) -> None:

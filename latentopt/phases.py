@@ -1,0 +1,62 @@
+"""Long work told as it happens: phases that count towards a total, and lines of text.
+
+Whatever takes long says so with `phase`, whatever is worth a line with `tell`; who listens is up to the caller. The
+commands show both on the terminal; in Python lines go to the log "latentopt" unless a `Listener` is given to
+`listening`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+Advance = Callable[[int], object]
+"""So many more are done."""
+
+
+class Listener(Protocol):
+    """What is told of long work."""
+
+    def phase(self, label: str, total: int, unit: str) -> AbstractContextManager[Advance]:
+        """A phase of `total` units begins, and ends with the context."""
+
+    def tell(self, text: str) -> None:
+        """A line for the user."""
+
+
+class _Log:
+    """Where nobody listens: lines go to the log."""
+
+    @contextmanager
+    def phase(self, label: str, total: int, unit: str) -> Iterator[Advance]:
+        yield lambda count: None
+
+    def tell(self, text: str) -> None:
+        logging.getLogger("latentopt").info(text)
+
+
+LOG = _Log()
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Tell `listener` of all phases within this context."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def phase(label: str, total: int, unit: str = "") -> AbstractContextManager[Advance]:
+    """A phase of long work: `with phase("drawing", 64, "pictures") as advance: ... advance(8)`."""
+    return (_listener.get() or LOG).phase(label, total, unit)
+
+
+def tell(text: str) -> None:
+    """A line for the user, such as what was done without being asked for."""
+    (_listener.get() or LOG).tell(text)
