@@ -12,8 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "latentopt"
 
 MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand before it, and of those only these
     "errors": set(),
-    "phases": set(),
-    "interruption": set(),
+    "watching": set(),
     "files": {"errors"},
     "declarations": {"errors"},
     "registry": {"errors", "declarations"},
@@ -25,7 +24,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
     "generators": {"errors", "registry", "types", "protocols"},
     "checkpoints": {"errors", "files", "registry", "types", "protocols", "pictures", "generators"},
     "perceptual": {"errors", "files", "protocols", "pictures", "checkpoints"},
-    "statistics": {"errors", "phases", "files", "types", "protocols", "generators", "checkpoints", "perceptual"},
+    "statistics": {"errors", "watching", "files", "types", "protocols", "generators", "checkpoints", "perceptual"},
     "data": {"errors", "files", "pictures"},
     "judge": {"errors", "files", "perceptual"},
     "parameterizations": {"errors", "types", "protocols", "generators", "statistics"},
@@ -37,8 +36,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
     "results": {"errors", "files", "types", "protocols", "recipe", "pictures", "checkpoints"},
     "inverting": {
         "errors",
-        "phases",
-        "interruption",
+        "watching",
         "files",
         "registry",
         "types",
@@ -65,7 +63,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
     },
     "preflight": {
         "errors",
-        "phases",
+        "watching",
         "files",
         "types",
         "protocols",
@@ -76,7 +74,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
     },
     "evaluation": {
         "errors",
-        "interruption",
+        "watching",
         "files",
         "registry",
         "types",
@@ -126,8 +124,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
     },
     "commands": {
         "errors",
-        "phases",
-        "interruption",
+        "watching",
         "files",
         "registry",
         "protocols",

@@ -32,6 +32,7 @@ from latentopt.training.loop import Trainer, Training, average_
 from latentopt.training.streams import ArrayStream, step_seed
 from latentopt.training.train_encoder import train_encoder
 from latentopt.training.train_generator import train_generator, train_wrangan
+from latentopt.watching.interruption import StopNow, holding, released
 
 
 @dataclass(frozen=True)
@@ -162,19 +163,36 @@ def test_the_seeds_of_steps_are_those_of_earlier_releases():
 # Interruptions
 
 
-def test_the_first_ctrl_c_asks_and_the_second_stops(capfd):
+def test_the_first_ctrl_c_waits_for_the_step_and_the_second_does_not(capfd):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with interruptible() as interrupted:
+    with interruptible() as interrupted, holding(interrupted):
         assert not interrupted()
         os.kill(os.getpid(), signal.SIGINT)
         assert interrupted()
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(StopNow):
             os.kill(os.getpid(), signal.SIGINT)
-    with interruptible() as interrupted:
+    with interruptible() as interrupted, holding(interrupted):
         os.kill(os.getpid(), signal.SIGTERM)
         assert interrupted()
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     assert capfd.readouterr().err.count("once more stops now") == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_where_no_step_is_at_work_a_signal_stops_at_once(number, capfd):
+    with interruptible() as interrupted:
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+        assert interrupted() and not capfd.readouterr().err
+    with interruptible() as interrupted, holding(interrupted), pytest.raises(KeyboardInterrupt), released(interrupted):
+        os.kill(os.getpid(), number)
+
+
+def test_a_request_that_waited_is_answered_where_work_is_released():
+    with interruptible() as interrupted, holding(interrupted):
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), released(interrupted):
+            pytest.fail("went on")
 
 
 # Snapshots of earlier releases

@@ -72,7 +72,7 @@ def main() -> None:
     """Run the command line; errors end in one line on stderr and the exit code of their kind."""
     from latentopt.commands.interrupting import stop_on_terminate
     from latentopt.commands.progress import Terminal
-    from latentopt.phases import listening
+    from latentopt.watching.phases import listening
 
     try:
         stop_on_terminate()

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from latentopt.interruption import Interruption, StopNow
+from latentopt.watching.interruption import Interruption, StopNow
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -12,9 +12,9 @@ import click
 from latentopt.commands.batches import Films, load_network, report, watched
 from latentopt.commands.preflight import Warnings, notes_told, picture_check, preflight_option
 from latentopt.errors import UsageError
-from latentopt.phases import tell
 from latentopt.recipe.recipe import Key, Recipe, read_value
 from latentopt.recipe.spaces import space_recipe, with_space
+from latentopt.watching.phases import tell
 
 if TYPE_CHECKING:
     from latentopt.pictures.images import Alpha, Fit
@@ -128,7 +128,8 @@ def command(
     check_free(outdir)
     sources = images_of(images)
     count, steps = len(find_images(sources)), sum(stage.steps + 1 for stage in resolved.stages)
-    tell(f"{count} picture{'s' * (count != 1)}, recipe {resolved.name}, {steps} steps each, generator {network}")
+    if not quiet:
+        tell(f"{count} picture{'s' * (count != 1)}, recipe {resolved.name}, {steps} steps each, generator {network}")
     generator = load_network(network, device, dtype, compiled)
     warnings = Warnings()
     check = picture_check(generator, count, steps, preflight, warnings)

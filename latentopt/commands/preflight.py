@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from latentopt.files.text import one_line
-from latentopt.phases import tell
+from latentopt.watching.phases import tell
 
 if TYPE_CHECKING:
     from latentopt.inverting.items import Look

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 import click
 
 from latentopt.files.text import escape_controls
-from latentopt.phases import Advance, listening
+from latentopt.watching.phases import Advance, listening
 
 if TYPE_CHECKING:
     import rich.progress
@@ -25,8 +25,8 @@ class Progress:
 
     `with Progress(total, "inverting", unit="step") as progress: progress.advance(1, loss=0.12, image="a.png")`.
     `done` is what an earlier run had already done: it fills the bar but does not count in the rate. Phases that begin
-    meanwhile (`latentopt.phases`) are shown below it, and their time is not counted in the rate. within: the bar that
-    this one is shown below; brief: nothing is shown, also at the end, of what takes less than `PATIENCE`.
+    meanwhile (`latentopt.watching.phases`) are shown below it, and their time is not counted in the rate. within: the
+    bar that this one is shown below; brief: nothing is shown, also at the end, of what takes less than `PATIENCE`.
     """
 
     def __init__(
@@ -100,8 +100,10 @@ class Progress:
 
     def note(self, text: str) -> None:
         """A line of its own, above the bar."""
-        if self.quiet:
-            return
+        if not self.quiet:
+            self._print(text)
+
+    def _print(self, text: str) -> None:
         bar = self.bar if self.bar is not None or self.within is None else self.within.bar
         if bar is not None:
             bar.console.print(text, markup=False, highlight=False)
@@ -109,8 +111,8 @@ class Progress:
             print(text, file=self.stream, flush=True)
 
     def tell(self, text: str) -> None:
-        """A line of the work itself, as `latentopt.phases.tell` has it."""
-        self.note(escape_controls(text))
+        """A line of the work itself, as `latentopt.watching.phases.tell` has it; without progress too."""
+        self._print(escape_controls(text))
 
     @contextmanager
     def phase(self, label: str, total: int, unit: str) -> Iterator[Advance]:
@@ -172,7 +174,7 @@ class Progress:
 
 
 class Terminal:
-    """What a command shows of phases where it has no progress line of its own; nothing with --quiet."""
+    """What a command shows of phases where it has no progress line of its own."""
 
     @contextmanager
     def phase(self, label: str, total: int, unit: str) -> Iterator[Advance]:
@@ -180,8 +182,7 @@ class Terminal:
             yield progress.advance
 
     def tell(self, text: str) -> None:
-        if not _is_quiet():
-            click.echo(escape_controls(text), err=True)
+        click.echo(escape_controls(text), err=True)
 
 
 def _is_quiet() -> bool:

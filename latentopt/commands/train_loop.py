@@ -10,7 +10,7 @@ import click
 
 from latentopt.commands.interrupting import interruptible
 from latentopt.files.text import one_line
-from latentopt.interruption import holding
+from latentopt.watching.interruption import holding
 
 if TYPE_CHECKING:
     from latentopt.training.generator_settings import TrainingStep

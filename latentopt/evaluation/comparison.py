@@ -18,7 +18,6 @@ from latentopt.evaluation.kept_evaluation import kept_evaluation
 from latentopt.evaluation.measure import Measure
 from latentopt.evaluation.methods import capped
 from latentopt.evaluation.subject import Amounts
-from latentopt.interruption import Interrupted, never
 from latentopt.inverting.events import Event, Failed, Finished
 from latentopt.inverting.inverter import Inverter
 from latentopt.inverting.items import Item, Unread, read
@@ -27,6 +26,7 @@ from latentopt.inverting.work import OnEvent, follow
 from latentopt.protocols import Generator
 from latentopt.recipe.recipe import Recipe
 from latentopt.results.inversion import Inversion
+from latentopt.watching.interruption import Interrupted, never
 
 AMOUNTS = Amounts(samples=32, paths=2, steps=3, partners=2, lec=2, corruption=200)
 DIAL_PARTS = ("reconstruction", "pose", "attributes", "latents")

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from latentopt.errors import CheckpointError
 from latentopt.files.storage import load_tensors, save_tensors
-from latentopt.interruption import Interrupted, never, released
 from latentopt.loop.building import build_problem
 from latentopt.loop.loop import Step, minimise
 from latentopt.loop.state import State
 from latentopt.protocols import Generator, Parameterization
 from latentopt.recipe.recipe import Recipe
 from latentopt.types import GeneratorInputs
+from latentopt.watching.interruption import Interrupted, never, released
 
 FORMAT = "latentopt-run-1"
 DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError)  # what reading a damaged state raises

@@ -18,7 +18,6 @@ from latentopt.encoders.changes import MeanChange, heat_maps, image_change, late
 from latentopt.encoders.inference import Encoding
 from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import save_tensors, write_text
-from latentopt.interruption import Interrupted, never
 from latentopt.inverting.events import Failed, Finished
 from latentopt.inverting.items import Item, Unread, in_batches
 from latentopt.inverting.keeping import Keeping
@@ -29,6 +28,7 @@ from latentopt.results.distortion import metrics
 from latentopt.results.inversion import Inversion
 from latentopt.results.manifest import manifest
 from latentopt.types import GeneratorInputs, View
+from latentopt.watching.interruption import Interrupted, never
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from latentopt.errors import CheckpointError, ImageError, StatisticsError, UsageError
 from latentopt.files.outputs import clear_write_errors
-from latentopt.interruption import Interrupted, StopNow, holding, never, released
 from latentopt.inverting.batch import Batch
 from latentopt.inverting.events import Event, Finished, Progressed
 from latentopt.inverting.items import Item, Unread, in_batches, read
@@ -28,6 +27,7 @@ from latentopt.statistics.pnorm import PNORM, PNorm
 from latentopt.statistics.sigma import Sigma
 from latentopt.statistics.streams import image_seed
 from latentopt.types import GeneratorInputs
+from latentopt.watching.interruption import Interrupted, StopNow, holding, never, released
 
 RESUME_FOLDER = ".resume"
 

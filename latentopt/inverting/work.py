@@ -14,7 +14,6 @@ from latentopt.encoders.changes import MeanChange
 from latentopt.encoders.inference import Encoding
 from latentopt.errors import InversionFailed, UsageError
 from latentopt.files.outputs import check_inside, workplace
-from latentopt.interruption import Interrupted, never
 from latentopt.inverting.encoding import BatchEncoder, write_steps
 from latentopt.inverting.events import Event, Failed, Finished
 from latentopt.inverting.inverter import Inverter
@@ -29,6 +28,7 @@ from latentopt.registry import INITIALIZERS
 from latentopt.results.earlier import EarlierResult, find_results
 from latentopt.results.inversion import Inversion
 from latentopt.results.summary import TITLE, write_summary
+from latentopt.watching.interruption import Interrupted, never
 
 NEEDS = {"share": "mix", "bootstrap_network": "bootstrap"}  # options of an encoder's start
 

@@ -10,12 +10,12 @@ from functools import cached_property
 import torch
 
 from latentopt.errors import LatentoptError
-from latentopt.phases import tell
 from latentopt.pictures.images import ImageSource, TargetImage
 from latentopt.preflight.preflight import PREFLIGHT, Preflight, Verdict, find_preflight
 from latentopt.preflight.warm_start import FEWEST, find_warm_start, sample_count
 from latentopt.protocols import Generator
 from latentopt.types import GeneratorInputs
+from latentopt.watching.phases import tell
 
 SHARE = 0.05  # of the work, which the look may cost where nobody asked for it
 IN_A_STEP = 3  # pictures that could be drawn in the time of one step of one image: forward and backward

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from latentopt.errors import CheckpointError, StatisticsError
 from latentopt.files.storage import load_tensors, save_tensors
-from latentopt.phases import phase
 from latentopt.pictures.images import from_levels, from_uint8, to_uint8
 from latentopt.preflight.moves import MOVES, Move
 from latentopt.preflight.warm_start import NearestSample, WarmStart, draw, find_warm_start, sample_count
 from latentopt.protocols import Generator
 from latentopt.statistics.at_hand import FOLDERS, FileKind, files_of
+from latentopt.watching.phases import phase
 
 FORMAT = "latentopt-preflight-1"
 SUFFIX = ".preflight.safetensors"

@@ -14,13 +14,13 @@ from latentopt.encoders.inference import Encoding
 from latentopt.errors import MissingWeightsError, StatisticsError
 from latentopt.initializers.encoder import EncoderStart
 from latentopt.initializers.linear import Linear
-from latentopt.phases import Advance, phase
 from latentopt.pictures.resizing import shrink
 from latentopt.protocols import Generator
 from latentopt.statistics.at_hand import first_at_hand
 from latentopt.statistics.pnorm import PNORM, PNorm
 from latentopt.statistics.sampling import drawn_at_once, sample_w
 from latentopt.types import GeneratorInputs
+from latentopt.watching.phases import Advance, phase
 
 ENCODERS = ("e4e", "psp")
 POOL_SEED = 7

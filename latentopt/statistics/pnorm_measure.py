@@ -9,11 +9,11 @@ from pathlib import Path
 
 from latentopt.errors import StatisticsError, UsageError
 from latentopt.files.outputs import clear_write_errors
-from latentopt.phases import phase, tell
 from latentopt.protocols import Generator
 from latentopt.statistics.kept import kept
 from latentopt.statistics.pnorm import PNorm
 from latentopt.statistics.pnorm_fit import PNormFit, draw_codes, find_shards, merge_shards, shard_path
+from latentopt.watching.phases import phase, tell
 
 SAMPLES = 100_000  # codes that are drawn where statistics are needed and none are there
 CHECK_SAMPLES = 10_000

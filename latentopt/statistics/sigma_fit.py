@@ -16,13 +16,13 @@ from torch import Tensor
 
 from latentopt.errors import StatisticsError, UsageError
 from latentopt.files.outputs import clear_write_errors
-from latentopt.phases import phase, tell
 from latentopt.protocols import Generator
 from latentopt.statistics.at_hand import first_at_hand
 from latentopt.statistics.curvature import FEATURES, Draws, batches, outputs_of, squared_gradients
 from latentopt.statistics.sampling import drawn_at_once
 from latentopt.statistics.sigma import SIGMA, Sigma
 from latentopt.types import GeneratorInputs
+from latentopt.watching.phases import phase, tell
 
 SAMPLES = 256  # pictures from which h is estimated, by default
 MEASURED = 64  # pictures on which the amount is measured
