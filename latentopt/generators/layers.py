@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentopt.generators.ops import (
@@ -127,11 +128,15 @@ class SynthesisLayer(nn.Module):
         if styles is None:
             styles = self.affine(w, deltas, f"{name}.affine")  # [B,I]
         weight = tuned(self.weight, f"{name}.weight", deltas)
-        x = modulated_conv2d(x, weight, styles, f, self.up, epsilon=self.epsilon)
+        # the activation's gain goes before it, into what is small, so that all that follows may happen in place
+        scale = SQRT2 * gain
+        x = modulated_conv2d(x, weight, styles, f, self.up, epsilon=self.epsilon, gain=scale)
         if noise is not None:
-            strength = tuned(self.noise_strength, f"{name}.noise_strength", deltas)
-            x = x + (noise * strength.reshape(-1, 1, 1, 1)).to(x.dtype)
-        return bias_act(x, tuned(self.bias, f"{name}.bias", deltas), "lrelu", gain, self.conv_clamp)
+            strength = tuned(self.noise_strength, f"{name}.noise_strength", deltas) * scale
+            x = x.add_((noise * strength.reshape(-1, 1, 1, 1)).to(x.dtype))
+        bias = (tuned(self.bias, f"{name}.bias", deltas) * scale).to(x.dtype)
+        x = F.leaky_relu_(x.add_(bias.reshape(-1, bias.shape[-1], 1, 1)), LRELU_SLOPE)
+        return x if self.conv_clamp is None else x.clamp(-self.conv_clamp * gain, self.conv_clamp * gain)
 
 
 class ToRGB(nn.Module):

@@ -140,8 +140,9 @@ def modulated_conv2d(
     up: int = 1,
     demodulate: bool = True,
     epsilon: float = 1e-8,
+    gain: float = 1.0,
 ) -> Tensor:
-    """Convolution whose weight is scaled per image by `styles` [B,I] and normalised (equations 1 and 3).
+    """Convolution whose weight is scaled per image by `styles` [B,I] and normalised (equations 1 and 3), times `gain`.
 
     weight [O,I,k,k] is shared by the batch and takes the fast form `conv(x * s, W) * d`, one convolution for all
     images, with `d = 1/sqrt(sum (W s)^2 + epsilon)`. A weight an image [B,O,I,k,k], or a style a filter [B,O,I], is a
@@ -152,22 +153,24 @@ def modulated_conv2d(
         weight = weight / (math.sqrt(fan_in) * weight.abs().amax(dim=(-3, -2, -1), keepdim=True))
         styles = styles / styles.abs().amax(dim=-1, keepdim=True)
     if weight.ndim == 5 or styles.ndim == 3:
-        return _grouped_modulated_conv2d(x, weight, styles, f, up, demodulate, epsilon)
+        return _grouped_modulated_conv2d(x, weight, styles, f, up, demodulate, epsilon, gain)
     y = conv2d_resample(x * styles.to(x.dtype)[:, :, None, None], weight.to(x.dtype), f, up)
     if not demodulate:
-        return y
+        return y if gain == 1 else y * gain
     energy = styles.square() @ weight.square().sum(dim=(2, 3)).T  # [B,O]
-    return y * (energy + epsilon).rsqrt().to(x.dtype)[:, :, None, None]
+    return y * (gain * (energy + epsilon).rsqrt()).to(x.dtype)[:, :, None, None]
 
 
 def _grouped_modulated_conv2d(
-    x: Tensor, weight: Tensor, styles: Tensor, f: Tensor | None, up: int, demodulate: bool, epsilon: float
+    x: Tensor, weight: Tensor, styles: Tensor, f: Tensor | None, up: int, demodulate: bool, epsilon: float, gain: float
 ) -> Tensor:
     batch = x.shape[0]
     styles = styles[:, None] if styles.ndim == 2 else styles  # [B,1 or O,I]
     weight = weight * styles[..., None, None]  # [B,O,I,k,k]
     if demodulate:
-        weight = weight * (weight.square().sum(dim=(2, 3, 4), keepdim=True) + epsilon).rsqrt()
+        weight = weight * (gain * (weight.square().sum(dim=(2, 3, 4), keepdim=True) + epsilon).rsqrt())
+    elif gain != 1:
+        weight = weight * gain
     weight = weight.flatten(0, 1).to(x.dtype)  # [B*O,I,k,k]
     x = conv2d_resample(x.reshape(1, -1, *x.shape[2:]), weight, f, up, groups=batch)
     return x.reshape(batch, -1, *x.shape[2:])

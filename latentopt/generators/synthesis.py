@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from latentopt.errors import UsageError
 from latentopt.generators.layers import Conv2d, SynthesisLayer, ToRGB, tuned
@@ -18,6 +19,14 @@ from latentopt.types import REPLACES, GeneratorInputs
 
 ARCHITECTURES = ("skip", "resnet", "orig")
 NOISE_MODES = ("const", "random", "none")
+LARGE = 128 * 128  # pixels of a layer from which on `low_memory` saves something worth its time
+
+
+def checkpointed(layer: nn.Module, *arguments: object) -> Tensor:
+    """What `layer` makes of them; its inside is not kept for the gradient but computed once more."""
+    if not torch.is_grad_enabled():
+        return layer(*arguments)
+    return checkpoint(layer, *arguments, use_reentrant=False, preserve_rng_state=False)
 
 
 class SynthesisBlock(nn.Module):
@@ -64,7 +73,8 @@ class SynthesisNetwork(nn.Module):
     """forward(inputs) -> image [B,3,H,W], nominally in [-1,1], not clamped, float32.
 
     `low_precision` (torch.float16 or torch.bfloat16) is the type of the last `low_precision_blocks` blocks; styles,
-    demodulation, noise and the image stay float32. `memory_format` is that of the activations.
+    demodulation, noise and the image stay float32. `memory_format` is that of the activations. `low_memory`: large
+    layers keep their input only, and are computed again for the gradient.
     """
 
     resample_filter: Tensor
@@ -85,6 +95,7 @@ class SynthesisNetwork(nn.Module):
         self.architecture, self.num_ws = architecture, 2 * len(channels)
         self.low_precision: torch.dtype | None = None
         self.low_precision_blocks = 0
+        self.low_memory = False
         self.memory_format = torch.contiguous_format
         self.blocks: list[SynthesisBlock] = []
         for i, width in enumerate(channels):
@@ -169,7 +180,8 @@ class SynthesisNetwork(nn.Module):
                 gain = math.sqrt(0.5) if self.architecture == "resnet" and last_of_pair else 1.0
                 f = self.resample_filter
                 given = styles.get(name)
-                x = finish(name, layer(x, ws[:, row], f, noise, deltas, f"synthesis.{name}", gain, given))
+                drawn = checkpointed if self.low_memory and math.prod(layer.size) >= LARGE else nn.Module.__call__
+                x = finish(name, drawn(layer, x, ws[:, row], f, noise, deltas, f"synthesis.{name}", gain, given))
                 row += 1
             if self.architecture == "resnet" and block.index > 0:
                 name = f"synthesis.{block.name}.skip"
