@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from pathlib import Path
 
 import torch
 
@@ -33,6 +34,35 @@ def _there(name: str, there: bool, reason: str) -> torch.device:
     if not there:
         raise UsageError(f"device {name!r} is not available: {reason}; use --device cpu or --device auto")
     return torch.device(name)
+
+
+def free_memory(device: torch.device) -> float | None:
+    """Bytes that may still be taken on the device, by a container's limit too; None where the system does not say."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    if device.type != "cpu":
+        return None
+    free = [bytes_ for bytes_ in (_free_in_system(), _free_in_container()) if bytes_ is not None]
+    return min(free, default=None)
+
+
+def _free_in_system() -> float | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return None
+    return next((1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _free_in_container() -> float | None:
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((folder / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+        statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return float(limit) - float(used) + float(statistics.get("inactive_file", 0))  # files' pages are given back
+    except (OSError, ValueError):  # no container, or one without a limit ("max")
+        return None
 
 
 def peak_memory(device: torch.device) -> float:

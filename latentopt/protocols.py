@@ -138,6 +138,17 @@ class Generator(Protocol):
     def set_memory_format(self, memory_format: torch.memory_format) -> Self:
         """Lay out activations and weights as `torch.channels_last` or `torch.contiguous_format`."""
 
+    @property
+    def low_memory(self) -> bool:
+        """Whether large layers are computed again for the gradient instead of kept: less memory, a third more time."""
+
+    def set_low_memory(self, on: bool) -> Self:
+        """Switch that on or off."""
+
+    @property
+    def gradient_bytes(self) -> int:
+        """About what drawing one image takes for as long as its gradient is wanted."""
+
     def compile(self) -> object:
         """Compile the synthesis with torch.compile, from its first call on."""
 

@@ -120,10 +120,11 @@ def test_two_generators_of_one_name_do_not_disturb_each_other(kind, places):
         warnings.simplefilter("error", StatisticsWarning)
         for generator in pair:
             assert generator.name == "tiny"
-            with pytest.raises(
-                StatisticsError, match=f"no {kind.title} of 'tiny'.*run: latentopt {kind.command} --network"
-            ):
-                given_or_found(kind, generator)
+            if kind.make is None:
+                with pytest.raises(
+                    StatisticsError, match=f"no {kind.title} of 'tiny'.*run: latentopt {kind.command} --network"
+                ):
+                    given_or_found(kind, generator)
             write(kind, generator, kind.new_path(generator))
         found = [given_or_found(kind, generator)[1] for generator in pair]
     assert [load_metadata(path)["fingerprint"] for path in found] == [generator.fingerprint for generator in pair]

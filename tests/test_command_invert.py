@@ -24,6 +24,7 @@ from latentopt.errors import UsageError
 from latentopt.files import outputs
 from latentopt.files.resources import resource_folder
 from latentopt.files.storage import load_tensors
+from latentopt.generators.synthesis import SynthesisNetwork
 from latentopt.initializers.simple import Mean
 from latentopt.inverting import items
 from latentopt.pictures import images
@@ -238,10 +239,40 @@ def test_nothing_readable(folder, latentopt):
 )
 def test_missing_statistics(folder, latentopt, arguments):
     shutil.rmtree(folder / "pnorm_stats")
-    code, _, err = latentopt("invert", "photos", *QUICK[:2], "--terms", "l2=1", "-q", *arguments)
-    assert code == 1
-    assert "latentopt fit-pnorm" in err
-    assert "Traceback" not in err
+    code, _, err = latentopt("invert", "photos", *QUICK[:2], "--terms", "l2=1", "--steps", "2", *arguments)
+    assert code == 0, err
+    told = [line for line in err.splitlines() if "no P-norm statistics yet" in line]
+    assert told == ["tiny has no P-norm statistics yet: measuring them on 100,000 codes, kept in "
+                    "pnorm_stats/tiny.safetensors"]  # fmt: skip
+    assert (folder / "pnorm_stats" / "tiny.safetensors").is_file()
+    code, _, err = latentopt(
+        "invert", "photos", *QUICK[:2], "--terms", "l2=1", "--steps", "2", *arguments, "--overwrite"
+    )
+    assert code == 0 and "no P-norm" not in err, "kept where the next run finds them"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--terms", "perceptual=1"), 1, "weights of LPIPS-vgg"),
+        (("--terms", "l2=1", "--set", "stages.0.optimizer.beta1=2"), 2, "optimizer"),
+        (("--terms", "l2=1", "--init", "file:nowhere.safetensors"), 1, "nowhere.safetensors"),
+        (("--terms", "l2=1", "--init", "e4e"), 1, "e4e"),
+    ],
+    ids=["weights", "option", "start", "encoder"],
+)
+def test_what_cannot_work_is_told_before_anything_is_drawn(folder, latentopt, monkeypatch, arguments, code, words):
+    """Missing networks and files and refused options come before statistics are measured and pictures drawn."""
+    shutil.rmtree(folder / "pnorm_stats")
+
+    def offline(*_, **__):
+        raise OSError("offline")
+
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", offline)
+    monkeypatch.setattr(SynthesisNetwork, "forward", lambda *_: pytest.fail("drawn"))
+    got, _, err = latentopt("invert", "photos", *QUICK[:2], "-q", "--space", "pnorm+", *arguments)
+    assert (got, words in err) == (code, True), err
+    assert not (folder / "pnorm_stats").exists()
 
 
 def test_missing_networks(folder, latentopt):

@@ -56,7 +56,7 @@ class Case:
         return self.generator.features(inputs, list(self.generator.activations), noise_mode)
 
     def random(self, shape, scale=0.3):
-        return torch.randn(*shape, generator=torch.Generator().manual_seed(9)) * scale
+        return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(9)) * scale
 
 
 @pytest.fixture(scope="module", params=CASES, ids=["-".join(case) for case in CASES])
@@ -72,6 +72,22 @@ def case(request) -> Case:
 
 def differs(a, b):
     return not torch.allclose(a, b, **CLOSE)
+
+
+def test_low_memory_draws_the_same_and_has_the_same_gradient(case, monkeypatch):
+    monkeypatch.setattr("latentopt.generators.synthesis.LARGE", 1)
+    generator = copy.deepcopy(case.generator)
+    delta = {name: 0.1 * case.random(shape) for name, shape in generator.tunable.items()}
+
+    def drawn(low):
+        assert generator.set_low_memory(low) is generator and generator.low_memory is low
+        ws = case.inputs.ws.clone().requires_grad_()
+        image = generator.synthesis(GeneratorInputs(ws, deltas={name: x[None] for name, x in delta.items()}))
+        return image, torch.autograd.grad(image.square().sum(), ws)[0], generator.gradient_bytes
+
+    (plain, gradient, kept), (again, same, less) = drawn(False), drawn(True)
+    assert torch.equal(plain, again) and torch.equal(gradient, same)
+    assert 0 < less < kept
 
 
 def test_every_family_has_a_row():

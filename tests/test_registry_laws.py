@@ -468,12 +468,16 @@ def test_bases_that_cannot_be_meant(options, tiny_generator):
         lens_of("p-norm+", options, tiny_generator)
 
 
-def test_statistics_of_another_generator_are_refused(tmp_path, statistics, tiny_generator):
+def test_statistics_of_another_generator_are_not_taken(tmp_path, statistics, tiny_generator, monkeypatch):
+    """Named, they are refused; the generator's own are measured on the spot and kept beside them."""
+    monkeypatch.setattr("latentopt.statistics.pnorm_measure.SAMPLES", 500)
+    folder, other = tmp_path / "pnorm_stats", make_tiny_generator(7)
     with pytest.raises(StatisticsError, match="fit-pnorm"):
-        lens_of("p-norm+", {}, make_tiny_generator(7))
-    statistics.save(tmp_path / "mine.safetensors")
-    (tmp_path / "pnorm_stats" / "tiny.safetensors").unlink()
-    with pytest.raises(StatisticsError, match="fit-pnorm"):
-        lens_of("w+", {"clip": 1.0}, tiny_generator)
-    lens_of("w+", {"clip": 1.0, "stats": str(tmp_path / "mine.safetensors")}, tiny_generator)
-    lens_of("w+", {}, tiny_generator)  # needs none
+        lens_of("p-norm+", {"stats": str(folder / "tiny.safetensors")}, other)
+    lens_of("w+", {}, other)  # needs none
+    assert len(list(folder.iterdir())) == 1
+    lens_of("p-norm+", {}, other)
+    assert sorted(p.name for p in folder.iterdir()) == [f"tiny-{other.fingerprint}.safetensors", "tiny.safetensors"]
+    assert PNorm.load(folder / "tiny.safetensors", tiny_generator).n == statistics.n
+    lens_of("w+", {"clip": 1.0}, other)
+    assert len(list(folder.iterdir())) == 2, "measured once"

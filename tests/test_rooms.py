@@ -44,6 +44,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
         "devices",
         "recipe",
         "pictures",
+        "generators",
         "statistics",
         "encoders",
         "loop",

@@ -25,7 +25,12 @@ VIDEO_FRAMES, VIDEO_HEIGHT = 60, 256
 NAME_WIDTH = 12  # columns that an image's name has at least in the printed table
 
 
-def load_network(network: str, device: str, dtype: str, compiled: bool) -> Generator:
+low_memory_option = click.option(
+    "--low-memory", is_flag=True, help="Keep less for gradients: large layers are computed twice. By itself if short."
+)
+
+
+def load_network(network: str, device: str, dtype: str, compiled: bool = False, low_memory: bool = False) -> Generator:
     import torch
 
     from latentopt.checkpoints.networks import load_generator
@@ -36,6 +41,7 @@ def load_network(network: str, device: str, dtype: str, compiled: bool) -> Gener
         click.echo(escape_controls(f"{network}: {note}"), err=True)
     if dtype != "float32":
         generator.set_precision(getattr(torch, dtype)).set_memory_format(torch.channels_last)
+    generator.set_low_memory(low_memory)
     if compiled:
         generator.compile()
     return generator

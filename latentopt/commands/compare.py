@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latentopt.commands.batches import load_network, low_memory_option
 from latentopt.commands.preflight import Warnings, notes_told, picture_check, preflight_option
 from latentopt.errors import InversionFailed
 from latentopt.files.text import escape_controls
@@ -46,6 +47,7 @@ RECIPES = "sg2,i2s,ii2s,pti,wrangan,hybrid-e4e"
 @click.option("--seed", default=0, show_default=True, type=int, help="Random seed.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
+@low_memory_option
 @preflight_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
@@ -65,6 +67,7 @@ def command(
     seed: int,
     device: str,
     dtype: str,
+    low_memory: bool,
     preflight: bool | None,
     quiet: bool,
 ) -> int:
@@ -80,7 +83,6 @@ def command(
       latentopt compare photos/ --network ffhq.pkl --recipes ii2s,mine.toml --dial clip
     """
     from latentopt.api import compare, find_images, load_attribute_judge, load_directions, load_recipes, parse_edit
-    from latentopt.commands.batches import load_network
     from latentopt.evaluation.dial import find_dial
     from latentopt.files.outputs import check_free
 
@@ -92,7 +94,7 @@ def command(
     sources = _pictures(images, count)
     every_step = sum(stage.steps + 1 for method in methods.values() for stage in method.stages)
     found = len(find_images(sources))
-    generator = load_network(network, device, dtype, False)
+    generator = load_network(network, device, dtype, low_memory=low_memory)
     warnings = Warnings()
     comparison = compare(
         generator,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentopt.commands.batches import Films, load_network, report, watched
+from latentopt.commands.batches import Films, load_network, low_memory_option, report, watched
 from latentopt.commands.preflight import Warnings, notes_told, picture_check, preflight_option
 from latentopt.errors import UsageError
 from latentopt.recipe.recipe import Key, Recipe, read_value
@@ -77,6 +77,7 @@ def terms_of(text: str) -> list[dict[str, object]]:
 @click.option("--batch", type=int, help="Images at once (only speed and memory depend on it).")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
+@low_memory_option
 @click.option("--compile", "compiled", is_flag=True, help="Compile the generator with torch.compile.")
 @click.option("--fit", default="crop", show_default=True, type=click.Choice(["crop", "pad", "stretch"]))
 @click.option("--alpha", default="composite", show_default=True, type=click.Choice(["composite", "mask"]))
@@ -94,6 +95,7 @@ def command(
     seed: int,
     device: str,
     dtype: str,
+    low_memory: bool,
     compiled: bool,
     fit: Fit,
     alpha: Alpha,
@@ -130,7 +132,7 @@ def command(
     count, steps = len(find_images(sources)), sum(stage.steps + 1 for stage in resolved.stages)
     if not quiet:
         tell(f"{count} picture{'s' * (count != 1)}, recipe {resolved.name}, {steps} steps each, generator {network}")
-    generator = load_network(network, device, dtype, compiled)
+    generator = load_network(network, device, dtype, compiled, low_memory)
     warnings = Warnings()
     check = picture_check(generator, count, steps, preflight, warnings)
     reading = {"fit": fit, "alpha": alpha, "dtype": dtype, "network": generator.name}

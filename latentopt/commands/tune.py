@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentopt.commands.batches import load_network, report, watched
+from latentopt.commands.batches import load_network, low_memory_option, report, watched
 from latentopt.commands.invert import images_of, start_entry
 from latentopt.commands.preflight import notes_told
 from latentopt.errors import UsageError
@@ -58,6 +58,7 @@ COLUMNS = {
 @click.option("--batch", type=int, help="Images at once (only speed and memory depend on it).")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
+@low_memory_option
 @click.option("--overwrite", is_flag=True, help="Do finished images again.")
 @click.option("-n", "--dry-run", is_flag=True, help="Print the resolved recipe of the tuning and stop.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -72,6 +73,7 @@ def command(
     seed: int,
     device: str,
     dtype: str,
+    low_memory: bool,
     overwrite: bool,
     dry_run: bool,
     quiet: bool,
@@ -109,13 +111,12 @@ def command(
     to = to or run / f"tuned-{Path(method).stem}"
     check_free(to)
     if results is None:
-        generator = load_network(network or "portraits", device, dtype, False)
+        generator = load_network(network or "portraits", device, dtype, low_memory=low_memory)
         prepare(resolved, generator)
         results = _invert(sources, generator, inversion, run, seed, dtype, quiet)
     else:
-        generator = load_network(
-            network or results[0].record["generator"].get("source", "portraits"), device, dtype, False
-        )
+        made_with = results[0].record["generator"].get("source", "portraits")
+        generator = load_network(network or made_with, device, dtype, low_memory=low_memory)
     if options["shared"]:
         resolved = resolved.sharing(options["batch"] or len(results))
     return _tune(

@@ -192,6 +192,22 @@ class StyleGAN2(GeneratorNetwork):
         """The type of the blocks that `set_precision` names; the others' too where it names none."""
         return self.synthesis.low_precision or self.w_avg.dtype
 
+    @property
+    def low_memory(self) -> bool:
+        return self.synthesis.low_memory
+
+    def set_low_memory(self, on: bool) -> Self:
+        self.synthesis.low_memory = on
+        return self
+
+    @property
+    def gradient_bytes(self) -> int:
+        """A layer keeps the convolution's input, its result, and what the activation makes of it."""
+        layers = [(layer.bias.numel() * math.prod(layer.size), layer.size) for layer in self.synthesis.layers.values()]
+        kept = sum(values if self.synthesis.is_recomputed(size) else 3 * values for values, size in layers)
+        at_work = 3 * max(values for values, _ in layers)  # of the layer whose gradient is computed
+        return (kept + at_work) * self.precision.itemsize
+
     def set_memory_format(self, memory_format: torch.memory_format) -> Self:
         """Lay out activations and weights as `torch.channels_last` (fastest in 16 bits) or contiguous."""
         self.synthesis.memory_format = memory_format

@@ -180,7 +180,7 @@ class SynthesisNetwork(nn.Module):
                 gain = math.sqrt(0.5) if self.architecture == "resnet" and last_of_pair else 1.0
                 f = self.resample_filter
                 given = styles.get(name)
-                drawn = checkpointed if self.low_memory and math.prod(layer.size) >= LARGE else nn.Module.__call__
+                drawn = checkpointed if self.is_recomputed(layer.size) else nn.Module.__call__
                 x = finish(name, drawn(layer, x, ws[:, row], f, noise, deltas, f"synthesis.{name}", gain, given))
                 row += 1
             if self.architecture == "resnet" and block.index > 0:
@@ -189,11 +189,16 @@ class SynthesisNetwork(nn.Module):
             x = finish(block.name, x)
             if hasattr(block, "torgb"):
                 name = f"{block.name}.torgb"
-                rgb = block.torgb(x, ws[:, row], deltas, f"synthesis.{name}", styles.get(name)).float()
+                drawn = checkpointed if self.is_recomputed(layer.size) else nn.Module.__call__
+                rgb = drawn(block.torgb, x, ws[:, row], deltas, f"synthesis.{name}", styles.get(name)).float()
                 image = rgb if image is None else upsample2d(image, self.resample_filter) + rgb
                 image = finish(f"{block.name}.img", image)
         assert image is not None  # the last block has a toRGB in every architecture
         return image, features
+
+    def is_recomputed(self, size: tuple[int, int]) -> bool:
+        """Whether a layer of this size is computed again for the gradient."""
+        return self.low_memory and math.prod(size) >= LARGE
 
     def _precision(self, block: SynthesisBlock) -> torch.dtype:
         low = block.index > 0 and block.index >= len(self.blocks) - self.low_precision_blocks

@@ -43,7 +43,7 @@ class Batch:
     state: State | None = None
     status: list[str] = field(default_factory=list)
     history: list[list[dict]] = field(default_factory=list)
-    chunk: int | None = None  # images drawn at once, where memory ran out for all
+    chunk: int | None = None  # images drawn at once, where there is no memory for all
     best_step: list[int] = field(default_factory=list)  # of the last finished stage
     networks: dict[str, str] = field(default_factory=dict)  # what the terms of the last stage measured with
     _lens: Parameterization | None = field(default=None, repr=False)
@@ -66,6 +66,7 @@ class Batch:
             if self.state is None:
                 self.inputs = problem.start
                 self.state = State.initial(problem)
+                self.state.chunk = min(self.state.chunk, self.chunk or self.state.chunk)
                 failed = [text.startswith("failed") for text in self.status]
                 self.state.keep(~torch.tensor(failed, device=self.target.device))
             for step in minimise(problem, self.state):

@@ -18,6 +18,7 @@ from latentopt.inverting.batch import Batch
 from latentopt.inverting.events import Event, Finished, Progressed
 from latentopt.inverting.items import Item, Unread, in_batches, read
 from latentopt.inverting.keeping import Keeping
+from latentopt.inverting.memory import fit_memory
 from latentopt.inverting.outcome import Change, Circumstances, outcome
 from latentopt.protocols import Generator
 from latentopt.recipe.files import recipe_paths
@@ -115,7 +116,8 @@ class Inverter:
     def _new_batch(self, items: Sequence[Item]) -> Batch:
         target, mask = self._tensors(items)
         names = tuple(item.name for item in items)
-        batch = Batch(self.generator, self.recipe, target, names, tuple(image_seed(self.seed, n) for n in names), mask)
+        seeds = tuple(image_seed(self.seed, n) for n in names)
+        batch = Batch(self.generator, self.recipe, target, names, seeds, mask, chunk=self._at_once)
         starts = [item.start.inputs for item in items if item.start is not None]
         if self.recipe.needs_start and len(starts) == len(items):
             try:
@@ -209,6 +211,10 @@ class Inverter:
             yield event
             if tuned and interrupted():
                 raise KeyboardInterrupt
+
+    @cached_property
+    def _at_once(self) -> int:
+        return fit_memory(self.recipe, self.generator)
 
     @cached_property
     def _circumstances(self) -> Circumstances:

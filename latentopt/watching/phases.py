@@ -42,6 +42,11 @@ LOG = _Log()
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
+def _current() -> Listener:
+    listener = _listener.get()
+    return LOG if listener is None else listener
+
+
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
     """Tell `listener` of all phases within this context."""
@@ -54,9 +59,9 @@ def listening(listener: Listener) -> Iterator[None]:
 
 def phase(label: str, total: int, unit: str = "") -> AbstractContextManager[Advance]:
     """A phase of long work: `with phase("drawing", 64, "pictures") as advance: ... advance(8)`."""
-    return (_listener.get() or LOG).phase(label, total, unit)
+    return _current().phase(label, total, unit)
 
 
 def tell(text: str) -> None:
     """A line for the user, such as what was done without being asked for."""
-    (_listener.get() or LOG).tell(text)
+    _current().tell(text)
