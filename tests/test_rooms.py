@@ -31,7 +31,17 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
     "terms": {"errors", "types", "protocols", "pictures", "perceptual", "statistics"},
     "operators": {"errors", "protocols"},
     "encoders": {"errors", "files", "types", "protocols", "pictures", "checkpoints"},
-    "initializers": {"errors", "files", "types", "protocols", "pictures", "checkpoints", "statistics", "encoders"},
+    "initializers": {
+        "errors",
+        "watching",
+        "files",
+        "types",
+        "protocols",
+        "pictures",
+        "checkpoints",
+        "statistics",
+        "encoders",
+    },
     "loop": {"errors", "registry", "types", "protocols", "recipe", "statistics"},
     "results": {"errors", "files", "types", "protocols", "recipe", "pictures", "checkpoints"},
     "inverting": {
@@ -52,6 +62,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
     },
     "editing": {
         "errors",
+        "watching",
         "files",
         "registry",
         "types",

@@ -16,6 +16,7 @@ from latentopt.pictures.images import save_png, to_uint8
 from latentopt.protocols import Generator
 from latentopt.statistics.sampling import sample_images
 from latentopt.types import GeneratorInputs
+from latentopt.watching.phases import counted
 
 STRENGTHS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 FILM_SIDE = 256  # pixels; smaller pictures are enlarged by a whole factor
@@ -41,7 +42,7 @@ def save_samples(
     psi, label, noise_mode: as of `sample_images`, which says what is raised. Returns the files in the order written.
     """
     written, images = [], []
-    for seed in seeds:
+    for seed in counted(seeds, "drawing", "pictures"):
         image = sample_images(generator, [seed], psi, label, noise_mode)[0].cpu()
         written.append(folder / f"seed{seed:04d}.png")
         save_png(written[-1], image)
@@ -65,7 +66,7 @@ def direction_sheet(
     starts = [GeneratorInputs(generator.broadcast(code[None])) for code in codes.to(generator.device)]
     rows = [
         [draw(generator, direction.edit(start, strength)) for strength in strengths]
-        for direction in directions
+        for direction in counted(directions, "drawing the sheet", "directions")
         for start in starts
     ]
     labels = [direction.name if i == 0 else "" for direction in directions for i in range(len(starts))]

@@ -23,6 +23,7 @@ from latentopt.pictures.images import DELTA_FILE
 from latentopt.pictures.video import save_video
 from latentopt.protocols import Generator, Parameterization
 from latentopt.types import REPLACES
+from latentopt.watching.phases import counted
 
 ON_SHEET = 16  # images
 FRAMES = 48  # of a film, one way
@@ -103,7 +104,7 @@ def _edit(latent: Latent, asked: Sequences, generator: Generator, folder: Path) 
             write_atomically(own / DELTA_FILE, partial(_copy, source))
     reconstruction = draw(generator, latent.inputs, latent.noise_mode)
     pictures = [reconstruction if latent.target is None else latent.target, reconstruction]
-    for edits in asked.steps:
+    for edits in counted(asked.steps, f"editing {latent.name}", "pictures"):
         edited = apply_edits(latent.inputs, edits, asked.directions, asked.layers)
         pictures.append(draw(generator, edited, latent.noise_mode))
         label = file_name("_".join(edit.label for edit in edits))
@@ -119,7 +120,7 @@ def _copy(source: Path, to: Path) -> None:
 def _film(latent: Latent, asked: Sequences, sweep: Sequence[Edit], generator: Generator, folder: Path) -> None:
     first, last = sweep[0].strength, sweep[-1].strength
     frames = []
-    for i in range(FRAMES):
+    for i in counted(range(FRAMES), f"film of {latent.name}", "pictures"):
         strength = first + (last - first) * i / (FRAMES - 1)
         edits = [*asked.done, replace(sweep[0], strength=strength)]
         edited = apply_edits(latent.inputs, edits, asked.directions, asked.layers)
@@ -133,7 +134,7 @@ def mix_latents(generator: Generator, latents: Sequence[Latent], row: int, folde
     rows = []
     for coarse in latents:
         pictures = []
-        for fine in latents:
+        for fine in counted(latents, f"mixing {coarse.name}", "pictures"):
             mixed = mix(coarse.inputs, fine.inputs, row, generator)
             pictures.append(draw(generator, mixed, coarse.noise_mode))
             if coarse is not fine:
@@ -161,13 +162,13 @@ def interpolate_latents(
     for first, second in pairwise(latents):
         name = f"{first.name} to {second.name}"
         pictures = []
-        for i in range(steps):
+        for i in counted(range(steps), name, "pictures"):
             between = interpolate(first.inputs, second.inputs, i / (steps - 1), lens)
             pictures.append(draw(generator, between, first.noise_mode))
             if 0 < i < steps - 1:
                 path = folder / file_name(f"{name}, {space}") / f"{i:03d}"
                 save_latent(path, pictures[-1], between, generator)
-        for i in range(FRAMES if animate else 0):
+        for i in counted(range(FRAMES if animate else 0), f"film: {name}", "pictures"):
             between = interpolate(first.inputs, second.inputs, i / (FRAMES - 1), lens)
             frames.append(film_frame(draw(generator, between, first.noise_mode)))
         rows.append(pictures)

@@ -19,6 +19,7 @@ from latentopt.evaluation.subject import Found, Subject
 from latentopt.protocols import Generator
 from latentopt.statistics.sampling import sample_w
 from latentopt.types import GeneratorInputs
+from latentopt.watching.phases import counted as drawing
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 Sampling = Literal["full", "end"]
@@ -132,7 +133,8 @@ def _lengths(
     t = torch.rand(len(start), 1, generator=torch.Generator().manual_seed(seed + 1)).to(start)
     t = t if sampling == "full" else torch.zeros_like(t)
     found = []
-    for a, b, s in zip(start.split(BATCH), end.split(BATCH), t.split(BATCH), strict=True):
+    batches = list(zip(start.split(BATCH), end.split(BATCH), t.split(BATCH), strict=True))
+    for a, b, s in drawing(batches, "measuring path lengths", "batches"):
         drawn = draw(torch.cat([between(a, b, s), between(a, b, s + epsilon)]))
         found.append(distance(*drawn.chunk(2)) / epsilon**2)
     return torch.cat(found).cpu().double()

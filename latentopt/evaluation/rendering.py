@@ -9,7 +9,9 @@ from torch import Tensor
 
 from latentopt.evaluation.image_metrics import on_levels
 from latentopt.protocols import Generator
+from latentopt.statistics.sampling import drawn_at_once
 from latentopt.types import GROUPS, GeneratorInputs
+from latentopt.watching.phases import counted
 
 BATCH = 25
 
@@ -19,8 +21,11 @@ def draw(
     generator: Generator, inputs: GeneratorInputs, ws: Tensor, noise_mode: str = "const", batch: int = BATCH
 ) -> Tensor:
     """Pictures [V,3,H,W] on 8-bit levels of one image's `inputs` with each of the latents ws [V,L,C]."""
-    parts = [generator.synthesis(inputs.with_latents(part), noise_mode).float() for part in ws.split(batch)]
-    return on_levels(torch.cat(parts))
+    parts = ws.split(drawn_at_once(generator, batch))
+    drawing = counted(parts, "drawing", "batches")
+    return on_levels(
+        torch.cat([generator.synthesis(inputs.with_latents(part), noise_mode).float() for part in drawing])
+    )
 
 
 def draw_samples(generator: Generator, ws: Tensor, batch: int = BATCH) -> Tensor:
@@ -35,6 +40,8 @@ def draw_each(generator: Generator, images: Sequence[GeneratorInputs], noise_mod
     So are inputs of which some have noise maps or residuals that others lack.
     """
     entries = {tuple(frozenset(getattr(inputs, name) or ()) for name in GROUPS) for inputs in images}
-    step = 1 if len(entries) > 1 or any(inputs.deltas for inputs in images) else BATCH
+    alone = len(entries) > 1 or any(inputs.deltas for inputs in images)
+    step = 1 if alone else drawn_at_once(generator, BATCH)
     parts = [GeneratorInputs.cat(images[k : k + step]) for k in range(0, len(images), step)]
-    return on_levels(torch.cat([generator.synthesis(part, noise_mode).float() for part in parts]))
+    drawing = counted(parts, "drawing", "batches")
+    return on_levels(torch.cat([generator.synthesis(part, noise_mode).float() for part in drawing]))

@@ -15,8 +15,9 @@ from latentopt.pictures.resizing import shrink
 from latentopt.protocols import Generator, Initializer
 from latentopt.statistics.at_hand import given_or_found
 from latentopt.statistics.pnorm import PNORM
-from latentopt.statistics.sampling import sample_w
+from latentopt.statistics.sampling import drawn_at_once, sample_w
 from latentopt.types import GeneratorInputs
+from latentopt.watching.phases import Advance, phase
 
 
 class Mean(Initializer):
@@ -67,17 +68,19 @@ class BestOf(Initializer):
         self.generator, self.n, self.size, self.label, self.batch = generator, n, size, label, batch
 
     def __call__(self, target: Tensor, seeds: Sequence[int]) -> GeneratorInputs:
-        best = [self._nearest(image, seed) for image, seed in zip(target, seeds, strict=True)]
+        with phase("looking for a start", self.n * len(target), "samples") as advance:
+            best = [self._nearest(image, seed, advance) for image, seed in zip(target, seeds, strict=True)]
         return GeneratorInputs(self.generator.broadcast(torch.stack(best)).clone())
 
     @torch.no_grad()
-    def _nearest(self, image: Tensor, seed: int) -> Tensor:
+    def _nearest(self, image: Tensor, seed: int, on_progress: Advance) -> Tensor:
         w = sample_w(self.generator, seed, self.n, self.label)  # [n,C]
         small = shrink(image[None], self.size)
         distances = []
-        for part in w.split(self.batch):
+        for part in w.split(drawn_at_once(self.generator, self.batch)):
             drawn = self.generator.synthesis(GeneratorInputs(self.generator.broadcast(part)))
             distances.append((shrink(drawn, self.size) - small).square().mean(dim=(1, 2, 3)))
+            on_progress(len(part))
         return w[torch.cat(distances).argmin()]
 
 

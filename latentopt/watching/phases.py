@@ -8,10 +8,12 @@ commands show both on the terminal; in Python lines go to the log "latentopt" un
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
 
 Advance = Callable[[int], object]
 """So many more are done."""
@@ -23,7 +25,15 @@ class Listener(Protocol):
     def phase(self, label: str, total: int, unit: str) -> AbstractContextManager[Advance]:
         """A phase of `total` units begins, and ends with the context."""
 
-    def tell(self, text: str) -> None:
+    def counted(items: Sequence[T], label: str, unit: str) -> Iterator[T]:
+    """The items one after the other, as a phase."""
+    with phase(label, len(items), unit) as advance:
+        for item in items:
+            yield item
+            advance(1)
+
+
+def tell(self, text: str) -> None:
         """A line for the user."""
 
 
