@@ -25,15 +25,7 @@ class Listener(Protocol):
     def phase(self, label: str, total: int, unit: str) -> AbstractContextManager[Advance]:
         """A phase of `total` units begins, and ends with the context."""
 
-    def counted(items: Sequence[T], label: str, unit: str) -> Iterator[T]:
-    """The items one after the other, as a phase."""
-    with phase(label, len(items), unit) as advance:
-        for item in items:
-            yield item
-            advance(1)
-
-
-def tell(self, text: str) -> None:
+    def tell(self, text: str) -> None:
         """A line for the user."""
 
 
@@ -70,6 +62,14 @@ def listening(listener: Listener) -> Iterator[None]:
 def phase(label: str, total: int, unit: str = "") -> AbstractContextManager[Advance]:
     """A phase of long work: `with phase("drawing", 64, "pictures") as advance: ... advance(8)`."""
     return _current().phase(label, total, unit)
+
+
+def counted(items: Sequence[T], label: str, unit: str) -> Iterator[T]:
+    """The items one after the other, as a phase."""
+    with phase(label, len(items), unit) as advance:
+        for item in items:
+            yield item
+            advance(1)
 
 
 def tell(text: str) -> None:
