@@ -160,9 +160,9 @@ def test_the_file_called_after_the_generator_goes_before_others_of_the_same_fold
 
 def test_why_the_file_called_after_the_generator_is_not_its_own(generator, places):
     other = make_tiny_generator(seed=1, channels=CHANNELS)
-    write(PNORM, other, places["pnorm_stats"] / "mine.safetensors")
+    write(SIGMA, other, places["sigma"] / "mine.safetensors")
     with pytest.raises(StatisticsError, match=f"{other.fingerprint}"):
-        given_or_found(PNORM, generator)
+        given_or_found(SIGMA, generator)
 
 
 def test_statistics_without_a_fingerprint_go_by_the_name(generator, places):

@@ -14,8 +14,7 @@ from conftest import finished, interrupt, make_tiny_generator, rows
 
 from latentopt.checkpoints.delta import Delta
 from latentopt.checkpoints.networks import load_generator, save_generator
-from latentopt.evaluation import corruption as corruption_module
-from latentopt.evaluation.corruption import Corruption
+from latentopt.evaluation.corruption import Corruption, SampleCorruption
 from latentopt.pictures.images import read_png
 from latentopt.results.inversion import Inversion
 from latentopt.statistics.sigma import Sigma
@@ -41,7 +40,7 @@ JOINT = METHOD.replace('[{ name = "%s" }]', '[{ name = "w", lr = 0.02 }, { name 
 @pytest.fixture
 def tuned(folder, latentopt, monkeypatch):
     """A folder with methods, an inversion in out/, and a corruption that takes no time: (folder, latentopt)."""
-    monkeypatch.setattr(corruption_module, "corruption", lambda *_, n, **__: Corruption(0.5, 0.25, 0.0, n, "none"))
+    monkeypatch.setattr(SampleCorruption, "of", lambda self, *_: Corruption(0.5, 0.25, 0.0, self.n, "none"))
     for name in ("weights", "lowrank", "epsilon"):
         (folder / f"{name}.toml").write_text(METHOD % name)
     (folder / "joint.toml").write_text(JOINT)
@@ -57,7 +56,7 @@ def deltas(folder) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("method", ["weights", "lowrank", "joint"])
 def test_the_newest_run_is_tuned(tuned, latentopt, method):
     """Every image draws better than before; the folder holds what draws it; no option is needed."""
-    code, out, err = latentopt("tune", "--method", f"{method}.toml", "-q")
+    code, out, err = latentopt("tune", "--method", f"{method}.toml", "-q", "--corruption", "4")
     assert code == 0, err
     assert "tuning the newest run: out (3 images)" in err
     assert all(word in out for word in ("psnr", "before", "after", "corruption", "parameters", "peak MB", "seconds"))
@@ -171,14 +170,18 @@ def test_stopped_and_gone_on_with_it_is_as_if_never_stopped(tuned, latentopt, mo
 
 def test_stopped_between_two_results_no_optimisation_is_repeated(tuned, latentopt, monkeypatch):
     """Measuring corruption takes longer than a step: what is finished stays so, and the steps are not done again."""
-    arguments = ("tune", "out", "--method", "weights.toml", "-q")
+    arguments = ("tune", "out", "--method", "weights.toml", "-q", "--corruption", "4")
     with monkeypatch.context() as patch:
+        asked = []
 
-        def killed(*_, n, **__):
-            os.kill(os.getpid(), signal.SIGINT)
-            return Corruption(0.5, 0.25, 0.0, n, "none")
+        def killed(self, *_):
+            asked.append(1)
+            if len(asked) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+                pytest.fail("measuring goes on")
+            return Corruption(0.5, 0.25, 0.0, self.n, "none")
 
-        patch.setattr(corruption_module, "corruption", killed)
+        patch.setattr(SampleCorruption, "of", killed)
         assert latentopt(*arguments)[0] == 130
     before = finished(tuned / "out" / "tuned-weights")
     assert set(before) == {"a"}

@@ -70,13 +70,12 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; errors end in one line on stderr and the exit code of their kind."""
-    from latentopt.commands.interrupting import stop_on_terminate
+    from latentopt.commands.interrupting import stopped_by_terminate
     from latentopt.commands.progress import Terminal
     from latentopt.watching.phases import listening
 
     try:
-        stop_on_terminate()
-        with listening(Terminal()):
+        with stopped_by_terminate(), listening(Terminal()):
             code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Abort:

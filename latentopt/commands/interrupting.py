@@ -38,10 +38,15 @@ def interruptible() -> Iterator[Interruption]:
             signal.signal(number, handler or signal.SIG_DFL)
 
 
-def stop_on_terminate() -> None:
+@contextmanager
+def stopped_by_terminate() -> Iterator[None]:
     """SIGTERM is taken as Ctrl-C is: what is at work saves and ends."""
 
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

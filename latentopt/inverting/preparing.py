@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import torch
 
+from latentopt.errors import CheckpointError
 from latentopt.inverting.tuning import sigma_layers
 from latentopt.loop.building import build_lens, build_objective, build_operator, check_optimizer, options_in
 from latentopt.protocols import Generator
 from latentopt.recipe.files import recipe_files
 from latentopt.recipe.recipe import Recipe
-from latentopt.recipe.stage import PREVIOUS
-from latentopt.registry import INITIALIZERS
+from latentopt.recipe.stage import PREVIOUS, Reading
+from latentopt.registry import FILES, INITIALIZERS
 from latentopt.statistics.sigma_fit import ensure_sigma
 
 
 def prepare(recipe: Recipe, generator: Generator) -> None:
-    """Make every plug-in of a recipe once, the networks first; then measure the statistics that are not there.
+    """Make every plug-in of a recipe once; those that need statistics which are not there wait until the others are
+    made, and the statistics measured.
 
     Raises what would be raised in the midst of the work: UsageError for options that a plug-in refuses,
-    MissingWeightsError and CheckpointError for networks, StatisticsError for what takes minutes to measure.
+    MissingWeightsError and CheckpointError for networks and files, StatisticsError for what takes minutes to measure.
     """
     recipe_files(recipe, generator)  # encoders
+    check_named(recipe, generator)
+    waits = any(reading.named is None and _is_missing(reading, generator) for reading in recipe.reads)
+    if not waits:
+        _make_spaces(recipe, generator)
     blank = torch.zeros(1, generator.img_channels, *generator.resolution, device=generator.device)
     for stage in recipe.stages:
         check_optimizer(stage.optimizer)
@@ -28,6 +34,29 @@ def prepare(recipe: Recipe, generator: Generator) -> None:
         build_objective(generator, stage, blank if operator is None else operator(blank))
     if recipe.looks_for("sigma"):
         ensure_sigma(generator, sigma_layers(recipe))
+    if waits:
+        _make_spaces(recipe, generator)
+
+
+def check_named(recipe: Recipe, generator: Generator) -> None:
+    """Raise CheckpointError where a file is named that is not there."""
+    for reading in recipe.reads:
+        if reading.named is None:
+            continue
+        paths = FILES.load(reading.kind)(generator, reading.named, reading.part)
+        missing = [path for path in paths if not path.is_file()]
+        if missing:
+            raise CheckpointError(f"{missing[0]}: no such file; the recipe's {reading.part['name']!r} reads it")
+
+
+def _is_missing(reading: Reading, generator: Generator) -> bool:
+    """Whether the generator has no file of a kind that would be measured now."""
+    kind = FILES.load(reading.kind)
+    measured = reading.kind == "sigma" or getattr(kind, "make", None) is not None
+    return measured and not kind(generator, None, reading.part)
+
+
+def _make_spaces(recipe: Recipe, generator: Generator) -> None:
     for stage in recipe.stages:
         if stage.init["name"] != PREVIOUS:
             INITIALIZERS.create(stage.init["name"], generator, **options_in(stage.init))
