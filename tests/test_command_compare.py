@@ -21,6 +21,7 @@ from latentopt.evaluation.dial import DIALS, PENALTIES, along, find_dial
 from latentopt.evaluation.kept_evaluation import EVALUATION_FILE
 from latentopt.evaluation.methods import capped, load_recipes
 from latentopt.evaluation.subject import Amounts
+from latentopt.inverting import preparing
 from latentopt.inverting.events import Failed, Finished
 from latentopt.inverting.inverter import Inverter
 from latentopt.preflight.preflight import SUFFIX, Preflight
@@ -214,11 +215,12 @@ def test_methods_are_names_below_the_output_folder(quick, name):
 
 def test_a_recipe_that_reads_a_sigma_gets_one(quick, monkeypatch):
     made = []
-    monkeypatch.setattr(comparison, "ensure_sigma", lambda generator, layers: made.append((generator.name, layers)))
+    monkeypatch.setattr(preparing, "ensure_sigma", lambda generator, layers: made.append((generator.name, layers)))
     generator = load_generator("net/tiny.safetensors")
     work = comparison.Comparison(generator, quick, 0, "float32", {}, {})
     assert list(work.runnable({"i2s": Recipe.load("i2s")}, optional=False)) == ["i2s"] and not made
     tuning = Recipe.load("a.toml").override(['stages.0.optimize=["w", {name="epsilon", layers="convs:1"}]'])
+    monkeypatch.setattr(preparing, "build_lens", lambda *_: None)
     assert work.runnable({"mine": tuning}, optional=False) == {"mine": tuning}
     assert made == [("tiny", "convs:1")]
 

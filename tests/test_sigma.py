@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from latentopt.statistics.sigma_fit import ensure_sigma, fit_sigma, inverse_root
 from latentopt.statistics.sigma_measure import measure_sigma
 from latentopt.terms.perceptual import Perceptual
 from latentopt.types import GeneratorInputs, View
+from latentopt.watching.phases import listening
 
 WEIGHT = "synthesis.b32.conv1.weight"
 
@@ -204,14 +206,23 @@ def test_nothing_is_warned_of_where_all_is_well(places):
 
 
 def test_sigma_is_made_once(places):
-    """Where there is none it is estimated and kept; `on_start` hears of it before the work."""
+    """Where there is none it is estimated and kept, which is told before the work."""
     generator, files = places
-    calls = []
-    layers = "synthesis.b4.conv1.weight"
-    sigma, path, made = ensure_sigma(generator, layers, calls.append, calls.append)
-    assert made and path == Path("sigma/mine.safetensors") and calls[0] == path and sum(calls[1:]) == 256
-    again, where, made = ensure_sigma(generator, layers, calls.append)
-    assert not made and where == path and len(calls) == 1 + 256 // 4
+    layers, told = "synthesis.b4.conv1.weight", []
+
+    class Listener:
+        tell = staticmethod(told.append)
+
+        @contextmanager
+        def phase(self, label, total, unit):
+            told.append(total)
+            yield told.append
+
+    with listening(Listener()):
+        sigma, path = ensure_sigma(generator, layers)
+        assert path == Path("sigma/mine.safetensors") and str(path) in told[0] and told[1] == sum(told[2:]) == 256
+        again, where = ensure_sigma(generator, layers)
+    assert where == path and len(told) == 2 + 256 // 4
     assert sigma.origin == again.origin == "estimated" and list(sigma.tensors) == list(again.tensors) == [layers]
     make_sigma(generator, origin="learned").save(files["beside"])
     assert ensure_sigma(generator, layers)[1].resolve() == files["beside"]

@@ -55,7 +55,7 @@ class Progress:
 
     def _begin(self) -> None:
         self.started = time.monotonic()
-        self.shown = self.started - self.interval + PATIENCE
+        self.shown = self.started - self.interval + min(PATIENCE, self.interval)
 
     def __enter__(self) -> Self:
         self._begin()

@@ -11,7 +11,6 @@ from typing import NamedTuple, Unpack
 
 from latentopt.editing.direction import Direction
 from latentopt.errors import ImageError, InversionFailed, LatentoptError, MissingWeightsError, StatisticsError
-from latentopt.evaluation.corruption import change_by
 from latentopt.evaluation.dial import Dial, along
 from latentopt.evaluation.framework import Asked, Evaluation
 from latentopt.evaluation.kept_evaluation import kept_evaluation
@@ -157,7 +156,7 @@ class Comparison:
     def run(self, name: str, recipe: Recipe, items: Sequence[Item], folder: Path) -> list[Inversion]:
         """The results of one recipe, those of an earlier call included, read from `folder`; failures are noted."""
         options = (("dtype", self.dtype), ("network", self.generator.name))
-        inverter = Inverter(self.generator, recipe, self.seed, folder, options, change=change_by(AMOUNTS.corruption))
+        inverter = Inverter(self.generator, recipe, self.seed, folder, options)
         finished: list[str] = []
 
         def work(on_event: OnEvent, interrupted: Interrupted) -> None:
