@@ -34,7 +34,7 @@ def fitted(monkeypatch, generator, free, recipe=RECIPE):
     monkeypatch.setattr(memory, "free_memory", lambda device: free)
     told = Told()
     with listening(told):
-        return fit_memory(recipe, generator), told
+        return fit_memory(recipe, generator, 4), told
 
 
 def test_enough_or_unknown_memory_changes_nothing(monkeypatch, generator):

@@ -43,7 +43,7 @@ class Progress:
         brief: bool = False,
     ) -> None:
         self.total, self.label, self.unit, self.quiet, self.interval = total, label, unit, quiet, interval
-        self.done = self.before = done
+        self.done = self.before = self.told = done
         self.stream = sys.stderr if stream is None else stream
         self.within, self.brief = within, brief
         self.fields: dict[str, object] = {}
@@ -73,8 +73,10 @@ class Progress:
                 self.bar.stop()
             else:
                 self.bar.remove_task(self.task)
-        elif not self.quiet and self.done > self.before and (not self.brief or self.seconds >= PATIENCE):
-            print(self._line(), file=self.stream, flush=True)
+        elif (
+            not self.quiet and self.done > max(self.before, self.told) and (not self.brief or self.seconds >= PATIENCE)
+        ):
+            self._print_line()
 
     def advance(self, n: int = 1, **fields: object) -> None:
         """`n` more are done; `fields` replace the named values shown, such as `loss=0.1`."""
@@ -88,8 +90,11 @@ class Progress:
             if self.bar is not None and self.task is not None:
                 self.bar.update(self.task, completed=self.done, note=self._note())
         elif self.done < self.total and time.monotonic() - self.shown >= self.interval:
-            self.shown = time.monotonic()
-            print(self._line(), file=self.stream, flush=True)
+            self._print_line()
+
+    def _print_line(self) -> None:
+        self.shown, self.told = time.monotonic(), self.done
+        print(self._line(), file=self.stream, flush=True)
 
     def reach(self, done: int) -> None:
         """At least so many are done; those that were not counted do not count in the rate."""

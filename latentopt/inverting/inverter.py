@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -49,6 +49,7 @@ class Inverter:
     options: tuple[tuple[str, object], ...] = ()
     save_every: float = 10.0
     change: Change | None = None
+    _fitting: dict[int, int] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @cached_property
     def keeping(self) -> Keeping:
@@ -117,7 +118,7 @@ class Inverter:
         target, mask = self._tensors(items)
         names = tuple(item.name for item in items)
         seeds = tuple(image_seed(self.seed, n) for n in names)
-        batch = Batch(self.generator, self.recipe, target, names, seeds, mask, chunk=self._at_once)
+        batch = Batch(self.generator, self.recipe, target, names, seeds, mask, chunk=self._at_once(len(names)))
         starts = [item.start.inputs for item in items if item.start is not None]
         if self.recipe.needs_start and len(starts) == len(items):
             try:
@@ -212,9 +213,11 @@ class Inverter:
             if tuned and interrupted():
                 raise KeyboardInterrupt
 
-    @cached_property
-    def _at_once(self) -> int:
-        return fit_memory(self.recipe, self.generator)
+    def _at_once(self, images: int) -> int:
+        """How many images of a batch are drawn at once; asked of the system once for a size of batch."""
+        if images not in self._fitting:
+            self._fitting[images] = fit_memory(self.recipe, self.generator, images)
+        return self._fitting[images]
 
     @cached_property
     def _circumstances(self) -> Circumstances:

@@ -15,34 +15,33 @@ NETWORKS = 500e6  # bytes: the networks of the terms, and what they keep of one 
 COPIES = 6  # of what changes in the weights: itself, its gradient, two moments, the best, the safe one
 
 
-def fit_memory(recipe: Recipe, generator: Generator) -> int:
-    """How many images at once there is memory for, at most as many as the recipe wants.
+def fit_memory(recipe: Recipe, generator: Generator, images: int) -> int:
+    """How many of a batch's `images` there is memory for at once.
 
     Where it does not suffice, large layers are computed again instead of kept (`Generator.low_memory`), with a line.
     Unknown memory is taken to suffice; one image is always tried.
     """
-    wanted = max(stage.batch for stage in recipe.stages)
     free = free_memory(generator.device)
     if free is None:
-        return wanted
+        return images
     own = weight_bytes(recipe, generator)
 
     def fitting() -> int:
         return int((SHARE * free - NETWORKS) // (generator.gradient_bytes + own + NETWORKS / 4))
 
-    if fitting() < wanted and not generator.low_memory:
+    if fitting() < images and not generator.low_memory:
         full = generator.gradient_bytes
         generator.set_low_memory(True)
         if generator.gradient_bytes == full:  # small layers only: nothing is gained
             generator.set_low_memory(False)
         else:
             tell(f"memory is short ({free / 1e9:.1f} GB are free): large layers are computed twice, as by --low-memory")
-    at_once = max(1, min(wanted, fitting()))
+    at_once = max(1, min(images, fitting()))
     if fitting() < 1:
         need = (generator.gradient_bytes + own + NETWORKS) / 1e9
         tell(f"one image needs about {need:.1f} GB and {free / 1e9:.1f} GB are free: --dtype bfloat16 needs less")
-    elif at_once < wanted:
-        tell(f"{at_once} of {wanted} images are drawn at once: there is no memory for more")
+    elif at_once < images:
+        tell(f"{at_once} of {images} images are drawn at once: there is no memory for more")
     return at_once
 
 
