@@ -28,7 +28,7 @@ from latentopt.statistics.sampling import drawn_at_once, sample_w, w_std
 from latentopt.types import GeneratorInputs, LayerTensors
 
 DIRECTIONS = ("samples", "isotropic")
-FEWEST_PICTURES, MOST_PICTURES = 16, 100  # that `latentopt tune` draws by itself
+FEWEST_PICTURES, MOST_PICTURES = 16, 64  # that `latentopt tune` draws by itself
 BATCH = 25
 
 OnProgress = Callable[[int], object]
@@ -60,7 +60,7 @@ def fitting_pictures(tuning: Recipe) -> int:
 
     A step draws a picture and its gradient, and reads it: the work of four or five pictures that are only drawn.
     """
-    n = min(MOST_PICTURES, sum(stage.steps for stage in tuning.stages if stage.spaces("deltas")) // 5)
+    n = min(MOST_PICTURES, sum(stage.steps for stage in tuning.stages if stage.spaces("deltas")) // 8)
     return n if n >= FEWEST_PICTURES else 0
 
 
