@@ -143,7 +143,7 @@ def test_info_does_not_expand_what_small_factors_claim(run, tmp_path):
     [
         ("hostile.pkl", 4, "posix.system"),
         ("sg3.pkl", 1, "StyleGAN3 is not supported yet"),
-        ("text.pkl", 1, "no NVIDIA pickle"),
+        ("text.pkl", 1, "a text ('not a model' ...), not a model file"),
         ("absent.pkl", 1, "no such file"),
     ],
 )

@@ -25,12 +25,11 @@ from latentopt.checkpoints import persistence, restricted_unpickler
 from latentopt.checkpoints import torch_zip as torch_zip_module
 from latentopt.checkpoints.restricted_pickle import (
     Record,
-    is_torch_module,
     module_attributes,
     module_state,
     read_pickle,
+    read_torch_contents,
     read_torch_file,
-    read_torch_module,
 )
 from latentopt.errors import CheckpointError, LatentoptError, UntrustedFileError
 
@@ -130,9 +129,8 @@ def test_snapshot_is_recovered_bit_for_bit(name, count):
 
 def test_saved_module_is_recovered_bit_for_bit(pt):
     path = pt(stream("pti_style_pt"))
-    assert is_torch_module(path)
     with nothing_run():
-        generator = read_torch_module(path)
+        generator = read_torch_contents(path)
     assert (generator.class_name, generator.version) == ("Generator", 6)
     assert_bit_equal(module_state(generator), expected("pti_style_pt"))
 
@@ -409,7 +407,7 @@ def repeated(call: Call, times: int) -> bytes:
             Call(Name("torch.storage", "_load_from_bytes"), (storage_blob(bytes(1 << 16), 1 << 14),)),
             "storages",
         ),
-        (tensor_call((1 << 14,), (1,), blob=storage_blob(bytes(1 << 16), 1 << 14)), "tensors"),
+        (tensor_call((128, 128), (1, 128), blob=storage_blob(bytes(1 << 16), 1 << 14)), "tensors"),
         (Call(Name("_codecs", "encode"), ("a" * (1 << 16), "latin1")), "byte strings"),
     ],
 )
@@ -672,16 +670,13 @@ def test_bad_zips_are_refused(kind, pt):
     make, message = BAD_ZIPS[kind]
     path = pt(make())
     with pytest.raises(CheckpointError, match=rf"(?s)net\.pt.*{message}"):
-        read_torch_module(path)
-    if kind != "flipped":  # read by torch itself
-        with pytest.raises(CheckpointError, match=rf"(?s)net\.pt.*{message}"):
-            read_torch_file(path)
+        read_torch_contents(path)
 
 
 def test_zip_directories_are_limited_before_they_are_parsed(pt, monkeypatch):
     monkeypatch.setattr(torch_zip_module, "MAX_DIRECTORY_BYTES", 1000)
     with pytest.raises(CheckpointError, match="too many entries"):
-        read_torch_module(pt(stream("pti_style_pt")))
+        read_torch_contents(pt(stream("pti_style_pt")))
 
 
 @pytest.mark.parametrize(
@@ -690,7 +685,6 @@ def test_zip_directories_are_limited_before_they_are_parsed(pt, monkeypatch):
         ({"archive/data/0": bytes(767)}, CheckpointError, "wrong length"),
         ({"archive/data/0": None}, CheckpointError, "no entry for storage 0"),
         ({"archive/data.pkl": b"\x80\x02cos\nsystem\n."}, UntrustedFileError, r"os\.system"),
-        ({"archive/data.pkl": dumps([1], 2)}, CheckpointError, "holds a list"),
         (
             {"archive/data.pkl": dumps(PersistentId(("storage", 1, "0", "cpu", 1)), 2)},
             CheckpointError,
@@ -702,14 +696,14 @@ def test_zip_directories_are_limited_before_they_are_parsed(pt, monkeypatch):
 def test_bad_modules_are_refused(change, error, message, pt):
     entries = {name: data for name, data in {**pti_entries(), **change}.items() if data is not None}
     with nothing_run(), pytest.raises(error, match=message):
-        read_torch_module(pt(torch_zip(entries)))
+        read_torch_contents(pt(torch_zip(entries)))
 
 
 @pytest.mark.parametrize("key", ["../0", "", "0/..", "٣"])
 def test_storage_keys_cannot_leave_the_data_folder(key, pt):
     reference = PersistentId(("storage", Name("torch", "FloatStorage"), key, "cpu", 1))
     with pytest.raises(CheckpointError, match="no entry for storage"):
-        read_torch_module(pt(torch_zip({"a/data.pkl": dumps(reference, 2), "a/0": bytes(4)})))
+        read_torch_contents(pt(torch_zip({"a/data.pkl": dumps(reference, 2), "a/0": bytes(4)})))
 
 
 @pytest.mark.parametrize("as_zip", [True, False])
@@ -720,7 +714,7 @@ def test_torch_dicts_are_read(as_zip, tmp_path):
     torch.save(saved, path, _use_new_zipfile_serialization=as_zip)
     contents = read_torch_file(path)
     assert_bit_equal(contents["g_ema"], state)
-    assert contents["args"].size == 16 and not is_torch_module(path)
+    assert contents["args"].size == 16
 
 
 class Command:
@@ -742,18 +736,13 @@ def test_torch_dicts_with_other_globals_are_refused(evil, as_zip, tmp_path, cana
     assert not canary.exists()
 
 
-def test_saved_modules_are_no_torch_dicts(pt):
-    with pytest.raises(UntrustedFileError, match=r"torch_utils\.persistence\._reconstruct_persistent_obj"):
-        read_torch_file(pt(stream("pti_style_pt")))
-
-
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("data", [b"", b"text", b"\x80\x02", pickle.dumps([1], 2), stream("sg2ada_snapshot")[:5000]])
 def test_other_files_are_checkpoint_errors(data, pt):
     with pytest.raises(LatentoptError, match=r"net\.pt"):
         read_torch_file(pt(data))
     with pytest.raises(CheckpointError, match=r"net\.pt"):
-        read_torch_module(pt(data))
+        read_torch_contents(pt(data))
 
 
 def test_a_list_is_no_checkpoint(tmp_path):
@@ -762,23 +751,12 @@ def test_a_list_is_no_checkpoint(tmp_path):
         read_torch_file(tmp_path / "net.pt")
 
 
-@pytest.mark.parametrize("read", [read_torch_file, read_torch_module, is_torch_module])
+@pytest.mark.parametrize("read", [read_torch_file, read_torch_contents])
 def test_missing_files(read, tmp_path):
     with pytest.raises(CheckpointError, match=r"gone\.pt"):
         read(tmp_path / "gone.pt")
     with pytest.raises(CheckpointError):
         read(tmp_path)
-
-
-@pytest.mark.parametrize(("version", "refused"), [("2.9.1+cpu", True), ("1.13.0", True), ("2.10.0a0+git1", False)])
-def test_old_torch_is_refused(version, refused, tmp_path, monkeypatch):
-    torch.save({"a": torch.ones(1)}, tmp_path / "net.pt")
-    monkeypatch.setattr(torch, "__version__", version)
-    if refused:
-        with pytest.raises(CheckpointError, match=r"install torch 2\.10"):
-            read_torch_file(tmp_path / "net.pt")
-    else:
-        assert read_torch_file(tmp_path / "net.pt")
 
 
 # ---- mutations of valid files
@@ -844,4 +822,4 @@ def read_mutated_module(data: bytes) -> Record:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "net.pt")
         path.write_bytes(torch_zip({**pti_entries(), "archive/data.pkl": data}))
-        return read_torch_module(path)
+        return read_torch_contents(path)

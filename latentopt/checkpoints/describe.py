@@ -13,16 +13,12 @@ from torch import Tensor
 
 from latentopt.checkpoints.model_files import Checkpoint, Source, read_checkpoint, resolve
 from latentopt.checkpoints.networks import card_of, discriminator_weights, generator_from
-from latentopt.checkpoints.restricted_pickle import Record
 from latentopt.checkpoints.weights import build, has_decoder, has_encoder, looks_like
 from latentopt.errors import CheckpointError
 from latentopt.registry import FORMATS
 
-LAYOUTS = {
-    "nvidia": "NVIDIA pickle",
-    "torch": "torch file (rosinality's layout)",
-    "safetensors": "latentopt safetensors",
-}
+WRITTEN = {"pickle": "pickle", "torch": "torch file", "safetensors": "safetensors"}
+LAYOUTS = {"record": "NVIDIA's networks", "nvidia": "NVIDIA's layout", "rosinality": "rosinality's layout"}
 GENERATOR_USE = "latentopt invert, tune, sample, fit-pnorm, fit-sigma (--network FILE), convert"
 
 
@@ -33,20 +29,24 @@ def describe(source: Source) -> dict[str, Any]:
     UntrustedFileError for a pickle that asks for code.
     """
     checkpoint = read_checkpoint(resolve(source))
-    facts: dict[str, Any] = {"file": str(checkpoint.path), "layout": LAYOUTS[checkpoint.format]}
-    if checkpoint.format == "safetensors":
+    facts: dict[str, Any] = {"file": str(checkpoint.path), "layout": _layout(checkpoint)}
+    if checkpoint.format == "safetensors" and (checkpoint.is_ours or not checkpoint.networks):
         return facts | _safetensors(checkpoint, str(source))
     if checkpoint.format == "torch" and has_encoder(checkpoint.contents):
         return facts | _torch_encoder(checkpoint, str(source))
-    if checkpoint.format == "nvidia":
-        facts["networks"] = [str(key) for key, value in checkpoint.contents.items() if isinstance(value, Record)]
-    describe_network = describe_discriminator if _only_discriminator(checkpoint) else describe_generator
+    facts["networks"] = [network.place for network in checkpoint.networks if network.place]
+    kinds = {network.kind for network in checkpoint.networks}
+    only_discriminator = "discriminator" in kinds and not kinds & {"generator", "StyleGAN3"}
+    describe_network = describe_discriminator if only_discriminator else describe_generator
     return facts | describe_network(checkpoint, str(source))
 
 
-def _only_discriminator(checkpoint: Checkpoint) -> bool:
-    generator, discriminator = ("G_ema", "D") if checkpoint.format == "nvidia" else ("g_ema", "d")
-    return generator not in checkpoint.contents and discriminator in checkpoint.contents
+def _layout(checkpoint: Checkpoint) -> str:
+    """How the file was written, and by whose names."""
+    if checkpoint.is_ours:
+        return "latentopt safetensors"
+    layouts = dict.fromkeys(LAYOUTS[network.layout] for network in checkpoint.networks)
+    return ", ".join([WRITTEN[checkpoint.format], *layouts])
 
 
 def describe_generator(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
@@ -54,6 +54,7 @@ def describe_generator(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     facts = {
         "kind": f"{generator.family} generator",
         "resolution": list(generator.resolution),
+        "img_channels": generator.img_channels,
         "num_ws": generator.num_ws,
         "z_dim": generator.z_dim,
         "w_dim": generator.w_dim,
@@ -68,7 +69,7 @@ def describe_generator(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
 def described_card(checkpoint: Checkpoint) -> dict[str, Any]:
     """Its card as an entry, where it has one."""
     card = card_of(checkpoint)
-    return card if checkpoint.format == "nvidia" or not card else {"card": card}
+    return card if checkpoint.format != "safetensors" or not card else {"card": card}
 
 
 def describe_discriminator(checkpoint: Checkpoint, name: str) -> dict[str, Any]:

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from latentopt.checkpoints import nvidia
-from latentopt.checkpoints.restricted_pickle import (
-    Record,
-    check_file_size,
-    is_torch_module,
-    read_pickle,
-    read_torch_file,
-    read_torch_module,
-)
+from torch import Tensor
+
+from latentopt.checkpoints.finding import Found, networks_in
+from latentopt.checkpoints.restricted_pickle import Record, check_file_size, read_pickle, read_torch_contents
 from latentopt.errors import CheckpointError, MissingWeightsError
+from latentopt.files.kinds import check_file, kind_of, refusal
 from latentopt.files.resources import PACKAGE
 from latentopt.files.storage import load_tensors
 
 BUNDLED = PACKAGE / "bundled"
-ZIP_MAGIC, LEGACY_TORCH_MAGIC = b"PK\x03\x04", b"\x80\x02\x8a\x0a\x6c\xfc\x9c"
-TEXT_PICKLE = re.compile(rb"\(*c[\w.]+\r?\n[\w.]+\r?\n")  # protocol 0 and 1 have no magic; this one names a global
+WANTED = "a model file"
 
 Source = str | Path
 
@@ -32,14 +27,24 @@ Source = str | Path
 class Checkpoint:
     """A file as it was read, nothing built yet.
 
-    `format` is `nvidia` (contents: the pickled dict, networks as Records), `torch` (a dict saved by torch) or
-    `safetensors` (contents: tensors; `metadata` as in the file).
+    `format` is how it was written: `pickle`, `torch` (networks as Records, tensors) or `safetensors` (tensors;
+    `metadata` as in the file). `contents` of a list are by number.
     """
 
     path: Path
-    format: Literal["nvidia", "torch", "safetensors"]
+    format: Literal["pickle", "torch", "safetensors"]
     contents: Mapping[str, Any]
     metadata: Mapping[str, str]
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether latentopt wrote it: its metadata say what it holds."""
+        return self.metadata.get("format", "").startswith("latentopt-")
+
+    @cached_property
+    def networks(self) -> list[Found]:
+        """The networks in it, in their order."""
+        return networks_in(self.contents)
 
 
 def bundled_names() -> list[str]:
@@ -64,52 +69,35 @@ def resolve(source: Source, kind: str = "generator") -> Path:
     text, path = str(source), Path(source)
     if isinstance(source, str) and text == path.name and (BUNDLED / text / f"{kind}.safetensors").is_file():
         return bundled_path(text, kind)
-    if path.is_dir():
-        raise CheckpointError(f"{source}: a folder, not a model file")
-    if not path.is_file():
-        raise CheckpointError(f"{source}: no such file, and no bundled model ({', '.join(bundled_names()) or 'none'})")
-    return path
+    names = ", ".join(bundled_names()) or "none here"
+    return check_file(source, f"{WANTED} or the name of a bundled model ({names})")
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a file of any known kind, told by its first bytes. Runs nothing.
 
-    Raises UntrustedFileError, naming the global, for a pickle that asks for code; CheckpointError for other files, and
-    for pickles and torch files above 8 GiB.
+    Raises UntrustedFileError, naming the global, for a pickle that asks for code; CheckpointError, which says what the
+    file is, for all others, and for pickles and torch files above 8 GiB.
     """
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(512)
-            if _is_plain_pickle(start):
-                check_file_size(path)
-                stream.seek(0)
-                return Checkpoint(path, "nvidia", _networks(read_pickle(stream.read(), str(path)), path), {})
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    if _is_safetensors(start):
+    kind = kind_of(path)
+    if kind.name == "safetensors":
         tensors, metadata = load_tensors(path)
         return Checkpoint(path, "safetensors", tensors, metadata)
-    if start.startswith(ZIP_MAGIC) and is_torch_module(path):
-        return Checkpoint(path, "nvidia", _networks(read_torch_module(path), path), {})
-    if start.startswith((ZIP_MAGIC, LEGACY_TORCH_MAGIC)):
-        return Checkpoint(path, "torch", read_torch_file(path), {})
-    raise CheckpointError(f"{path}: no NVIDIA pickle, torch file or safetensors file; latentopt reads no other models")
+    if kind.name in ("torch", "torch-legacy"):
+        return Checkpoint(path, "torch", _table(read_torch_contents(path), path), {})
+    if kind.name != "pickle":
+        raise CheckpointError(refusal(path, WANTED, kind))
+    check_file_size(path)
+    return Checkpoint(path, "pickle", _table(read_pickle(path.read_bytes(), str(path)), path), {})
 
 
-def _is_safetensors(start: bytes) -> bool:
-    """A header length below 4 GiB, then JSON. The length may begin with the byte of a pickle."""
-    return start[4:9] == b"\0\0\0\0{"
-
-
-def _is_plain_pickle(start: bytes) -> bool:
-    if start.startswith(LEGACY_TORCH_MAGIC) or _is_safetensors(start):
-        return False
-    return start[:1] == b"\x80" or TEXT_PICKLE.match(start) is not None
-
-
-def _networks(contents: object, path: Path) -> Mapping[str, Any]:
-    if isinstance(contents, Record):  # one network saved whole
-        return {"D" if nvidia.network_kind(contents) == "discriminator" else "G_ema": contents}
+def _table(contents: object, path: Path) -> Mapping[str, Any]:
+    """The contents by name; a network that was saved whole is named ""."""
+    if isinstance(contents, Record):
+        return {"": contents}
+    if isinstance(contents, (list, tuple)):
+        return {f"item {i}": item for i, item in enumerate(contents)}
     if isinstance(contents, dict):
         return contents
-    raise CheckpointError(f"{path}: a pickle that holds a {type(contents).__name__}, not networks")
+    held = "single tensor, as latents and directions are" if isinstance(contents, Tensor) else type(contents).__name__
+    raise CheckpointError(f"{path}: holds a {held}, not networks; give {WANTED}")

@@ -1,7 +1,8 @@
 """Generators and discriminators from files of any kind, told apart by content, and back to files.
 
-Read: NVIDIA snapshots (.pkl), whole networks saved by PTI (.pt), rosinality's .pt, encoder files with a decoder, our
-safetensors. A bundled model goes by its name. Nothing in a file is ever run.
+Read: NVIDIA snapshots (.pkl), whole networks saved by PTI (.pt), state dicts of NVIDIA's and rosinality's layout in
+whatever they are wrapped in (.pt, .safetensors), encoder files with a decoder, our safetensors. A bundled model goes by
+its name. Nothing in a file is ever run.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 
-from latentopt.checkpoints import nvidia, rosinality
+from latentopt.checkpoints import nvidia, nvidia_state, rosinality
+from latentopt.checkpoints.finding import Found, notes_on, require
+from latentopt.checkpoints.missing import W_AVG
 from latentopt.checkpoints.model_files import Checkpoint, Source, bundled_path, read_checkpoint, resolve
 from latentopt.checkpoints.persistence import Record, plain_entries
 from latentopt.checkpoints.weights import (
-    FILTER,
     W_AVG_SAMPLES,
     NetworkWeights,
     build,
+    described,
     estimate_w_avg,
-    looks_like,
-    single_filter,
+    without_filters,
 )
 from latentopt.errors import CheckpointError
 from latentopt.files.storage import save_tensors, write_atomically
@@ -38,7 +39,7 @@ from latentopt.protocols import Generator
 
 GENERATOR_FORMAT, DISCRIMINATOR_FORMAT = "latentopt-generator-1", "latentopt-discriminator-1"
 FIRST_FAMILY = "stylegan2"  # of files that name no family: they were written before there were others
-W_AVG = "mapping.w_avg"
+IMG_CHANNELS = (1, 3, 4)  # grey, colour, colour and transparency
 
 __all__ = [
     "bundled_path",
@@ -77,11 +78,16 @@ def load_stylegan2(
 def generator_from(checkpoint: Checkpoint, name: str) -> GeneratorNetwork:
     """The generator of a file that was read. Raises CheckpointError."""
     weights = generator_weights(checkpoint)
-    may_lack = () if checkpoint.format == "safetensors" else (W_AVG,)
+    may_lack = () if checkpoint.is_ours else (W_AVG,)
     generator, notes, card = build(weights, str(checkpoint.path), may_lack), weights.notes, card_of(checkpoint)
     if W_AVG not in weights.state:
         generator.w_avg.copy_(estimate_w_avg(generator))
         notes += (f"the file has no mean of w: estimated from {W_AVG_SAMPLES:,} samples (seed 0)",)
+    if generator.img_channels not in IMG_CHANNELS:
+        raise CheckpointError(
+            f"{checkpoint.path}: draws images of {generator.img_channels} channels; latentopt takes generators of 1 "
+            "(grey), 3 (colour) and 4 (colour and transparency)"
+        )
     generator.name, generator.source = Path(name).stem, name
     generator.notes, generator.card = notes, card
     return generator
@@ -101,75 +107,42 @@ def load_discriminator(
 def generator_weights(checkpoint: Checkpoint) -> NetworkWeights[GeneratorNetwork]:
     """Configuration and weights of a file's generator. Raises CheckpointError when it has none."""
     path = str(checkpoint.path)
-    if checkpoint.format == "nvidia":
-        return nvidia.generator_weights(_record(checkpoint, "G_ema", "generator"), path)
-    if checkpoint.format == "torch":
-        return _torch_generator(checkpoint.contents, path)
-    _require_format(checkpoint, GENERATOR_FORMAT, "generator")
-    family = checkpoint.metadata.get("family", FIRST_FAMILY)
-    if family not in FAMILIES:
-        raise CheckpointError(f"{path}: a generator of family {family!r}; this latentopt knows {', '.join(FAMILIES)}")
-    return _own_weights(checkpoint, FAMILIES.load(family).Config)
+    if checkpoint.is_ours:
+        _require_format(checkpoint, GENERATOR_FORMAT, "generator")
+        family = checkpoint.metadata.get("family", FIRST_FAMILY)
+        if family not in FAMILIES:
+            known = ", ".join(FAMILIES)
+            raise CheckpointError(f"{path}: a generator of family {family!r}; this latentopt knows {known}")
+        return _own_weights(checkpoint, FAMILIES.load(family).Config)
+    found = require(checkpoint.networks, "generator", path, described(checkpoint.contents))
+    weights = _weights_of(found, path)
+    return replace(weights, notes=notes_on(found, checkpoint.networks) + weights.notes)
+
+
+def _weights_of(found: Found, path: str) -> NetworkWeights[StyleGAN2]:
+    if isinstance(found.weights, Record):
+        return nvidia.generator_weights(found.weights, path)
+    layout = rosinality if found.layout == "rosinality" else nvidia_state
+    return layout.generator_weights(found.weights, found.average, path)
 
 
 def discriminator_weights(checkpoint: Checkpoint) -> NetworkWeights[Discriminator]:
     """Configuration and weights of a file's discriminator. Raises CheckpointError when it has none."""
-    path, contents = str(checkpoint.path), checkpoint.contents
-    if checkpoint.format == "nvidia":
-        return nvidia.discriminator_weights(_record(checkpoint, "D", "discriminator"), path)
-    if checkpoint.format == "torch":
-        if not isinstance(contents.get("d"), dict):
-            raise CheckpointError(f"{path}: no discriminator in it: {_holds(contents)}")
-        return rosinality.discriminator_weights(contents["d"], path)
-    _require_format(checkpoint, DISCRIMINATOR_FORMAT, "discriminator")
-    return _own_weights(checkpoint, DiscriminatorConfig)
-
-
-def _record(checkpoint: Checkpoint, key: str, kind: str) -> Record:
-    """The network of a pickle that stands under `key`."""
-    record = checkpoint.contents.get(key)
-    if not isinstance(record, Record):
-        held = ", ".join(str(k) for k, value in checkpoint.contents.items() if isinstance(value, Record)) or "none"
-        raise CheckpointError(f"{checkpoint.path}: a pickle without a {kind} (networks in it: {held})")
-    return record
-
-
-def _torch_generator(contents: Mapping[str, Any], path: str) -> NetworkWeights[StyleGAN2]:
-    average = contents.get("latent_avg")
-    average = average if isinstance(average, Tensor) else None
-    if isinstance(contents.get("g_ema"), dict):
-        return rosinality.generator_weights(contents["g_ema"], average, path)
-    decoder = _decoder(contents)
-    if not decoder:
-        raise CheckpointError(f"{path}: no generator in it: {_holds(contents)}")
-    weights = rosinality.generator_weights(decoder, average, path)
-    return replace(weights, notes=("the generator is the decoder of an encoder's checkpoint", *weights.notes))
-
-
-def _decoder(contents: Mapping[str, Any]) -> dict[str, Any]:
-    """The `decoder.*` weights of a pSp, e4e or ReStyle checkpoint."""
-    state = contents.get("state_dict")
-    if not isinstance(state, dict):
-        return {}
-    return {key.removeprefix("decoder."): value for key, value in state.items() if str(key).startswith("decoder.")}
-
-
-def _holds(contents: Mapping[str, Any]) -> str:
-    """What a torch file holds, in words."""
-    for key in ("state_dict", "model", "g_ema", "g", "d"):
-        if isinstance(contents.get(key), dict):
-            return f"{key!r} in it looks like {looks_like([str(k) for k in contents[key]])}"
-    return f"it looks like {looks_like([str(key) for key in contents])}"
+    path = str(checkpoint.path)
+    if checkpoint.is_ours:
+        _require_format(checkpoint, DISCRIMINATOR_FORMAT, "discriminator")
+        return _own_weights(checkpoint, DiscriminatorConfig)
+    found = require(checkpoint.networks, "discriminator", path, described(checkpoint.contents))
+    if isinstance(found.weights, Record):
+        return nvidia.discriminator_weights(found.weights, path)
+    layout = rosinality if found.layout == "rosinality" else nvidia_state
+    return layout.discriminator_weights(found.weights, path)
 
 
 def _require_format(checkpoint: Checkpoint, wanted: str, kind: str) -> None:
     path, found = checkpoint.path, checkpoint.metadata.get("format", "")
-    if found == wanted:
-        return
-    if found.startswith("latentopt-"):
+    if found != wanted:
         raise CheckpointError(f"{path}: a file of format {found}, where a {kind} is asked for ({wanted})")
-    looks = looks_like(checkpoint.contents)
-    raise CheckpointError(f"{path}: a safetensors file, but no latentopt {kind}; it looks like {looks}")
 
 
 def _own_weights(checkpoint: Checkpoint, config_class: type[NetworkConfig[Network]]) -> NetworkWeights[Network]:
@@ -180,8 +153,7 @@ def _own_weights(checkpoint: Checkpoint, config_class: type[NetworkConfig[Networ
         notes = tuple(str(note) for note in json.loads(metadata.get("notes", "[]")))
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: its configuration cannot be read ({error!r}); the file is damaged") from error
-    filters = {key: state.pop(key) for key in list(state) if key.split(".")[-1] == FILTER}
-    return NetworkWeights(config, state, single_filter(filters, path), notes)
+    return NetworkWeights(config, *without_filters(state, path), notes)
 
 
 def card_of(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -189,7 +161,7 @@ def card_of(checkpoint: Checkpoint) -> dict[str, Any]:
 
     Only plain data (see `plain_entries`), which JSON can hold: a pickle may have put anything there.
     """
-    if checkpoint.format == "nvidia":
+    if checkpoint.format != "safetensors":
         settings = checkpoint.contents.get("training_set_kwargs")
         return {"training_set_kwargs": plain_entries(settings)} if isinstance(settings, dict) else {}
     try:

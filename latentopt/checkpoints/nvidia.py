@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from latentopt.checkpoints.restricted_pickle import Record, module_attributes, module_state
-from latentopt.checkpoints.weights import FILTER, NetworkWeights, single_filter
+from latentopt.checkpoints.weights import NetworkWeights, looks_like, without_filters
 from latentopt.errors import CheckpointError
 from latentopt.generators.discriminator import Discriminator, DiscriminatorConfig
 from latentopt.generators.ops import ACTIVATIONS
@@ -55,6 +56,17 @@ def require_kind(record: Record, kind: str, where: str) -> None:
         raise CheckpointError(f"{where}: holds a {found}, not a {kind}")
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What the shapes of the weights do not say."""
+
+    lr_multiplier: float = 0.01
+    architecture: str = "skip"
+    conv_clamp: float | None = None
+    num_fp16_res: int = 0
+    mbstd_group_size: int | None = 4
+
+
 def generator_weights(record: Record, where: str) -> NetworkWeights[StyleGAN2]:
     """Configuration and weights of a recorded StyleGAN2 generator.
 
@@ -62,66 +74,87 @@ def generator_weights(record: Record, where: str) -> NetworkWeights[StyleGAN2]:
     """
     require_kind(record, "generator", where)
     attributes, state, f = _read(record, where)
-    with _whole(where):
-        names = _block_names(state, "synthesis.b", "conv1.weight")
-        conditional = "mapping.embed.weight" in state
-        layers, layer_features = _mapping_layers(state)
-        const = state["synthesis.b4.const"]
-        embed = state["mapping.embed.weight"].shape[0] if conditional else None
-        config = StyleGAN2Config(
-            z_dim=state["mapping.fc0.weight"].shape[1] - (embed or 0),
-            w_dim=state["synthesis.b4.conv1.affine.weight"].shape[1],
-            channels=tuple(state[f"synthesis.{name}.conv1.weight"].shape[0] for name in names),
-            c_dim=state["mapping.embed.weight"].shape[1] if conditional else 0,
-            const_size=(const.shape[1], const.shape[2]),
-            img_channels=state[f"synthesis.{names[-1]}.torgb.bias"].shape[0],
-            mapping_layers=layers,
-            embed_features=embed,
-            layer_features=layer_features,
-            lr_multiplier=_lr_multiplier(attributes, where),
-            architecture=_architecture(attributes, [f"synthesis.{name}" for name in names], where) or "skip",
-            conv_clamp=_clamp(attributes, where),
-            num_fp16_res=sum(bool(attributes.get(f"synthesis.{name}", {}).get("use_fp16")) for name in names),
+    with whole(state, where):
+        names, _ = block_names(state, "synthesis.b", "conv1.weight"), _mapping_layers(state)
+        settings = Settings(
+            _lr_multiplier(attributes, where),
+            _architecture(attributes, [f"synthesis.{name}" for name in names], where) or "skip",
+            _clamp(attributes, where),
+            sum(bool(attributes.get(f"synthesis.{name}", {}).get("use_fp16")) for name in names),
         )
-    return NetworkWeights(config, state, f)
+        return NetworkWeights(generator_config(state, settings), state, f)
 
 
 def discriminator_weights(record: Record, where: str) -> NetworkWeights[Discriminator]:
     """Configuration and weights of a recorded StyleGAN2 discriminator; errors as for `generator_weights`."""
     require_kind(record, "discriminator", where)
     attributes, state, f = _read(record, where)
-    with _whole(where):
-        names = _block_names(state, "b", "conv0.weight")
-        conditional = "mapping.embed.weight" in state
-        layers, layer_features = _mapping_layers(state) if conditional else (8, None)
-        last = state["b4.conv.weight"]
-        if state["b4.fc.weight"].shape[1] != 16 * last.shape[0]:
-            raise CheckpointError(f"{where}: its last block is not 4x4, which is not supported")
-        epilogue = attributes.get("b4.mbstd", {})
-        config = DiscriminatorConfig(
-            channels=(last.shape[0], *(state[f"{name}.conv0.weight"].shape[0] for name in names)),
-            img_channels=state[f"{names[-1]}.fromrgb.weight"].shape[1],
-            c_dim=state["mapping.embed.weight"].shape[1] if conditional else 0,
-            cmap_dim=state["b4.out.weight"].shape[0] if conditional else None,
-            mapping_layers=layers,
-            embed_features=state["mapping.embed.weight"].shape[0] if conditional else None,
-            layer_features=layer_features,
-            lr_multiplier=_lr_multiplier(attributes, where) if conditional else 0.01,
-            architecture=_architecture(attributes, [*names, "b4"], where) or "resnet",
-            conv_clamp=_clamp(attributes, where),
-            mbstd_group_size=epilogue.get("group_size", 4),
-            mbstd_num_channels=last.shape[1] - last.shape[0],
+    with whole(state, where):
+        settings = Settings(
+            _lr_multiplier(attributes, where) if "mapping.embed.weight" in state else 0.01,
+            _architecture(attributes, [*block_names(state, "b", "conv0.weight"), "b4"], where) or "resnet",
+            _clamp(attributes, where),
+            mbstd_group_size=attributes.get("b4.mbstd", {}).get("group_size", 4),
         )
-    return NetworkWeights(config, state, f)
+        return NetworkWeights(discriminator_config(state, settings, where), state, f)
+
+
+def generator_config(state: Mapping[str, Tensor], settings: Settings) -> StyleGAN2Config:
+    """The configuration that the shapes of NVIDIA's weights and `settings` give."""
+    names = block_names(state, "synthesis.b", "conv1.weight")
+    conditional = "mapping.embed.weight" in state
+    layers, layer_features = _mapping_layers(state)
+    const = state["synthesis.b4.const"]
+    embed = state["mapping.embed.weight"].shape[0] if conditional else None
+    return StyleGAN2Config(
+        z_dim=state["mapping.fc0.weight"].shape[1] - (embed or 0),
+        w_dim=state["synthesis.b4.conv1.affine.weight"].shape[1],
+        channels=tuple(state[f"synthesis.{name}.conv1.weight"].shape[0] for name in names),
+        c_dim=state["mapping.embed.weight"].shape[1] if conditional else 0,
+        const_size=(const.shape[1], const.shape[2]),
+        img_channels=state[f"synthesis.{names[-1]}.torgb.bias"].shape[0],
+        mapping_layers=layers,
+        embed_features=embed,
+        layer_features=layer_features,
+        lr_multiplier=settings.lr_multiplier,
+        architecture=settings.architecture,
+        conv_clamp=settings.conv_clamp,
+        num_fp16_res=settings.num_fp16_res,
+    )
+
+
+def discriminator_config(state: Mapping[str, Tensor], settings: Settings, where: str) -> DiscriminatorConfig:
+    """As `generator_config`. Raises CheckpointError where the last block is not 4x4."""
+    names = block_names(state, "b", "conv0.weight")
+    conditional = "mapping.embed.weight" in state
+    layers, layer_features = _mapping_layers(state) if conditional else (8, None)
+    last = state["b4.conv.weight"]
+    if state["b4.fc.weight"].shape[1] != 16 * last.shape[0]:
+        raise CheckpointError(f"{where}: its last block is not 4x4, which is not supported")
+    return DiscriminatorConfig(
+        channels=(last.shape[0], *(state[f"{name}.conv0.weight"].shape[0] for name in names)),
+        img_channels=state[f"{names[-1]}.fromrgb.weight"].shape[1],
+        c_dim=state["mapping.embed.weight"].shape[1] if conditional else 0,
+        cmap_dim=state["b4.out.weight"].shape[0] if conditional else None,
+        mapping_layers=layers,
+        embed_features=state["mapping.embed.weight"].shape[0] if conditional else None,
+        layer_features=layer_features,
+        lr_multiplier=settings.lr_multiplier,
+        architecture=settings.architecture,
+        conv_clamp=settings.conv_clamp,
+        mbstd_group_size=settings.mbstd_group_size,
+        mbstd_num_channels=last.shape[1] - last.shape[0],
+    )
 
 
 @contextlib.contextmanager
-def _whole(where: str) -> Iterator[None]:
+def whole(state: Mapping[str, Tensor], where: str) -> Iterator[None]:
     """Turns a look-up of a weight that is not there, or has other dimensions, into a CheckpointError."""
     try:
         yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{where}: not a whole StyleGAN2 network ({error!r})") from error
+        looks = looks_like(state)
+        raise CheckpointError(f"{where}: not a whole StyleGAN2 network ({error!r}); it looks like {looks}") from error
 
 
 def _read(record: Record, where: str) -> tuple[Attributes, dict[str, Tensor], Tensor]:
@@ -130,13 +163,12 @@ def _read(record: Record, where: str) -> tuple[Attributes, dict[str, Tensor], Te
         attributes, state = module_attributes(record), module_state(record)
     except CheckpointError as error:
         raise CheckpointError(f"{where}: {error}") from error
-    filters = {key: tensor for key, tensor in state.items() if key.split(".")[-1] == FILTER}
-    weights = {key: tensor for key, tensor in state.items() if key not in filters}
+    weights, f = without_filters(state, where)
     _check_layers(attributes, weights, where)
-    return attributes, weights, single_filter(filters, where)
+    return attributes, weights, f
 
 
-def _block_names(state: Mapping[str, Tensor], prefix: str, suffix: str) -> list[str]:
+def block_names(state: Mapping[str, Tensor], prefix: str, suffix: str) -> list[str]:
     """`b4`, `b8`, ... from coarse to fine: the blocks that have the weight `suffix`."""
     sizes = set()
     for key in state:

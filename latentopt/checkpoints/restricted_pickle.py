@@ -1,8 +1,8 @@
 """Readers for foreign checkpoint files that can run nothing.
 
 - `read_pickle`: snapshots of stylegan2-ada-pytorch and stylegan3, a plain pickle of persistence records.
-- `read_torch_module`: a whole network saved by `torch.save(G)`, as PTI does: the same records in a torch zip.
-- `read_torch_file`: dicts of tensors (rosinality, pSp, e4e, ReStyle) through `torch.load(weights_only=True)`.
+- `read_torch_contents`: whatever `torch.save` wrote, in its zip format or the one of before torch 1.6: state dicts
+  (rosinality, pSp, e4e, ReStyle), whole networks (PTI), tensors.
 
 The standard loaders execute the source text inside such files. Here every global is looked up in an exact list and
 answered by functions of this package; no source text is compiled, nothing is imported, and no more memory is used than
@@ -12,12 +12,11 @@ for something else).
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
@@ -25,7 +24,7 @@ import torch
 
 from latentopt.checkpoints.network_unpickler import NETWORK_GLOBALS, NetworkUnpickler
 from latentopt.checkpoints.persistence import Record, module_attributes, module_state
-from latentopt.checkpoints.restricted_unpickler import Budget, Global, printable, untrusted
+from latentopt.checkpoints.restricted_unpickler import Budget, Global, printable
 from latentopt.checkpoints.storages import (
     STORAGES,
     Storage,
@@ -36,20 +35,18 @@ from latentopt.checkpoints.storages import (
 )
 from latentopt.checkpoints.torch_zip import TorchZip
 from latentopt.errors import CheckpointError, UntrustedFileError
+from latentopt.files.kinds import LEGACY_TORCH, ZIP, refusal
 
 __all__ = [
     "Record",
-    "is_torch_module",
     "module_attributes",
     "module_state",
     "read_pickle",
     "read_torch_contents",
     "read_torch_file",
-    "read_torch_module",
 ]
 
 MAX_FILE_BYTES = 8 << 30
-MIN_TORCH = (2, 10)
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_VERSION = 1001
 
@@ -80,11 +77,7 @@ class SnapshotUnpickler(NetworkUnpickler):
         if type(blob) is not bytes:
             self.damaged("a storage that is no byte string")
         file = io.BytesIO(blob)
-        magic, version, system = (StorageUnpickler(file, self.budget).load() for _ in range(3))
-        if magic != LEGACY_MAGIC or version != LEGACY_VERSION:
-            self.damaged("a storage that is no torch file")
-        if type(system) is not dict or system.get("little_endian") is not True:
-            self.damaged("a storage of a big-endian machine")
+        _check_legacy_header(file, self.budget)
         reference = StorageUnpickler(file, self.budget).load()
         keys = StorageUnpickler(file, self.budget).load()
         if type(reference) is not StorageReference or keys != [reference.key]:
@@ -94,27 +87,79 @@ class SnapshotUnpickler(NetworkUnpickler):
         return make_storage(memoryview(blob)[file.tell() :], reference, self.budget)
 
 
-class TorchModuleUnpickler(NetworkUnpickler):
-    """data.pkl of `torch.save(G)`: storages are persistent ids that name entries of the zip."""
+class TorchUnpickler(NetworkUnpickler):
+    """What `torch.save` pickled: storages are persistent ids, whose data `find` gets by their keys."""
 
-    globals: ClassVar[dict[Global, str | None]] = {**NETWORK_GLOBALS, **STORAGES}
+    globals: ClassVar[dict[Global, str | None]] = {
+        **NETWORK_GLOBALS,
+        **STORAGES,
+        Global("collections", "Counter"): "counter",
+    }
+    max_repeated = 1 << 30
 
-    def __init__(self, archive: TorchZip, budget: Budget) -> None:
-        super().__init__(io.BytesIO(archive.read("data.pkl")), budget)
-        self.archive = archive
+    def __init__(self, file: BinaryIO, budget: Budget, find: Callable[[StorageReference], Storage]) -> None:
+        super().__init__(file, budget)
+        self.find = find
         self.storages: dict[str, Storage] = {}
 
     def persistent_load(self, pid: object) -> Storage:
         reference = storage_reference(self, pid)
         if reference.key not in self.storages:
-            if not re.fullmatch("[0-9]{1,9}", reference.key) or f"data/{reference.key}" not in self.archive:
-                self.damaged(f"no entry for storage {printable(reference.key)}")
-            data = self.archive.read(f"data/{reference.key}")
-            self.storages[reference.key] = make_storage(data, reference, self.budget)
+            self.storages[reference.key] = self.find(reference)
         storage = self.storages[reference.key]
         if storage.flat.dtype != reference.dtype or storage.flat.numel() != reference.numel:
             self.damaged("one storage with two types or lengths")
         return storage
+
+    def counter(self, counts: object = None) -> object:
+        if not (counts is None or type(counts) is dict):
+            self.damaged("a counter that is no table")
+        return {} if counts is None else counts
+
+
+def _read_zip(file: BinaryIO, name: str, size: int) -> object:
+    archive, budget = TorchZip(file, name, size), Budget(name, size)
+
+    def find(reference: StorageReference) -> Storage:
+        entry = f"data/{reference.key}"
+        if not re.fullmatch("[0-9]{1,9}", reference.key) or entry not in archive:
+            raise CheckpointError(f"{name}: damaged checkpoint (no entry for storage {printable(reference.key)})")
+        return make_storage(archive.read(entry), reference, budget)
+
+    return TorchUnpickler(io.BytesIO(archive.read("data.pkl")), budget, find).load()
+
+
+def _read_legacy(file: BinaryIO, name: str, size: int) -> object:
+    """The data of the storages follow the pickle that names them: it is read twice, first to learn where they are."""
+    _check_legacy_header(file, Budget(name, size))
+    start, first = file.tell(), Budget(name, size)
+    references: dict[str, StorageReference] = {}
+
+    def note(reference: StorageReference) -> Storage:
+        references[reference.key] = reference
+        first.charge("storages", reference.numel * reference.dtype.itemsize)
+        return Storage(torch.zeros(reference.numel, dtype=reference.dtype))
+
+    TorchUnpickler(file, first, note).load()
+    keys = StorageUnpickler(file, first).load()
+    if type(keys) is not list or len(keys) != len(references) or set(keys) != references.keys():
+        raise CheckpointError(f"{name}: damaged checkpoint (its list of storages is another)")
+    second, data = Budget(name, size), {}
+    for key in keys:
+        reference = references[key]
+        if int.from_bytes(file.read(8), "little") != reference.numel:
+            raise CheckpointError(f"{name}: damaged checkpoint (a storage whose two lengths differ)")
+        data[key] = make_storage(file.read(reference.numel * reference.dtype.itemsize), reference, second)
+    file.seek(start)
+    return TorchUnpickler(file, second, lambda reference: data[reference.key]).load()
+
+
+def _check_legacy_header(file: BinaryIO, budget: Budget) -> None:
+    magic, version, system = (StorageUnpickler(file, budget).load() for _ in range(3))
+    if magic != LEGACY_MAGIC or version != LEGACY_VERSION:
+        raise CheckpointError(f"{budget.source}: damaged checkpoint (a storage that is no torch file)")
+    if type(system) is not dict or system.get("little_endian") is not True:
+        raise CheckpointError(f"{budget.source}: damaged checkpoint (a storage of a big-endian machine)")
 
 
 def check_file_size(path: str | os.PathLike[str]) -> int:
@@ -138,72 +183,34 @@ def read_pickle(data: bytes, name: str) -> object:
     with checkpoint_errors(name):
         if len(data) > MAX_FILE_BYTES:
             raise CheckpointError(f"{name}: {len(data)} bytes, more than any StyleGAN checkpoint; refused")
-        if data[:4] == b"PK\x03\x04" or data[:7] == b"\x80\x02\x8a\x0a\x6c\xfc\x9c":
+        if data.startswith((ZIP, LEGACY_TORCH)):
             raise CheckpointError(f"{name}: a torch file, not a plain pickle; rename it to .pt")
         return SnapshotUnpickler(io.BytesIO(data), Budget(name, len(data))).load()
 
 
-def is_torch_module(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a torch zip that holds persistence records: one for `read_torch_module`, not `read_torch_file`.
+def read_torch_contents(path: str | os.PathLike[str]) -> object:
+    """Reads what `torch.save` wrote, in its zip format or the older one, without running anything.
 
-    Raises CheckpointError for a zip that is damaged or not torch's.
+    Tensors are contiguous CPU tensors wherever they were saved from, persistence records are `Record`s, settings
+    (argparse.Namespace) keep their names, paths are texts, numpy scalars are numbers. Raises UntrustedFileError for a
+    global or opcode outside the allow-list (named in the message; nothing was run), CheckpointError for anything else
+    that is wrong.
     """
-    with checkpoint_errors(str(path)), Path(path).open("rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            return False
-        return b"_reconstruct_persistent_obj" in TorchZip(file, str(path), check_file_size(path)).read("data.pkl")
-
-
-def read_torch_module(path: str | os.PathLike[str]) -> Record:
-    """Reads a network saved whole by `torch.save(G)`, as PTI does, without running anything.
-
-    Returns its root `Record`; tensors are contiguous CPU tensors wherever they were saved from. Raises
-    UntrustedFileError for a global or opcode outside the allow-list, CheckpointError for anything else that is wrong.
-    """
-    with checkpoint_errors(str(path)), Path(path).open("rb") as file:
+    name = str(path)
+    with checkpoint_errors(name), Path(path).open("rb") as file:
         size = check_file_size(path)
-        network = TorchModuleUnpickler(TorchZip(file, str(path), size), Budget(str(path), size)).load()
-    if not isinstance(network, Record):
-        raise CheckpointError(f"{path}: holds a {type(network).__name__}, not a saved StyleGAN network")
-    return network
+        start = file.read(len(LEGACY_TORCH))
+        file.seek(0)
+        if start.startswith(ZIP):
+            return _read_zip(file, name, size)
+        if start == LEGACY_TORCH:
+            return _read_legacy(file, name, size)
+    raise CheckpointError(refusal(path, "a torch file"))
 
 
 def read_torch_file(path: str | os.PathLike[str]) -> dict:
-    """Reads a dict saved by `torch.save` (rosinality, pSp, e4e, ReStyle; zip or legacy) by weights-only loading.
-
-    Tensors come to the CPU. argparse.Namespace is let through, as inert data: training checkpoints keep their arguments
-    in one. Raises UntrustedFileError naming a global that weights-only loading refuses; CheckpointError for anything
-    else that is wrong, and for torch before 2.10, whose weights-only loading has known holes.
-    """
+    """As `read_torch_contents`, for files that hold a dict. Raises CheckpointError for others."""
     contents = read_torch_contents(path)
     if not isinstance(contents, dict):
         raise CheckpointError(f"{path}: holds a {type(contents).__name__}, expected a dict of tensors")
     return contents
-
-
-def read_torch_contents(path: str | os.PathLike[str]) -> object:
-    """As `read_torch_file`, for files that hold something else than a dict, such as a single tensor."""
-    installed = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
-    if installed < MIN_TORCH:
-        raise CheckpointError(
-            f"{path}: torch {torch.__version__} cannot read foreign files safely; install torch 2.10 or newer"
-        )
-    with checkpoint_errors(str(path)), Path(path).open("rb") as file:
-        size = check_file_size(path)
-        if file.read(4) == b"PK\x03\x04":
-            TorchZip(file, str(path), size)
-        file.seek(0)
-        return _weights_only(file, str(path))
-
-
-def _weights_only(file: BinaryIO, name: str) -> object:
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        message = str(error)
-        if match := re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", message):
-            raise untrusted(name, f"the global {printable(match[1])}") from None
-        if match := re.search(r"unrecognized function (.{1,100})", message):
-            raise untrusted(name, f"a call of {printable(match[1])}") from None
-        raise

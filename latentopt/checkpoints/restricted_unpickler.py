@@ -26,7 +26,7 @@ Kind = TypeVar("Kind")
 
 _REMEDY = (
     "Nothing was run. If you trust its source, load it with the code that wrote it, save the state dict "
-    "as .safetensors, and open that"
+    "as .safetensors, or by torch.save(G_ema.state_dict(), 'net.pt'), and open that"
 )
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 
-import torch
 from torch import Tensor
 
+from latentopt.checkpoints.missing import with_missing
 from latentopt.checkpoints.weights import NetworkWeights, looks_like, single_filter
 from latentopt.errors import CheckpointError
 from latentopt.generators.discriminator import Discriminator, DiscriminatorConfig
@@ -19,7 +19,6 @@ from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 
 LR_MULTIPLIER = 0.01  # of the mapping; the files do not store it
 UP_GAIN = 4.0
-NOISE_SEED = 0
 
 LAYER = {  # rosinality's name: (ours, dimensions of size 1 in front and behind)
     "conv.weight": ("weight", 1, 0),
@@ -111,35 +110,9 @@ def generator_weights(theirs: Mapping[str, Tensor], latent_avg: Tensor | None, w
             demodulation="scaled",
         )
         f = single_filter(kernels, where)
-    notes = _add_noise(state, config)
-    state |= {
-        key: value for key, value in theirs.items() if key not in names and key not in kernels
-    }  # build() names them
-    if latent_avg is not None:
-        state["mapping.w_avg"], more = _w_avg(latent_avg, config.w_dim, where)
-        notes += more
+    state, notes = with_missing(state, config, latent_avg, where)
+    state |= {key: value for key, value in theirs.items() if key not in names and key not in kernels}  # build() tells
     return NetworkWeights(config, state, f, notes)
-
-
-def _add_noise(state: dict[str, Tensor], config: StyleGAN2Config) -> tuple[str, ...]:
-    """Seeded noise maps in `state` when it has none at all; a few that are missing stay an error."""
-    if any(key.endswith("noise_const") for key in state):
-        return ()
-    rng = torch.Generator().manual_seed(NOISE_SEED)
-    for i in range(len(config.channels)):
-        height, width = (side << i for side in config.const_size)
-        for layer in ("conv0", "conv1") if i else ("conv1",):
-            state[f"synthesis.b{4 << i}.{layer}.noise_const"] = torch.randn(height, width, generator=rng)
-    return (f"the file has no noise maps: seeded ones (seed {NOISE_SEED}) are used",)
-
-
-def _w_avg(latent_avg: Tensor, w_dim: int, where: str) -> tuple[Tensor, tuple[str, ...]]:
-    rows = latent_avg.reshape(-1, latent_avg.shape[-1]) if latent_avg.ndim in (1, 2) else latent_avg
-    if rows.ndim != 2 or rows.shape[1] != w_dim or not len(rows):
-        raise CheckpointError(f"{where}: latent_avg has shape {tuple(latent_avg.shape)}, not [{w_dim}] or [n,{w_dim}]")
-    if torch.equal(rows, rows[:1].expand_as(rows)):
-        return rows[0], ()
-    return rows.float().mean(dim=0), (f"latent_avg has {len(rows)} different rows: w_avg is their mean",)
 
 
 def discriminator_weights(theirs: Mapping[str, Tensor], where: str) -> NetworkWeights[Discriminator]:

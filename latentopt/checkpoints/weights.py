@@ -37,9 +37,22 @@ def looks_like(keys: Collection[str]) -> str:
     for marks, kind in MARKS:
         if any(key.startswith(marks) for key in keys):
             return kind
-    return "no kind of model that latentopt knows"
+    return UNKNOWN
 
 
+def described(contents: Mapping[str, Any]) -> str:
+    """What the contents of a file look like, in words."""
+    for key, value in contents.items():
+        if isinstance(value, Mapping):
+            if isinstance(value.get("latent"), Tensor):
+                return "it looks like the latents of a projector, which latentopt edit takes"
+            looks = looks_like([str(name) for name in value])
+            if looks != UNKNOWN:
+                return f"{str(key)!r} in it looks like {looks}"
+    return f"it looks like {looks_like([str(key) for key in contents])}"
+
+
+UNKNOWN = "no kind of model that latentopt knows"
 MARKS = (
     (("model.diffusion_model.", "first_stage_model.", "down_blocks.", "unet.", "text_model."), "Stable Diffusion-like"),
     (("synthesis.input.", "synthesis.L0_"), "a StyleGAN3 generator"),
@@ -67,6 +80,12 @@ def _has(contents: Mapping[str, Any], prefix: str) -> bool:
     return isinstance(state, dict) and any(str(key).startswith(prefix) for key in state)
 
 
+def without_filters(state: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tensor], Tensor]:
+    """The weights apart from the filters of NVIDIA's layout, and the one filter. Raises CheckpointError."""
+    filters = {name: tensor for name, tensor in state.items() if name.split(".")[-1] == FILTER}
+    return {name: x for name, x in state.items() if name not in filters}, single_filter(filters, where)
+
+
 def single_filter(filters: Mapping[str, Tensor], where: str) -> Tensor:
     """The FIR filter that all layers share, [4,4]. Raises CheckpointError when they differ or have another size."""
     if not filters:
@@ -88,11 +107,14 @@ def build(weights: NetworkWeights[Network], where: str, may_lack: Collection[str
     """
     config = weights.config
     try:
+        looks = f"they look like {looks_like(weights.state)}"
         if config.least_tensors() > len(weights.state):
-            raise CheckpointError(f"{where}: its configuration asks for more layers than it has weights")
+            raise CheckpointError(f"{where}: its configuration asks for more layers than it has weights; {looks}")
         wanted, held = config.least_values(), sum(tensor.numel() for tensor in weights.state.values())
         if wanted > held:
-            raise CheckpointError(f"{where}: its configuration asks for {wanted} values or more; the file has {held}")
+            raise CheckpointError(
+                f"{where}: its configuration asks for {wanted} values or more; the file has {held}; {looks}"
+            )
         with torch.random.fork_rng(devices=[]):  # the random start, all of it replaced below, is nobody's business
             network = config.build()
     except (TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:

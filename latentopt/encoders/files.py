@@ -116,8 +116,8 @@ def encoder_from(checkpoint: Checkpoint, name: str) -> Encoder:
     path = str(checkpoint.path)
     if checkpoint.format == "torch":
         return official_encoder(checkpoint.contents, path, name)
-    if checkpoint.format == "nvidia":
-        raise CheckpointError(f"{path}: an NVIDIA pickle with a generator, not an encoder; give it as --network")
+    if checkpoint.format == "pickle":
+        raise CheckpointError(f"{path}: a pickle, as NVIDIA's generators are, not an encoder; give it as --network")
     if (found := checkpoint.metadata.get("format", "")) != FORMAT:
         kind = f"a file of format {found}" if found else f"it looks like {looks_like(checkpoint.contents)}"
         raise CheckpointError(f"{path}: no encoder: {kind}; expected {FORMAT}, or a pSp, e4e or ReStyle .pt")

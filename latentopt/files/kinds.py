@@ -6,6 +6,7 @@ Imports no torch. Reads a bounded part of the file and runs nothing.
 from __future__ import annotations
 
 import json
+import os
 import re
 import tarfile
 import zipfile
@@ -20,6 +21,7 @@ from latentopt.files.signatures import Kind as Kind
 from latentopt.files.text import one_line
 from latentopt.files.text_kinds import text_kind
 
+ZIP = b"PK\x03\x04"
 LEGACY_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c"  # the pickled magic number of torch's format before 1.6
 TEXT_PICKLE = re.compile(rb"\(*c[\w.]+\r?\n[\w.]+\r?\n")  # protocols 0 and 1 have no magic; this one names a global
 ZIP_INDEX_LIMIT = 16 << 20  # bytes
@@ -59,7 +61,7 @@ def check_file(source: str | Path, wanted: str, error: type[LatentoptError] = Ch
     return path
 
 
-def refusal(path: str | Path, wanted: str, kind: Kind | None = None) -> str:
+def refusal(path: str | os.PathLike[str], wanted: str, kind: Kind | None = None) -> str:
     """The message for a file that is not what was `wanted`: what it is, and the remedy."""
     kind = kind or kind_of(Path(path))
     return f"{path}: {kind.words}, not {wanted}; {kind.remedy or PURPOSE[kind.name]}"
@@ -81,7 +83,7 @@ def _kind(stream: BinaryIO, start: bytes, size: int, path: Path) -> Kind:
         return Kind("empty", "an empty file (0 bytes)", AGAIN)
     if not start.strip(b"\0"):
         return Kind("zeros", "zero bytes where its contents should be", AGAIN)
-    if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+    if start[:4] in (ZIP, b"PK\x05\x06"):
         return _zip_kind(stream, size)
     if start[4:9] == b"\0\0\0\0{":  # the length of the index, below 4 GiB, then JSON
         return _safetensors_kind(stream, start, size)
