@@ -80,7 +80,7 @@ class NetworkUnpickler(PlainUnpickler):
         stride: tuple,
         *_: object,
     ) -> Tensor:
-        """A contiguous tensor, unless it repeats its numbers; honours size and stride (channels_last), stays inside the storage."""
+        """Contiguous, unless it repeats its numbers; honours size and stride (channels_last), stays in its storage."""
         if type(storage) is not Storage or not (is_counts(size) and is_counts(stride) and is_counts((offset,))):
             self.damaged("a tensor without a storage, or of negative size")
         if len(size) != len(stride):

@@ -184,7 +184,8 @@ def block_names(state: Mapping[str, Tensor], prefix: str, suffix: str) -> list[s
 def _mapping_layers(state: Mapping[str, Tensor]) -> tuple[int, int | None]:
     """The number of layers, and the width between them."""
     layers = sum(key.startswith("mapping.fc") and key.endswith(".weight") for key in state)
-    return layers, state["mapping.fc0.weight"].shape[0] if layers > 1 else None
+    first = state["mapping.fc0.weight"]
+    return layers, first.shape[0] if layers > 1 else None
 
 
 def _lr_multiplier(attributes: Attributes, where: str) -> float:

@@ -107,14 +107,11 @@ def build(weights: NetworkWeights[Network], where: str, may_lack: Collection[str
     """
     config = weights.config
     try:
-        looks = f"they look like {looks_like(weights.state)}"
         if config.least_tensors() > len(weights.state):
-            raise CheckpointError(f"{where}: its configuration asks for more layers than it has weights; {looks}")
+            raise CheckpointError(f"{where}: its configuration asks for more layers than it has weights")
         wanted, held = config.least_values(), sum(tensor.numel() for tensor in weights.state.values())
         if wanted > held:
-            raise CheckpointError(
-                f"{where}: its configuration asks for {wanted} values or more; the file has {held}; {looks}"
-            )
+            raise CheckpointError(f"{where}: its configuration asks for {wanted} values or more; the file has {held}")
         with torch.random.fork_rng(devices=[]):  # the random start, all of it replaced below, is nobody's business
             network = config.build()
     except (TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as error:
