@@ -15,15 +15,19 @@ W_AVG = "mapping.w_avg"
 
 
 def with_missing(
-    state: Mapping[str, Tensor], config: StyleGAN2Config, average: Tensor | None, where: str
+    state: Mapping[str, Tensor], config: StyleGAN2Config, average: Tensor | None, where: str, filters: int
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The weights of a generator with noise maps and the mean of w, where `average` ([C], [1,C] or [n,C]) gives it.
+    `filters` is the number of filters of up-sampling in the file: without any, `[1,3,3,1]` is used.
 
     A few noise maps that are missing among others stay an error. Raises CheckpointError for an average that does not
     fit.
     """
     filled = dict(state)
-    notes = _add_noise_strength(filled, config) + _add_noise(filled, config)
+    notes: tuple[str, ...] = (
+        () if filters else ("the file has no filter for up-sampling: the usual one, [1,3,3,1], is used",)
+    )
+    notes += _add_noise_strength(filled, config) + _add_noise(filled, config)
     if average is not None and W_AVG not in filled:
         filled[W_AVG], more = _w_avg(average, config.w_dim, where)
         notes += more

@@ -33,7 +33,7 @@ def generator_weights(theirs: Mapping[str, Tensor], average: Tensor | None, wher
         f"a state dict without settings: taken are a learning-rate multiplier of {multiplier:g} in the mapping (by the "
         f"size of its weights), architecture {config.architecture!r}, and no clamp of activations",
     )
-    state, more = with_missing(state, config, average, where)
+    state, more = with_missing(state, config, average, where, len(theirs) - len(state))
     return NetworkWeights(config, state, f, notes + more)
 
 

@@ -110,7 +110,7 @@ def generator_weights(theirs: Mapping[str, Tensor], latent_avg: Tensor | None, w
             demodulation="scaled",
         )
         f = single_filter(kernels, where)
-    state, notes = with_missing(state, config, latent_avg, where)
+    state, notes = with_missing(state, config, latent_avg, where, len(kernels))
     state |= {key: value for key, value in theirs.items() if key not in names and key not in kernels}  # build() tells
     return NetworkWeights(config, state, f, notes)
 
