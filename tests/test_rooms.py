@@ -26,7 +26,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
     "perceptual": {"errors", "files", "protocols", "pictures", "checkpoints"},
     "statistics": {"errors", "watching", "files", "types", "protocols", "generators", "checkpoints", "perceptual"},
     "data": {"errors", "files", "pictures"},
-    "judge": {"errors", "files", "perceptual"},
+    "judge": {"errors", "files", "pictures", "perceptual"},
     "parameterizations": {"errors", "types", "protocols", "generators", "statistics"},
     "terms": {"errors", "types", "protocols", "pictures", "perceptual", "statistics"},
     "operators": {"errors", "protocols"},

@@ -127,10 +127,11 @@ def side_by_side(target: Tensor, image: Tensor) -> np.ndarray:
     """Target left, result right, as NVIDIA's projector has them: [3,H,W] twice -> uint8 [h,2w,3], h <= VIDEO_HEIGHT."""
     import torch
 
+    from latentopt.pictures.channels import on_white
     from latentopt.pictures.images import to_uint8
     from latentopt.pictures.resizing import shrink
 
-    pair = torch.cat([target.cpu(), image.cpu().nan_to_num()], dim=2)
+    pair = on_white(torch.cat([target.cpu(), image.cpu().nan_to_num()], dim=2))
     return to_uint8(shrink(pair[None], VIDEO_HEIGHT)[0])
 
 

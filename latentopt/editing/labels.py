@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, UsageError
+from latentopt.pictures.channels import in_colour
 from latentopt.protocols import Generator
 from latentopt.results.earlier import find_results
 from latentopt.results.inversion import Inversion
@@ -71,7 +72,7 @@ def read_labels(
     values = []
     for part in codes.split(batch):
         ws = part if part.ndim == 3 else generator.broadcast(part)
-        values.append(reader.read(generator.synthesis(GeneratorInputs(ws)).float().clamp(-1, 1)).cpu())
+        values.append(reader.read(in_colour(generator.synthesis(GeneratorInputs(ws)).float().clamp(-1, 1))).cpu())
         if on_progress is not None:
             on_progress(len(part))
     return Labelled(codes.cpu(), tuple(names), torch.cat(values), dict.fromkeys(binary, 0.5), about)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from latentopt.editing.direction import Direction
+from latentopt.pictures.channels import on_white
 from latentopt.pictures.contact_sheet import contact_sheet
 from latentopt.pictures.images import save_png, to_uint8
 from latentopt.protocols import Generator
@@ -76,6 +77,7 @@ def direction_sheet(
 def film_frame(image: Tensor) -> np.ndarray:
     """A picture [3,H,W] as a frame [h,w,3], small ones enlarged."""
     factor = max(1, FILM_SIDE // max(image.shape[-2:]))
+    image = on_white(image)
     return to_uint8(image.repeat_interleave(factor, -2).repeat_interleave(factor, -1))
 
 

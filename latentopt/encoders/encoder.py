@@ -13,6 +13,7 @@ from latentopt.encoders.backbone import IRSE50, Backbone, ResNet34, Small
 from latentopt.encoders.config import EncoderConfig
 from latentopt.encoders.heads import FlatHead, PyramidHeads, SimpleHeads, SingleHead, resized
 from latentopt.errors import CheckpointError, UsageError
+from latentopt.pictures.channels import in_colour
 from latentopt.protocols import Generator
 from latentopt.types import GeneratorInputs
 
@@ -130,7 +131,8 @@ class Encoder:
     @torch.no_grad()
     def start_image(self, generator: Generator) -> Tensor:
         """The picture of the average latent with the stored noise, as the net takes it: [1,3,h,w]; ReStyle's step 0."""
-        return resized(generator.synthesis(GeneratorInputs(self.average(generator))).float(), self.config.image_size)
+        image = generator.synthesis(GeneratorInputs(self.average(generator))).float()
+        return resized(in_colour(image), self.config.image_size)
 
     def codes(self, x: Tensor, ws: Tensor, shown: Tensor | None = None, stage: int | None = None) -> Tensor:
         """ws [B or 1,L,C] plus what the net makes of x [B,3,h,w] (and of what is shown so far): [B,L,C].
@@ -168,7 +170,7 @@ class Encoder:
             raise UsageError(f"stage must be at least 0, not {stage}")
         if stage is not None and not self.config.progressive:
             raise UsageError(f"{self.name}: an encoder of kind {self.config.kind} has no stages; only e4e's do")
-        x = resized(target.float(), self.config.image_size)
+        x = resized(in_colour(target.float()), self.config.image_size)
         if not self.config.iterative:
             if steps != 1 or start is not None:
                 raise UsageError(f"{self.name}: a one-pass encoder ({self.config.kind}) takes no steps and no start")
@@ -178,11 +180,11 @@ class Encoder:
         else:
             ws = start.ws
             image = generator.synthesis(start) if image is None else image
-            shown = resized(image.float(), self.config.image_size)
+            shown = resized(in_colour(image.float()), self.config.image_size)
         found: list[GeneratorInputs] = []
         for step in range(steps):
             if step:
-                shown = resized(generator.synthesis(found[-1]).float(), self.config.image_size)
+                shown = resized(in_colour(generator.synthesis(found[-1]).float()), self.config.image_size)
             ws = self.codes(x, ws, shown, stage).to(target)
             found.append(GeneratorInputs(ws))
         return found

@@ -64,7 +64,10 @@ def check_file(source: str | Path, wanted: str, error: type[LatentoptError] = Ch
 def refusal(path: str | os.PathLike[str], wanted: str, kind: Kind | None = None) -> str:
     """The message for a file that is not what was `wanted`: what it is, and the remedy."""
     kind = kind or kind_of(Path(path))
-    return f"{path}: {kind.words}, not {wanted}; {kind.remedy or PURPOSE[kind.name]}"
+    remedy = kind.remedy or PURPOSE[kind.name]
+    if wanted.startswith("a picture") and kind.name in ("other", "text"):
+        remedy = "convert it to PNG, or give another"
+    return f"{path}: {kind.words}, not {wanted}; {remedy}"
 
 
 def kind_of(path: Path) -> Kind:

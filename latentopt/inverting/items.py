@@ -162,7 +162,7 @@ def items_of(
         raise UsageError(f"{len(names)} names for {len(sources)} pictures")
 
     def picture(source: ImageSource, key: str) -> TargetImage:
-        target = read_image(source.path, generator.resolution, fit=fit, alpha=alpha)
+        target = read_image(source.path, generator.resolution, fit=fit, alpha=alpha, channels=generator.img_channels)
         done = out is not None and (Path(out) / key / "run.json").is_file()
         return target if look is None else look(source, target, done)
 

@@ -91,7 +91,8 @@ def _target(result: EarlierResult, generator: Generator) -> TargetImage:
     """The picture that the inversion had. A masked one is read again from its file, which must be unchanged."""
     source, options = result.record["source"], result.record.get("options", {})
     if options.get("alpha") == "mask":
-        target = read_image(Path(source["path"]), generator.resolution, fit=options.get("fit", "crop"), alpha="mask")
+        path, fit = Path(source["path"]), options.get("fit", "crop")
+        target = read_image(path, generator.resolution, fit=fit, alpha="mask", channels=generator.img_channels)
         if target.sha256 != source["sha256"]:
             raise CheckpointError(f"{source['path']}: has changed since it was inverted; invert it again")
         return target

@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from latentopt.errors import UsageError
 from latentopt.judge.network import load_judge
 from latentopt.perceptual.network import weights_hash
+from latentopt.pictures.channels import in_colour
 
 TOLERANCE = 1e-3  # of probabilities, for rounding
 
@@ -120,7 +121,7 @@ def _rows(judge: AttributeJudge, method: str, images: Tensor, batch: int) -> Ten
     """What a method of the judge answers to all pictures, [B,D], a batch at a time; NaN where there is no number."""
     parts = []
     for part in images.split(batch):
-        answer = getattr(judge, method)(part)
+        answer = getattr(judge, method)(in_colour(part))
         try:
             found = torch.as_tensor(answer).detach().cpu().double()
         except (TypeError, ValueError, RuntimeError) as error:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from latentopt.errors import UsageError
 from latentopt.perceptual.lpips_network import load_lpips
 from latentopt.perceptual.network import PerceptualNet, UnitFeatures, load_perceptual_net, stage_distance, weights_hash
+from latentopt.pictures.channels import in_colour
 from latentopt.pictures.resizing import enlarge, shrink
 from latentopt.protocols import Generator
 
@@ -69,11 +70,11 @@ class PerceptualFeatures:
         return self.stages.widths
 
     def extract(self, image: Tensor) -> list[Tensor]:
-        """image [B,3,H,W] in [-1,1], shrunk to `size` -> the features of each stage, [B,C,h,w].
+        """image [B,C,H,W] in [-1,1], shrunk to `size` -> the features of each stage, [B,C,h,w].
 
         Images that are too small for the network are enlarged.
         """
-        return self.stages.extract(enlarge(shrink(image, self.size), self.stages.least))
+        return self.stages.extract(enlarge(shrink(in_colour(image), self.size), self.stages.least))
 
     def units(self, image: Tensor) -> list[UnitFeatures]:
         """The features of images [B,3,H,W] at length 1, to be kept for `distance_to`."""

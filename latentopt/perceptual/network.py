@@ -17,6 +17,7 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate, le
 
 from latentopt.errors import MissingWeightsError
 from latentopt.perceptual.network_file import load_network, save_network
+from latentopt.pictures.channels import in_colour
 
 FORMAT = "latentopt-perceptual-1"
 EPSILON = 1e-8
@@ -94,7 +95,8 @@ class PerceptualNet(nn.Module):
 
 
 def at_resolution(image: Tensor, resolution: int) -> Tensor:
-    """Images [B,3,H,W] resized to resolution x resolution, with a filter that does not alias."""
+    """Images [B,C,H,W] in colour, resized to resolution x resolution, with a filter that does not alias."""
+    image = in_colour(image)
     if image.shape[-2:] == (resolution, resolution):
         return image
     return interpolate(image, (resolution, resolution), mode="bilinear", antialias=True, align_corners=False)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from latentopt.errors import MissingWeightsError
 from latentopt.perceptual.network import weights_hash
+from latentopt.pictures.channels import in_colour
 from latentopt.pictures.resizing import shrink
 
 LAYERS = (0, 2, 12, 19)  # conv1_1, conv1_2, conv3_2, conv4_2 in torchvision's `features`
@@ -37,7 +38,7 @@ class VGGDistance:
 
     def activations(self, image: Tensor) -> list[Tensor]:
         """Of the four layers, [B,C,h,w] each."""
-        x = _standardised(shrink(image, self.size))
+        x = _standardised(shrink(in_colour(image), self.size))
         found = []
         for k, layer in enumerate(self.layers):
             # torchvision's ReLUs work in place and would overwrite what is kept

@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from latentopt.pictures.channels import on_white
 from latentopt.pictures.images import save_png, to_pil
 
 SMALLEST_CELL = 128  # pixels; smaller pictures are enlarged by a whole factor
@@ -27,7 +28,7 @@ def contact_sheet(
     columns: Sequence[str] = (),
     labels: Sequence[str] = (),
 ) -> None:
-    """Write a PNG of `rows` of images [3,H,W] (or [1,H,W]) in [-1,1], cells of equal size.
+    """Write a PNG of `rows` of images [C,H,W] in [-1,1], cells of equal size.
 
     columns: headings; labels: one name above each row. Rows may differ in length.
     Raises ValueError when there is no image.
@@ -49,7 +50,7 @@ def contact_sheet(
             draw.text((GAP, y), name, fill=INK, font=font)
             y += LINE
         for j, image in enumerate(row):
-            sheet.paste(_resized(to_pil(image), factor), (GAP + j * (cell_w + GAP), y))
+            sheet.paste(_resized(to_pil(on_white(image)), factor), (GAP + j * (cell_w + GAP), y))
     save_png(path, sheet)
 
 
@@ -62,7 +63,7 @@ def comparison_grid(
     amplify: float = 4.0,
     rows_per_sheet: int = 16,
 ) -> list[Path]:
-    """Write target, reconstruction and `amplify` times their absolute difference, one row an image [3,H,W] in [-1,1].
+    """Write target, reconstruction and `amplify` times their absolute difference, one row an image [C,H,W] in [-1,1].
 
     At most `rows_per_sheet` rows go on `path`, the following ones on <stem>-2.png, <stem>-3.png ... Returns the sheets.
     """
@@ -82,8 +83,13 @@ def comparison_grid(
 
 
 def difference(target: Tensor, image: Tensor, amplify: float) -> Tensor:
-    """`amplify` |image - target| as a picture in [-1,1], black where they agree; both clipped to what can be shown."""
-    gap = (image.clamp(-1, 1) - target.to(image).clamp(-1, 1)).abs()  # [3,H,W] in [0,2]
+    """`amplify` |image - target| as a picture in [-1,1], black where they agree; both clipped to what can be shown.
+
+    Where opacity differs more than the colours, it shows.
+    """
+    gap = (image.clamp(-1, 1) - target.to(image).clamp(-1, 1)).abs()  # [C,H,W] in [0,2]
+    if len(gap) == 4:
+        gap = gap[:3].maximum(gap[3:])
     return (gap * amplify - 1).clamp(max=1)
 
 

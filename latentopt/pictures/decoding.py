@@ -12,16 +12,18 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from latentopt.errors import ImageError
+from latentopt.files.kinds import check_file, refusal
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # others (EPS, FITS ...) are never handed to a decoder
 MAX_PIXELS = 89_478_485  # Pillow's own warning level: 256 MiB of RGB
 MIN_SIDE = 8  # pixels
+WANTED = f"a picture that can be read ({', '.join(FORMATS)})"
 MAX_ASPECT = 10
 
 
 @dataclass
 class Picture:
-    """`channels`: red, green, blue, modes L or F, levels 0..255, composited; `alpha`: mode L, or None when opaque."""
+    """`channels`: red, green, blue, modes L or F, levels 0..255; `alpha`: mode L, or None when opaque."""
 
     channels: tuple[Image.Image, Image.Image, Image.Image]
     alpha: Image.Image | None
@@ -30,8 +32,8 @@ class Picture:
     notes: list[str] = field(default_factory=list)
 
 
-def decode(path: Path, background: tuple[int, int, int], max_pixels: int) -> Picture:
-    """Read `path`. Raises ImageError, naming it and the remedy."""
+def decode(path: Path, background: tuple[int, int, int] | None, max_pixels: int) -> Picture:
+    """Read `path`, composited on `background`, if one is given. Raises ImageError, naming it and the remedy."""
     data = _read_bytes(path)
     notes: list[str] = []
     with warnings.catch_warnings():
@@ -51,22 +53,16 @@ def decode(path: Path, background: tuple[int, int, int], max_pixels: int) -> Pic
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        if not path.is_file():
-            raise ImageError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
-        data = path.read_bytes()
+        return check_file(path, WANTED, ImageError).read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
-    if not data:
-        raise ImageError(f"{path}: an empty file (0 bytes); get it again")
-    return data
 
 
 def _open(path: Path, data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        kind = "a web page" if b"<html" in data[:1024].lower() or b"<!doctype" in data[:1024].lower() else "no picture"
-        raise ImageError(f"{path}: its content is {kind} that can be read; convert it to PNG or JPEG") from None
+        raise ImageError(refusal(path, WANTED)) from None
     except Image.DecompressionBombError:
         raise ImageError(f"{path}: claims more pixels than Pillow decodes; refused unread. Make it smaller") from None
     except Exception as error:  # as above: headers are hostile too
@@ -111,7 +107,7 @@ Channels = tuple[Image.Image, Image.Image, Image.Image]
 
 
 def _channels(
-    image: Image.Image, background: tuple[int, int, int], notes: list[str]
+    image: Image.Image, background: tuple[int, int, int] | None, notes: list[str]
 ) -> tuple[Channels, Image.Image | None]:
     if image.mode.startswith("I") or image.mode == "F":
         grey = _grey_levels(image, notes)
@@ -122,6 +118,8 @@ def _channels(
         rgb = _to_srgb(Image.merge("RGB", rgba.split()[:3]), image.info.get("icc_profile"), notes)
         if alpha.getextrema() == (255, 255):
             return _three(rgb), None
+        if background is None:
+            return _three(rgb), alpha
         notes.append(f"transparency composited on {background}")
         canvas = Image.new("RGB", rgb.size, background)
         canvas.paste(rgb, mask=alpha)

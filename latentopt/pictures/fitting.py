@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -11,8 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from latentopt.errors import UsageError
+from latentopt.pictures.decoding import Picture
 
 Fit = Literal["crop", "pad", "stretch"]
+LEAST_OPACITY = 1 / 255
 
 
 def fitted(image: Image.Image, resolution: tuple[int, int], fit: Fit, level: int) -> Image.Image:
@@ -39,6 +41,27 @@ def fitted(image: Image.Image, resolution: tuple[int, int], fit: Fit, level: int
     raise UsageError(f"fit={fit!r}: one of crop, pad, stretch")
 
 
+def fitted_pixels(picture: Picture, resolution: tuple[int, int], fit: Fit, background: Sequence[int]) -> np.ndarray:
+    """Levels [3,H,W] of the colours, float32, padded with `background`.
+
+    What is transparent does not colour its neighbours: colours are weighted by their opacity where it differs.
+    """
+    pairs = list(zip(picture.channels, background, strict=True))
+    plain = np.stack([np.asarray(fitted(channel, resolution, fit, level), np.float32) for channel, level in pairs])
+    if picture.alpha is None or picture.alpha.size[::-1] == resolution:
+        return plain
+    opacity = np.asarray(picture.alpha, np.float32) / 255
+    weight = np.asarray(fitted(Image.fromarray(opacity), resolution, fit, 1), np.float32)  # [H,W]
+    weighted = [Image.fromarray(np.asarray(channel, np.float32) * opacity) for channel in picture.channels]
+    sums = np.stack(
+        [
+            np.asarray(fitted(x, resolution, fit, level), np.float32)
+            for x, level in zip(weighted, background, strict=True)
+        ]
+    )
+    return np.where(weight > LEAST_OPACITY, sums / np.maximum(weight, LEAST_OPACITY), plain)
+
+
 def fitted_mask(
     alpha: Image.Image | None, size: tuple[int, int], resolution: tuple[int, int], fit: Fit
 ) -> Tensor | None:
@@ -48,6 +71,12 @@ def fitted_mask(
     alpha = alpha or Image.new("L", size[::-1], 255)
     mask = torch.from_numpy(np.asarray(fitted(alpha, resolution, fit, 0), np.float32) / 255)[None]
     return None if bool((mask == 1).all()) else mask
+
+
+def fitted_opacity(picture: Picture, resolution: tuple[int, int], fit: Fit) -> np.ndarray:
+    """Levels [1,H,W] of the opacity, float32: 0 in the padding."""
+    alpha = picture.alpha or Image.new("L", picture.size[::-1], 255)
+    return np.asarray(fitted(alpha, resolution, fit, 0), np.float32)[None]
 
 
 def fit_notes(size: tuple[int, int], resolution: tuple[int, int], fit: Fit) -> Iterator[str]:

@@ -1,4 +1,7 @@
-"""Pictures in and out: the only place where images are 8-bit. Everywhere else they are float [3,H,W] in [-1,1]."""
+"""Pictures in and out: the only place where images are 8-bit. Everywhere else they are float [C,H,W] in [-1,1].
+
+C is 1 (grey), 3 (colour) or 4 (colour and opacity), as the generator's.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,10 @@ from torch import Tensor
 from latentopt.errors import ImageError, UsageError
 from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import write_atomically
+from latentopt.pictures.channels import to_grey
 from latentopt.pictures.decoding import MAX_PIXELS, decode
 from latentopt.pictures.fitting import Fit as Fit
-from latentopt.pictures.fitting import fit_notes, fitted, fitted_mask
+from latentopt.pictures.fitting import fit_notes, fitted_mask, fitted_opacity, fitted_pixels
 
 SUFFIXES = frozenset((".png", ".apng", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"))
 RUN_FILES = (
@@ -51,7 +55,7 @@ class ImageSource:
 class TargetImage:
     """A picture made ready for a generator.
 
-    image [3,H,W] in [-1,1]; mask [1,H,W] in [0,1] (1 = counts) or None; notes say what was done to it;
+    image [C,H,W] in [-1,1]; mask [1,H,W] in [0,1] (1 = counts) or None; notes say what was done to it;
     sha256 of the file's bytes; original_size (H,W), upright, before the fit.
     """
 
@@ -150,21 +154,26 @@ def read_image(
     alpha: Alpha = "composite",
     fit: Fit = "crop",
     max_pixels: int = MAX_PIXELS,
+    channels: int = 3,
 ) -> TargetImage:
     """Read one picture and fit it to a generator of `resolution` (H,W), with an antialiasing (Lanczos) resize.
 
     fit: "crop" cuts the centre out in the generator's aspect (as NVIDIA's projector does for squares), "pad"
     letterboxes with `background`, "stretch" ignores the aspect. Transparency is composited on `background` (RGB,
-    0..255); with alpha="mask" it also becomes the mask, in which padding counts as transparent.
+    0..255); with alpha="mask" it also becomes the mask, in which padding counts as transparent. channels: of the
+    generator's images; 1 turns colours to grey, 4 keeps the transparency as the last channel, without a background.
     Raises ImageError, naming the file and the remedy, for whatever cannot be read or is no usable target.
     """
     path = Path(path)
-    picture = decode(path, background, max_pixels)
+    picture = decode(path, None if channels == 4 else background, max_pixels)
     notes = list(picture.notes)
-    colour = [
-        fitted(channel, resolution, fit, level) for channel, level in zip(picture.channels, background, strict=True)
-    ]
-    pixels = np.stack([np.asarray(channel, np.float32) for channel in colour])  # [3,H,W]
+    pixels = fitted_pixels(picture, resolution, fit, background)  # [3,H,W]
+    if channels == 1:
+        grey = to_grey(pixels)
+        notes += [] if grey.base is pixels else ["colours turned to grey"]
+        pixels = grey
+    if channels == 4:
+        pixels = np.concatenate([pixels, fitted_opacity(picture, resolution, fit)])
     mask = fitted_mask(picture.alpha, picture.size, resolution, fit) if alpha == "mask" else None
     if mask is not None and not bool(mask.any()):
         raise ImageError(f"{path}: wholly transparent; nothing would count. Use alpha='composite', or another picture")
@@ -179,12 +188,12 @@ def from_levels(levels: Tensor) -> Tensor:
 
 
 def from_uint8(image: np.ndarray) -> Tensor:
-    """8-bit [...,H,W,3] to float [...,3,H,W] in [-1,1]; `to_uint8` brings it back exactly."""
+    """8-bit [...,H,W,C] to float [...,C,H,W] in [-1,1]; `to_uint8` brings it back exactly."""
     return from_levels(torch.from_numpy(np.array(image, np.uint8)).movedim(-1, -3)).contiguous()
 
 
 def to_uint8(image: Tensor) -> np.ndarray:
-    """[...,3,H,W] (or one channel) in [-1,1] to uint8 [...,H,W,3], rounded to the nearest level, the rest clipped.
+    """[...,C,H,W] in [-1,1] to uint8 [...,H,W,C], rounded to the nearest level, the rest clipped.
 
     Raises ImageError where a value is not a number.
     """
@@ -195,13 +204,13 @@ def to_uint8(image: Tensor) -> np.ndarray:
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """[3,H,W] or [1,H,W] in [-1,1] to a Pillow picture, RGB or grey."""
+    """[C,H,W] in [-1,1] to a Pillow picture: grey, RGB or RGBA."""
     levels = to_uint8(image)
     return Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
 
 
 def save_png(path: str | Path, image: Tensor | Image.Image) -> None:
-    """Write [3,H,W] or [1,H,W] in [-1,1] as an 8-bit PNG: complete, or not at all.
+    """Write [C,H,W] in [-1,1] as an 8-bit PNG: complete, or not at all.
 
     Raises LatentoptError, naming `path`, where it cannot be written.
     """
@@ -212,10 +221,10 @@ def save_png(path: str | Path, image: Tensor | Image.Image) -> None:
 
 
 def read_png(path: str | Path) -> Tensor:
-    """What `save_png` wrote, [3,H,W] (or [1,H,W]) in [-1,1] on 8-bit levels. Raises ImageError naming `path`."""
+    """What `save_png` wrote, [C,H,W] in [-1,1] on 8-bit levels. Raises ImageError naming `path`."""
     try:
         with Image.open(path, formats=("PNG",)) as picture:
-            levels = np.asarray(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
+            levels = np.asarray(picture if picture.mode in ("L", "RGB", "RGBA") else picture.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path}: not a readable PNG ({error})") from error
     return from_uint8(levels if levels.ndim == 3 else levels[..., None])

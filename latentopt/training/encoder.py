@@ -21,6 +21,7 @@ from latentopt.encoders.config import EncoderConfig
 from latentopt.encoders.encoder import Encoder, EncoderNet
 from latentopt.encoders.heads import resized
 from latentopt.errors import CheckpointError
+from latentopt.pictures.channels import in_colour
 from latentopt.protocols import Generator
 from latentopt.training.encoder_losses import Distortion, FeatureNet, Target, delta_regularization
 from latentopt.training.encoder_settings import EncoderTraining, make_optimizer
@@ -127,7 +128,7 @@ class EncoderTrainer(Trainer[EncoderRecord]):
         started = time.perf_counter()
         rng = torch.Generator(self.device).manual_seed(step_seed(self.settings.seed, self.step))
         image = self.processes.share(self.stream.batch(self.step, self.settings.batch)).to(self.device)
-        image = resized(image, self.config.image_size).contiguous(memory_format=torch.channels_last)
+        image = resized(in_colour(image), self.config.image_size).contiguous(memory_format=torch.channels_last)
         rows = self.generator.num_ws if self.stage is None else self.stage + 1
         codes, losses = self._update_encoder(image, rows, rng)
         if self.settings.latent_weight:
@@ -201,7 +202,7 @@ class EncoderTrainer(Trainer[EncoderRecord]):
             for name, size in self.generator.noise_shapes.items()
         }
         image = self.synthesis.synthesis(GeneratorInputs(codes, noise=noise or None))
-        return resized(image, self.config.image_size)
+        return resized(in_colour(image), self.config.image_size)
 
     def _autocast(self, wanted: bool = True) -> torch.autocast:
         enabled = wanted and self.precision != torch.float32

@@ -12,6 +12,7 @@ from torch import Tensor
 from latentopt.encoders.encoder import Encoder
 from latentopt.encoders.files import save_encoder
 from latentopt.encoders.heads import resized
+from latentopt.pictures.channels import in_colour
 from latentopt.pictures.contact_sheet import contact_sheet
 from latentopt.training.encoder import EncoderTrainer
 
@@ -41,10 +42,10 @@ def validate(trainer: EncoderTrainer, images: Tensor) -> dict[str, list[float]]:
     encoder, generator, size = averaged_encoder(trainer), trainer.generator, trainer.config.image_size
     batches = []
     for part in images.to(trainer.device).split(BATCH):
-        target = trainer.distortion.target(resized(part, size))
+        target = trainer.distortion.target(resized(in_colour(part), size))
         steps = []
         for inputs in encoder.encode(generator, part):
-            figures = trainer.distortion(resized(generator.synthesis(inputs), size), target)
+            figures = trainer.distortion(resized(in_colour(generator.synthesis(inputs)), size), target)
             variation = (inputs.ws - inputs.ws.mean(dim=1, keepdim=True)).flatten(1).norm(dim=1).mean()
             steps.append(torch.stack([figures["l2"], figures["perceptual"], variation]))
         batches.append(torch.stack(steps) * (len(part) / len(images)))  # [N,3]
