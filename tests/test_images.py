@@ -285,7 +285,7 @@ def test_faults_name_the_file_and_the_remedy(tmp_path, fault, recwarn):
 
 @pytest.mark.parametrize("name", ["absent.png", "."])
 def test_no_file(tmp_path, name):
-    with pytest.raises(ImageError, match="no such file|a folder, not a picture"):
+    with pytest.raises(ImageError, match=r"no such file|a folder, not a picture"):
         read_image(tmp_path / name, SIZE)
 
 

@@ -57,7 +57,7 @@ def invert(
 ) -> list[Inversion]:
     """Find latents of `images` for `generator` with a recipe.
 
-    images: [B,3,H,W] in [-1,1] of the generator's size, or files, folders and globs, which are read, cropped and
+    images: [B,C,H,W] in [-1,1] of the generator's size, or files, folders and globs, which are read, cropped and
     resized. recipe: a shipped one's name, a TOML file, or a Recipe. seed: an image's result depends on it and on its
     name alone, not on the others (up to rounding). names: of the results; mask: [B,1,H,W], 1 where the image counts
     (tensors only). fit, alpha: how files are made to fit (`latentopt.read_image`); look: called with each picture that

@@ -52,6 +52,8 @@ def check_pair(start: str, generator: StyleGAN2, discriminator: Discriminator) -
         raise UsageError(f"--start {start}: the generator draws {height}x{width}, its discriminator takes {judged}")
     if height != width:
         raise UsageError(f"--start {start}: draws {height}x{width}; the training data are square")
+    if {generator.img_channels, discriminator.config.img_channels} != {3}:
+        raise UsageError(f"--start {start}: draws {generator.img_channels} channels; the training data are in colour")
     if generator.c_dim or discriminator.config.c_dim:
         raise UsageError(f"--start {start}: takes labels; the training data have none")
     return height
