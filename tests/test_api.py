@@ -144,7 +144,7 @@ ONES = torch.ones(3, 1, 8, 8)
         (lambda t: "pictures", {"mask": ONES}, "mask= goes with images given as a tensor"),
         (lambda t: "pictures", {"names": ("a", "b")}, "2 names for 3 pictures"),
         (lambda t: ["pictures"], {"names": ("a", "b", "a")}, "same name"),
-        (lambda t: "nowhere", {}, "nowhere: no such file or folder"),
+        (lambda t: "nowhere", {}, "nowhere: no such file; give a picture or a folder"),
         (lambda t: "pictures/*.jpg", {}, "no images found"),
         (lambda t: t, {"out": "pictures/a.png"}, "the output folder is a file"),
     ],

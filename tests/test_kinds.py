@@ -23,7 +23,7 @@ from safetensors.torch import save
 
 from latentopt.errors import CheckpointError, ImageError
 from latentopt.files.addresses import address_of, how_to_fetch
-from latentopt.files.kinds import PURPOSE, check_file, kind_of, refusal
+from latentopt.files.kinds import DAMAGED, PURPOSE, check_file, kind_of, refusal
 
 
 def torch_file(contents: object = None, **options) -> bytes:
@@ -127,6 +127,7 @@ CASES = {  # name: (contents, kind, what the message says)
     "XML without a head": (b"<Error><Code>AccessDenied</Code></Error>", "message", "AccessDenied"),
     "HTTP": (b"HTTP/1.1 404 Not Found\r\n\r\n", "message", "404"),
     "text": (b"Not found", "text", "'Not found'"),
+    "recipe": (b'name = "<html> [1]"\n[[stages]]\nsteps = 1\n', "text", "stages"),
     "text, other script": ("не найдено".encode(), "text", "не найдено"),
     "long text": ("ä".encode() * 20_000, "text", "a text"),
     "spaces": (b" \n\n", "text", "spaces"),
@@ -167,7 +168,7 @@ def test_a_file_is_named_for_what_it_is(tmp_path, name):
     message = refusal(path, "a model file")
     assert message.startswith(f"{path}: a") or message.startswith((f"{path}: N", f"{path}: no", f"{path}: zero"))
     assert said in message
-    assert ", not a model file; " in message
+    assert (", not a model file; " in message) == (kind not in DAMAGED)
     assert message.isprintable()  # nothing of the file moves the cursor
     assert not message.endswith("; ")
 
@@ -246,3 +247,45 @@ def test_folders_and_broken_links_are_named(tmp_path):
 def test_telling_a_kind_needs_no_torch():
     code = "import sys, latentopt.files.kinds; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# ---- everywhere that a file is opened
+
+
+COMMAND_LINES = {  # what is asked for: (command line with {} for the file, exit code of what is no such file)
+    "network": ("sample --network {} --outdir s", 1),
+    "info": ("info {}", 1),
+    "convert": ("convert {} out.safetensors", 1),
+    "statistics": ("invert photos --network net/tiny.safetensors --space pnorm+ --set stages.0.optimize.0.stats={}", 1),
+    "encoder": ("encode photos --network net/tiny.safetensors --encoder {}", 1),
+    "npz": ("fit-pnorm --network net/tiny.safetensors --npz {}", 1),
+    "delta": ("sample --network net/tiny.safetensors --delta {} --outdir s", 1),
+    "directions": ("directions list --network net/tiny.safetensors {}", 1),
+    "recipe": ("invert photos --network net/tiny.safetensors --recipe {}", 2),
+    "picture": ("invert {} --network net/tiny.safetensors --recipe i2s --steps 1 --terms l2=1 --outdir o -q", 1),
+}
+GIVEN = ["web page", "git-LFS", "empty", "gzip", "zip", "JSON", "text", "PNG", "noise"]
+
+
+@pytest.mark.parametrize("wanted", COMMAND_LINES)
+def test_every_command_names_what_it_was_given(wanted, folder, latentopt):
+    line, code = COMMAND_LINES[wanted]
+    for name in GIVEN:
+        if (wanted, name) in (("picture", "PNG"), ("recipe", "text"), ("recipe", "JSON")):
+            continue
+        path = Path("given.toml" if wanted == "recipe" else "given.bin")
+        path.write_bytes(CASES[name][0])
+        found, out, err = latentopt(*line.format(path).split())
+        assert found in (code, 3) and "Traceback" not in err, (name, out, err)
+        kind = kind_of(path)
+        assert kind.words.split(" (")[0] in err, (name, err)
+        assert (kind.remedy or PURPOSE[kind.name])[:20] in err or "convert it" in err, (name, err)
+
+
+@pytest.mark.parametrize("wanted", COMMAND_LINES)
+def test_every_command_names_an_address(wanted, folder, latentopt):
+    line, code = COMMAND_LINES[wanted]
+    found, _, err = latentopt(*line.format("https://example.org/a.pkl").split())
+    assert found in (code, 1, 2)
+    assert "https://example.org/a.pkl: an address, not a" in err
+    assert "curl -L -O https://example.org/a.pkl" in err

@@ -175,7 +175,7 @@ def test_files_that_are_no_recipe(tmp_path, text, words):
 def test_missing_recipes():
     with pytest.raises(UsageError, match="did you mean 'i"):
         Recipe.load("i2z")
-    with pytest.raises(UsageError, match="no such recipe file"):
+    with pytest.raises(UsageError, match="no such file; give a recipe"):
         Recipe.load("nowhere.toml")
 
 

@@ -762,13 +762,59 @@ def test_missing_files(read, tmp_path):
 # ---- mutations of valid files
 
 
+def legacy() -> bytes:
+    """The format of before torch 1.6: pickles one after the other, then the numbers."""
+    file, weight = io.BytesIO(), torch.arange(6.0).reshape(2, 3)
+    contents = {"g_ema": {"a": weight, "b": weight.T, "c": torch.ones(2, dtype=torch.float16)}, "n": np.float64(1)}
+    torch.save(contents, file, _use_new_zipfile_serialization=False)
+    return file.getvalue()
+
+
+def test_old_torch_files_are_read(pt):
+    contents = read_torch_contents(pt(legacy()))
+    assert_bit_equal(contents["g_ema"], torch.load(io.BytesIO(legacy()), weights_only=False)["g_ema"])
+    assert contents["n"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data[:-3], "wrong length"),
+        (lambda data: data[:60], "damaged"),
+        (lambda data: data.replace(b"\x06\0\0\0\0\0\0\0", b"\xff" * 8), "two lengths differ"),
+        (lambda data: data.replace(b"K\x06", b"M\xff\xff"), "more memory than the file|wrong length"),
+        (lambda data: data.replace(b"\x88", b"\x89", 1), "big-endian"),
+    ],
+)
+def test_damaged_old_torch_files(change, message, pt):
+    assert change(legacy()) != legacy()
+    with pytest.raises(CheckpointError, match=message):
+        read_torch_contents(pt(change(legacy())))
+
+
+@pytest.mark.parametrize("repeats", [(2, 3), (1 << 12, 1 << 12), (1 << 16, 1 << 16)])
+def test_numbers_may_be_repeated_within_bounds(repeats, pt):
+    """What `expand` makes: read as a view; refused where it would be larger than a gigabyte."""
+    file = io.BytesIO()
+    torch.save({"a": torch.ones(1, 1).expand(*repeats)}, file)
+    path = pt(file.getvalue())
+    if repeats[0] == 1 << 16:
+        with pytest.raises(CheckpointError, match="larger than its storage"):
+            read_torch_contents(path)
+    else:
+        found = read_torch_contents(path)["a"]
+        assert found.shape == repeats and found.untyped_storage().nbytes() == 4
+
+
 STREAMS = {
     "ada": stream("sg2ada_snapshot"),
     "sg3": stream("sg3_snapshot"),
     "protocol 5": dumps(read_pickle(stream("sg3_snapshot"), "sg3")["G_ema"], 5, "_core"),
     "pti": pti_entries()["archive/data.pkl"],
+    "legacy": legacy(),
 }
-OPCODES = {name: [at for _, _, at in pickletools.genops(data)] for name, data in STREAMS.items()}
+OPCODES = {name: [at for _, _, at in pickletools.genops(data)] for name, data in STREAMS.items() if name != "legacy"}
+OPCODES["legacy"] = list(range(0, len(STREAMS["legacy"]), 5))
 SPLICES = [
     b"cos\nsystem\n",
     b"cbuiltins\neval\n",
@@ -811,15 +857,15 @@ def mutated(draw: st.DrawFn) -> tuple[str, bytes]:
 def test_mutations_run_nothing_and_raise_only_our_errors(case):
     name, data = case
     with nothing_run(), contextlib.suppress(CheckpointError, UntrustedFileError):
-        result = read_mutated_module(data) if name == "pti" else read_pickle(data, name)
+        result = read_mutated_file(name, data) if name in ("pti", "legacy") else read_pickle(data, name)
         for record in result.values() if isinstance(result, dict) else [result]:
             if isinstance(record, Record):
                 module_state(record)
                 module_attributes(record)
 
 
-def read_mutated_module(data: bytes) -> Record:
+def read_mutated_file(name: str, data: bytes) -> object:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "net.pt")
-        path.write_bytes(torch_zip({**pti_entries(), "archive/data.pkl": data}))
+        path.write_bytes(torch_zip({**pti_entries(), "archive/data.pkl": data}) if name == "pti" else data)
         return read_torch_contents(path)

@@ -81,8 +81,8 @@ def rewrite(path, tensors=None, **metadata):
     ("damage", "message"),
     [
         (lambda path: path.unlink(), "no such file"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-8]), "not a readable"),
-        (lambda path: path.write_bytes(b""), "not a readable"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-8]), "not whole"),
+        (lambda path: path.write_bytes(b""), "an empty file"),
         (lambda path: rewrite(path, format="latentopt-pnorm-1"), "its format is 'latentopt-pnorm-1'"),
         (lambda path: rewrite(path, format=None), "its format is None"),
         (lambda path: rewrite(path, fingerprint=None), "lacks 'fingerprint'"),

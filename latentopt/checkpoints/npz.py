@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, LatentoptError, UntrustedFileError
+from latentopt.files.kinds import check_file, kind_of, refusal
 
+WANTED = "an .npz file of arrays"
 NPZ_LIMIT = 256 << 20  # bytes, inflated
 # What numpy writes. Python inflates the others, bz2 and lzma, a block at a time, however large the block turns out.
 NPZ_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -23,9 +25,9 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     Raises UntrustedFileError for arrays of Python objects, and CheckpointError, naming the file, where an array is
     missing or holds no numbers, for a file that inflates to more than `NPZ_LIMIT`, and for what is no `.npz` file.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+    path = check_file(path, WANTED)
+    if (kind := kind_of(path)).name != "npz":
+        raise CheckpointError(refusal(path, WANTED, kind))
     try:
         _check_archive(path)
         with np.load(path, allow_pickle=False) as arrays:

@@ -35,7 +35,7 @@ from latentopt.checkpoints.storages import (
 )
 from latentopt.checkpoints.torch_zip import TorchZip
 from latentopt.errors import CheckpointError, UntrustedFileError
-from latentopt.files.kinds import LEGACY_TORCH, ZIP, refusal
+from latentopt.files.kinds import LEGACY_TORCH, ZIP, check_file, refusal
 
 __all__ = [
     "Record",
@@ -46,6 +46,7 @@ __all__ = [
     "read_torch_file",
 ]
 
+WANTED = "a file of torch.save"
 MAX_FILE_BYTES = 8 << 30
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_VERSION = 1001
@@ -196,8 +197,8 @@ def read_torch_contents(path: str | os.PathLike[str]) -> object:
     global or opcode outside the allow-list (named in the message; nothing was run), CheckpointError for anything else
     that is wrong.
     """
-    name = str(path)
-    with checkpoint_errors(name), Path(path).open("rb") as file:
+    name, path = str(path), check_file(Path(path), WANTED)
+    with checkpoint_errors(name), path.open("rb") as file:
         size = check_file_size(path)
         start = file.read(len(LEGACY_TORCH))
         file.seek(0)
@@ -205,7 +206,7 @@ def read_torch_contents(path: str | os.PathLike[str]) -> object:
             return _read_zip(file, name, size)
         if start == LEGACY_TORCH:
             return _read_legacy(file, name, size)
-    raise CheckpointError(refusal(path, "a torch file"))
+    raise CheckpointError(refusal(path, WANTED))
 
 
 def read_torch_file(path: str | os.PathLike[str]) -> dict:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, UsageError
+from latentopt.files.kinds import check_file, kind_of, refusal
 from latentopt.pictures.channels import in_colour
 from latentopt.protocols import Generator
 from latentopt.results.earlier import find_results
@@ -165,6 +166,9 @@ def _joined(parts: Sequence[Tensor], generator: Generator) -> Tensor:
 
 
 def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
+    wanted = "a table of labels (CSV)"
+    if (kind := kind_of(check_file(path, wanted))).name != "text":
+        raise CheckpointError(refusal(path, wanted, kind))
     try:
         with Path(path).open(newline="", encoding="utf-8-sig") as stream:
             lines = [[cell.strip() for cell in row] for row in csv.reader(stream) if any(row)]

@@ -20,6 +20,7 @@ from latentopt.encoders.config import EncoderConfig
 from latentopt.encoders.encoder import Encoder
 from latentopt.encoders.official import official_encoder
 from latentopt.errors import CheckpointError, MissingWeightsError
+from latentopt.files.kinds import check_file
 from latentopt.files.storage import load_metadata, save_tensors
 from latentopt.protocols import Generator
 
@@ -76,11 +77,7 @@ def encoder_path(source: str | Path, generator: Generator | None = None) -> Path
     """
     if isinstance(source, str) and source in KINDS:
         return _bundled(source, generator)
-    path = Path(source)
-    if not path.is_file():
-        what = "a folder, not an encoder's file" if path.is_dir() else "no such file"
-        raise CheckpointError(f"{source}: {what}; give a file, or one of {', '.join(KINDS)} for a bundled encoder")
-    return path
+    return check_file(source, f"an encoder's file or one of {', '.join(KINDS)} for a bundled encoder")
 
 
 def _bundled(kind: str, generator: Generator | None) -> Path:

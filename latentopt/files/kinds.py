@@ -28,6 +28,7 @@ ZIP_INDEX_LIMIT = 16 << 20  # bytes
 INDEX_LIMIT = 16 << 20  # bytes, of a safetensors file
 GZIP = zlib.MAX_WBITS | 16  # with gzip's header
 AGAIN = "the download did not finish or gave something else; get the file again"
+DAMAGED = ("empty", "zeros", "truncated")  # such a file may be of the kind that is wanted
 UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".opdownload", ".aria2", ".tmp")
 
 
@@ -67,7 +68,8 @@ def refusal(path: str | os.PathLike[str], wanted: str, kind: Kind | None = None)
     remedy = kind.remedy or PURPOSE[kind.name]
     if wanted.startswith("a picture") and kind.name in ("other", "text"):
         remedy = "convert it to PNG, or give another"
-    return f"{path}: {kind.words}, not {wanted}; {remedy}"
+    instead = "" if kind.name in DAMAGED else f", not {wanted}"
+    return f"{path}: {kind.words}{instead}; {remedy}"
 
 
 def kind_of(path: Path) -> Kind:

@@ -17,7 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from latentopt.errors import CheckpointError
+from latentopt.files.kinds import check_file, kind_of, refusal
 
+WANTED = "a safetensors file of latentopt"
 HEADER_LIMIT = 16 << 20  # bytes; a foreign file with a larger index is refused before it is parsed
 
 
@@ -63,15 +65,16 @@ def load_metadata(path: Path) -> dict[str, str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
+    path = check_file(path, WANTED)
+    if (kind := kind_of(path)).name != "safetensors":
+        raise CheckpointError(refusal(path, WANTED, kind))
     try:
-        with Path(path).open("rb") as stream:
+        with path.open("rb") as stream:
             header = int.from_bytes(stream.read(8), "little")
         if header > HEADER_LIMIT:
             raise CheckpointError(f"{path}: its index claims {header} bytes; refused (limit {HEADER_LIMIT})")
         with safe_open(path, "pt") as file:
             yield file
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
 

@@ -27,16 +27,17 @@ def text_kind(start: bytes) -> Kind | None:
         return Kind("pointer", "a git-annex pointer", "run git annex get where it came from")
     if re.match(r"outs:\n- (md5|hash|etag)", head):
         return Kind("pointer", "a DVC pointer", "run dvc pull where it came from")
-    if "<svg" in low[:1024] and "<html" not in low[:1024]:
+    if low.startswith("<") and "<svg" in low[:1024] and "<html" not in low[:1024]:
         return Kind("other-picture", "a picture (SVG)", CONVERT)
-    if re.search(r"<(!doctype html|html|head|body|script|meta)[\s>]", low) or "mime-version:" in low[:512]:
+    marked = low.startswith("<") and re.search(r"<(!doctype html|html|head|body|script|meta)[\s>]", low)
+    if marked or "mime-version:" in low[:512]:
         title = re.search(r"<title[^>]*>([^<]{1,200})", head, re.I)
         about = f" ({one_line(' '.join(title[1].split()))[:80]!r})" if title and title[1].strip() else ""
         return Kind(
             "web-page", f"a web page{about}", f"open the address in a browser (a login, a quota?) and {DOWNLOAD}"
         )
     shown = one_line(" ".join(head[:60].split()))
-    if low.startswith(("<?xml", "<error", "{", "[", "http/")):
+    if low.startswith(("<?xml", "<error", "http/")) or re.match(r"""\{\s*["}]|\[\s*[{"\d]""", low):
         form = "XML" if low.startswith("<") else "JSON" if low[0] in "{[" else "HTTP"
         return Kind("message", f"a text in {form} ({shown!r} ...)", "a server's answer, perhaps; " + DOWNLOAD)
     return Kind("text", f"a text ({shown!r} ...)" if shown else "a text of nothing but spaces")

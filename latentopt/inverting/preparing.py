@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from latentopt.errors import CheckpointError
+from latentopt.files.kinds import check_file
 from latentopt.inverting.tuning import sigma_layers
 from latentopt.loop.building import build_lens, build_objective, build_operator, check_optimizer, options_in
 from latentopt.protocols import Generator
@@ -44,9 +44,8 @@ def check_named(recipe: Recipe, generator: Generator) -> None:
         if reading.named is None:
             continue
         paths = FILES.load(reading.kind)(generator, reading.named, reading.part)
-        missing = [path for path in paths if not path.is_file()]
-        if missing:
-            raise CheckpointError(f"{missing[0]}: no such file; the recipe's {reading.part['name']!r} reads it")
+        for path in paths:
+            check_file(path, f"a file that the recipe's {reading.part['name']!r} reads")
 
 
 def _is_missing(reading: Reading, generator: Generator) -> bool:

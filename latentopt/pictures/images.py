@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentopt.errors import ImageError, UsageError
+from latentopt.files.kinds import check_file
 from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import write_atomically
 from latentopt.pictures.channels import to_grey
@@ -101,7 +102,7 @@ def _expand(source: str | Path) -> Iterator[tuple[Path, Path]]:
             if file.is_file() and file.suffix.lower() in SUFFIXES:
                 yield file, file.relative_to(root)
     else:
-        raise UsageError(f"{source}: no such file or folder")
+        check_file(source, "a picture or a folder of pictures", UsageError)
 
 
 def _fixed_part(pattern: Path) -> Path:

@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from latentopt.errors import UsageError
+from latentopt.files.addresses import address_of
+from latentopt.files.kinds import check_file, kind_of, refusal
 from latentopt.files.resources import resource_folder
 from latentopt.recipe.stage import PREVIOUS, Reading, Stage, check_keys, checked_stage
 from latentopt.registry import PARAMETERIZATIONS, Registry
 
 Key = tuple[str | int, ...]
+WANTED = "a recipe (a TOML file, or the name of a shipped one)"
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,12 @@ class Recipe:
     def load(name: str) -> Recipe:
         """A recipe by its name (`ii2s`) or the path of a TOML file. Raises UsageError."""
         path = Path(name)
-        if path.suffix != ".toml":
+        if path.suffix != ".toml" and not address_of(name):
             path = _recipe_file(name)
+        if (kind := kind_of(check_file(path, WANTED, UsageError))).name != "text":
+            raise UsageError(refusal(path, WANTED, kind))
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UsageError(f"{path}: no such recipe file") from None
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise UsageError(f"{path}: not a readable recipe: {error}") from error
         return Recipe.from_table(table, str(path))
