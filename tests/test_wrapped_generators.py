@@ -50,7 +50,26 @@ def nvidia_state(seed=0, **changes):
     return state | {f"{layer}.resample_filter": f.clone() for layer in layers}
 
 
-LAYOUTS = {"rosinality": rosinality_state, "nvidia": nvidia_state, "ours": our_state}
+def basicsr_state(seed=0):
+    """Named as in BasicSR's StyleGAN2Generator, whose filters are no part of the state."""
+    names = {
+        "style.": "style_mlp.",
+        "convs.": "style_convs.",
+        "conv1.": "style_conv1.",
+        "input.input": "constant_input.weight",
+    }
+    state = {}
+    for name, value in rosinality_state(seed).items():
+        if name.endswith(".kernel"):
+            continue
+        start = next((start for start in names if name.startswith(start)), "")
+        name = names.get(start, "") + name.removeprefix(start)
+        name = name.replace(".conv.", ".modulated_conv.").replace(".noise.weight", ".weight")
+        state[name.replace("noises.noise_", "noises.noise")] = value
+    return state
+
+
+LAYOUTS = {"basicsr": basicsr_state, "rosinality": rosinality_state, "nvidia": nvidia_state, "ours": our_state}
 
 
 def prefixed(state, prefix):

@@ -18,7 +18,12 @@ from latentopt.errors import CheckpointError
 from latentopt.registry import FORMATS
 
 WRITTEN = {"pickle": "pickle", "torch": "torch file", "safetensors": "safetensors"}
-LAYOUTS = {"record": "NVIDIA's networks", "nvidia": "NVIDIA's layout", "rosinality": "rosinality's layout"}
+LAYOUTS = {
+    "record": "NVIDIA's networks",
+    "nvidia": "NVIDIA's layout",
+    "rosinality": "rosinality's layout",
+    "basicsr": "BasicSR's layout",
+}
 GENERATOR_USE = "latentopt invert, tune, sample, fit-pnorm, fit-sigma (--network FILE), convert"
 
 

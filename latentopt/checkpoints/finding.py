@@ -26,13 +26,15 @@ AVERAGED = {"ema", "smooth", "running", "averaged", "average", "avg", "shadow", 
 G = "generator"
 WEAK = "style.1.weight"  # a name that other networks may have too
 
-Layout = Literal["record", "nvidia", "rosinality"]
+Layout = Literal["record", "nvidia", "rosinality", "basicsr"]
 MARKS: dict[str, tuple[str, Layout]] = {  # the end of a weight's name -> the network that has it, and its layout
     "synthesis.b4.const": (G, "nvidia"),
     "synthesis.b4.conv1.weight": (G, "nvidia"),
     "input.input": (G, "rosinality"),
     "to_rgb1.conv.weight": (G, "rosinality"),
     WEAK: (G, "rosinality"),
+    "constant_input.weight": (G, "basicsr"),
+    "to_rgb1.modulated_conv.weight": (G, "basicsr"),
     "b4.fc.weight": ("discriminator", "nvidia"),
     "final_conv.0.weight": ("discriminator", "rosinality"),
     "final_linear.0.weight": ("discriminator", "rosinality"),

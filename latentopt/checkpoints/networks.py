@@ -122,8 +122,10 @@ def generator_weights(checkpoint: Checkpoint) -> NetworkWeights[GeneratorNetwork
 def _weights_of(found: Found, path: str) -> NetworkWeights[StyleGAN2]:
     if isinstance(found.weights, Record):
         return nvidia.generator_weights(found.weights, path)
-    layout = rosinality if found.layout == "rosinality" else nvidia_state
-    return layout.generator_weights(found.weights, found.average, path)
+    if found.layout == "nvidia":
+        return nvidia_state.generator_weights(found.weights, found.average, path)
+    state = rosinality.from_basicsr(found.weights) if found.layout == "basicsr" else found.weights
+    return rosinality.generator_weights(state, found.average, path)
 
 
 def discriminator_weights(checkpoint: Checkpoint) -> NetworkWeights[Discriminator]:

@@ -7,6 +7,7 @@ layers hold the FIR filter times 4.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 
 from torch import Tensor
@@ -34,7 +35,24 @@ TORGB = {
     "bias": ("bias", 1, 2),
 }
 
+BASICSR = (  # pattern of a name -> rosinality's name of the same weight
+    (r"style_mlp\.", "style."),
+    (r"constant_input\.weight", "input.input"),
+    (r"style_(convs\.\d+|conv1)\.weight", r"\1.noise.weight"),
+    (r"style_(convs|conv1)\.", r"\1."),
+    (r"noises\.noise(\d+)", r"noises.noise_\1"),
+)
+
 Names = dict[str, tuple[str, int, int]]
+
+
+def from_basicsr(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A generator's weights in BasicSR's layout, the same tensors, by rosinality's names."""
+    found = {}
+    for name, value in state.items():
+        pattern, ours = next((pair for pair in BASICSR if re.match(pair[0], name)), ("^", ""))
+        found[re.sub(pattern, ours, name, count=1).replace(".modulated_conv.", ".conv.")] = value
+    return found
 
 
 def generator_names(mapping_layers: int, blocks: int) -> Names:
