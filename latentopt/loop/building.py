@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from latentopt.errors import UsageError
 from latentopt.loop.joint import Joint
+from latentopt.loop.optimizers import Elementwise
 from latentopt.loop.problem import Objective, Problem
-from latentopt.protocols import Generator
+from latentopt.protocols import Generator, Optimizer
 from latentopt.recipe.stage import PREVIOUS, Stage
 from latentopt.registry import INITIALIZERS, OPERATORS, OPTIMIZERS, PARAMETERIZATIONS, TERMS
 from latentopt.statistics.sampling import w_std
@@ -35,15 +37,13 @@ def build_objective(generator: Generator, stage: Stage, target: Tensor) -> Objec
     )
 
 
-def check_optimizer(table: dict) -> None:
-    """Raise UsageError for values that torch's optimiser refuses, such as a beta of 2."""
-    options = options_in(table)
-    point = torch.zeros(1, requires_grad=True)
-    point.grad = torch.zeros(1)
-    try:
-        OPTIMIZERS.create(table["name"], [{"params": [point], "lr": 1.0}], **options).step()
-    except (ValueError, TypeError, IndexError) as error:
-        raise UsageError(f"optimizer {table['name']!r} refuses {options}: {error}") from error
+def make_optimizer(generator: Generator, table: dict) -> Optimizer:
+    """The optimiser of a stage. Raises UsageError for values that it refuses, such as a beta of 2."""
+    name, options = table["name"], options_in(table)
+    made = OPTIMIZERS.load(name)
+    if isinstance(made, type) and issubclass(made, Optimizer):
+        return cast(Any, made)(generator, **options)
+    return Elementwise(name, partial(made, **options))
 
 
 def build_problem(
@@ -70,7 +70,6 @@ def build_problem(
     if stage.operator is not None:
         operator = OPERATORS.create(stage.operator["name"], generator, **options_in(stage.operator))
     measured = target if operator is None else operator(target)
-    check_optimizer(stage.optimizer)
     return Problem(
         generator=generator,
         target=target,
@@ -79,6 +78,7 @@ def build_problem(
         objective=build_objective(generator, stage, measured),
         stage=stage,
         seeds=tuple(seeds),
+        optimizer=make_optimizer(generator, stage.optimizer),
         mask=mask,
         rates={p["name"]: p["lr"] for p in stage.optimize if "lr" in p},
         operator=operator,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import UsageError
-from latentopt.protocols import Generator, Operator, Parameterization, Term
+from latentopt.protocols import Generator, Operator, Optimizer, Parameterization, Term
 from latentopt.recipe.stage import Stage
 from latentopt.statistics.streams import step_stream
 from latentopt.types import GeneratorInputs, Variables, View
@@ -46,6 +46,7 @@ class Problem:
     objective: Objective
     stage: Stage
     seeds: tuple[int, ...]
+    optimizer: Optimizer
     mask: Tensor | None = None  # [B,1,H,W]
     operator: Operator | None = None
     measured: Tensor | None = None  # what the operator makes of the target; the target itself without one
@@ -70,6 +71,10 @@ class Problem:
         if jitter is None or step >= self.stage.steps:
             return 0.0
         return self.w_std * jitter.scale * max(0.0, 1.0 - self.t(step) / jitter.ramp) ** 2
+
+    def lr(self, name: str) -> float:
+        """The base rate of the variable `name`."""
+        return self.rates.get(name.partition("/")[0], self.stage.lr)
 
     def t(self, step: int) -> float:
         """The fraction of the stage that is done at `step`."""
