@@ -64,6 +64,7 @@ class LBFGS(Optimizer):
                 "lbfgs searches along one line for all variables of an image, and some of these belong to all images: "
                 "share all variables or none, or use another optimizer"
             )
+        variables = dict(sorted(variables.items()))  # sums over them round alike, whatever order a file had them in
         if not memory:
             memory.update(self._empty(variables, loss))
         rows, measured = memory[IMAGES], loss.isfinite()
@@ -99,7 +100,7 @@ class LBFGS(Optimizer):
         """Take the measured points of the rows in `accepted` as theirs, and the steps to them into the history."""
         rows = memory[IMAGES]
         s = {name: v - memory[name]["point"] for name, v in variables.items()}
-        y = {name: g - memory[name]["gradient"] for name, g in gradients.items()}
+        y = {name: gradients[name] - memory[name]["gradient"] for name in variables}
         sy, ss, yy = (_total(_dot(a[name], b[name]) for name in a) for a, b in ((s, y), (s, s), (y, y)))
         kept = accepted & (rows["begun"] > 0) & (sy > CURVED * (ss * yy).sqrt())
         at = kept.nonzero()[:, 0]
@@ -127,7 +128,7 @@ class LBFGS(Optimizer):
 
     def _turn(self, memory: Memory, turned: Tensor, first: Tensor) -> None:
         """A new direction for the rows in `turned`: the history's, or the gradient's where there is none."""
-        rows, names = memory[IMAGES], [name for name in memory if name != IMAGES]
+        rows, names = memory[IMAGES], _variables(memory)
         s_g, y_g = (
             _total(_products(memory[name][kind], [memory[name]["gradient"]]) for name in names)[:, :, 0]
             for kind in ("s", "y")
@@ -167,11 +168,15 @@ class LBFGS(Optimizer):
         """The rows in `turned` go against the gradient, as far as `first`."""
         if not turned.any():
             return
-        own = [memory[name] for name in memory if name != IMAGES]
+        own = [memory[name] for name in _variables(memory)]
         norm = _total(_dot(x["gradient"], x["gradient"]) for x in own).sqrt()
         memory[IMAGES]["length"].copy_(torch.where(turned, first / norm.clamp_min(1e-30), memory[IMAGES]["length"]))
         for x in own:
             x["way"].copy_(torch.where(over(turned, x["way"]), -x["gradient"], x["way"]))
+
+
+def _variables(memory: Memory) -> list[str]:
+    return sorted(name for name in memory if name != IMAGES)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
