@@ -6,7 +6,7 @@ compact form of Byrd, Nocedal and Schnabel 1994, theorem 2.2, which reads the hi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -32,10 +32,9 @@ class LBFGS(Optimizer):
     The stage's `lr` is the length of the first step, along the gradient; after that the history gives the length. Where
     the space pulls a trial back (a clip), the trial is judged by the way that it really went.
 
-    Memory, of images: `begun`, whether a point is accepted; `loss`, `length` and `tries` of the line search; `pairs`,
-    how many there have been since the history was empty; `sy` and `yy`, the products of all s with all y, and of all y.
-    Of variables: `point` and `gradient` accepted last, `way`, the direction of the search, and the pairs `s` and `y`
-    [b,H,...].
+    Memory: `begun`, whether a point is accepted; `loss`, `length` and `tries` of the line search; the `point` and
+    `gradient` accepted last and the `way` from there, [b,D] over all variables; the pairs `s` and `y` [b,H,D], of which
+    `pairs` were found since the history was empty; `sy` and `yy`, the products of all s with all y, and of all y.
     """
 
     compares = True
@@ -64,139 +63,114 @@ class LBFGS(Optimizer):
                 "lbfgs searches along one line for all variables of an image, and some of these belong to all images: "
                 "share all variables or none, or use another optimizer"
             )
-        variables = dict(sorted(variables.items()))  # sums over them round alike, whatever order a file had them in
-        if not memory:
-            memory.update(self._empty(variables, loss))
-        rows, measured = memory[IMAGES], loss.isfinite()
+        x, gradient = _joined(variables), _joined({name: gradients[name] for name in variables})
+        kept = memory.setdefault(IMAGES, {}) or self._empty(x, loss)
+        memory[IMAGES] = kept
         first = next(iter(lr.values())) * scale  # [b]
-        slope = _total(_dot(memory[name]["gradient"], v - memory[name]["point"]) for name, v in variables.items())
-        low = loss <= rows["loss"] * (1 + self.rounding) + self.c1 * slope.clamp_max(0)
-        begun = rows["begun"] > 0
+        s = x - kept["point"]
+        slope = _dot(kept["gradient"], s)
+        low = loss <= kept["loss"] * (1 + self.rounding) + self.c1 * slope.clamp_max(0)
+        measured, begun = loss.isfinite(), kept["begun"] > 0
         accepted, failed = measured & (low | ~begun), measured & begun & ~low
         if accepted.any():
-            self._accept(variables, gradients, loss, memory, accepted)
-            self._turn(memory, accepted, first)
+            self._accept(x, gradient, loss, s, kept, accepted, first)
         if failed.any():
-            self._shorten(loss, slope, memory, failed, first)
-        for name, v in variables.items():
-            own = memory[name]
-            moved = torch.addcmul(own["point"], over(rows["length"], v), own["way"])
-            v.copy_(moved if measured.all() else torch.where(over(measured, v), moved, v))
+            self._shorten(loss, slope, kept, failed, first)
+        moved = torch.addcmul(kept["point"], kept["length"][:, None], kept["way"])
+        _put(moved if measured.all() else torch.where(measured[:, None], moved, x), variables)
 
-    def _empty(self, variables: Variables, loss: Tensor) -> Memory:
+    def _empty(self, x: Tensor, loss: Tensor) -> dict[str, Tensor]:
         b, h = len(loss), self.history
-        memory: Memory = {
-            name: {kind: torch.zeros_like(v) for kind in ("point", "gradient", "way")}
-            | {kind: v.new_zeros(b, h, *v.shape[1:]) for kind in ("s", "y")}
-            for name, v in variables.items()
-        }
-        memory[IMAGES] = {name: loss.new_zeros(b) for name in ("begun", "loss", "length", "tries", "pairs")}
-        memory[IMAGES] |= {name: loss.new_zeros(b, h, h) for name in ("sy", "yy")}
-        return memory
+        return (
+            {name: loss.new_zeros(b) for name in ("begun", "loss", "length", "tries", "pairs")}
+            | {name: loss.new_zeros(b, h, h) for name in ("sy", "yy")}
+            | {name: torch.zeros_like(x) for name in ("point", "gradient", "way")}
+            | {name: x.new_zeros(b, h, x.shape[1]) for name in ("s", "y")}
+        )
 
     def _accept(
-        self, variables: Variables, gradients: Variables, loss: Tensor, memory: Memory, accepted: Tensor
+        self,
+        x: Tensor,
+        gradient: Tensor,
+        loss: Tensor,
+        s: Tensor,
+        kept: dict[str, Tensor],
+        accepted: Tensor,
+        first: Tensor,
     ) -> None:
-        """Take the measured points of the rows in `accepted` as theirs, and the steps to them into the history."""
-        rows = memory[IMAGES]
-        s = {name: v - memory[name]["point"] for name, v in variables.items()}
-        y = {name: gradients[name] - memory[name]["gradient"] for name in variables}
-        sy, ss, yy = (_total(_dot(a[name], b[name]) for name in a) for a, b in ((s, y), (s, s), (y, y)))
-        kept = accepted & (rows["begun"] > 0) & (sy > CURVED * (ss * yy).sqrt())
-        at = kept.nonzero()[:, 0]
-        slot = (rows["pairs"][at] % self.history).long()
-        for name in variables:
-            memory[name]["s"][at, slot], memory[name]["y"][at, slot] = s[name][at], y[name][at]
-        if len(at):
-            self._multiply(memory, s, y, at, slot)
-        rows["pairs"] += kept
-        for name, v in variables.items():
-            for kind, x in (("point", v), ("gradient", gradients[name])):
-                old = memory[name][kind]
-                old.copy_(x if accepted.all() else torch.where(over(accepted, x), x, old))
-        rows["loss"].copy_(torch.where(accepted, loss, rows["loss"]))
-        rows["begun"].masked_fill_(accepted, 1)
-        rows["tries"].masked_fill_(accepted, 0)
+        """Take the measured points x [b,D] of the rows in `accepted` as theirs, and turn to a new way."""
+        y = gradient - kept["gradient"]
+        sy = _dot(s, y)
+        curved = accepted & (kept["begun"] > 0) & (sy > CURVED * (_dot(s, s) * _dot(y, y)).sqrt())
+        at = curved.nonzero()[:, 0]
+        slot = (kept["pairs"][at] % self.history).long()
+        kept["s"][at, slot], kept["y"][at, slot] = s[at], y[at]
+        kept["pairs"] += curved
+        for name, new in (("point", x), ("gradient", gradient), ("loss", loss)):
+            _choose(kept[name], accepted, new)
+        kept["begun"].masked_fill_(accepted, 1)
+        kept["tries"].masked_fill_(accepted, 0)
+        of_s = torch.bmm(kept["s"], torch.stack([y, kept["gradient"]], dim=1).mT)  # [b,H,2]
+        of_y = torch.bmm(kept["y"], torch.stack([s, y, kept["gradient"]], dim=1).mT)  # [b,H,3]
+        kept["sy"][at, :, slot], kept["sy"][at, slot] = of_s[at, :, 0], of_y[at, :, 0]
+        kept["yy"][at, :, slot] = kept["yy"][at, slot] = of_y[at, :, 1]
+        self._turn(kept, accepted, of_s[:, :, 1], of_y[:, :, 2], first)
 
-    def _multiply(self, memory: Memory, s: Variables, y: Variables, at: Tensor, slot: Tensor) -> None:
-        """Put the products of the newest pair with the whole history into the tables of the rows `at`."""
-        rows = memory[IMAGES]
-        s_y = _total(_products(memory[name]["s"], [y[name]]) for name in y)[at, :, 0]  # [r,H]
-        both = _total(_products(memory[name]["y"], [s[name], y[name]]) for name in y)[at]  # [r,H,2]
-        rows["sy"][at, :, slot], rows["sy"][at, slot] = s_y, both[:, :, 0]
-        rows["yy"][at, :, slot] = rows["yy"][at, slot] = both[:, :, 1]
+    def _turn(self, kept: dict[str, Tensor], turned: Tensor, s_g: Tensor, y_g: Tensor, first: Tensor) -> None:
+        """A new way for the rows in `turned`: the history's, or the gradient's where there is none.
 
-    def _turn(self, memory: Memory, turned: Tensor, first: Tensor) -> None:
-        """A new direction for the rows in `turned`: the history's, or the gradient's where there is none."""
-        rows, names = memory[IMAGES], _variables(memory)
-        s_g, y_g = (
-            _total(_products(memory[name][kind], [memory[name]["gradient"]]) for name in names)[:, :, 0]
-            for kind in ("s", "y")
-        )
-        of_g, of_s, of_y = _coefficients(rows["sy"], rows["yy"], rows["pairs"], s_g, y_g)
-        falls = of_g * _total(_dot(memory[name]["gradient"], memory[name]["gradient"]) for name in names)
-        falls = falls + (of_s * s_g).sum(dim=1) + (of_y * y_g).sum(dim=1)  # gradient . direction
-        known = (rows["pairs"] > 0) & (falls < 0)
-        self._forget(memory, turned & ~known)
+        s_g, y_g [b,H] are the products of the history with the gradient.
+        """
+        of_g, of_s, of_y = _coefficients(kept["sy"], kept["yy"], kept["pairs"], s_g, y_g)
+        falls = of_g * _dot(kept["gradient"], kept["gradient"]) + _dot(of_s, s_g) + _dot(of_y, y_g)  # gradient . way
+        known = turned & (kept["pairs"] > 0) & (falls < 0)
         if known.any():
-            for name in names:
-                own = memory[name]
-                way = over(of_g, own["way"]) * own["gradient"]
-                for kind, factors in (("s", of_s), ("y", of_y)):
-                    way += torch.bmm(factors[:, None], _flat(own[kind]))[:, 0].reshape(way.shape)
-                chosen = turned & known
-                own["way"].copy_(way if chosen.all() else torch.where(over(chosen, way), way, own["way"]))
-        rows["length"].masked_fill_(turned & known, 1)
-        self._along_gradient(memory, turned & ~known, first)
+            way = of_g[:, None] * kept["gradient"]
+            for name, factors in (("s", of_s), ("y", of_y)):
+                way += torch.bmm(factors[:, None], kept[name])[:, 0]
+            _choose(kept["way"], known, way)
+            kept["length"].masked_fill_(known, 1)
+        self._start_anew(kept, turned & ~known, first)
 
-    def _shorten(self, loss: Tensor, slope: Tensor, memory: Memory, failed: Tensor, first: Tensor) -> None:
+    def _shorten(self, loss: Tensor, slope: Tensor, kept: dict[str, Tensor], failed: Tensor, first: Tensor) -> None:
         """The rows in `failed` try again, nearer: at the lowest point of the parabola through what was measured."""
-        rows = memory[IMAGES]
-        rows["tries"] += failed
-        share = -slope / (2 * (loss - rows["loss"] - slope))
+        kept["tries"] += failed
+        share = -slope / (2 * (loss - kept["loss"] - slope))
         share = share.nan_to_num(SHORTEST).clamp(SHORTEST, LONGEST)
-        rows["length"] *= torch.where(failed, share, 1)
-        given_up = failed & (rows["tries"] >= self.tries)
-        self._forget(memory, given_up)
-        self._along_gradient(memory, given_up, first)
+        kept["length"] *= torch.where(failed, share, 1)
+        self._start_anew(kept, failed & (kept["tries"] >= self.tries), first)
 
-    def _forget(self, memory: Memory, forgotten: Tensor) -> None:
-        for name in ("pairs", "tries", "sy", "yy"):
-            memory[IMAGES][name].masked_fill_(over(forgotten, memory[IMAGES][name]), 0)
-
-    def _along_gradient(self, memory: Memory, turned: Tensor, first: Tensor) -> None:
-        """The rows in `turned` go against the gradient, as far as `first`."""
-        if not turned.any():
+    def _start_anew(self, kept: dict[str, Tensor], rows: Tensor, first: Tensor) -> None:
+        """Those in `rows` forget their history and go against the gradient, as far as `first`."""
+        if not rows.any():
             return
-        own = [memory[name] for name in _variables(memory)]
-        norm = _total(_dot(x["gradient"], x["gradient"]) for x in own).sqrt()
-        memory[IMAGES]["length"].copy_(torch.where(turned, first / norm.clamp_min(1e-30), memory[IMAGES]["length"]))
-        for x in own:
-            x["way"].copy_(torch.where(over(turned, x["way"]), -x["gradient"], x["way"]))
+        for name in ("pairs", "tries", "sy", "yy"):
+            kept[name].masked_fill_(over(rows, kept[name]), 0)
+        norm = _dot(kept["gradient"], kept["gradient"]).sqrt()
+        _choose(kept["length"], rows, first / norm.clamp_min(1e-30))
+        _choose(kept["way"], rows, -kept["gradient"])
 
 
-def _variables(memory: Memory) -> list[str]:
-    return sorted(name for name in memory if name != IMAGES)
+def _joined(variables: Variables) -> Tensor:
+    """All variables as one [b,D], in the order of their names, which does not depend on where they come from."""
+    return torch.cat([v.reshape(len(v), -1) for _, v in sorted(variables.items())], dim=1)
+
+
+def _put(x: Tensor, variables: Variables) -> None:
+    """Write x [b,D] into the variables, in place."""
+    ordered = [v for _, v in sorted(variables.items())]
+    for v, part in zip(ordered, x.split([v[0].numel() for v in ordered], dim=1), strict=True):
+        v.copy_(part.reshape(v.shape))
+
+
+def _choose(old: Tensor, rows: Tensor, new: Tensor) -> None:
+    """Replace, in place, what stands in `rows`."""
+    old.copy_(new if rows.all() else torch.where(over(rows, old), new, old))
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """[b], of tensors [b,...]."""
-    return torch.linalg.vecdot(a.reshape(len(a), -1), b.reshape(len(b), -1))
-
-
-def _products(kept: Tensor, vectors: Sequence[Tensor]) -> Tensor:
-    """Of a history [b,H,...] with n vectors [b,...]: [b,H,n]."""
-    return torch.bmm(_flat(kept), torch.stack([v.reshape(len(v), -1) for v in vectors], dim=2))
-
-
-def _flat(kept: Tensor) -> Tensor:
-    """A history [b,H,...] as [b,H,n]."""
-    return kept.reshape(*kept.shape[:2], -1)
-
-
-def _total(parts: Iterable[Tensor]) -> Tensor:
-    first, *others = parts
-    return sum(others, first)
+    """[b], of tensors [b,D]."""
+    return torch.linalg.vecdot(a, b)
 
 
 def _coefficients(sy: Tensor, yy: Tensor, pairs: Tensor, s_g: Tensor, y_g: Tensor) -> tuple[Tensor, Tensor, Tensor]:

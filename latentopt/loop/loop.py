@@ -17,7 +17,7 @@ from torch import Tensor
 from latentopt.loop.building import options_in
 from latentopt.loop.measuring import measure
 from latentopt.loop.problem import Problem
-from latentopt.loop.state import RUNNING, Measurement, State, over
+from latentopt.loop.state import RUNNING, Measurement, State, copy_rows, over
 from latentopt.protocols import IMAGES
 from latentopt.registry import SCHEDULES
 from latentopt.types import Variables
@@ -117,9 +117,11 @@ def _roll_back(state: State, gradients: Variables, bad: Tensor) -> None:
 
     While jitter is on, no point counts as best: then it is the last finite one.
     """
-    for name, v in state.variables.items():
-        good = state.own(name, ~bad)
-        state.safe[name][good] = v[good]
+    if state.best_loss[state.rows].isinf().any():
+        good = (~bad).nonzero()[:, 0]
+        for name, v in state.variables.items():
+            at = state.own(name, good)
+            copy_rows(v, at, state.safe[name], at)
     if not bad.any():
         return
     state.rate[bad] *= 0.5

@@ -42,9 +42,9 @@ class Measurement:
 class State:
     """All that changes. `rows` [b] are the images still in the batch; `variables` and `moments` hold theirs, in order.
 
-    `best` holds every image's best measured point, `safe` [b] the live ones' last finite point; `status` is `running`,
-    or how the image ended. A variable whose first dimension is 1 belongs to all images: they then have one best point
-    and one end, judged by the mean of their losses.
+    `best` holds every image's best measured point, `safe` [b] the live ones' last finite point, for as long as one of
+    them has no best point; `status` is `running`, or how the image ended. A variable whose first dimension is 1 belongs
+    to all images: they then have one best point and one end, judged by the mean of their losses.
     """
 
     step: int
@@ -123,10 +123,12 @@ class State:
         picked = self.rows[better]
         self.best_loss[picked], self.best_step[picked] = loss[better], self.step
         for name, v in self.variables.items():
-            self.best[name][self.own(name, picked)] = v[self.own(name, better)]
+            copy_rows(v, self.own(name, better.nonzero()[:, 0]), self.best[name], self.own(name, picked))
 
     def keep(self, kept: Tensor) -> None:
         """Drop the rows of the live tensors where `kept` [b] is false."""
+        if kept.all():
+            return
         picked = kept.nonzero()[:, 0]
         for name in ("rows", "rate", "retries", "anchor", "anchor_step"):
             setattr(self, name, getattr(self, name)[picked])
@@ -148,6 +150,14 @@ class State:
     def has_rows(self, name: str, moment: Tensor) -> bool:
         """Whether what is remembered of a variable goes with its images; a step count does not."""
         return name == IMAGES or (moment.ndim > 0 and len(moment) == len(self.variables[name]))
+
+
+def copy_rows(source: Tensor, rows: Tensor, target: Tensor, at: Tensor) -> None:
+    """`target[at] = source[rows]`, in one go where that is all of both; rows and places are in order."""
+    if len(rows) == len(source) == len(target):
+        target.copy_(source)
+    else:
+        target[at] = source[rows]
 
 
 def over(rows: Tensor, like: Tensor) -> Tensor:
