@@ -63,17 +63,20 @@ class LBFGS(Optimizer):
                 "lbfgs searches along one line for all variables of an image, and some of these belong to all images: "
                 "share all variables or none, or use another optimizer"
             )
-        x, gradient = _joined(variables), _joined({name: gradients[name] for name in variables})
+        x = _joined(variables)
         kept = memory.setdefault(IMAGES, {}) or self._empty(x, loss)
         memory[IMAGES] = kept
         first = next(iter(lr.values())) * scale  # [b]
-        s = x - kept["point"]
-        slope = _dot(kept["gradient"], s)
+        new = x.new_empty(len(x), 3, x.shape[1])  # s, y and the gradient, side by side for the products with history
+        torch.sub(x, kept["point"], out=new[:, 0])
+        _joined({name: gradients[name] for name in variables}, out=new[:, 2])
+        torch.sub(new[:, 2], kept["gradient"], out=new[:, 1])
+        slope = _dot(kept["gradient"], new[:, 0])
         low = loss <= kept["loss"] * (1 + self.rounding) + self.c1 * slope.clamp_max(0)
         measured, begun = loss.isfinite(), kept["begun"] > 0
         accepted, failed = measured & (low | ~begun), measured & begun & ~low
         if accepted.any():
-            self._accept(x, gradient, loss, s, kept, accepted, first)
+            self._accept(x, new, loss, kept, accepted, first)
         if failed.any():
             self._shorten(loss, slope, kept, failed, first)
         moved = torch.addcmul(kept["point"], kept["length"][:, None], kept["way"])
@@ -89,46 +92,45 @@ class LBFGS(Optimizer):
         )
 
     def _accept(
-        self,
-        x: Tensor,
-        gradient: Tensor,
-        loss: Tensor,
-        s: Tensor,
-        kept: dict[str, Tensor],
-        accepted: Tensor,
-        first: Tensor,
+        self, x: Tensor, new: Tensor, loss: Tensor, kept: dict[str, Tensor], accepted: Tensor, first: Tensor
     ) -> None:
-        """Take the measured points x [b,D] of the rows in `accepted` as theirs, and turn to a new way."""
-        y = gradient - kept["gradient"]
-        sy = _dot(s, y)
-        curved = accepted & (kept["begun"] > 0) & (sy > CURVED * (_dot(s, s) * _dot(y, y)).sqrt())
+        """Take the measured points x [b,D] of the rows in `accepted` as theirs, and turn to a new way.
+
+        new [b,3,D]: the step s to there, the change y of the gradient, and the gradient.
+        """
+        products = torch.bmm(new, new.mT)  # [b,3,3]
+        (ss, sy, _), (_, yy, _), (_, _, gg) = (row.unbind(1) for row in products.unbind(1))
+        curved = accepted & (kept["begun"] > 0) & (sy > CURVED * (ss * yy).sqrt())
         at = curved.nonzero()[:, 0]
-        slot = (kept["pairs"][at] % self.history).long()
-        kept["s"][at, slot], kept["y"][at, slot] = s[at], y[at]
+        slots = (kept["pairs"][at] % self.history).long()
+        for row, slot in zip(at.tolist(), slots.tolist(), strict=True):
+            kept["s"][row, slot], kept["y"][row, slot] = new[row, 0], new[row, 1]
         kept["pairs"] += curved
-        for name, new in (("point", x), ("gradient", gradient), ("loss", loss)):
-            _choose(kept[name], accepted, new)
+        for name, value in (("point", x), ("gradient", new[:, 2]), ("loss", loss)):
+            _choose(kept[name], accepted, value)
         kept["begun"].masked_fill_(accepted, 1)
         kept["tries"].masked_fill_(accepted, 0)
-        of_s = torch.bmm(kept["s"], torch.stack([y, kept["gradient"]], dim=1).mT)  # [b,H,2]
-        of_y = torch.bmm(kept["y"], torch.stack([s, y, kept["gradient"]], dim=1).mT)  # [b,H,3]
-        kept["sy"][at, :, slot], kept["sy"][at, slot] = of_s[at, :, 0], of_y[at, :, 0]
-        kept["yy"][at, :, slot] = kept["yy"][at, slot] = of_y[at, :, 1]
-        self._turn(kept, accepted, of_s[:, :, 1], of_y[:, :, 2], first)
+        of_s = torch.bmm(new[:, 1:], kept["s"].mT)  # [b,2,H]: with y and the gradient
+        of_y = torch.bmm(new, kept["y"].mT)  # [b,3,H]
+        kept["sy"][at, :, slots], kept["sy"][at, slots] = of_s[at, 0], of_y[at, 0]
+        kept["yy"][at, :, slots] = kept["yy"][at, slots] = of_y[at, 1]
+        self._turn(kept, accepted, gg, of_s[:, 1], of_y[:, 2], first)
 
-    def _turn(self, kept: dict[str, Tensor], turned: Tensor, s_g: Tensor, y_g: Tensor, first: Tensor) -> None:
+    def _turn(
+        self, kept: dict[str, Tensor], turned: Tensor, gg: Tensor, s_g: Tensor, y_g: Tensor, first: Tensor
+    ) -> None:
         """A new way for the rows in `turned`: the history's, or the gradient's where there is none.
 
-        s_g, y_g [b,H] are the products of the history with the gradient.
+        gg [b], s_g and y_g [b,H] are the products of their gradients with themselves and with the history.
         """
         of_g, of_s, of_y = _coefficients(kept["sy"], kept["yy"], kept["pairs"], s_g, y_g)
-        falls = of_g * _dot(kept["gradient"], kept["gradient"]) + _dot(of_s, s_g) + _dot(of_y, y_g)  # gradient . way
+        falls = of_g * gg + (of_s * s_g).sum(dim=1) + (of_y * y_g).sum(dim=1)  # gradient . way
         known = turned & (kept["pairs"] > 0) & (falls < 0)
         if known.any():
-            way = of_g[:, None] * kept["gradient"]
+            way = (of_g[:, None] * kept["gradient"])[:, None]  # [b,1,D]
             for name, factors in (("s", of_s), ("y", of_y)):
-                way += torch.bmm(factors[:, None], kept[name])[:, 0]
-            _choose(kept["way"], known, way)
+                way.baddbmm_(factors[:, None], kept[name])
+            _choose(kept["way"], known, way[:, 0])
             kept["length"].masked_fill_(known, 1)
         self._start_anew(kept, turned & ~known, first)
 
@@ -151,9 +153,9 @@ class LBFGS(Optimizer):
         _choose(kept["way"], rows, -kept["gradient"])
 
 
-def _joined(variables: Variables) -> Tensor:
+def _joined(variables: Variables, out: Tensor | None = None) -> Tensor:
     """All variables as one [b,D], in the order of their names, which does not depend on where they come from."""
-    return torch.cat([v.reshape(len(v), -1) for _, v in sorted(variables.items())], dim=1)
+    return torch.cat([v.reshape(len(v), -1) for _, v in sorted(variables.items())], dim=1, out=out)
 
 
 def _put(x: Tensor, variables: Variables) -> None:
@@ -170,7 +172,7 @@ def _choose(old: Tensor, rows: Tensor, new: Tensor) -> None:
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """[b], of tensors [b,D]."""
-    return torch.linalg.vecdot(a, b)
+    return torch.bmm(a[:, None], b[:, :, None])[:, 0, 0]
 
 
 def _coefficients(sy: Tensor, yy: Tensor, pairs: Tensor, s_g: Tensor, y_g: Tensor) -> tuple[Tensor, Tensor, Tensor]:

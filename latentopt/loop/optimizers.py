@@ -108,7 +108,10 @@ class Elementwise(Optimizer):
         old = {name: v.clone() for name, v in variables.items()} if scaled else {}
         for name, v in variables.items():
             v.grad = gradients[name]
-        optimizer = self.make([{"params": [v], "lr": lr[name]} for name, v in variables.items()])
+        groups: dict[float, list[Tensor]] = {}
+        for name, v in variables.items():
+            groups.setdefault(lr[name], []).append(v)
+        optimizer = self.make([{"params": group, "lr": rate} for rate, group in groups.items()])
         for name, v in variables.items():
             optimizer.state[v] = dict(memory.get(name, {}))
         optimizer.step()
