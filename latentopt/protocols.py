@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor
 
-from latentopt.types import GeneratorInputs, Variables, View
+from latentopt.types import Beginning, GeneratorInputs, Variables, View
 
 
 @runtime_checkable
@@ -116,12 +116,21 @@ class Generator(Protocol):
     def truncate(self, w: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
         """`w_avg + psi (w - w_avg)` in the first `cutoff` rows (all by default): [B,C] -> ws [B,L,C]."""
 
+    def begin(self, inputs: GeneratorInputs, changing: Set[str], noise_mode: str = "const") -> Beginning | None:
+        """What can be drawn of `inputs` once and for all while only the entries `changing` of them change (names as
+        `GeneratorInputs.changed` gives them); None where that is nothing, or the family keeps nothing.
+        """
+
     def synthesis(
-        self, inputs: GeneratorInputs, noise_mode: str = "const", rng: torch.Generator | None = None
+        self,
+        inputs: GeneratorInputs,
+        noise_mode: str = "const",
+        rng: torch.Generator | None = None,
+        beginning: Beginning | None = None,
     ) -> Tensor:
         """-> image [B,img_channels,H,W], nominally in [-1,1], not clamped.
 
-        `rng` draws the noise of noise_mode "random".
+        `rng` draws the noise of noise_mode "random". With a `beginning`, the drawing goes on from there.
         Raises UsageError for inputs that this family cannot draw.
         """
 

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from latentopt.errors import UsageError
 from latentopt.loop.joint import Joint
 from latentopt.loop.optimizers import Elementwise
 from latentopt.loop.problem import Objective, Problem
-from latentopt.protocols import Generator, Optimizer
+from latentopt.protocols import Generator, Optimizer, Parameterization
 from latentopt.recipe.stage import PREVIOUS, Stage
 from latentopt.registry import INITIALIZERS, OPERATORS, OPTIMIZERS, PARAMETERIZATIONS, TERMS
 from latentopt.statistics.sampling import w_std
-from latentopt.types import GeneratorInputs
+from latentopt.types import Beginning, GeneratorInputs
 
 
 def options_in(part: dict, *own: str) -> dict:
@@ -70,11 +71,12 @@ def build_problem(
     if stage.operator is not None:
         operator = OPERATORS.create(stage.operator["name"], generator, **options_in(stage.operator))
     measured = target if operator is None else operator(target)
+    lens = Joint(lenses)
     return Problem(
         generator=generator,
         target=target,
         start=start,
-        lens=Joint(lenses),
+        lens=lens,
         objective=build_objective(generator, stage, measured),
         stage=stage,
         seeds=tuple(seeds),
@@ -84,4 +86,18 @@ def build_problem(
         operator=operator,
         measured=measured,
         w_std=w_std(generator) if stage.jitter is not None else 0.0,
+        beginning=None if stage.jitter is not None else begin(generator, lens, start, stage),
     )
+
+
+@torch.no_grad()
+def begin(generator: Generator, lens: Parameterization, start: GeneratorInputs, stage: Stage) -> Beginning | None:
+    """What the generator draws alike in every step of the stage: it is drawn once."""
+    changing = start.changed(lens.decode(lens.encode(start), start))
+    parts = []
+    for rows in torch.arange(len(start)).split(stage.batch):
+        part = generator.begin(start.index(rows), changing, stage.noise_mode)
+        if part is None:
+            return None
+        parts.append(part)
+    return Beginning.cat(parts)
