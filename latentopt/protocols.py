@@ -5,6 +5,7 @@
     Generator         GeneratorInputs   -> image
     Operator          image             -> measurement
     Term              view              -> [B]
+    Optimizer         variables, gradients, loss -> variables
 
 Plug-ins hold constants; what changes is in the loop's State. Their constructors take the generator (and the target
 where they need it), then keyword-only options: those options are the keys of their table in a recipe.
@@ -19,7 +20,7 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor
 
-from latentopt.types import GeneratorInputs, Variables, View
+from latentopt.types import Beginning, GeneratorInputs, Variables, View
 
 
 @runtime_checkable
@@ -115,12 +116,21 @@ class Generator(Protocol):
     def truncate(self, w: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
         """`w_avg + psi (w - w_avg)` in the first `cutoff` rows (all by default): [B,C] -> ws [B,L,C]."""
 
+    def begin(self, inputs: GeneratorInputs, changing: Set[str], noise_mode: str = "const") -> Beginning | None:
+        """What can be drawn of `inputs` once and for all while only the entries `changing` of them change (names as
+        `GeneratorInputs.changed` gives them); None where that is nothing, or the family keeps nothing.
+        """
+
     def synthesis(
-        self, inputs: GeneratorInputs, noise_mode: str = "const", rng: torch.Generator | None = None
+        self,
+        inputs: GeneratorInputs,
+        noise_mode: str = "const",
+        rng: torch.Generator | None = None,
+        beginning: Beginning | None = None,
     ) -> Tensor:
         """-> image [B,img_channels,H,W], nominally in [-1,1], not clamped.
 
-        `rng` draws the noise of noise_mode "random".
+        `rng` draws the noise of noise_mode "random". With a `beginning`, the drawing goes on from there.
         Raises UsageError for inputs that this family cannot draw.
         """
 
@@ -173,6 +183,9 @@ class Plugin:
     rank      the option that bounds the rank of what a space adds to a weight
     recipe    the recipe that goes with the space where only the space is named
     exact     whether a space holds every value of the fields that it owns
+    varies    whether a term's value at the same point differs from step to step
+    compares  whether an optimiser compares the losses of different steps, so that nothing but the variables may change
+              them
     examples  tables of options that the laws of its kind are tried with
     """
 
@@ -183,6 +196,8 @@ class Plugin:
     rank: ClassVar[str] = ""
     recipe: ClassVar[str] = ""
     exact: ClassVar[bool] = False
+    varies: ClassVar[bool] = False
+    compares: ClassVar[bool] = False
     examples: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
 
 
@@ -247,3 +262,37 @@ class Operator(Plugin, ABC):
     @abstractmethod
     def __call__(self, image: Tensor) -> Tensor:
         """image [B,3,H,W] -> measurement [B,3,h,w]; differentiable, each image by itself."""
+
+
+IMAGES = "images"  # what an optimiser remembers of an image as a whole, beside what it remembers of each variable
+
+Memory = dict[str, dict[str, Tensor]]
+"""What an optimiser remembers, in the loop's State: tables by variable, and by IMAGES. Tensors whose first dimension is
+that of the variable (by IMAGES: the number of images, or 1 where they share all variables) belong to its rows; zeros
+must mean that nothing is remembered of a row, since that is what a row is set to after a loss that is not finite.
+"""
+
+
+class Optimizer(Plugin, ABC):
+    """How the variables move after a measurement; every image by itself. Its constructor takes the generator.
+
+    A function that gets torch's parameter groups and makes an elementwise optimiser of torch is an optimiser as well.
+    """
+
+    @abstractmethod
+    def step(
+        self,
+        variables: Variables,
+        gradients: Variables,
+        loss: Tensor,
+        memory: Memory,
+        lr: Mapping[str, float],
+        scale: Tensor,
+    ) -> None:
+        """Move `variables` in place, and change `memory` (empty at first) in place.
+
+        loss   [b], of the rows of the variables; [1] where all images share them. Infinite where a measurement was not
+               finite: such a row must not move
+        lr     the learning rate of each variable, at this step
+        scale  [b] or [1], what the rates of a row are multiplied with
+        """

@@ -197,6 +197,8 @@ OPTIMIZERS = Registry(
         "nadam": "latentopt.loop.optimizers:nadam",
         "radam": "latentopt.loop.optimizers:radam",
         "sgd": "latentopt.loop.optimizers:sgd",
+        "momentum": "latentopt.loop.optimizers:momentum",
+        "lbfgs": "latentopt.loop.lbfgs:LBFGS",
     },
 )
 SCHEDULES = Registry(

@@ -75,6 +75,14 @@ class GeneratorInputs:
         transform = None if self.transform is None else self.transform.expand(len(ws), 3, 3)
         return replace(self, ws=ws, styles=shared(self.styles), residuals=shared(self.residuals), transform=transform)
 
+    def changed(self, after: GeneratorInputs) -> frozenset[str]:
+        """What `after`, which was made of these, has another tensor for: `ws`, `transform`, `deltas/<weight>`, ..."""
+        found = {name for name in ("ws", "transform") if getattr(self, name) is not getattr(after, name)}
+        for name, group in self.groups:
+            old, new = group or {}, getattr(after, name) or {}
+            found |= {f"{name}/{key}" for key in old.keys() | new.keys() if old.get(key) is not new.get(key)}
+        return frozenset(found)
+
     def to(self, where: torch.device | torch.dtype | str) -> GeneratorInputs:
         """Every tensor on that device, or in that type."""
         return self.map(lambda x: x.to(where))
@@ -134,6 +142,27 @@ class GeneratorInputs:
             for group in GROUPS
         }
         return GeneratorInputs(tensors["ws"], **groups, transform=tensors.get("transform"))
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a generator has drawn of its coarse part, for images of which only something finer changes.
+
+    after  the block that it ends with; x [B,c,h,w] and image [B,img_channels,h,w] (if there is one yet) come out of it
+    """
+
+    after: str
+    x: Tensor
+    image: Tensor | None = None
+
+    def index(self, rows: Tensor) -> Beginning:
+        return Beginning(self.after, self.x[rows], None if self.image is None else self.image[rows])
+
+    @staticmethod
+    def cat(parts: Sequence[Beginning]) -> Beginning:
+        images = [part.image for part in parts if part.image is not None]
+        x = torch.cat([part.x for part in parts])
+        return Beginning(parts[0].after, x, torch.cat(images) if images else None)
 
 
 REPLACES = "="

@@ -56,7 +56,7 @@ class Plane:
     def broadcast(self, w):
         return w[:, None].expand(-1, self.num_ws, -1)
 
-    def synthesis(self, inputs, noise_mode="const"):
+    def synthesis(self, inputs, noise_mode="const", rng=None, beginning=None):
         return torch.tanh(inputs.ws.mean(dim=1)[:, :3])[..., None, None].expand(-1, -1, 16, 16)
 
 

@@ -380,3 +380,27 @@ def test_its_file_draws_the_same(case, tmp_path):
     assert type(found) is type(case.generator)
     assert found.fingerprint == case.generator.fingerprint
     assert torch.equal(found.synthesis(case.inputs), case.image)
+
+
+def test_what_does_not_change_is_drawn_once(case):
+    """With any one weight, noise map or residual changed, from the beginning as from the start: the same to the bit."""
+    g, inputs = case.generator, case.inputs
+    features = case.captured()[1]
+    changes = {f"deltas/{name}": {name: case.random((B, *shape))} for name, shape in g.tunable.items()}
+    changes |= {f"noise/{name}": {name: case.random((B, 1, *size))} for name, size in g.noise_shapes.items()}
+    changes |= {f"residuals/{name}": {name: case.random(x.shape)} for name, x in features.items()}
+    begun = 0
+    for name, entry in changes.items():
+        changed = inputs.replace(**{name.partition("/")[0]: entry})
+        assert inputs.changed(changed) == {name}
+        beginning = g.begin(inputs, frozenset({name}))
+        if beginning is not None:
+            begun += 1
+            assert torch.equal(g.synthesis(changed, beginning=beginning), g.synthesis(changed)), name
+            rows = torch.tensor([2, 0])
+            again = g.synthesis(changed.index(rows), beginning=beginning.index(rows))
+            assert torch.equal(again, g.synthesis(changed.index(rows)))
+    assert begun > len(changes) // 3
+    assert g.begin(inputs, frozenset({"ws", name})) is None
+    assert g.begin(inputs, frozenset(changes)) is None
+    assert g.begin(inputs, frozenset({name}), "random") is None

@@ -153,11 +153,12 @@ def test_an_images_result_does_not_depend_on_its_companions(generator, targets, 
     lr = 2.0 if "sgd" in str(optimizer) else 0.05
     companions = targets.clone()
     companions[1] = generator.synthesis(GeneratorInputs(generator.broadcast(generator.w_avg[None])))[0]
-    settings = {"optimizer": optimizer, "lr": lr, "steps": 15, "stop": {"below": 1e-6}}
-    together, steps = work(make(generator, companions, **settings))
+    steps = 10 if optimizer == "lbfgs" else 15  # it divides by small curvatures, and so makes rounding grow
+    settings = {"optimizer": optimizer, "lr": lr, "steps": steps, "stop": {"below": 1e-6}}
+    together, records = work(make(generator, companions, **settings))
     assert together.status == ["done", "stopped: loss <= 1e-06", "done"]
-    assert [len(s.rows) for s in steps] == [3] + [2] * 15
-    assert losses(steps, 0)[-1] < 0.9 * losses(steps, 0)[0]
+    assert [len(s.rows) for s in records] == [3] + [2] * steps
+    assert losses(records, 0)[-1] < 0.9 * losses(records, 0)[0]
     alone, _ = work(make(generator, companions[:1], **settings))
     order = [2, 0, 1]
     turned, _ = work(make(generator, companions[order], tuple(SEEDS[i] for i in order), **settings))

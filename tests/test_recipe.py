@@ -123,7 +123,7 @@ WRONG = {  # what is set in TABLE: (value, words that the message must have)
     "stages.1.optimize.0.clip": (True, "clip must be float | None"),
     "stages.1.optimize.1": ("w", "both write"),
     "stages.1.optimizer.momentun": (1, "did you mean 'momentum'?"),
-    "stages.1.optimizer": ("lbfgs", "unknown optimizer"),
+    "stages.1.optimizer": ("newton", "unknown optimizer"),
     "stages.1.schedule.rampupp": (1, "did you mean 'rampup'?"),
     "stages.0.jitter": (0.05, "must be a table"),
     "stages.0.jitter.ramp": (0, "ramp"),

@@ -37,6 +37,8 @@ class Declared:
     rank: str = ""
     recipe: str = ""
     exact: bool = False
+    varies: bool = False
+    compares: bool = False
     examples: Sequence[Mapping[str, Any]] = ({},)
 
 

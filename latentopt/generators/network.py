@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from functools import cached_property
 from typing import Self
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from latentopt.generators.config import NetworkConfig
 from latentopt.generators.layers import MappingNetwork
+from latentopt.types import Beginning, GeneratorInputs
 
 
 class GeneratorNetwork(nn.Module):
@@ -81,6 +82,9 @@ class GeneratorNetwork(nn.Module):
     def tunable(self) -> dict[str, tuple[int, ...]]:
         """Every weight of the synthesis network, with its shape."""
         return {f"synthesis.{name}": tuple(p.shape) for name, p in self.synthesis.named_parameters()}
+
+    def begin(self, inputs: GeneratorInputs, changing: Set[str], noise_mode: str = "const") -> Beginning | None:
+        return None
 
     def weight(self, name: str) -> Tensor:
         return self.get_parameter(name)

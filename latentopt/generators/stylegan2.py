@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -16,7 +16,7 @@ from latentopt.generators.config import NetworkConfig, least_values_of_mapping
 from latentopt.generators.layers import MappingNetwork
 from latentopt.generators.network import GeneratorNetwork
 from latentopt.generators.synthesis import SynthesisNetwork
-from latentopt.types import GeneratorInputs
+from latentopt.types import REPLACES, Beginning, GeneratorInputs
 
 LAYER = re.compile(r"(?:synthesis\.)?b(\d+)(?:\.(const|conv0|conv1|torgb|img|skip))?(?:\.|$)")
 ROWS_FROM_CONV1 = {"const": 0, "conv0": -1, "skip": -1, "conv1": 0, "torgb": 1, "img": 1}
@@ -168,6 +168,17 @@ class StyleGAN2(GeneratorNetwork):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The image and the named activations: layers (`b8.conv0`), block outputs (`b8`), skip images (`b8.img`)."""
         return self.synthesis.run(inputs, noise_mode, capture=capture)
+
+    @torch.no_grad()
+    def begin(self, inputs: GeneratorInputs, changing: Set[str], noise_mode: str = "const") -> Beginning | None:
+        """The blocks before the first in which something changes: every entry that may change names its block."""
+        places = [LAYER.match(name.partition("/")[2].removeprefix(REPLACES)) for name in changing]
+        first = min((int(place[1]) if place else 0 for place in places), default=0)
+        if first <= 4 or noise_mode == "random":
+            return None
+        after = f"b{first // 2}"
+        _, features = self.features(inputs, (after, f"{after}.img"), noise_mode)
+        return Beginning(after, features[after], features.get(f"{after}.img"))
 
     @property
     def architecture(self) -> dict[str, object]:

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from latentopt.errors import UsageError
 from latentopt.generators.layers import Conv2d, SynthesisLayer, ToRGB, tuned
 from latentopt.generators.ops import fir_filter, upsample2d
-from latentopt.types import REPLACES, GeneratorInputs
+from latentopt.types import REPLACES, Beginning, GeneratorInputs
 
 ARCHITECTURES = ("skip", "resnet", "orig")
 NOISE_MODES = ("const", "random", "none")
@@ -134,9 +134,15 @@ class SynthesisNetwork(nn.Module):
                 found[f"{block.name}.torgb"] = (row, block.torgb)
         return found
 
-    def forward(self, inputs: GeneratorInputs, noise_mode: str = "const", rng: torch.Generator | None = None) -> Tensor:
+    def forward(
+        self,
+        inputs: GeneratorInputs,
+        noise_mode: str = "const",
+        rng: torch.Generator | None = None,
+        beginning: Beginning | None = None,
+    ) -> Tensor:
         """Draw `inputs`. Layers without a noise map in it follow `noise_mode`: const, random (of `rng`) or none."""
-        return self.run(inputs, noise_mode, rng)[0]
+        return self.run(inputs, noise_mode, rng, beginning=beginning)[0]
 
     def run(
         self,
@@ -144,6 +150,7 @@ class SynthesisNetwork(nn.Module):
         noise_mode: str = "const",
         rng: torch.Generator | None = None,
         capture: Collection[str] = (),
+        beginning: Beginning | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """As `forward`, with the activations named in `capture`: layers (`b8.conv0`), block outputs (`b8`), skip images
         (`b8.img`).
@@ -167,11 +174,14 @@ class SynthesisNetwork(nn.Module):
                 features[name] = x
             return x
 
-        const = tuned(self.blocks[0].const, "synthesis.b4.const", deltas)
-        x = const if const.ndim == 4 else const.expand(len(ws), *const.shape)
+        if beginning is None:
+            const = tuned(self.blocks[0].const, "synthesis.b4.const", deltas)
+            x, image, first = const if const.ndim == 4 else const.expand(len(ws), *const.shape), None, 0
+        else:
+            x, image = beginning.x, beginning.image
+            first = 1 + next(block.index for block in self.blocks if block.name == beginning.after)
         x = x.contiguous(memory_format=self.memory_format)
-        image: Tensor | None = None
-        for block in self.blocks:
+        for block in self.blocks[first:]:
             x = x.to(self._precision(block))
             skip, row = x, max(2 * block.index - 1, 0)
             for name, layer in block.layers.items():

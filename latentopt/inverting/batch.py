@@ -69,6 +69,9 @@ class Batch:
                 self.state.chunk = min(self.state.chunk, self.chunk or self.state.chunk)
                 failed = [text.startswith("failed") for text in self.status]
                 self.state.keep(~torch.tensor(failed, device=self.target.device))
+            else:  # a file has them in another order, and sums over them would round differently
+                names = problem.lens.encode(problem.start)
+                self.state.variables = {name: self.state.variables[name] for name in names}
             for step in minimise(problem, self.state):
                 self.chunk = self.state.chunk
                 self._record(step)

@@ -6,7 +6,7 @@ import torch
 
 from latentopt.files.kinds import check_file
 from latentopt.inverting.tuning import sigma_layers
-from latentopt.loop.building import build_lens, build_objective, build_operator, check_optimizer, options_in
+from latentopt.loop.building import build_lens, build_objective, build_operator, make_optimizer, options_in
 from latentopt.protocols import Generator
 from latentopt.recipe.files import recipe_files
 from latentopt.recipe.recipe import Recipe
@@ -29,7 +29,7 @@ def prepare(recipe: Recipe, generator: Generator) -> None:
         _make_spaces(recipe, generator)
     blank = torch.zeros(1, generator.img_channels, *generator.resolution, device=generator.device)
     for stage in recipe.stages:
-        check_optimizer(stage.optimizer)
+        make_optimizer(generator, stage.optimizer)
         operator = build_operator(generator, stage)
         build_objective(generator, stage, blank if operator is None else operator(blank))
     if recipe.looks_for("sigma"):

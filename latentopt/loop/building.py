@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from latentopt.errors import UsageError
 from latentopt.loop.joint import Joint
+from latentopt.loop.optimizers import Elementwise
 from latentopt.loop.problem import Objective, Problem
-from latentopt.protocols import Generator, Operator
+from latentopt.protocols import Generator, Operator, Optimizer, Parameterization
 from latentopt.recipe.stage import PREVIOUS, Stage
 from latentopt.registry import INITIALIZERS, OPERATORS, OPTIMIZERS, PARAMETERIZATIONS, TERMS
 from latentopt.statistics.sampling import w_std
-from latentopt.types import GeneratorInputs
+from latentopt.types import Beginning, GeneratorInputs
 
 
 def options_in(part: dict, *own: str) -> dict:
@@ -49,15 +52,13 @@ def build_operator(generator: Generator, stage: Stage) -> Operator | None:
     return OPERATORS.create(stage.operator["name"], generator, **options_in(stage.operator))
 
 
-def check_optimizer(table: dict) -> None:
-    """Raise UsageError for values that torch's optimiser refuses, such as a beta of 2."""
-    options = options_in(table)
-    point = torch.zeros(1, requires_grad=True)
-    point.grad = torch.zeros(1)
-    try:
-        OPTIMIZERS.create(table["name"], [{"params": [point], "lr": 1.0}], **options).step()
-    except (ValueError, TypeError, IndexError) as error:
-        raise UsageError(f"optimizer {table['name']!r} refuses {options}: {error}") from error
+def make_optimizer(generator: Generator, table: dict) -> Optimizer:
+    """The optimiser of a stage. Raises UsageError for values that it refuses, such as a beta of 2."""
+    name, options = table["name"], options_in(table)
+    made = OPTIMIZERS.load(name)
+    if isinstance(made, type) and issubclass(made, Optimizer):
+        return cast(Any, made)(generator, **options)
+    return Elementwise(name, partial(made, **options))
 
 
 def build_problem(
@@ -81,18 +82,33 @@ def build_problem(
         start = INITIALIZERS.create(stage.init["name"], generator, **options_in(stage.init))(target, seeds)
     operator = build_operator(generator, stage)
     measured = target if operator is None else operator(target)
-    check_optimizer(stage.optimizer)
+    lens = build_lens(generator, stage)
     return Problem(
         generator=generator,
         target=target,
         start=start,
-        lens=build_lens(generator, stage),
+        lens=lens,
         objective=build_objective(generator, stage, measured),
         stage=stage,
         seeds=tuple(seeds),
+        optimizer=make_optimizer(generator, stage.optimizer),
         mask=mask,
         rates={p["name"]: p["lr"] for p in stage.optimize if "lr" in p},
         operator=operator,
         measured=measured,
         w_std=w_std(generator) if stage.jitter is not None else 0.0,
+        beginning=None if stage.jitter is not None else begin(generator, lens, start, stage),
     )
+
+
+@torch.no_grad()
+def begin(generator: Generator, lens: Parameterization, start: GeneratorInputs, stage: Stage) -> Beginning | None:
+    """What the generator draws alike in every step of the stage: it is drawn once."""
+    changing = start.changed(lens.decode(lens.encode(start), start))
+    parts = []
+    for rows in torch.arange(len(start)).split(stage.batch):
+        part = generator.begin(start.index(rows), changing, stage.noise_mode)
+        if part is None:
+            return None
+        parts.append(part)
+    return Beginning.cat(parts)

@@ -6,6 +6,7 @@ its best point, its learning rate and its end. An image that is finished leaves 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from torch import Tensor
 from latentopt.loop.building import options_in
 from latentopt.loop.measuring import measure
 from latentopt.loop.problem import Problem
-from latentopt.loop.state import RUNNING, Measurement, State, has_rows
-from latentopt.registry import OPTIMIZERS, SCHEDULES
+from latentopt.loop.state import RUNNING, Measurement, State, copy_rows, over
+from latentopt.protocols import IMAGES
+from latentopt.registry import SCHEDULES
 from latentopt.types import Variables
 
 MAX_RETRIES = 3
@@ -62,7 +64,7 @@ def _advance(problem: Problem, state: State) -> Step:
     lr = SCHEDULES.create(stage.schedule["name"], **options_in(stage.schedule))(problem.t(state.step))
     if state.step < stage.steps:
         _roll_back(state, measured.gradients, ~measured.finite)
-        _update(problem, state, measured.gradients, lr)
+        _update(problem, state, measured, lr)
     for row, text in zip(rows.tolist(), status, strict=True):
         state.status[row] = text
     state.keep(torch.tensor([text == RUNNING for text in status], device=rows.device))
@@ -85,11 +87,6 @@ def _encoding_cost(problem: Problem, state: State) -> list[float]:
     with torch.no_grad():
         moved = problem.lens.decode(state.variables, problem.start).ws - problem.start.ws
     return moved.square().mean(dim=(1, 2)).sqrt().tolist()
-
-
-def _over(rows: Tensor, like: Tensor) -> Tensor:
-    """[b] in a shape that multiplies [b,...]."""
-    return rows.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def standing(problem: Problem, state: State, measured: Measurement) -> list[str]:
@@ -120,43 +117,29 @@ def _roll_back(state: State, gradients: Variables, bad: Tensor) -> None:
 
     While jitter is on, no point counts as best: then it is the last finite one.
     """
-    for name, v in state.variables.items():
-        good = state.own(name, ~bad)
-        state.safe[name][good] = v[good]
+    if state.best_loss[state.rows].isinf().any():
+        good = (~bad).nonzero()[:, 0]
+        for name, v in state.variables.items():
+            at = state.own(name, good)
+            copy_rows(v, at, state.safe[name], at)
     if not bad.any():
         return
     state.rate[bad] *= 0.5
     for name, v in state.variables.items():
         at, rows = state.own(name, bad), state.own(name, state.rows[bad])
         measured = state.best_loss[state.rows[bad]].isfinite()[: len(rows)]
-        v[at] = torch.where(_over(measured, v), state.best[name][rows], state.safe[name][at])
+        v[at] = torch.where(over(measured, v), state.best[name][rows], state.safe[name][at])
         gradients[name][at] = 0
-        for moment in state.moments.get(name, {}).values():
-            if has_rows(moment, v):
-                moment[at] = 0
+    state.forget(bad)
 
 
 @torch.no_grad()
-def _update(problem: Problem, state: State, gradients: Variables, factor: float) -> None:
-    """One step of the optimiser, scaled for each image, then the projection."""
-    stage = problem.stage
-    old = state.variables
-    new = {name: v.clone() for name, v in old.items()}
-    groups = []
-    for name, v in new.items():
-        v.grad = gradients[name]
-        rate = problem.rates.get(name.partition("/")[0], stage.lr)
-        groups.append({"params": [v], "lr": rate * factor})
-    optimizer = OPTIMIZERS.create(stage.optimizer["name"], groups, **options_in(stage.optimizer))
-    for name, v in new.items():
-        optimizer.state[v] = dict(state.moments.get(name, {}))
-    optimizer.step()
-    state.moments = {name: dict(optimizer.state[v]) for name, v in new.items()}
-    if (state.rate != 1).any():
-        for name, v in new.items():
-            own_rate = _over(state.rate[: len(v)], v)
-            new[name] = torch.where(own_rate == 1, v, torch.lerp(old[name], v, own_rate))  # 1 must not even round
-    for v in new.values():
-        v.grad = None
-    state.variables = new
+def _update(problem: Problem, state: State, measured: Measurement, factor: float) -> None:
+    """One step of the optimiser, then the projection."""
+    loss = torch.where(measured.finite, measured.loss, math.inf)
+    if state.is_shared(IMAGES):
+        loss = loss.sum(dim=0, keepdim=True)
+    lr = {name: problem.lr(name) * factor for name in state.variables}
+    scale = state.rate[: len(loss)]
+    problem.optimizer.step(state.variables, measured.gradients, loss, state.moments, lr, scale)
     problem.lens.project_(state.variables)

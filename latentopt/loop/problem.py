@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import UsageError
-from latentopt.protocols import Generator, Operator, Parameterization, Term
+from latentopt.protocols import Generator, Operator, Optimizer, Parameterization, Term
 from latentopt.recipe.stage import Stage
 from latentopt.statistics.streams import step_stream
-from latentopt.types import GeneratorInputs, Variables, View
+from latentopt.types import Beginning, GeneratorInputs, Variables, View
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,13 @@ class Problem:
     objective: Objective
     stage: Stage
     seeds: tuple[int, ...]
+    optimizer: Optimizer
     mask: Tensor | None = None  # [B,1,H,W]
     operator: Operator | None = None
     measured: Tensor | None = None  # what the operator makes of the target; the target itself without one
     rates: dict[str, float] = field(default_factory=dict)  # learning rates by prefix of the variable's name
     w_std: float = 0.0  # radius of the cloud of w, the unit of the jitter
+    beginning: Beginning | None = None  # of the images of `start`: what no variable changes
 
     def index(self, rows: Tensor) -> Problem:
         """The same problem for the images in `rows`."""
@@ -62,6 +64,7 @@ class Problem:
             seeds=tuple(self.seeds[i] for i in rows.tolist()),
             mask=None if self.mask is None else self.mask[rows],
             measured=None if self.measured is None else self.measured[rows],
+            beginning=None if self.beginning is None else self.beginning.index(rows),
         )
 
     def jitter_std(self, step: int) -> float:
@@ -70,6 +73,10 @@ class Problem:
         if jitter is None or step >= self.stage.steps:
             return 0.0
         return self.w_std * jitter.scale * max(0.0, 1.0 - self.t(step) / jitter.ramp) ** 2
+
+    def lr(self, name: str) -> float:
+        """The base rate of the variable `name`."""
+        return self.rates.get(name.partition("/")[0], self.stage.lr)
 
     def t(self, step: int) -> float:
         """The fraction of the stage that is done at `step`."""
@@ -103,7 +110,7 @@ class Problem:
             inputs = inputs.replace(ws=inputs.ws + std * self.normal(step, (1, inputs.ws.shape[2])))
         if noise_mode == "random":
             inputs, noise_mode = self.with_random_noise(inputs, step), "none"
-        return self.generator.synthesis(inputs, noise_mode).float()
+        return self.generator.synthesis(inputs, noise_mode, beginning=self.beginning).float()
 
     def normal(self, stream: int, shape: tuple[int, ...]) -> Tensor:
         """Normal numbers [B,*shape]; each image's depend on its own seed and on `stream` alone."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from latentopt.loop.problem import Problem
+from latentopt.protocols import IMAGES, Memory
 from latentopt.recipe.stage import Stop
 from latentopt.types import Variables
 
@@ -41,15 +42,15 @@ class Measurement:
 class State:
     """All that changes. `rows` [b] are the images still in the batch; `variables` and `moments` hold theirs, in order.
 
-    `best` holds every image's best measured point, `safe` [b] the live ones' last finite point; `status` is `running`,
-    or how the image ended. A variable whose first dimension is 1 belongs to all images: they then have one best point
-    and one end, judged by the mean of their losses.
+    `best` holds every image's best measured point, `safe` [b] the live ones' last finite point, for as long as one of
+    them has no best point; `status` is `running`, or how the image ended. A variable whose first dimension is 1 belongs
+    to all images: they then have one best point and one end, judged by the mean of their losses.
     """
 
     step: int
     rows: Tensor
     variables: Variables
-    moments: dict[str, dict[str, Tensor]]
+    moments: Memory  # what the optimiser remembers
     rate: Tensor  # [b] factor on the learning rate, halved after a step to a non-finite loss
     retries: Tensor  # [b]
     anchor: Tensor  # [b] loss that patience measures against
@@ -89,13 +90,19 @@ class State:
     @property
     def shared(self) -> frozenset[str]:
         """The variables that all images have in common."""
-        return frozenset(name for name, v in self.best.items() if len(v) == 1 < len(self.best_loss))
+        return frozenset(name for name in self.best if self.is_shared(name))
+
+    def is_shared(self, name: str) -> bool:
+        """Whether all images have this variable in common; IMAGES: all variables."""
+        if name == IMAGES:
+            return all(map(self.is_shared, self.best))
+        return len(self.best[name]) == 1 < len(self.best_loss)
 
     def own(self, name: str, rows: Tensor) -> Tensor:
         """Where the variable `name` holds what belongs to `rows` (numbers, or a mask that is all or nothing if
         shared).
         """
-        if name not in self.shared:
+        if not self.is_shared(name):
             return rows
         return rows[:1] if rows.dtype == torch.bool else torch.zeros_like(rows[:1])
 
@@ -116,22 +123,43 @@ class State:
         picked = self.rows[better]
         self.best_loss[picked], self.best_step[picked] = loss[better], self.step
         for name, v in self.variables.items():
-            self.best[name][self.own(name, picked)] = v[self.own(name, better)]
+            copy_rows(v, self.own(name, better.nonzero()[:, 0]), self.best[name], self.own(name, picked))
 
     def keep(self, kept: Tensor) -> None:
         """Drop the rows of the live tensors where `kept` [b] is false."""
+        if kept.all():
+            return
         picked = kept.nonzero()[:, 0]
         for name in ("rows", "rate", "retries", "anchor", "anchor_step"):
             setattr(self, name, getattr(self, name)[picked])
-        at = {name: self.own(name, picked) for name in self.variables}
+        at = {name: self.own(name, picked) for name in (*self.variables, *self.moments)}
         self.moments = {
-            name: {k: v[at[name]] if has_rows(v, self.variables[name]) else v for k, v in moments.items()}
+            name: {k: v[at[name]] if self.has_rows(name, v) else v for k, v in moments.items()}
             for name, moments in self.moments.items()
         }
         self.variables = {name: v[at[name]] for name, v in self.variables.items()}
         self.safe = {name: v[at[name]] for name, v in self.safe.items()}
 
+    def forget(self, bad: Tensor) -> None:
+        """Clear what the optimiser remembers of the images where `bad` [b] is true."""
+        for name, moments in self.moments.items():
+            for moment in moments.values():
+                if self.has_rows(name, moment):
+                    moment[self.own(name, bad)] = 0
 
-def has_rows(moment: Tensor, variable: Tensor) -> bool:
-    """Whether an optimiser's moment goes with the images, as the variable does; a step count does not."""
-    return moment.ndim > 0 and len(moment) == len(variable)
+    def has_rows(self, name: str, moment: Tensor) -> bool:
+        """Whether what is remembered of a variable goes with its images; a step count does not."""
+        return name == IMAGES or (moment.ndim > 0 and len(moment) == len(self.variables[name]))
+
+
+def copy_rows(source: Tensor, rows: Tensor, target: Tensor, at: Tensor) -> None:
+    """`target[at] = source[rows]`, in one go where that is all of both; rows and places are in order."""
+    if len(rows) == len(source) == len(target):
+        target.copy_(source)
+    else:
+        target[at] = source[rows]
+
+
+def over(rows: Tensor, like: Tensor) -> Tensor:
+    """[b] in a shape that multiplies [b,...]."""
+    return rows.reshape(-1, *[1] * (like.ndim - 1))

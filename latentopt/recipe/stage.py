@@ -165,6 +165,7 @@ def _check_values(stage: Stage, place: str) -> None:
     for key, low in (("steps", 0), ("batch", 1), ("lr", 0)):
         if not low <= getattr(stage, key) < math.inf:
             raise UsageError(f"{place}.{key} must be at least {low}, not {getattr(stage, key)}")
+    _check_comparable(stage, place)
     writers: dict[str, str] = {}
     for part in stage.optimize:
         for owned in sorted(PARAMETERIZATIONS.declared(part["name"]).owns):
@@ -182,6 +183,36 @@ def _check_values(stage: Stage, place: str) -> None:
         raise UsageError(f"{place}.stop.patience must be at least 1, not {stage.stop.patience}")
     if stage.stop.term not in ("loss", *(part["name"] for part in stage.terms)):
         raise UsageError(f"{place}.stop.term: {stage.stop.term!r} is not a term of this stage")
+
+
+def _check_comparable(stage: Stage, place: str) -> None:
+    """Raise UsageError where an optimiser compares losses of different steps and something else changes them too."""
+    name = stage.optimizer["name"]
+    if not OPTIMIZERS.declared(name).compares:
+        return
+    varying = [part["name"] for part in stage.terms if TERMS.declared(part["name"]).varies]
+    changing = {
+        "jitter": stage.jitter is not None,
+        "noise_mode = 'random'": stage.noise_mode == "random",
+        f"the term {varying[0]}" if varying else "": bool(varying),
+    }
+    for what, there in changing.items():
+        if there:
+            raise UsageError(
+                f"{place}: {name} compares the losses of its steps, and {what} changes them from step to step: "
+                f"leave it out, or take another optimizer, such as adam"
+            )
+    ignored = {
+        "a schedule": stage.schedule["name"] != "constant",
+        "keep = 'last'": stage.keep == "last",
+        "a rate for one space": any("lr" in part for part in stage.optimize),
+    }
+    for what, there in ignored.items():
+        if there:
+            raise UsageError(
+                f"{place}: {name} finds the length of its steps itself (lr is that of the first) and may end with a "
+                f"failed trial: it goes without {what}"
+            )
 
 
 def checked_plugin(

@@ -49,6 +49,7 @@ class Locality(Term):
     """
 
     reads = {"weights": "file"}
+    varies = True
     examples = ({"net": "bundled"}, {"lpips_weight": 0.0, "samples": 2, "norm": "all"})
 
     def __init__(
