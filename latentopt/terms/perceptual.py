@@ -35,7 +35,7 @@ class Perceptual(Term):
         weights: str | None = None,
     ) -> None:
         self.features = PerceptualFeatures(generator, net, size, weights)
-        self.network = self.features.network
+        self.network, self.distance = self.features.network, self.features.name
         with torch.no_grad():
             self.target = self.features.units(target)
 
