@@ -243,6 +243,10 @@ class Term(Plugin, ABC):
     def __call__(self, view: View) -> Tensor:
         """[B], the unweighted value for each image."""
 
+    def coordinates(self, image: Tensor) -> list[Tensor]:
+        """Of a term with a `distance`: tensors [B,...] whose squared differences between two images add up to it."""
+        return []
+
     @abstractmethod
     def index(self, rows: Tensor) -> Term:
         """The same term for the images in `rows`: whatever it holds of the targets is picked.

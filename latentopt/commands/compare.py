@@ -14,6 +14,8 @@ from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
     from latentopt.evaluation.comparison import Callbacks, Comparison, Work
+    from latentopt.protocols import Generator
+    from latentopt.recipe.recipe import Recipe
 
 RECIPES = "sg2,i2s,ii2s,pti,wrangan,hybrid-e4e"
 
@@ -127,17 +129,23 @@ def _is_default(option: str) -> bool:
 def _callbacks(quiet: bool) -> Callbacks:
     from latentopt.api import Callbacks
     from latentopt.commands.batches import watched
+    from latentopt.commands.measuring import measure_metrics
     from latentopt.commands.tune import sigma_of
 
     def say(text: str) -> None:
         click.echo(escape_controls(text), err=True)
+
+    def make_statistics(recipe: Recipe, generator: Generator) -> None:
+        if recipe.looks_for("sigma"):
+            sigma_of(recipe, generator, quiet)
+        measure_metrics(recipe, generator, quiet)
 
     def watch(work: Work, images: int, steps: int, name: str) -> None:
         watched(work, images, steps=steps, verb=name, quiet=quiet)
 
     return Callbacks(
         watch=watch,
-        make_sigma=lambda recipe, generator: sigma_of(recipe, generator, quiet),
+        make_statistics=make_statistics,
         on_note=say,
         on_part=lambda method, part: None if quiet else say(f"measuring {method}: {part}"),
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentopt.commands.batches import Films, load_network, report, watched
+from latentopt.commands.measuring import measure_metrics
 from latentopt.commands.preflight import picture_check
 from latentopt.errors import UsageError
 from latentopt.files.text import one_line
@@ -129,6 +130,7 @@ def command(
     check_free(outdir)
     generator = load_network(network, device, dtype, compiled)
     sources = images_of(images)
+    measure_metrics(resolved, generator, quiet)
     check = None if no_preflight else picture_check(generator, quiet)
     reading = {"fit": fit, "alpha": alpha, "dtype": dtype, "network": generator.name}
     call = partial(invert, generator, sources, resolved, seed=seed, fit=fit, alpha=alpha, look=notes_told(check))

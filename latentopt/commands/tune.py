@@ -10,6 +10,7 @@ import click
 
 from latentopt.commands.batches import load_network, report, watched
 from latentopt.commands.invert import images_of, notes_told, start_entry
+from latentopt.commands.measuring import measure_metrics
 from latentopt.errors import UsageError
 from latentopt.files.text import escape_controls
 from latentopt.recipe.recipe import Key, Recipe
@@ -179,6 +180,7 @@ def _invert(
     from latentopt.pictures.images import find_images
     from latentopt.results.earlier import find_results
 
+    measure_metrics(recipe, generator, quiet)
     sources = images_of(images)
     names = {source.key for source in find_images(sources)}
     call = partial(invert, generator, sources, recipe, seed=seed, look=notes_told(None), out=run, keep=False)
@@ -203,6 +205,7 @@ def _tune(
     from latentopt.files.outputs import check_free
 
     check_free(to)
+    measure_metrics(recipe, generator, quiet)
     title = f"tuned by {recipe.name}"
     if recipe.looks_for("sigma"):
         title += f", sigma {sigma_of(recipe, generator, quiet)}"

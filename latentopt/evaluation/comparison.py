@@ -21,6 +21,7 @@ from latentopt.evaluation.subject import Amounts
 from latentopt.inverting.events import Event, Failed, Finished
 from latentopt.inverting.inverter import Inverter
 from latentopt.inverting.items import Item, Unread, read
+from latentopt.inverting.measured import ensure_metrics
 from latentopt.inverting.tuning import sigma_layers
 from latentopt.inverting.work import Interrupted, OnEvent, follow, never
 from latentopt.protocols import Generator
@@ -41,22 +42,24 @@ def follow_silently(work: Work, images: int, steps: int, name: str) -> None:
     work(lambda event: None, never)
 
 
-def make_sigma(recipe: Recipe, generator: Generator) -> None:
-    """Estimate the sigma that the recipe reads and keep it, where the generator has none."""
-    ensure_sigma(generator, sigma_layers(recipe))
+def make_statistics(recipe: Recipe, generator: Generator) -> None:
+    """Measure the sigma and the metrics that the recipe reads and keep them, where the generator has none."""
+    if recipe.looks_for("sigma"):
+        ensure_sigma(generator, sigma_layers(recipe))
+    ensure_metrics(generator, recipe)
 
 
 @dataclass(frozen=True)
 class Callbacks:
     """How the work is watched.
 
-    watch: does the inversions; make_sigma: makes the sigma that a recipe reads, where the generator has none;
+    watch: does the inversions; make_statistics: makes what a recipe reads, where the generator has none;
     on_note: called with what there is to say of the work itself; on_part: with the method and the part of its
     evaluation that begins.
     """
 
     watch: Following = follow_silently
-    make_sigma: Callable[[Recipe, Generator], object] = make_sigma
+    make_statistics: Callable[[Recipe, Generator], object] = make_statistics
     on_note: Callable[[str], None] = lambda text: None
     on_part: Callable[[str, str], None] = lambda method, part: None
 
@@ -133,8 +136,7 @@ class Comparison:
                     raise
                 self.note(f"{name}: left out: {error}")
                 continue
-            if recipe.looks_for("sigma"):
-                self.callbacks.make_sigma(recipe, self.generator)
+            self.callbacks.make_statistics(recipe, self.generator)
             found[name] = recipe
         return found
 

@@ -18,6 +18,7 @@ from latentopt.inverting.encoding import BatchEncoder, write_steps
 from latentopt.inverting.events import Event, Failed, Finished
 from latentopt.inverting.inverter import Inverter
 from latentopt.inverting.items import Item, Look, Unread, items_of
+from latentopt.inverting.measured import ensure_metrics
 from latentopt.inverting.outcome import Change
 from latentopt.inverting.tuning import common_recipe, inversion_item, recipe_of, tuning_items, tuning_recipe
 from latentopt.pictures.images import Alpha, Fit
@@ -71,10 +72,13 @@ def invert(
     called with Progressed, Finished and Failed records; interrupted: asked after each step, True saves and raises
     KeyboardInterrupt. keep: False returns nothing, for more images than memory holds.
 
+    A metric that the recipe reads, and that the generator has not yet, is measured first (`ensure_metrics`).
+
     Returns one Inversion per image, in order. Raises UsageError for what cannot be meant; InversionFailed, once all
     images had their turn, when some could not be read or inverted: its `results` holds the others by name.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(str(recipe))
+    ensure_metrics(generator, recipe)
     items = items_of(generator, images, names, mask, fit, alpha, look, None if overwrite else out)
     folder = None if out is None else Path(out)
     inverter = Inverter(generator, recipe, seed, folder, tuple((options or {}).items()))
@@ -113,6 +117,7 @@ def tune(
     earlier, items = _starts(generator, results)
     recipe = method if as_is else tuning_recipe(method, earlier)
     recipe = recipe.sharing(len(items)) if shared else recipe
+    ensure_metrics(generator, recipe)
     folder = None if out is None else Path(out)
     inverter = Inverter(generator, recipe, seed, folder, tuple((options or {}).items()), change=change)
     return follow(inverter.invert, items, folder, overwrite, on_event, interrupted, keep)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from latentopt.errors import UsageError
 from latentopt.parameterizations.constraint import PNormConstraint, basis_of
-from latentopt.parameterizations.metric import MetricOptions, Whitening
+from latentopt.parameterizations.metric import LATENT_DAMPING, MetricOptions, Whitening
 from latentopt.protocols import Generator, Parameterization
 from latentopt.types import GeneratorInputs, Variables
 
@@ -51,11 +51,11 @@ class WPlus(Parameterization):
         std_floor: float = 0.0,
         rank: int | None = None,
         stats: str | None = None,
-        metric: bool = False,
-        metric_net: str = "auto",
+        metric: bool | None = None,
+        metric_net: str | None = None,
         metric_size: int | None = None,
         metric_file: str | None = None,
-        damping: float = 0.01,
+        damping: float | None = None,
     ) -> None:
         self.num_ws = generator.num_ws
         self.constraint: PNormConstraint | None = None
@@ -64,11 +64,11 @@ class WPlus(Parameterization):
             self.constraint = PNormConstraint(basis, generator.num_ws, clip, project, l2=l2)
 
         self.whitening: Whitening | None = None
-        options = MetricOptions(metric_net, metric_size, metric_file, damping)
+        options = MetricOptions(metric_net, metric_size, metric_file, damping, LATENT_DAMPING)
         if metric:
             found = options.find(generator)
             self.distance = found.distance
-            self.whitening = Whitening.of(found.roots(self.blocks, damping), generator.w_avg)
+            self.whitening = Whitening.of(found.roots(self.blocks, options.damping), generator.w_avg)
 
     def encode(self, inputs: GeneratorInputs) -> Variables:
         return self._variables(inputs.ws.detach().clone())

@@ -5,7 +5,8 @@ The spaces `w`, `w+`, `p-norm`, `p-norm+` and `weights` take these options:
     metric       use these coordinates
     metric_net, metric_size   the image distance that the metric is for, as in the term `perceptual`; none: pixels
     metric_file  its file, instead of the one found for the generator
-    damping      what is added to the metric, as a fraction of its mean eigenvalue: it bounds the moves that hardly show
+    damping      what is added to the metric, as a fraction of its mean eigenvalue, by default 0.01, for weights 0.1: it
+                 bounds the moves that hardly show
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from latentopt.protocols import Generator
 from latentopt.statistics.metric import Metric, Roots
 from latentopt.statistics.metric_files import check_distance, given_or_found_metric
 
+LATENT_DAMPING, WEIGHT_DAMPING = 0.01, 0.1
 
-@dataclass(frozen=True)
+
 class MetricOptions:
-    """The options of one space, checked. Raises UsageError for values that cannot be meant."""
+    """The options of one space, checked; None is the default. Raises UsageError for values that cannot be meant."""
 
-    net: str
-    size: int | None
-    file: str | None
-    damping: float
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self, net: str | None, size: int | None, file: str | None, damping: float | None, usual_damping: float
+    ) -> None:
+        self.net, self.size, self.file = net or "auto", size, file
+        self.damping = usual_damping if damping is None else damping
         check_distance(self.net, self.size)
         if not 0 < self.damping < math.inf:
             raise UsageError(f"damping must be a number above 0, not {self.damping}")

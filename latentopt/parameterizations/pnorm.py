@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from latentopt.parameterizations.constraint import PNormConstraint, basis_of
-from latentopt.parameterizations.metric import MetricOptions, Whitening
+from latentopt.parameterizations.metric import LATENT_DAMPING, MetricOptions, Whitening
 from latentopt.protocols import Generator, Parameterization
 from latentopt.types import GeneratorInputs, Variables
 
@@ -87,22 +87,22 @@ class PNormPlus(Whitened):
         std_floor: float = 0.0,
         rank: int | None = None,
         stats: str | None = None,
-        metric: bool = False,
-        metric_net: str = "auto",
+        metric: bool | None = None,
+        metric_net: str | None = None,
         metric_size: int | None = None,
         metric_file: str | None = None,
-        damping: float = 0.01,
+        damping: float | None = None,
     ) -> None:
         basis = basis_of(generator, std_floor, rank, stats)
         super().__init__(PNormConstraint(basis, generator.num_ws, clip, project, sphere, l2))
         self.exact_basis = partial(basis_of, generator, std_floor, rank, stats, torch.float64)
         self.whitening: Whitening | None = None
-        options = MetricOptions(metric_net, metric_size, metric_file, damping)
+        options = MetricOptions(metric_net, metric_size, metric_file, damping, LATENT_DAMPING)
         if metric:
             found = options.find(generator)
             self.distance = found.distance
             axes = basis.std[:, None] * basis.components  # of v in P, [K,C]
-            roots = found.whitened_roots(self.blocks, axes, damping)
+            roots = found.whitened_roots(self.blocks, axes, options.damping)
             self.whitening = Whitening.of(roots, torch.zeros_like(basis.std))
 
     def in_float64(self) -> Self:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from latentopt.errors import UsageError
 from latentopt.generators.tunable import choose_weights
-from latentopt.parameterizations.metric import KroneckerWhitening, MetricOptions
+from latentopt.parameterizations.metric import WEIGHT_DAMPING, KroneckerWhitening, MetricOptions
 from latentopt.protocols import Generator, Parameterization
 from latentopt.types import GeneratorInputs, Variables
 
@@ -54,23 +54,23 @@ class Weights(Parameterization):
         layers: str = "all",
         l2: float = 0.0,
         shared: bool = False,
-        metric: bool = False,
-        metric_net: str = "auto",
+        metric: bool | None = None,
+        metric_net: str | None = None,
         metric_size: int | None = None,
         metric_file: str | None = None,
-        damping: float = 0.1,
+        damping: float | None = None,
     ) -> None:
         check_weight("l2", l2)
         names = choose_weights(generator, layers)
         self.shapes = {name: generator.tunable[name] for name in names}
         self.l2, self.shared = l2, shared
         self.whitening: dict[str, KroneckerWhitening] = {}
-        options = MetricOptions(metric_net, metric_size, metric_file, damping)
+        options = MetricOptions(metric_net, metric_size, metric_file, damping, WEIGHT_DAMPING)
         if metric:
             found = options.find(generator, names)
             self.distance = found.distance
             self.whitening = {
-                name: KroneckerWhitening.of(found, name, generator.weight(name), damping) for name in names
+                name: KroneckerWhitening.of(found, name, generator.weight(name), options.damping) for name in names
             }
 
     def encode(self, inputs: GeneratorInputs) -> Variables:

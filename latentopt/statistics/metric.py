@@ -1,4 +1,4 @@
-"""The metric of a generator: how strongly its pictures change with each latent and each weight, averaged over its samples.
+"""The metric of a generator: how strongly its pictures change with each latent and weight, averaged over its samples.
 
 With r the coordinates of an image in which squared differences add up to the image distance (pixels and deep features),
 and J its Jacobian at a random picture, the Gauss-Newton matrix is the mean of J^T J. Kept of it are one block a layer
@@ -93,9 +93,7 @@ class Metric:
 
     def is_for(self, net: str, size: int) -> bool:
         """Whether the distance is that of a network, seeing images of that height; `none`: that of pixels alone."""
-        if net == "none":
-            return self.distance == PIXELS
-        return self.distance.startswith(f"{net} ") and self.distance.endswith(f" at {size} pixels")
+        return is_distance(self.distance, net, size)
 
     def roots(self, name: str, damping: float) -> Roots:
         """Of `ws` [L,C,C] or `w` [1,C,C], damped by that fraction of the mean eigenvalue of all layers."""
@@ -145,6 +143,13 @@ class Metric:
         return metric
 
 
+def is_distance(name: str, net: str, size: int) -> bool:
+    """Whether the distance called `name` is that of a network, seeing images of that height; `none`: of pixels."""
+    if net == "none":
+        return name == PIXELS
+    return name.startswith(f"{net} ") and name.endswith(f" at {size} pixels")
+
+
 def _damped(blocks: Tensor, damping: float) -> Roots:
     """Roots of blocks [...,C,C], damped by a fraction of their mean eigenvalue; the identity where all are zero."""
     level = blocks.diagonal(dim1=-2, dim2=-1).double().mean().item()
@@ -178,10 +183,15 @@ def parse_metric(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], pat
         card = json.loads(metadata.get("card", "{}"))
         if not isinstance(card, dict):
             raise StatisticsError("its card is not a table")
-        texts = [metadata[key] for key in ("distance", "fingerprint")]
-        n, seed = (int(metadata[key]) for key in ("n", "seed"))
-        blocks = {name: unpack(x) for name, x in tensors.items()}
-        return Metric(blocks, *texts, n, seed, metadata.get("name", "generator"), card)
+        return Metric(
+            {name: unpack(x) for name, x in tensors.items()},
+            metadata["distance"],
+            metadata["fingerprint"],
+            int(metadata["n"]),
+            int(metadata["seed"]),
+            metadata.get("name", "generator"),
+            card,
+        )
     except (StatisticsError, KeyError, ValueError, IndexError, RecursionError) as error:
         text = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise StatisticsError(f"{path}: not a usable metric: {text}") from error

@@ -11,8 +11,11 @@ import collections.abc
 import json
 import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,11 +27,13 @@ from latentopt.protocols import Generator
 from latentopt.statistics.curvature import Draws, Outputs, batches, sampled_gradients
 from latentopt.statistics.metric import LEFT, PIXELS, RIGHT, Metric, sides
 from latentopt.statistics.pnorm import SLOPE
+from latentopt.statistics.shards import Shard, check_shards
 
 PROBES = 640  # pictures, by default
 BATCH = 8
 PURPOSE = 2  # of the random streams; sigma's are 0 and 1
 MOMENTS = "latentopt-metric-moments-1"
+STATE_KEYS = ("fingerprint", "distance", "weights", "probes", "seed", "batch", "shard", "total", "count")
 SAVE_INTERVAL = 15.0  # seconds between saved sums
 
 
@@ -43,14 +48,14 @@ class Distance:
     def of(generator: Generator, net: str = "auto", size: int | None = None, weights: str | None = None) -> Distance:
         """Deep features and pixels, each with weight 1; `net = "none"`: pixels alone. See `PerceptualFeatures`."""
         if net == "none":
-            return Distance(PIXELS, lambda image: [pixels(image)])
+            return Distance.beside_pixels()
         features = PerceptualFeatures(generator, net, size, weights)
-        return Distance(features.name, lambda image: [pixels(image), *features.coordinates(image)])
+        return Distance.beside_pixels(features.name, features.coordinates)
 
-
-def pixels(image: Tensor) -> Tensor:
-    """image [B,3,H,W], scaled so that squared differences add up to their mean over pixels."""
-    return image / math.sqrt(image[0].numel())
+    @staticmethod
+    def beside_pixels(name: str = PIXELS, coordinates: Outputs = lambda image: []) -> Distance:
+        """The mean squared difference of pixels, and the distance of that name."""
+        return Distance(name, lambda image: [image / math.sqrt(image[0].numel()), *coordinates(image)])
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ def moments_of(ws: Tensor, by_ws: Tensor, by_weight: dict[str, Tensor]) -> Momen
 
 
 class MetricFit:
-    """One fit: `run()` yields how many more pictures are done after each batch, `result()` gives the metric.
+    """One fit: `run()` does the work, a batch a record, and `result()` gives the metric.
 
     layers   weights to measure beside the latents (`choose_weights`), or "" for none
     shard    (i, N) takes every N-th batch, from the i-th on
@@ -106,7 +111,6 @@ class MetricFit:
         self.generator, self.distance, self.partial, self.shard = generator.in_float32(), distance, partial, shard
         self.names = choose_weights(generator, layers) if layers else ()
         self.batches = list(batches(probes, batch))[shard[0] :: shard[1]]
-        self.total = sum(map(len, self.batches))
         self.key = {
             "fingerprint": generator.fingerprint,
             "distance": distance.name,
@@ -121,12 +125,20 @@ class MetricFit:
             self._resume(partial)
 
     @property
+    def total(self) -> int:
+        """Pictures of this shard."""
+        return sum(map(len, self.batches))
+
+    @property
     def done(self) -> int:
         """Pictures drawn."""
         return self.moments.count
 
     def run(self) -> collections.abc.Generator[int, None, None]:
-        """Draw what is missing. The sums are saved at the end too, and when the iteration is broken off or fails."""
+        """Draw what is missing; yields the pictures done.
+
+        The sums are saved at the end too, and when the iteration is broken off or fails.
+        """
         saved = time.monotonic()
         try:
             while self.done < self.total:
@@ -135,7 +147,7 @@ class MetricFit:
                 if time.monotonic() - saved > SAVE_INTERVAL:
                     self.save()
                     saved = time.monotonic()
-                yield len(indices)
+                yield self.done
         finally:
             self.save()
 
@@ -156,7 +168,7 @@ class MetricFit:
     def save(self) -> None:
         """Write the sums to `partial`, atomically."""
         if self.partial is not None and self.done:
-            state = {**self.key, "shard": list(self.shard), "count": self.done}
+            state = self._state | {"count": self.done}
             save_tensors(self.partial, self.moments.sums, {"format": MOMENTS, "state": json.dumps(state)})
 
     def _resume(self, path: Path) -> None:
@@ -164,16 +176,27 @@ class MetricFit:
             state, moments = read_sums(path)
         except StatisticsError:
             return  # damaged: nothing is lost but time
-        if state == {**self.key, "shard": list(self.shard), "count": moments.count}:
+        if state == self._state | {"count": moments.count}:
             self.moments = moments
 
+    @property
+    def _state(self) -> dict[str, Any]:
+        return {**self.key, "shard": list(self.shard), "total": self.total}
 
-def metric_from(moments: Moments, key: dict, name: str) -> Metric:
+
+def metric_from(moments: Moments, key: Mapping[str, Any], name: str) -> Metric:
     """The means of the sums. `key`: what the fit was asked for."""
-    if not moments.count:
-        raise StatisticsError("no picture was drawn")
     blocks = {part: x / moments.count for part, x in moments.sums.items()}
     return Metric(blocks, key["distance"], key["fingerprint"], moments.count, key["seed"], name)
+
+
+def merge_metric_shards(generator: Generator, paths: Sequence[Path]) -> Metric:
+    """The metric from the sums of all shards. Raises StatisticsError for missing, unfinished or foreign ones."""
+    parts = [(path, *read_sums(path)) for path in paths]
+    shards = [Shard(path, state, state["count"] >= state["total"]) for path, state, _ in parts]
+    check_shards(generator, shards, ("distance", "weights", "probes", "seed", "batch"), "fit-metric")
+    moments = [moments for *_, moments in parts if moments.count]
+    return metric_from(reduce(Moments.plus, moments), parts[0][1], generator.name)
 
 
 def read_sums(path: Path) -> tuple[dict, Moments]:
@@ -183,7 +206,7 @@ def read_sums(path: Path) -> tuple[dict, Moments]:
         if metadata.get("format") != MOMENTS:
             raise StatisticsError(f"{path}: not the sums of a metric's fit")
         state = json.loads(metadata["state"])
-        return state, Moments(int(state["count"]), tensors)
+        return {key: state[key] for key in STATE_KEYS}, Moments(int(state["count"]), tensors)
     except (CheckpointError, KeyError, TypeError, ValueError) as error:
         raise StatisticsError(f"{path}: damaged sums of a metric's fit ({error}); remove it") from error
 

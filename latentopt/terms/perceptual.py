@@ -42,6 +42,9 @@ class Perceptual(Term):
     def __call__(self, view: View) -> Tensor:
         return self.features.distance_to(self.features.extract(view.image), self.target)
 
+    def coordinates(self, image: Tensor) -> list[Tensor]:
+        return self.features.coordinates(image)
+
     def index(self, rows: Tensor) -> Perceptual:
         picked = copy.copy(self)
         picked.target = [stage.index(rows) for stage in self.target]
