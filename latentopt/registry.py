@@ -174,6 +174,7 @@ INITIALIZERS = Registry(
         "best-of": "latentopt.initializers.simple:BestOf",
         "file": "latentopt.initializers.simple:File",
         "linear": "latentopt.initializers.linear:Linear",
+        "at-hand": "latentopt.initializers.at_hand:AtHand",
         "encoder": "latentopt.initializers.encoder:EncoderStart",
         "psp": "latentopt.initializers.encoder:PSP",
         "e4e": "latentopt.initializers.encoder:E4E",
@@ -221,6 +222,7 @@ FILES = Registry(  # what a plug-in may read: finders (generator, named, part) -
         "encoder": "latentopt.encoders.files:encoder_file",
         "bootstrap encoder": "latentopt.encoders.files:bootstrap_file",
         "generator": "latentopt.encoders.files:generator_file",
+        "start at hand": "latentopt.initializers.at_hand:start_at_hand",
     },
 )
 COORDINATES = Registry(  # in which directions are found, and straight
