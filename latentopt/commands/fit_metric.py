@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from latentopt.commands.batches import load_network
 from latentopt.commands.fit_pnorm import check_writable
 from latentopt.commands.numbers import Count, Shard
 from latentopt.errors import UsageError
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 @click.option("--merge", is_flag=True, help="Merge the finished shards beside the output.")
 @click.option("--out", type=click.Path(path_type=Path), help="Default: pnorm_stats/<generator>.metric.safetensors")
 @click.option("--overwrite", is_flag=True, help="Replace the output whatever it is.")
+@click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:<index> or mps.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
@@ -50,6 +52,7 @@ def command(
     merge: bool,
     out: Path | None,
     device: str,
+    dtype: str,
     quiet: bool,
     **settings: Any,
 ) -> None:
@@ -72,11 +75,10 @@ def command(
         raise UsageError(f"--out {out}: a metric is written as .safetensors")
     check_writable(out or Path("pnorm_stats/x.safetensors"))
 
-    from latentopt.api import load_generator, merge_metric
-    from latentopt.devices import choose_device
+    from latentopt.api import merge_metric
     from latentopt.statistics.metric_files import metric_path
 
-    generator = load_generator(network, device=choose_device(device))
+    generator = load_network(network, device, dtype, False)
     out = out or metric_path(generator, net, size)
     if merge:
         show(merge_metric(generator, out), generator, out)

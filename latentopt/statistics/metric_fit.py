@@ -33,7 +33,7 @@ PROBES = 640  # pictures, by default
 BATCH = 8
 PURPOSE = 2  # of the random streams; sigma's are 0 and 1
 MOMENTS = "latentopt-metric-moments-1"
-STATE_KEYS = ("fingerprint", "distance", "weights", "probes", "seed", "batch", "shard", "total", "count")
+SETTINGS = ("distance", "weights", "probes", "seed", "batch", "dtype")
 SAVE_INTERVAL = 15.0  # seconds between saved sums
 
 
@@ -84,7 +84,8 @@ def moments_of(ws: Tensor, by_ws: Tensor, by_weight: dict[str, Tensor]) -> Momen
 
 
 class MetricFit:
-    """One fit: `run()` does the work, a batch a record, and `result()` gives the metric.
+    """One fit: `run()` does the work, a batch a record, and `result()` gives the metric. It works in the generator's
+    precision, but in 32 bits for one in float16, whose gradients would underflow.
 
     layers   weights to measure beside the latents (`choose_weights`), or "" for none
     shard    (i, N) takes every N-th batch, from the i-th on
@@ -108,7 +109,9 @@ class MetricFit:
         for what, value in (("probes", probes), ("batch", batch)):
             if value < 1:
                 raise UsageError(f"{what} must be at least 1, not {value}")
-        self.generator, self.distance, self.partial, self.shard = generator.in_float32(), distance, partial, shard
+        half = generator.precision == torch.float16  # gradients would underflow
+        self.generator = generator.in_float32() if half else generator
+        self.distance, self.partial, self.shard = distance, partial, shard
         self.names = choose_weights(generator, layers) if layers else ()
         self.batches = list(batches(probes, batch))[shard[0] :: shard[1]]
         self.key = {
@@ -118,6 +121,7 @@ class MetricFit:
             "probes": probes,
             "seed": seed,
             "batch": batch,
+            "dtype": str(self.generator.precision).removeprefix("torch."),
         }
         self.draws = Draws(self.generator, seed, PURPOSE)
         self.moments = Moments(0, {})
@@ -187,14 +191,16 @@ class MetricFit:
 def metric_from(moments: Moments, key: Mapping[str, Any], name: str) -> Metric:
     """The means of the sums. `key`: what the fit was asked for."""
     blocks = {part: x / moments.count for part, x in moments.sums.items()}
-    return Metric(blocks, key["distance"], key["fingerprint"], moments.count, key["seed"], name)
+    return Metric(
+        blocks, key["distance"], key["fingerprint"], moments.count, key["seed"], name, {"dtype": key["dtype"]}
+    )
 
 
 def merge_metric_shards(generator: Generator, paths: Sequence[Path]) -> Metric:
     """The metric from the sums of all shards. Raises StatisticsError for missing, unfinished or foreign ones."""
     parts = [(path, *read_sums(path)) for path in paths]
     shards = [Shard(path, state, state["count"] >= state["total"]) for path, state, _ in parts]
-    check_shards(generator, shards, ("distance", "weights", "probes", "seed", "batch"), "fit-metric")
+    check_shards(generator, shards, SETTINGS, "fit-metric")
     moments = [moments for *_, moments in parts if moments.count]
     return metric_from(reduce(Moments.plus, moments), parts[0][1], generator.name)
 
@@ -206,7 +212,9 @@ def read_sums(path: Path) -> tuple[dict, Moments]:
         if metadata.get("format") != MOMENTS:
             raise StatisticsError(f"{path}: not the sums of a metric's fit")
         state = json.loads(metadata["state"])
-        return {key: state[key] for key in STATE_KEYS}, Moments(int(state["count"]), tensors)
+        return {key: state[key] for key in ("fingerprint", *SETTINGS, "shard", "total", "count")}, Moments(
+            int(state["count"]), tensors
+        )
     except (CheckpointError, KeyError, TypeError, ValueError) as error:
         raise StatisticsError(f"{path}: damaged sums of a metric's fit ({error}); remove it") from error
 
