@@ -191,9 +191,8 @@ class MetricFit:
 def metric_from(moments: Moments, key: Mapping[str, Any], name: str) -> Metric:
     """The means of the sums. `key`: what the fit was asked for."""
     blocks = {part: x / moments.count for part, x in moments.sums.items()}
-    return Metric(
-        blocks, key["distance"], key["fingerprint"], moments.count, key["seed"], name, {"dtype": key["dtype"]}
-    )
+    card = {"dtype": key["dtype"]}
+    return Metric(blocks, key["distance"], key["fingerprint"], moments.count, key["seed"], name, card)
 
 
 def merge_metric_shards(generator: Generator, paths: Sequence[Path]) -> Metric:
@@ -212,9 +211,8 @@ def read_sums(path: Path) -> tuple[dict, Moments]:
         if metadata.get("format") != MOMENTS:
             raise StatisticsError(f"{path}: not the sums of a metric's fit")
         state = json.loads(metadata["state"])
-        return {key: state[key] for key in ("fingerprint", *SETTINGS, "shard", "total", "count")}, Moments(
-            int(state["count"]), tensors
-        )
+        kept = {key: state[key] for key in ("fingerprint", *SETTINGS, "shard", "total", "count")}
+        return kept, Moments(int(kept["count"]), tensors)
     except (CheckpointError, KeyError, TypeError, ValueError) as error:
         raise StatisticsError(f"{path}: damaged sums of a metric's fit ({error}); remove it") from error
 
