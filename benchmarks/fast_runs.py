@@ -1,7 +1,7 @@
 """Methods run on portraits with the CPU time, the work and the distance after every step: kept image by image.
 
 Work is counted in units that do not depend on the machine: drawing a picture is 1, with its gradient 3. The locality
-term draws twice more, once with a gradient: 4. What is not drawn again because it cannot change is counted all the same.
+term draws twice more, once with a gradient: 4. Layers that are not drawn again, since they cannot change, count too.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ class Runs:
     def run(self, methods: Sequence[Method], say: bool = True) -> None:
         """What is not there yet; the methods take turns on each group, so that a slow minute falls on all."""
         sized = [method.sized(self.batch) for method in methods]
+        self._warm_up()
         for group in self.groups:
             for method in sized:
                 if not all(self._trace_path(method, name).is_file() for name in group):
@@ -95,6 +96,14 @@ class Runs:
                     if say:
                         cpu, _ = self.whole(method, group[0])
                         print(f"{method.name} {group[0]} ({len(group)}): {cpu:.2f} CPU s", flush=True)
+
+    def _warm_up(self) -> None:
+        """What only the first run of a process does, such as importing, falls on no method."""
+        recipe = Recipe.load("pti")
+        short = recipe.changed({("stages", i, "steps"): 1 for i in range(len(recipe.stages))})
+        image = portraits([0], self.generator.resolution)[0]
+        for _ in Inverter(self.generator, short).invert(tensor_items(image)):
+            pass
 
     def _run(self, method: Method, group: list[str]) -> None:
         inverter = Inverter(self.generator, method.recipe, 0, self.folder(method), save_every=math.inf)
@@ -174,5 +183,3 @@ def tuned(name: str, below: float, **changes: object) -> Method:
     recipe = Recipe.load("fast-tune").changed({("stages", 1, "stop", "below"): below})
     keys = {tuple(int(k) if k.isdigit() else k for k in key.split("__")): value for key, value in changes.items()}
     return Method(name, recipe.changed(keys))
-
-
