@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from latentopt.evaluation.methods import load_recipes as load_recipes
     from latentopt.evaluation.runs import load_run as load_run
     from latentopt.evaluation.subject import Amounts as Amounts
+    from latentopt.inverting.measured import ensure_metrics as ensure_metrics
     from latentopt.inverting.tuning import tuning_recipe as tuning_recipe
     from latentopt.inverting.work import OnEvent, Results
     from latentopt.inverting.work import encode as encode
@@ -82,6 +83,10 @@ if TYPE_CHECKING:
     from latentopt.results.inversion import Inversion as Inversion
     from latentopt.statistics.linear_prior_fit import fit_prior as fit_prior
     from latentopt.statistics.linear_prior_measure import measure_prior as measure_prior
+    from latentopt.statistics.metric import Metric as Metric
+    from latentopt.statistics.metric_fit import fit_metric as fit_metric
+    from latentopt.statistics.metric_measure import measure_metric as measure_metric
+    from latentopt.statistics.metric_measure import merge_metric as merge_metric
     from latentopt.statistics.pnorm import PNorm as PNorm
     from latentopt.statistics.pnorm_fit import fit_pnorm as fit_pnorm
     from latentopt.statistics.pnorm_measure import kept_pnorm as kept_pnorm
@@ -152,6 +157,7 @@ EXPORTS = {
     "load_run": "latentopt.evaluation.runs",
     "Amounts": "latentopt.evaluation.subject",
     "tuning_recipe": "latentopt.inverting.tuning",
+    "ensure_metrics": "latentopt.inverting.measured",
     "encode": "latentopt.inverting.work",
     "encoding_recipe": "latentopt.inverting.work",
     "invert": "latentopt.inverting.work",
@@ -172,6 +178,10 @@ EXPORTS = {
     "Inversion": "latentopt.results.inversion",
     "fit_prior": "latentopt.statistics.linear_prior_fit",
     "measure_prior": "latentopt.statistics.linear_prior_measure",
+    "Metric": "latentopt.statistics.metric",
+    "fit_metric": "latentopt.statistics.metric_fit",
+    "measure_metric": "latentopt.statistics.metric_measure",
+    "merge_metric": "latentopt.statistics.metric_measure",
     "PNorm": "latentopt.statistics.pnorm",
     "fit_pnorm": "latentopt.statistics.pnorm_fit",
     "kept_pnorm": "latentopt.statistics.pnorm_measure",

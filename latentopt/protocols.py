@@ -206,7 +206,11 @@ class Parameterization(Plugin, ABC):
 
     Laws: decode(encode(x), x) is idempotent, and exact where the space can represent x; fields that are not in `owns`
     come back as the same objects; `project_` is idempotent; everything commutes with picking images out of the batch.
+
+    `distance` names the image distance that the coordinates were measured with, if any: a stage's terms must have it.
     """
+
+    distance: str = ""
 
     @abstractmethod
     def encode(self, inputs: GeneratorInputs) -> Variables:
@@ -240,13 +244,19 @@ class Term(Plugin, ABC):
     """One piece of the loss. What depends on the target alone is computed once, in the constructor.
 
     `network` names the network that a term measures with, and its weights: it goes into the result's record.
+    `distance` names the image distance by it, where a term is one: the network and the size of image that it compares.
     """
 
     network: str = ""
+    distance: str = ""
 
     @abstractmethod
     def __call__(self, view: View) -> Tensor:
         """[B], the unweighted value for each image."""
+
+    def coordinates(self, image: Tensor) -> list[Tensor]:
+        """Of a term with a `distance`: tensors [B,...] whose squared differences between two images add up to it."""
+        return []
 
     @abstractmethod
     def index(self, rows: Tensor) -> Term:

@@ -174,6 +174,7 @@ INITIALIZERS = Registry(
         "best-of": "latentopt.initializers.simple:BestOf",
         "file": "latentopt.initializers.simple:File",
         "linear": "latentopt.initializers.linear:Linear",
+        "at-hand": "latentopt.initializers.at_hand:AtHand",
         "encoder": "latentopt.initializers.encoder:EncoderStart",
         "psp": "latentopt.initializers.encoder:PSP",
         "e4e": "latentopt.initializers.encoder:E4E",
@@ -216,10 +217,12 @@ FILES = Registry(  # what a plug-in may read: finders (generator, named, part) -
         "inputs": "latentopt.statistics.at_hand:saved_inputs",
         "p-norm": "latentopt.statistics.pnorm:PNORM",
         "sigma": "latentopt.statistics.sigma:SIGMA",
+        "metric": "latentopt.statistics.metric_files:METRIC",
         "linear prior": "latentopt.statistics.linear_prior:PRIOR",
         "encoder": "latentopt.encoders.files:encoder_file",
         "bootstrap encoder": "latentopt.encoders.files:bootstrap_file",
         "generator": "latentopt.encoders.files:generator_file",
+        "start at hand": "latentopt.initializers.at_hand:start_at_hand",
     },
 )
 COORDINATES = Registry(  # in which directions are found, and straight
@@ -239,6 +242,7 @@ FORMATS = Registry(  # what `latentopt info` tells of our files: functions (chec
         "latentopt-pnorm-1": "latentopt.statistics.pnorm_files:describe_statistics",
         "latentopt-delta-1": "latentopt.checkpoints.delta_files:describe_delta",
         "latentopt-sigma-1": "latentopt.statistics.sigma:describe_sigma",
+        "latentopt-metric-1": "latentopt.statistics.metric:describe_metric",
         "latentopt-directions-1": "latentopt.editing.files:describe_directions",
     },
 )

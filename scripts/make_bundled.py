@@ -71,6 +71,7 @@ def main(images: int, wrangan_images: int, samples: str, work: str, device: str,
     for name, more in (("portraits", ("--prior",)), ("portraits-wrangan", ())):
         stats = ("--out", f"pnorm_stats/{name}.safetensors", "--overwrite")
         latentopt("fit-pnorm", "--network", name, "--samples", samples, *more, *stats)
+        latentopt("fit-metric", "--network", name, "--out", f"pnorm_stats/{name}.metric.safetensors", "--overwrite")
         calibrate_preflight(name)
         make_directions(name)
     subprocess.run([sys.executable, str(ROOT / "scripts" / "make_samples.py")], check=True, cwd=ROOT)

@@ -17,12 +17,14 @@ from latentopt.files.storage import load_metadata, load_tensors, save_tensors
 from latentopt.preflight.preflight import PREFLIGHT, Preflight
 from latentopt.statistics.at_hand import FileKind, at_hand, first_at_hand, given_or_found
 from latentopt.statistics.linear_prior import PRIOR, LinearPrior
+from latentopt.statistics.metric import Metric
+from latentopt.statistics.metric_files import METRIC
 from latentopt.statistics.moments import StatisticsWarning
 from latentopt.statistics.pnorm import PNORM
 from latentopt.statistics.pnorm_fit import fit_pnorm
 from latentopt.statistics.sigma import SIGMA, Sigma
 
-KINDS = {kind.word: kind for kind in (PNORM, PRIOR, SIGMA, DIRECTIONS, PREFLIGHT)}
+KINDS = {kind.word: kind for kind in (PNORM, PRIOR, SIGMA, METRIC, DIRECTIONS, PREFLIGHT)}
 CHANNELS = (8, 6, 4)
 
 
@@ -56,6 +58,10 @@ def write(kind: FileKind, generator, path: Path) -> None:
         Sigma({name: torch.ones(generator.tunable[name]) for name in names}, "estimated", generator.fingerprint).save(
             path
         )
+    elif kind is METRIC:  # for the distance that spaces ask for where no other is named
+        blocks = {"ws": torch.zeros(generator.num_ws, generator.w_dim, generator.w_dim)}
+        blocks |= {name: torch.eye(generator.w_dim) for name in ("w", "slopes")}
+        Metric(blocks, "lpips-vgg 0 at 256 pixels", generator.fingerprint, 1, 0).save(path)
     elif kind is DIRECTIONS:
         save_directions(path, [Direction("smile", "w", torch.ones(generator.w_dim), generator.fingerprint)])
     else:

@@ -13,7 +13,7 @@ from latentopt.encoders import files as encoder_files
 from latentopt.encoders.files import save_encoder
 from latentopt.errors import CheckpointError, UntrustedFileError, UsageError
 from latentopt.initializers.simple import sample_w
-from latentopt.registry import INITIALIZERS
+from latentopt.registry import FILES, INITIALIZERS
 from latentopt.statistics.linear_prior import PooledFeatures
 from latentopt.statistics.linear_prior_fit import fit_prior
 from latentopt.statistics.pnorm_fit import fit_pnorm
@@ -75,6 +75,25 @@ def test_a_start_does_not_depend_on_companions(name, options, tiny_generator, ta
     torch.testing.assert_close(alone.ws, inputs.ws[1:2], rtol=1e-5, atol=1e-6)
     inputs.ws.add_(1)  # written to in place: nothing else may change
     assert torch.equal(start(name, tiny_generator, target, **options).ws, again.ws)
+
+
+def test_the_best_start_at_hand(tiny_generator, target, folder):
+    """The e4e encoder, else the linear prior, else the mean; what it reads is part of a result's key."""
+    read = FILES.load("start at hand")
+    for other, options, path in (
+        ("psp", {"encoder": "psp"}, "bundled/tiny/encoder-psp.safetensors"),
+        ("e4e", {}, "bundled/tiny/encoder-e4e.safetensors"),
+        ("linear", {}, "pnorm_stats/tiny.prior.safetensors"),
+        ("mean", {}, None),
+    ):
+        expected, found = (start(name, tiny_generator, target, **o) for name, o in ((other, {}), ("at-hand", options)))
+        assert torch.equal(found.ws, expected.ws), other
+        files = [where.resolve() for where in read(tiny_generator, options.get("encoder"), options)]
+        assert files == ([] if path is None else [folder / path])
+        if path is not None and not options:
+            (folder / path).unlink()
+    with pytest.raises(CheckpointError, match="absent"):
+        start("at-hand", tiny_generator, target, encoder="absent.safetensors")
 
 
 def test_mean_and_p_mean(tiny_generator, target, statistics):

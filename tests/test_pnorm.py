@@ -16,7 +16,8 @@ from latentopt.files.resources import resource_folder
 from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.statistics.moments import Moments, StatisticsWarning
 from latentopt.statistics.pnorm import PNorm, p_to_w, w_to_p
-from latentopt.statistics.pnorm_fit import PNormFit, draw_codes, find_shards, fit_pnorm, merge_shards, shard_path
+from latentopt.statistics.pnorm_fit import PNormFit, draw_codes, fit_pnorm, merge_shards
+from latentopt.statistics.shards import find_shards, shard_path
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,8 @@ from latentopt.errors import StatisticsError, UsageError
 from latentopt.loop.joint import Joint
 from latentopt.parameterizations.constraint import PNormConstraint
 from latentopt.registry import INITIALIZERS, OPTIMIZERS, PARAMETERIZATIONS, SCHEDULES, TERMS
+from latentopt.statistics.metric import Metric
+from latentopt.statistics.metric_fit import fit_metric
 from latentopt.statistics.pnorm import PNorm, PNormBasis
 from latentopt.statistics.pnorm_fit import fit_pnorm
 from latentopt.statistics.sigma import Sigma
@@ -37,10 +39,20 @@ def make_sigma(generator) -> Sigma:
     return Sigma(tensors, "estimated", generator.fingerprint)
 
 
+@pytest.fixture(scope="module")
+def metric(tiny_generator) -> Metric:
+    return measured(tiny_generator)
+
+
+def measured(generator) -> Metric:
+    return fit_metric(generator, net="bundled", size=16, layers="all", probes=16)
+
+
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch, statistics, tiny_generator):
+def folder(tmp_path, monkeypatch, statistics, metric, tiny_generator):
     """A current folder that holds the tiny generator's statistics."""
     statistics.save(tmp_path / "pnorm_stats" / "tiny.safetensors")
+    metric.save(tmp_path / "pnorm_stats" / "tiny.metric.safetensors")
     make_sigma(tiny_generator).save(tmp_path / "sigma" / "tiny.safetensors")
     monkeypatch.chdir(tmp_path)
 
@@ -59,6 +71,8 @@ def inputs(request, tiny_generator, tiny_inputs) -> GeneratorInputs:
 
 
 def lens_of(name, options, generator):
+    if options.get("metric"):  # the one that is at hand
+        options = {"metric_net": "bundled", "metric_size": 16} | options
     return PARAMETERIZATIONS.create(name, generator, **options)
 
 
@@ -219,6 +233,7 @@ def test_spaces_work_for_other_shapes(name, options, tiny_generator, tmp_path):
     """A conditional generator of another size: nothing is hard-coded. Wide mapping networks included."""
     generator = make_tiny_generator(3, c_dim=3, channels=(6, 4), z_dim=8, mapping_layers=2, const_size=(4, 3))
     fit_pnorm(generator, 2000, batch=1000).save(tmp_path / "pnorm_stats" / "tiny.safetensors")
+    measured(generator).save(tmp_path / "pnorm_stats" / "tiny.metric.safetensors")
     make_sigma(generator).save(tmp_path / "sigma" / "tiny.safetensors")
     lens = lens_of(name, options, generator)
     rng = torch.Generator().manual_seed(0)

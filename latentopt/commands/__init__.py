@@ -23,6 +23,7 @@ COMMANDS = {  # name: (module, one line of help)
     "compare": ("compare", "Compare methods on the same images: one report.html."),
     "fit-pnorm": ("fit_pnorm", "Measure a generator's latent distribution (P-norm statistics)."),
     "fit-sigma": ("fit_sigma", "Estimate how far a generator's weights may be moved in tuning."),
+    "fit-metric": ("fit_metric", "Measure how pictures change with latents and weights, for the fast recipes."),
     "sample": ("sample", "Draw images from a generator."),
     "info": ("info", "Say what a model file is."),
     "convert": ("convert", "Write a generator as safetensors or rosinality .pt."),

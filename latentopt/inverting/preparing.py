@@ -5,8 +5,16 @@ from __future__ import annotations
 import torch
 
 from latentopt.files.kinds import check_file
+from latentopt.inverting.measured import ensure_metrics
 from latentopt.inverting.tuning import sigma_layers
-from latentopt.loop.building import build_lens, build_objective, build_operator, make_optimizer, options_in
+from latentopt.loop.building import (
+    build_lens,
+    build_objective,
+    build_operator,
+    check_distances,
+    make_optimizer,
+    options_in,
+)
 from latentopt.protocols import Generator
 from latentopt.recipe.files import recipe_files
 from latentopt.recipe.recipe import Recipe
@@ -28,14 +36,18 @@ def prepare(recipe: Recipe, generator: Generator) -> None:
     if not waits:
         _make_spaces(recipe, generator)
     blank = torch.zeros(1, generator.img_channels, *generator.resolution, device=generator.device)
+    objectives = []
     for stage in recipe.stages:
         make_optimizer(generator, stage.optimizer)
         operator = build_operator(generator, stage)
-        build_objective(generator, stage, blank if operator is None else operator(blank))
+        objectives.append(build_objective(generator, stage, blank if operator is None else operator(blank)))
     if recipe.looks_for("sigma"):
         ensure_sigma(generator, sigma_layers(recipe))
+    ensure_metrics(generator, recipe)
     if waits:
         _make_spaces(recipe, generator)
+    for stage, objective in zip(recipe.stages, objectives, strict=True):
+        check_distances(build_lens(generator, stage).lenses, objective)
 
 
 def check_named(recipe: Recipe, generator: Generator) -> None:
@@ -51,7 +63,7 @@ def check_named(recipe: Recipe, generator: Generator) -> None:
 def _is_missing(reading: Reading, generator: Generator) -> bool:
     """Whether the generator has no file of a kind that would be measured now."""
     kind = FILES.load(reading.kind)
-    measured = reading.kind == "sigma" or getattr(kind, "make", None) is not None
+    measured = reading.kind in ("sigma", "metric") or getattr(kind, "make", None) is not None
     return measured and not kind(generator, None, reading.part)
 
 

@@ -67,6 +67,8 @@ def invert(
     called with Progressed, Finished and Failed records; interrupted: asked after each step, True saves and raises
     KeyboardInterrupt. keep: False returns nothing, for more images than memory holds.
 
+    Statistics that the recipe reads, and that the generator has not yet, are measured first (`prepare`).
+
     Returns one Inversion per image, in order. Raises UsageError for what cannot be meant; InversionFailed, once all
     images had their turn, when some could not be read or inverted: its `results` holds the others by name.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from latentopt.loop.problem import Objective, Problem
 from latentopt.protocols import Generator, Operator, Optimizer, Parameterization
 from latentopt.recipe.stage import PREVIOUS, Stage
 from latentopt.registry import INITIALIZERS, OPERATORS, OPTIMIZERS, PARAMETERIZATIONS, TERMS
+from latentopt.statistics.metric import PIXELS
 from latentopt.statistics.sampling import w_std
 from latentopt.types import Beginning, GeneratorInputs
 
@@ -52,6 +53,22 @@ def build_operator(generator: Generator, stage: Stage) -> Operator | None:
     return OPERATORS.create(stage.operator["name"], generator, **options_in(stage.operator))
 
 
+ACCORDINGLY = (
+    f"set metric_net and metric_size of the space accordingly (metric_net = 'none': {PIXELS} alone), or change the term"
+)
+
+
+def check_distances(lenses: Mapping[str, Parameterization], objective: Objective) -> None:
+    """Raise UsageError for coordinates that were measured for another image distance than the stage's."""
+    here = list(objective.distances) or [PIXELS]
+    for name, lens in lenses.items():
+        if lens.distance and lens.distance not in here:
+            raise UsageError(
+                f"the metric of space {name} was measured for the distance by {lens.distance}; this stage compares by "
+                f"{' and '.join(here)}: {ACCORDINGLY}"
+            )
+
+
 def make_optimizer(generator: Generator, table: dict) -> Optimizer:
     """The optimiser of a stage. Raises UsageError for values that it refuses, such as a beta of 2."""
     name, options = table["name"], options_in(table)
@@ -83,12 +100,14 @@ def build_problem(
     operator = build_operator(generator, stage)
     measured = target if operator is None else operator(target)
     lens = build_lens(generator, stage)
+    objective = build_objective(generator, stage, measured)
+    check_distances(lens.lenses, objective)
     return Problem(
         generator=generator,
         target=target,
         start=start,
         lens=lens,
-        objective=build_objective(generator, stage, measured),
+        objective=objective,
         stage=stage,
         seeds=tuple(seeds),
         optimizer=make_optimizer(generator, stage.optimizer),

@@ -31,6 +31,11 @@ class Objective:
         """The networks that terms measure with, and their weights' hash."""
         return {name: term.network for name, (_, term) in self.terms.items() if term.network}
 
+    @property
+    def distances(self) -> dict[str, Term]:
+        """The terms that are an image distance by a network, by the names of the distances."""
+        return {term.distance: term for _, term in self.terms.values() if term.distance}
+
     def index(self, rows: Tensor) -> Objective:
         return Objective({name: (weight, term.index(rows)) for name, (weight, term) in self.terms.items()})
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from latentopt.errors import UsageError
 from latentopt.parameterizations.constraint import PNormConstraint, basis_of
+from latentopt.parameterizations.metric import LATENT_DAMPING, MetricOptions, Whitening
 from latentopt.protocols import Generator, Parameterization
 from latentopt.types import GeneratorInputs, Variables
 
@@ -19,11 +20,13 @@ class WPlus(Parameterization):
 
     With `clip`, `project` or `l2` the code is held near the centre of P-norm+ while it is optimised in W+, the first
     way of the P-norm paper (section 5, appendix A); the options are those of `PNormConstraint`.
+
+    With `metric` the variable is `u` [B,L,C], ws_l = w_avg + A_l u_l (`latentopt.parameterizations.metric`).
     """
 
     owns = {"ws"}
-    reads = {"stats": "p-norm"}
-    reads_if = {"stats": ("clip", "project", "l2")}
+    reads = {"stats": "p-norm", "metric_file": "metric"}
+    reads_if = {"stats": ("clip", "project", "l2"), "metric_file": ("metric",)}
     recipe = "i2s"
     exact = True
     examples: ClassVar[Sequence[Mapping[str, Any]]] = (
@@ -33,7 +36,10 @@ class WPlus(Parameterization):
         {"clip": 1.0, "project": 1.5, "l2": 0.1},
         {"clip": 1.0, "rank": 5},
         {"clip": 1.0, "std_floor": 0.2},
+        {"metric": True},
+        {"metric": True, "damping": 0.1, "clip": 1.0, "l2": 0.1},
     )
+    blocks: ClassVar[str] = "ws"  # of the metric
 
     def __init__(
         self,
@@ -45,6 +51,11 @@ class WPlus(Parameterization):
         std_floor: float = 0.0,
         rank: int | None = None,
         stats: str | None = None,
+        metric: bool | None = None,
+        metric_net: str | None = None,
+        metric_size: int | None = None,
+        metric_file: str | None = None,
+        damping: float | None = None,
     ) -> None:
         self.num_ws = generator.num_ws
         self.constraint: PNormConstraint | None = None
@@ -52,28 +63,48 @@ class WPlus(Parameterization):
             basis = basis_of(generator, std_floor, rank, stats)
             self.constraint = PNormConstraint(basis, generator.num_ws, clip, project, l2=l2)
 
+        self.whitening: Whitening | None = None
+        options = MetricOptions(metric_net, metric_size, metric_file, damping, LATENT_DAMPING)
+        if metric:
+            found = options.find(generator)
+            self.distance = found.distance
+            self.whitening = Whitening.of(found.roots(self.blocks, options.damping), generator.w_avg)
+
     def encode(self, inputs: GeneratorInputs) -> Variables:
-        return {"w": inputs.ws.detach().clone()}
+        return self._variables(inputs.ws.detach().clone())
+
+    def _variables(self, w: Tensor) -> Variables:
+        return {"w": w} if self.whitening is None else {"u": self.whitening.into(w)}
+
+    def _w(self, variables: Variables) -> Tensor:
+        """[B,L or 1,C]."""
+        return variables["w"] if self.whitening is None else self.whitening.out(variables["u"])
 
     def decode(self, variables: Variables, inputs: GeneratorInputs) -> GeneratorInputs:
-        return inputs.replace(ws=variables["w"].expand(-1, self.num_ws, -1))
+        return inputs.replace(ws=self._w(variables).expand(-1, self.num_ws, -1))
 
     def project_(self, variables: Variables) -> None:
-        if self.constraint is not None:
-            variables["w"].copy_(self.constraint.nearest_w(variables["w"]))
+        if self.constraint is None:
+            return
+        w = self._w(variables)
+        nearest = self.constraint.nearest_w(w)
+        moved = (nearest != w).any(dim=2, keepdim=True)
+        for name, v in self._variables(nearest).items():
+            variables[name].copy_(torch.where(moved, v, variables[name]))
 
     def penalty(self, variables: Variables) -> Tensor | None:
-        return None if self.constraint is None else self.constraint.penalty_w(variables["w"])
+        return None if self.constraint is None else self.constraint.penalty_w(self._w(variables))
 
 
 class W(WPlus):
     """W: the same w in every layer, `w` [B,1,C]. A W+ code is encoded by the mean of its rows, which is lossy."""
 
     exact = False
-    examples = ({}, {"clip": 1.0}, {"l2": 0.1})
+    examples = ({}, {"clip": 1.0}, {"l2": 0.1}, {"metric": True}, {"metric": True, "clip": 1.0})
+    blocks = "w"
 
     def encode(self, inputs: GeneratorInputs) -> Variables:
-        return {"w": inputs.ws.detach().mean(dim=1, keepdim=True)}
+        return self._variables(inputs.ws.detach().mean(dim=1, keepdim=True))
 
 
 class Z(Parameterization):

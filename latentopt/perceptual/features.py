@@ -30,6 +30,12 @@ def network_for(generator: Generator, published: str = "lpips-vgg") -> str:
     return "bundled" if generator.card.get("data") == "portraits" else published
 
 
+def named_distance(generator: Generator, net: str = "auto", size: int | None = None) -> tuple[str, int]:
+    """The network and the height of images that these settings of `PerceptualFeatures` stand for."""
+    net = network_for(generator) if net == "auto" else net
+    return net, size or (64 if net == "bundled" else 256)
+
+
 class PerceptualFeatures:
     """The features of one network, and the distance of two images by them.
 
@@ -55,14 +61,18 @@ class PerceptualFeatures:
             raise UsageError(f"perceptual net {net!r} is not one of {', '.join(NETS)}")
         if size is not None and size < 16:
             raise UsageError(f"perceptual size must be at least 16 pixels, not {size}")
-        net = network_for(generator) if net == "auto" else net
-        self.size = size or (64 if net == "bundled" else 256)
+        net, self.size = named_distance(generator, net, size)
         self.stages: Stages
         if net == "bundled":
             self.stages = BundledStages(generator.device, memory_format)
         else:
             self.stages = LpipsStages(net.removeprefix("lpips-"), weights, generator.device)
         self.network = f"{net} {weights_hash(self.stages.net)}"
+
+    @property
+    def name(self) -> str:
+        """The distance in words: its network and the height of the images that it compares."""
+        return f"{self.network} at {self.size} pixels"
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -114,7 +114,8 @@ def readings(registry: Registry, part: Mapping[str, Any]) -> list[Reading]:
 
 def _is_set(part: Mapping[str, Any], key: str, options: Mapping[str, Any]) -> bool:
     default = options[key].default if key in options else None
-    return part.get(key) is not None and part[key] != default
+    value = part.get(key)
+    return value is not None and value is not False and value != default
 
 
 def check_keys(table: Mapping[str, Any], record: type, place: str) -> None:

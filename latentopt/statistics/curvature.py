@@ -35,16 +35,55 @@ class Draws:
 
     def ws(self, indices: range) -> tuple[Tensor, list[torch.Generator]]:
         """ws [B,L,C] from z ~ N(0,1) and labels drawn uniformly; and each picture's stream, for what else it needs."""
-        generator, streams = self.generator, [stream(self.seed, self.purpose, i) for i in indices]
-        dtype = generator.w_avg.dtype
+        streams = self._streams(indices)
+        return self.generator.broadcast(self._w(streams)), streams
+
+    def mixed_ws(self, indices: range) -> tuple[Tensor, list[torch.Generator]]:
+        """The same, of two w each: the rows above a cut, drawn uniformly from 0 to L, take the first (style mixing)."""
+        streams, num_ws = self._streams(indices), self.generator.num_ws
+        first, second = (self.generator.broadcast(self._w(streams)) for _ in range(2))
+        cuts = torch.cat([torch.randint(num_ws + 1, (1,), generator=rng) for rng in streams])
+        above = torch.arange(num_ws) < cuts[:, None]  # [B,L]
+        return torch.where(above[..., None].to(first.device), first, second), streams
+
+    def _streams(self, indices: range) -> list[torch.Generator]:
+        return [stream(self.seed, self.purpose, i) for i in indices]
+
+    def _w(self, streams: list[torch.Generator]) -> Tensor:
+        generator, dtype = self.generator, self.generator.w_avg.dtype
         z = torch.stack([torch.randn(generator.z_dim, generator=rng) for rng in streams])
         c = None
         if generator.c_dim:
             labels = torch.cat([torch.randint(generator.c_dim, (1,), generator=rng) for rng in streams])
             c = F.one_hot(labels, generator.c_dim).to(generator.device, dtype)
         with torch.no_grad():
-            w = generator.mapping(z.to(generator.device, dtype), c)
-        return generator.broadcast(w), streams
+            return generator.mapping(z.to(generator.device, dtype), c)
+
+
+def sampled_gradients(
+    generator: Generator,
+    names: tuple[str, ...],
+    outputs: Outputs,
+    ws: Tensor,
+    streams: list[torch.Generator],
+    probes: int = 1,
+) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """J^T v for random signs v on the outputs of every picture, `probes` times: by ws, [B,L,C], and by each weight,
+    [B,*shape].
+
+    Each picture has weight deltas of its own, all zero: one backward pass gives every picture's own gradient.
+    """
+    ws = ws.detach().requires_grad_()
+    deltas = {name: ws.new_zeros(len(ws), *generator.tunable[name]).requires_grad_() for name in names}
+    leaves = [ws, *deltas.values()]
+    with torch.enable_grad():
+        drawn = outputs(generator.synthesis(GeneratorInputs(ws, deltas=deltas or None)))
+    for probe in range(probes):
+        signs = [random_signs(x, streams) for x in drawn]
+        by_ws, *by_weight = torch.autograd.grad(
+            drawn, leaves, signs, retain_graph=probe + 1 < probes, materialize_grads=True
+        )
+        yield by_ws, dict(zip(names, by_weight, strict=True))
 
 
 def squared_gradients(
@@ -60,23 +99,16 @@ def squared_gradients(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """h from the even and from the odd samples: {weight: [*shape]}, float64 on the CPU.
 
-    Each picture has weight deltas of its own, all zero: one backward pass gives every picture's own gradient, and
-    those are squared before they are added.
+    Every picture's own gradient is squared before they are added.
     """
     draws = Draws(generator, seed, purpose=0)
-    shapes = {name: generator.tunable[name] for name in names}
-    halves = tuple({name: torch.zeros(shapes[name], dtype=torch.float64) for name in names} for _ in range(2))
+    halves = tuple(
+        {name: torch.zeros(generator.tunable[name], dtype=torch.float64) for name in names} for _ in range(2)
+    )
     for indices in batches(samples, batch):
         ws, streams = draws.ws(indices)
-        deltas = {name: ws.new_zeros(len(indices), *shapes[name]).requires_grad_() for name in names}
-        with torch.enable_grad():
-            drawn = outputs(generator.synthesis(GeneratorInputs(ws, deltas=deltas)))
-        for probe in range(probes):
-            signs = [random_signs(x, streams) for x in drawn]
-            gradients = torch.autograd.grad(
-                drawn, list(deltas.values()), signs, retain_graph=probe + 1 < probes, materialize_grads=True
-            )
-            for name, gradient in zip(names, gradients, strict=True):
+        for _, gradients in sampled_gradients(generator, names, outputs, ws, streams, probes):
+            for name, gradient in gradients.items():
                 for half in range(2):
                     rows = gradient[(half - indices.start) % 2 :: 2]
                     halves[half][name] += rows.square().sum(dim=0).cpu()

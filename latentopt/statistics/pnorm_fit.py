@@ -21,6 +21,7 @@ from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.protocols import Generator
 from latentopt.statistics.moments import Moments
 from latentopt.statistics.pnorm import SLOPE, PNorm, w_to_p
+from latentopt.statistics.shards import Shard, check_shards
 from latentopt.statistics.streams import stream
 
 BATCH = 10_000
@@ -139,47 +140,20 @@ def fit_pnorm(generator: Generator, samples: int, *, seed: int = 0, batch: int =
     return fit.result()
 
 
-def shard_path(out: Path, shard: tuple[int, int]) -> Path:
-    """Where the moments of a shard are kept: beside `out`."""
-    return out.with_name(f"{out.stem}.shard-{shard[0]}-of-{shard[1]}.safetensors")
-
-
-def find_shards(out: Path) -> list[Path]:
-    """All shard files beside `out`."""
-    return sorted(out.parent.glob(f"{out.stem}.shard-*-of-*.safetensors"))
-
-
 def merge_shards(generator: Generator, paths: Sequence[Path]) -> PNorm:
     """The statistics from the moments of all shards. Raises StatisticsError for missing, unfinished or foreign ones."""
-    parts = [read_moments(path) for path in paths]
-    if not parts:
-        raise StatisticsError("no shards to merge; run latentopt fit-pnorm --shard i/N for each i from 0 to N-1 first")
-    first = parts[0][0]
-    if first["fingerprint"] != generator.fingerprint:
-        raise StatisticsError(
-            f"{paths[0]}: moments of another generator ({first['fingerprint']}), not of {generator.name!r} "
-            f"({generator.fingerprint}); remove it, or name its generator with --network"
-        )
-    count = first["shard"][1]
-    for path, (state, _) in zip(paths, parts, strict=True):
-        if state["shard"][1] != count:
-            raise StatisticsError(
-                f"{path}: one of {state['shard'][1]} shards, but {paths[0]} is one of {count}; remove those left over"
-            )
-        if any(state[key] != first[key] for key in ("fingerprint", "samples", "seed", "batch")):
-            raise StatisticsError(f"{path}: its generator, samples, seed or batch differ from those of {paths[0]}")
-        batches = range(state["shard"][0], -(-state["samples"] // state["batch"]), state["shard"][1])
-        if state["next"] < len(batches):
-            raise StatisticsError(
-                f"{path}: unfinished; run latentopt fit-pnorm --shard {state['shard'][0]}/{count} again"
-            )
-    if sorted(state["shard"][0] for state, _ in parts) != list(range(count)):
-        found = ", ".join(str(state["shard"][0]) for state, _ in parts)
-        raise StatisticsError(f"shards 0 to {count - 1} are needed to merge; found {found}")
+    parts = [(path, *read_moments(path)) for path in paths]
+    shards = [Shard(path, state, _is_finished(state)) for path, state, _ in parts]
+    check_shards(generator, shards, ("samples", "seed", "batch"), "fit-pnorm")
     merged = Moments(generator.w_dim)
-    for _, moments in parts:
+    for _, _, moments in parts:
         merged.merge(moments)
-    return _statistics(generator, merged, first["seed"])
+    return _statistics(generator, merged, parts[0][1]["seed"])
+
+
+def _is_finished(state: dict) -> bool:
+    """Whether a shard has drawn all its batches."""
+    return state["next"] >= len(range(state["shard"][0], -(-state["samples"] // state["batch"]), state["shard"][1]))
 
 
 def read_moments(path: Path) -> tuple[dict, Moments]:

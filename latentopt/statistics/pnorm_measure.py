@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,8 @@ from latentopt.files.outputs import clear_write_errors
 from latentopt.protocols import Generator
 from latentopt.statistics.kept import kept
 from latentopt.statistics.pnorm import PNorm
-from latentopt.statistics.pnorm_fit import PNormFit, draw_codes, find_shards, merge_shards, shard_path
+from latentopt.statistics.pnorm_fit import PNormFit, draw_codes, merge_shards
+from latentopt.statistics.shards import find_shards, follow_fit, keep_fit, partial_path, shard_path
 from latentopt.watching.phases import phase, tell
 
 SAMPLES = 100_000  # codes that are drawn where statistics are needed and none are there
@@ -47,16 +47,7 @@ def measure_pnorm(
         raise UsageError(f"--samples {samples}: more than w_dim = {generator.w_dim} codes are needed")
     partial = partial_path(out) if shard is None else shard_path(out, shard)
     task = PNormFit(generator, samples, seed=seed, batch=batch, shard=shard or (0, 1), partial=partial)
-    done = task.done
-    on_start(done, task.total)
-    try:
-        with closing(task.run()) as records:  # closed, and so saved, before an interruption goes on
-            for record in records:
-                on_progress(record.done - done)
-                done = record.done
-    except KeyboardInterrupt:
-        on_kept(task.done)
-        raise
+    follow_fit(task, on_start, on_progress, on_kept)
     return keep_pnorm(task.result(), out) if shard is None else partial
 
 
@@ -73,10 +64,8 @@ def measure_now(generator: Generator, out: Path) -> None:
 
 
 def keep_pnorm(pnorm: PNorm, out: Path, merged: bool = False) -> PNorm:
-    """Save statistics as `out` and remove what only the unfinished fit needed, shards too where they were `merged`."""
-    pnorm.save(out)
-    for path in [partial_path(out), *(find_shards(out) if merged else [])]:
-        path.unlink(missing_ok=True)
+    """Save statistics as `out`, as `keep_fit` does."""
+    keep_fit(pnorm, out, merged)
     return pnorm
 
 
@@ -98,8 +87,3 @@ def take_over_pnorm(generator: Generator, npz: Path, out: Path, seed: int = 0) -
             f"run latentopt fit-pnorm --network {generator.source} without --npz"
         )
     return keep_pnorm(replace(pnorm, fingerprint=generator.fingerprint, name=generator.name), out)
-
-
-def partial_path(out: Path) -> Path:
-    """Where the moments of an unfinished fit are kept."""
-    return out.with_name(f".{out.stem}.partial.safetensors")

@@ -35,12 +35,15 @@ class Perceptual(Term):
         weights: str | None = None,
     ) -> None:
         self.features = PerceptualFeatures(generator, net, size, weights)
-        self.network = self.features.network
+        self.network, self.distance = self.features.network, self.features.name
         with torch.no_grad():
             self.target = self.features.units(target)
 
     def __call__(self, view: View) -> Tensor:
         return self.features.distance_to(self.features.extract(view.image), self.target)
+
+    def coordinates(self, image: Tensor) -> list[Tensor]:
+        return self.features.coordinates(image)
 
     def index(self, rows: Tensor) -> Perceptual:
         picked = copy.copy(self)

@@ -1,0 +1,205 @@
+"""The fast recipes against pivotal tuning as it was published: how much sooner, at what price, and elsewhere.
+
+    python benchmarks/fast.py                  # all parts; goes on where it was stopped
+    python benchmarks/fast.py --only costs     # or batch, price, curve, second
+    python benchmarks/fast.py --only report    # the tables of what is there
+
+The portraits have seeds that nothing was chosen on; the curve is of others. Seconds are CPU time of the process, of one
+thread; the methods take turns image by image.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import mean, median
+
+import click
+import torch
+from fast_runs import Method, Runs, published, tuned
+from tables import markdown_table, provenance, write_report
+
+from latentopt.editing.files import find_directions
+from latentopt.evaluation.framework import evaluate
+from latentopt.evaluation.measure import Measure, measure_ratio
+from latentopt.evaluation.subject import Amounts
+from latentopt.files.storage import write_text
+from latentopt.recipe.recipe import Recipe
+
+FRESH = range(10_770_000, 10_770_032)  # used for nothing else
+CHOSEN_ON = range(10_000_100, 10_000_112)  # settings were chosen on these
+EDITS = ("yaw", "smile", "glasses", "beard", "hair_length")
+LEVELS = (0.01, 0.002)
+PARTS = ("costs", "batch", "price", "curve", "second", "report")
+MEASURES = ("perceptual", "mse", "edit_response", "edit_drift", "lec", "radius", "corruption_frechet")
+RESULTS = Path(__file__).parent / "results"
+
+PTI = published()
+PUBLISHED = (PTI["pti"], PTI["pti, no locality"])
+BASES = ("pti", "pti, stop at .01")
+FAST = Method("fast", Recipe.load("fast"))
+TUNED = tuned("fast-tune", 0.01)
+FURTHER = tuned("fast-tune to .002", 0.002, stages__1__steps=150)
+SOONER, PRICE = "CPU time and work to a perceptual distance", "The price"
+TEXTS = {
+    SOONER: """Published schedules: 450 steps for the pivot, 350 for the weights, one image at a time, float32.
+Where `pti` does not get to a level within its schedule, its whole schedule counts, and the factor is a lower bound
+(>).""",
+    PRICE: f"""Five directions ({", ".join(EDITS)}). Means over the images with 95 % intervals; the shares are ratios of
+means over the same images.""",
+}
+
+
+@click.command()
+@click.option("--only", type=click.Choice(PARTS), multiple=True, help="Parts to do; all by default.")
+@click.option("--images", default=len(FRESH), show_default=True, help="How many of the fresh portraits.")
+@click.option("--corruption", default=1000, show_default=True, help="Pictures an image.")
+def main(only: tuple[str, ...], images: int, corruption: int) -> None:
+    torch.set_num_threads(1)
+    one = Runs("portraits", tuple(FRESH[:images]))
+    many = replace(one, batch=images)
+    half = replace(many, dtype="bfloat16")
+    other = replace(one, network="portraits-wrangan", seeds=one.seeds[:8])
+    ours, wanted = (FAST, TUNED, FURTHER), only or PARTS
+    if "costs" in wanted:
+        one.run([*PTI.values(), *ours])
+    if "batch" in wanted:
+        many.run(ours)
+        half.run(ours)
+    if "second" in wanted:
+        other.run([PTI["pivot"], *PUBLISHED, TUNED, FURTHER])
+    parts = {}
+    if {"costs", "batch", "report"} & set(wanted):
+        parts[SOONER] = costs(one, [(one, (*PUBLISHED, TUNED, FURTHER)), (many, (FURTHER,)), (half, (FURTHER,))])
+    if {"price", "report"} & set(wanted):
+        parts[PRICE] = price_table(one, corruption)
+    if {"curve", "report"} & set(wanted):
+        parts["Speed against editability"] = curve()
+    if {"second", "report"} & set(wanted):
+        parts["Another generator: the bundled WRanGAN's"] = costs(other, [(other, (*PUBLISHED, TUNED, FURTHER))])
+    facts = provenance(torch.device("cpu"), f"portraits {FRESH[0]} to {FRESH[images - 1]}")
+    sections = [f"## {title}\n\n{TEXTS.get(title, '')}\n\n{table}" for title, table in parts.items()]
+    if "report" in wanted:
+        write_report(RESULTS / "fast.md", "Fast recipes against pivotal tuning", *sections, facts)
+    else:
+        print("\n\n".join(sections))
+
+
+# --- what it costs to get to a distance
+
+Cases = list[tuple[Runs, tuple[Method, ...]]]
+
+
+def costs(base: Runs, cases: Cases) -> str:
+    """CPU seconds and units to each level, and how many times less than the runs of `pti` in `base`, image by image."""
+    lines = [
+        [f"{level:g}", method.name, f"{runs.batch}, {runs.dtype}", *cost(runs, method, level, base)]
+        for level in LEVELS
+        for runs, methods in cases
+        for method in methods
+    ]
+    columns = ["to", "method", "batch", "reached", "CPU s an image: median (mean; range)", "units: median (range)"]
+    columns += [f"times less CPU than {method.name}: median (range)" for method in PUBLISHED]
+    return markdown_table([*columns, "most"], lines)
+
+
+def cost(runs: Runs, method: Method, level: float, base: Runs) -> list[object]:
+    reached = {name: runs.reach(method, name, level) for name in runs.names}
+    found = {name: reached[name] or runs.whole(method, name) for name in runs.names}
+    cpu, work = ([pair[i] for pair in found.values()] for i in range(2))
+    factors = []
+    for other in PUBLISHED:
+        theirs = {name: base.reach(other, name, level) for name in runs.names}
+        ratios = [(theirs[name] or base.whole(other, name))[0] / found[name][0] for name in runs.names]
+        bound = ">" if any(pair is None for pair in theirs.values()) else ""
+        factors.append("" if method.start else f"{bound}{median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})")
+    most = max(found, key=lambda name: found[name][0])
+    return [
+        f"{sum(x is not None for x in reached.values())} of {len(found)}",
+        f"{median(cpu):.2f} ({mean(cpu):.2f}; {min(cpu):.2f} to {max(cpu):.2f})",
+        f"{median(work):.0f} ({min(work):.0f} to {max(work):.0f})",
+        *factors,
+        f"{most}: {found[most][0]:.2f} s",
+    ]
+
+
+# --- the price
+
+
+def price(runs: Runs, method: Method, corruption: int, lec: int = 16, samples: int = 64) -> dict:
+    """Measures by name, and the rows of images; kept beside the results."""
+    path = runs.folder(method.sized(runs.batch)) / f"price-{len(runs.seeds)}-{corruption}-{lec}.json"
+    if not path.is_file():
+        directions = {name: x for name, x in find_directions(runs.generator).items() if name in EDITS}
+        found = evaluate(
+            runs.results(method),
+            runs.generator,
+            directions=directions,
+            parts=("reconstruction", "latents", "attributes", "lec", "corruption"),
+            amounts=Amounts(samples=samples, lec=lec, corruption=corruption),
+        )
+        measures = {name: asdict(measure) for name, measure in found.measures.items()}
+        write_text(path, json.dumps({"measures": measures, "rows": found.images}))
+        print(f"{method.name}: measured", flush=True)
+    return json.loads(path.read_text())
+
+
+def price_table(runs: Runs, corruption: int) -> str:
+    """Every measure with its interval; the edit response as a share of that of `pti`, over the same images."""
+    methods = [*list(PTI.values())[1:], FAST, TUNED, FURTHER]
+    prices = {method.name: price(runs, method, corruption) for method in methods}
+    lines = []
+    for name, found in prices.items():
+        measures = {key: Measure(**value) for key, value in found["measures"].items()}
+        shares = [share_of(found, prices[base]) for base in BASES]
+        lines.append([name, *(interval(measures.get(key)) for key in MEASURES), *map(interval, shares)])
+    columns = [*(key.replace("_", " ") for key in MEASURES), *(f"edit response / that of {base}" for base in BASES)]
+    return markdown_table(["method", *columns], lines)
+
+
+def share_of(found: dict, base: dict) -> Measure:
+    above, below = (torch.tensor([row["edit_response"] for row in x["rows"]]) for x in (found, base))
+    return measure_ratio("share", above, below)
+
+
+def interval(measure: Measure | None) -> str:
+    if measure is None:
+        return ""
+    bounds = "" if measure.low is None or measure.high is None else f" ({measure.low:.3g} to {measure.high:.3g})"
+    return f"{measure.value:.3g}{bounds}"
+
+
+# --- speed against editability
+
+
+def curve() -> str:
+    """Variants of `fast-tune`, and `pti`, on the portraits that settings were chosen on."""
+    runs = Runs("portraits", tuple(CHOSEN_ON), batch=len(CHOSEN_ON))
+    lines = []
+    for method in (PTI["pti, stop at .01"], PTI["pti"], *variants()):
+        runs.run([method] if method.start is None else [method.start, method])
+        found = price(runs, method, corruption=60, lec=0, samples=32)
+        work = mean(runs.whole(method, name)[1] for name in runs.names)
+        measures = ("perceptual", "edit_response", "edit_drift", "radius", "corruption_frechet")
+        lines.append([method.name, work, *(found["measures"][key]["value"] for key in measures)])
+    columns = ["variant", "units", "perceptual", "edit response", "edit drift", "radius", "corruption (60 pictures)"]
+    return markdown_table(columns, lines)
+
+
+def variants() -> list[Method]:
+    """One setting of `fast-tune` changed at a time."""
+    first, second = "stages__0__", "stages__1__"
+    return [
+        TUNED,
+        *(tuned(f"{n} latent steps", 0.01, **{first + "steps": n}) for n in (0, 5, 10, 40)),
+        *(tuned(f"latent damping {x:g}", 0.01, **{first + "optimize__0__damping": x}) for x in (0.01, 1.0, 10.0)),
+        tuned("p-norm+ in the metric", 0.01, **{first + "optimize__0__name": "p-norm+"}),
+        *(tuned(f"weights {x}", 0.01, **{second + "optimize__0__layers": x}) for x in ("convs:2", "convs:6", "convs")),
+        *(tuned(f"l2 {x:g}", 0.01, **{second + "optimize__0__l2": x}) for x in (0.0, 0.1)),
+        *(tuned(f"to {x:g}", x, **{second + "steps": 150}) for x in (0.02, 0.005, 0.002)),
+    ]
+
+
+if __name__ == "__main__":
+    main()
