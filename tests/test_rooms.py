@@ -20,7 +20,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
     "devices": {"errors"},
     "recipe": {"errors", "files", "registry", "protocols"},
     "pictures": {"errors", "files"},
-    "generators": {"errors", "registry", "types", "protocols"},
+    "generators": {"errors", "files", "registry", "types", "protocols"},
     "checkpoints": {"errors", "files", "registry", "types", "protocols", "pictures", "generators"},
     "perceptual": {"errors", "files", "protocols", "pictures", "checkpoints"},
     "statistics": {"errors", "files", "types", "protocols", "generators", "checkpoints", "perceptual"},

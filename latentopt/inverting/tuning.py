@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -56,7 +55,7 @@ def recipe_of(inversions: Sequence[Inversion]) -> Recipe:
     tables = {inversion.manifest["recipe"]["digest"]: inversion.recipe_toml for inversion in inversions}
     if len(tables) != 1:
         raise UsageError(f"results of one recipe are tuned at a time; these are of {len(tables)}")
-    return Recipe.from_table(tomllib.loads(next(iter(tables.values()))))
+    return Recipe.parse(next(iter(tables.values())))
 
 
 def _in_space(stage: Stage, space: dict | None) -> Iterator[dict]:
@@ -101,11 +100,12 @@ def _target(result: EarlierResult, generator: Generator) -> TargetImage:
 
 def _start(result: EarlierResult, generator: Generator) -> Start:
     result.check_generator(generator)
-    inputs = Inversion.load(result.folder).inputs
+    inversion = Inversion.load(result.folder)
+    inversion.check_generator(generator)
     files = [result.folder / name for name in ("inputs.safetensors", DELTA_FILE)]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files if path.is_file())).hexdigest()
-    recipe_toml = (result.folder / "recipe.toml").read_text()
-    return Start(inputs, digest, {"tuned_from": tuned_from(result.record, recipe_toml, str(result.folder))})
+    about = tuned_from(result.record, inversion.recipe_toml, str(result.folder))
+    return Start(inversion.inputs, digest, {"tuned_from": about})
 
 
 def tuned_from(record: Mapping[str, Any], recipe_toml: str, folder: str = "") -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any
 
 from latentopt.errors import UsageError
 from latentopt.files.resources import resource_folder
+from latentopt.files.schema import read_text
+from latentopt.files.toml import TOML_LIMIT, parse_toml
 from latentopt.recipe.stage import PREVIOUS, Reading, Stage, check_keys, checked_stage
 from latentopt.registry import PARAMETERIZATIONS, Registry
 
@@ -38,12 +39,21 @@ class Recipe:
         if path.suffix != ".toml":
             path = _recipe_file(name)
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            text = read_text(path, 4 * TOML_LIMIT)
         except FileNotFoundError:
             raise UsageError(f"{path}: no such recipe file") from None
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise UsageError(f"{path}: not a readable recipe: {error}") from error
-        return Recipe.from_table(table, str(path))
+        return Recipe.parse(text, str(path))
+
+    @staticmethod
+    def parse(text: str, place: str = "recipe") -> Recipe:
+        """A recipe from TOML, checked as `from_table` does. Raises UsageError naming the place."""
+        try:
+            table = parse_toml(text)
+        except ValueError as error:
+            raise UsageError(f"{place}: not a readable recipe: {error}") from error
+        return Recipe.from_table(table, place)
 
     @staticmethod
     def from_table(table: Mapping[str, Any], place: str = "recipe") -> Recipe:
@@ -189,21 +199,22 @@ def _file_of(value: str) -> Path:
 
 
 def read_value(text: str) -> object:
+    """The value that a TOML text means, or the text where it is none."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}")["value"]
+    except ValueError:
         return text
 
 
 def _assign(table: Any, key: Sequence[str | int], value: object) -> None:
     """Put `value` at a place; a number, as text too, counts the entries of a list."""
-    place = ".".join(map(str, key))
     *parents, last = key
     try:
         for part in parents:
             table = table[_entry(table, part)]
         table[_entry(table, last)] = value
     except (KeyError, IndexError, TypeError, ValueError):
+        place = ".".join(map(str, key))
         raise UsageError(f"--set {place}: the recipe has no such entry") from None
 
 
