@@ -1,6 +1,6 @@
 """JSON of files that may be damaged or hostile: bounded in size, depth and numbers, and of the types it should have.
 
-What a kind of file holds is declared once, as a dataclass or a TypedDict where the file is read; `parse_json` checks it.
+What a kind of file holds is declared once where it is read, as a dataclass or a TypedDict; `parse_json` checks it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LARGEST_INTEGER = 1 << 63
 
 
 def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:
-    """The UTF-8 text of a file. Raises ValueError for one of more than `limit` bytes, which is not read, and OSError."""
+    """The UTF-8 text of a file. Raises OSError, and ValueError for more than `limit` bytes, which are not read."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")  # a pipe would be waited for
@@ -61,7 +61,7 @@ def _inside(value: object) -> Iterable[object]:
 
 
 def conform(value: Any, expected: Any, place: str = "") -> Any:
-    """`value` if it is of the type `expected`: as JSON has it, but tuples and dataclasses are made where they are asked.
+    """`value` if it is of the type `expected`, as JSON has it; tuples and dataclasses are made where they are expected.
 
     Known are None, bool, int, float (finite), str, Any, Literal, unions, list, tuple, dict and Mapping of texts,
     TypedDicts (further keys are let through) and dataclasses (they are not). Raises ValueError, naming the entry.
@@ -89,7 +89,8 @@ def conform(value: Any, expected: Any, place: str = "") -> Any:
 
 def checked_fields(record: Any) -> dict[str, Any]:
     """The values of a dataclass's fields, each of its declared type. Raises ValueError, naming the field."""
-    hints = _hints(type(record))
+    kind: Any = type(record)
+    hints = _hints(kind)
     return {field.name: conform(getattr(record, field.name), hints[field.name], field.name) for field in fields(record)}
 
 
@@ -155,7 +156,7 @@ def _record(table: dict[str, Any], expected: Any, place: str) -> Any:
 
 
 @cache
-def _hints(expected: type) -> dict[str, Any]:
+def _hints(expected: Any) -> dict[str, Any]:
     return get_type_hints(expected)
 
 

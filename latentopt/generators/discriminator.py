@@ -5,7 +5,6 @@ Source: Karras et al. 2020, figure 7 (residual, plain and skip input); Karras et
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import ClassVar

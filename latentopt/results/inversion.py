@@ -21,7 +21,6 @@ from latentopt.protocols import Generator
 from latentopt.results.manifest import SCHEMA, Figures, RunRecord
 from latentopt.types import GeneratorInputs
 
-
 RECORD_LIMIT = 16 << 20  # bytes of a run.json
 
 
