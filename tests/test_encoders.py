@@ -215,7 +215,7 @@ def test_every_weight_of_a_small_encoder_gets_a_gradient(kind, tiny_generator):
         ({"kind": "w"}, "do not go with"),
         ({"num_ws": 0}, "num_ws 0 is not from 1"),
         ({"num_ws": 10**9}, "is not from 1"),
-        ({"w_dim": 1.5}, "not int"),
+        ({"w_dim": 1.5}, "whole number"),
         ({"widths": (8, 8, 9, 8)}, "multiples of 8"),
         ({"stage": 8}, "rows of the code"),
         ({"heads": "w+", "kind": "e4e"}, "one head a row"),

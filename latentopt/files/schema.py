@@ -105,6 +105,17 @@ def check_sizes(name: str, value: object, least: int, largest: int) -> None:
             raise ValueError(f"{name} {size} is not from {least} to {largest}")
 
 
+WORDS = {
+    None: "nothing",
+    type(None): "nothing",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a finite number",
+    str: "a text",
+    dict: "a table",
+    list: "a list",
+    tuple: "a list",
+}
 PLAIN = (None, type(None), bool, int, float, str)
 
 
@@ -169,6 +180,6 @@ def _at(place: str, key: str | int) -> str:
 
 
 def _refuse(value: Any, expected: Any, place: str) -> Any:
-    kind = expected.__name__ if isinstance(expected, type) else str(expected)
+    kind = WORDS.get(expected) or str(expected)
     shown = repr(value) if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
     raise ValueError(f"{place or 'it'} is {shown[:80]}, not {kind}")
