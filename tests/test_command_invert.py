@@ -80,7 +80,7 @@ def test_a_batch_of_pictures(folder, latentopt):
         (["--batch", "0"], "at least 1"),
         (["--init", "meen"], "did you mean 'mean'?"),
         (["--init", "file"], "needs path"),
-        (["--space", "pnorm+", "--clip", "inf"], "clip must be a number of at least 0, not inf"),
+        (["--space", "pnorm+", "--clip", "inf"], "clip must be a finite number, not inf"),
         (["--recipe", "pulse", "--set", "stages.0.init.n=0"], "n must be at least 1"),
         (["--recipe", "i2s", "--terms", "l2=1", "--set", "stages.0.terms.0.size=0"], "size must be at least 1"),
         (["--outdir", "photos/a.png"], "the output folder is a file"),

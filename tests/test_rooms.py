@@ -42,6 +42,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
         "devices",
         "recipe",
         "pictures",
+        "checkpoints",
         "statistics",
         "encoders",
         "loop",

@@ -53,9 +53,11 @@ class ProgressLine:
         self.unreadable = 0
 
     def __call__(self, event: Event) -> None:
-        from latentopt.inverting.events import Failed, Finished, Progressed
+        from latentopt.inverting.events import Failed, Finished, Noted, Progressed
 
-        if isinstance(event, Progressed):
+        if isinstance(event, Noted):
+            click.echo(one_line(event.text), err=True)
+        elif isinstance(event, Progressed):
             mean = sum(event.step.best_loss) / len(event.step.best_loss)
             count = len(event.step.rows)
             self.progress.advance(count, step=event.step.step, images=count, best=mean)

@@ -180,11 +180,13 @@ def _invert(
     from latentopt.results.earlier import find_results
 
     sources = images_of(images)
-    names = {source.key for source in find_images(sources)}
     call = partial(invert, generator, sources, recipe, seed=seed, look=notes_told(None), out=run, keep=False)
     steps = sum(stage.steps + 1 for stage in recipe.stages)
-    rows = watched(partial(call, options=_reading(generator, dtype)), len(names), steps=steps, quiet=quiet)
+    rows = watched(
+        partial(call, options=_reading(generator, dtype)), len(find_images(sources)), steps=steps, quiet=quiet
+    )
     report(rows, run, f"recipe {recipe.name}")
+    names = {row["name"] for row in rows if row["status"] == "ok"}
     return [result for result in find_results(run) if result.name in names]
 
 

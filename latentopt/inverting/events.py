@@ -48,4 +48,11 @@ class Failed:
         return failed_row(self.name, self.reason)
 
 
-Event = Progressed | Finished | Failed
+@dataclass(frozen=True)
+class Noted:
+    """Something to say that is about no single image, such as a damaged file that was set aside."""
+
+    text: str
+
+
+Event = Progressed | Finished | Failed | Noted

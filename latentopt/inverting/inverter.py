@@ -15,10 +15,11 @@ from torch import Tensor
 from latentopt.errors import CheckpointError, ImageError, StatisticsError, UsageError
 from latentopt.files.outputs import clear_write_errors
 from latentopt.inverting.batch import Batch
-from latentopt.inverting.events import Event, Finished, Progressed
+from latentopt.inverting.events import Event, Finished, Noted, Progressed
 from latentopt.inverting.items import Item, Unread, in_batches, read
 from latentopt.inverting.keeping import Keeping
 from latentopt.inverting.outcome import Change, Circumstances, outcome
+from latentopt.inverting.saved_state import DamagedState
 from latentopt.protocols import Generator
 from latentopt.recipe.files import recipe_paths
 from latentopt.recipe.recipe import Recipe
@@ -29,6 +30,14 @@ from latentopt.statistics.streams import image_seed
 from latentopt.types import GeneratorInputs
 
 RESUME_FOLDER = ".resume"
+
+
+def set_aside(path: Path, error: DamagedState) -> Noted:
+    """Rename a damaged saved batch, so that it is not tried again, and say so."""
+    aside = path.with_suffix(".damaged")
+    with clear_write_errors(aside):
+        path.replace(aside)
+    return Noted(f"{error}: set aside as {aside.name}, its images begin anew")
 
 
 @dataclass(frozen=True)
@@ -82,14 +91,17 @@ class Inverter:
 
     def _invert(self, left: dict[str, Item | Unread], size: int, interrupted: Callable[[], bool]) -> Iterator[Event]:
         for path, items in self._interrupted_batches(left):
+            if isinstance(items, DamagedState):
+                yield set_aside(path, items)
+                continue
             try:
                 batch = Batch.load(path, self.generator, self.recipe, *self._tensors(items))
-            except CheckpointError:  # damaged: its images wait for their turn again
-                path.unlink(missing_ok=True)
+            except DamagedState as error:  # its images wait for their turn again
+                yield set_aside(path, error)
                 continue
             for item in items:
                 del left[item.name]
-            yield from self._work(batch, items, interrupted)
+            yield from self._work(batch, items, interrupted, resumed=True)
         if self.recipe.shares:
             yield from self._invert_together(list(left.values()), interrupted)
             return
@@ -125,8 +137,12 @@ class Inverter:
                 raise UsageError(f"{error}; tune the results of one recipe at a time") from error
         return batch
 
-    def _interrupted_batches(self, left: Mapping[str, Item | Unread]) -> Iterator[tuple[Path, list[Item]]]:
-        """The saved batches whose images are all named now; stale, damaged, finished ones are removed, others kept."""
+    def _interrupted_batches(
+        self, left: Mapping[str, Item | Unread]
+    ) -> Iterator[tuple[Path, list[Item] | DamagedState]]:
+        """The saved batches whose images are all named now, or what is wrong with one; stale and finished ones are
+        removed, others kept.
+        """
         if self.out is None:
             return
         for path in sorted((self.out / RESUME_FOLDER).glob("*.safetensors")):
@@ -135,6 +151,9 @@ class Inverter:
                 if not all(name in left for name in names):
                     continue
                 items = [read(left[name]) for name in names]
+            except DamagedState as error:
+                yield path, error
+                continue
             except (CheckpointError, ImageError):
                 path.unlink(missing_ok=True)
                 continue
@@ -157,7 +176,9 @@ class Inverter:
         whole = torch.ones_like(target[0, :1])
         return target, torch.stack([whole if mask is None else mask.to(device) for mask in masks])
 
-    def _work(self, batch: Batch, items: list[Item], interrupted: Callable[[], bool]) -> Iterator[Event]:
+    def _work(
+        self, batch: Batch, items: list[Item], interrupted: Callable[[], bool], resumed: bool = False
+    ) -> Iterator[Event]:
         path = None if self.out is None else self._resume_path(self.out, items)
         unsaved = 0.0
         for stage, step in batch.steps():
@@ -169,9 +190,9 @@ class Inverter:
                 unsaved = 0.0
             if stop:
                 raise KeyboardInterrupt
-        if path is not None and batch.result.deltas is not None and self.change is not None:  # measuring takes a while
-            self._save(batch, path)
-        yield from self._results(batch, items, interrupted)
+        if path is not None and (len(items) > 1 or batch.result.deltas is not None):
+            self._save(batch, path)  # killed between two results, the rest are those of the same batch, to the bit
+        yield from self._results(batch, items, interrupted, resumed)
         if path is not None:
             path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # not there, or another batch still has its state in it
@@ -182,11 +203,15 @@ class Inverter:
         with clear_write_errors(path):
             batch.save(path)
 
-    def _results(self, batch: Batch, items: list[Item], interrupted: Callable[[], bool]) -> Iterator[Event]:
-        """What has become of each image; a tuned one takes a while, so that one may stop between two."""
+    def _results(
+        self, batch: Batch, items: list[Item], interrupted: Callable[[], bool], resumed: bool
+    ) -> Iterator[Event]:
+        """What has become of each image; a tuned one takes a while, so that one may stop between two. What was saved
+        before the batch was `resumed` is not done again.
+        """
         images, tuned = batch.images(), batch.result.deltas is not None  # [B,3,H,W]
         for i, item in enumerate(items):
-            done = self.keeping.done(item) if tuned else None
+            done = self.keeping.done(item) if resumed else None
             if done is not None:
                 yield Finished(done, again=True)
                 continue

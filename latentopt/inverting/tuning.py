@@ -16,6 +16,7 @@ from typing import Any
 
 from latentopt.errors import CheckpointError, UsageError
 from latentopt.inverting.items import Item, Start, Unread
+from latentopt.inverting.names import Picture, free_names
 from latentopt.pictures.images import DELTA_FILE, TargetImage, read_image, read_png
 from latentopt.protocols import Generator
 from latentopt.recipe.recipe import Recipe, recipe_names
@@ -81,9 +82,24 @@ def tuning_items(results: Sequence[EarlierResult], generator: Generator) -> list
     """
     results[0].check_generator(generator)
     return [
-        Unread(r.name, str(r.record["source"]["path"]), partial(_target, r, generator), partial(_start, r, generator))
+        Unread(
+            r.name,
+            str(r.record["source"]["path"]),
+            partial(_target, r, generator),
+            partial(_start, r, generator),
+            sha256=r.record["source"]["sha256"],
+        )
         for r in results
     ]
+
+
+def renamed(items: Sequence[Item | Unread], folder: Path) -> list[Item | Unread]:
+    """The images by names that no other picture's result has in `folder`."""
+    hashes = [item.target.sha256 if isinstance(item, Item) else item.sha256 for item in items]
+    pictures = [
+        Picture(item.name, Path(item.source), partial(str, digest)) for item, digest in zip(items, hashes, strict=True)
+    ]
+    return [replace(item, name=name) for item, name in zip(items, free_names(pictures, [folder]), strict=True)]
 
 
 def _target(result: EarlierResult, generator: Generator) -> TargetImage:
@@ -95,6 +111,8 @@ def _target(result: EarlierResult, generator: Generator) -> TargetImage:
             raise CheckpointError(f"{source['path']}: has changed since it was inverted; invert it again")
         return target
     image = read_png(result.folder / "target.png")
+    if tuple(image.shape) != (expected := (generator.img_channels, *generator.resolution)):
+        raise CheckpointError(f"{result.folder / 'target.png'}: {list(image.shape)}, not {list(expected)}")
     return TargetImage(image, None, tuple(source["notes"]), source["sha256"], tuple(source["size"]))
 
 

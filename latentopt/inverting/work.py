@@ -19,7 +19,14 @@ from latentopt.inverting.events import Event, Failed, Finished
 from latentopt.inverting.inverter import Inverter
 from latentopt.inverting.items import Item, Look, Unread, items_of
 from latentopt.inverting.outcome import Change
-from latentopt.inverting.tuning import common_recipe, inversion_item, recipe_of, tuning_items, tuning_recipe
+from latentopt.inverting.tuning import (
+    common_recipe,
+    inversion_item,
+    recipe_of,
+    renamed,
+    tuning_items,
+    tuning_recipe,
+)
 from latentopt.pictures.images import Alpha, Fit
 from latentopt.protocols import Generator
 from latentopt.recipe.recipe import Recipe
@@ -75,8 +82,8 @@ def invert(
     images had their turn, when some could not be read or inverted: its `results` holds the others by name.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(str(recipe))
-    items = items_of(generator, images, names, mask, fit, alpha, look, None if overwrite else out)
     folder = None if out is None else Path(out)
+    items = items_of(generator, images, names, mask, fit, alpha, look, [] if folder is None else [folder], overwrite)
     inverter = Inverter(generator, recipe, seed, folder, tuple((options or {}).items()))
     return follow(inverter.invert, items, folder, overwrite, on_event, interrupted, keep)
 
@@ -114,6 +121,7 @@ def tune(
     recipe = method if as_is else tuning_recipe(method, earlier)
     recipe = recipe.sharing(len(items)) if shared else recipe
     folder = None if out is None else Path(out)
+    items = items if folder is None else renamed(items, folder)
     inverter = Inverter(generator, recipe, seed, folder, tuple((options or {}).items()), change=change)
     return follow(inverter.invert, items, folder, overwrite, on_event, interrupted, keep)
 
@@ -162,8 +170,10 @@ def encode(
     `invert`, and so are what is returned and raised.
     """
     recipe = encoding_recipe(encoder, terms, start)
-    items = items_of(generator, images, names, None, fit, "composite", look, None if overwrite else out)
     folder = None if out is None else Path(out)
+    items = items_of(
+        generator, images, names, None, fit, "composite", look, [] if folder is None else [folder], overwrite
+    )
     gathered = MeanChange() if heat_maps else None
     given = tuple((options or {}).items())
     encoding = encoding_of(recipe, generator)

@@ -18,6 +18,7 @@ from latentopt.editing.sequence import Edit, apply_edits
 from latentopt.evaluation.comparison import Compared
 from latentopt.evaluation.measure import Measure
 from latentopt.files.storage import to_json
+from latentopt.inverting.items import WARNING
 from latentopt.protocols import Generator
 from latentopt.report.figures import dial_figure, figures
 from latentopt.report.page import Method, Report, Strip
@@ -78,7 +79,7 @@ def strips(
         entries = [(entry.name, entry.results[i]) for entry in compared]
         pictures = {name: [result.image, *_edited(result, generator, edits, directions)] for name, result in entries}
         captions = {name: f"{result.manifest['metrics']['psnr']:.1f} dB" for name, result in entries}
-        warnings = [note for note in first.manifest["source"]["notes"] if note.startswith("looks ")]
+        warnings = [note for note in first.manifest["source"]["notes"] if note.startswith(WARNING)]
         found.append(Strip(first.name, first.target, pictures, captions, warnings))
     return found
 

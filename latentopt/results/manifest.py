@@ -19,13 +19,19 @@ SCHEMA = 1
 PACKAGES = ("latentopt", "torch", "torchvision", "numpy", "pillow", "lpips")
 
 
-class SourceRecord(TypedDict):
-    """The picture: its file, the hash of that, its size (H,W) before the fit, and what was done to it."""
-
+class _SourceRecord(TypedDict):
     path: str
     sha256: str
     size: tuple[int, int]
     notes: list[str]
+
+
+class SourceRecord(_SourceRecord, total=False):
+    """The picture: its file as it was named, the hash of that, its size (H,W) before the fit, what was done to it, and
+    `file`, where it lay.
+    """
+
+    file: str
 
 
 class RecipeRecord(TypedDict):
@@ -151,6 +157,7 @@ def manifest(
             "sha256": target.sha256,
             "size": list(target.original_size),
             "notes": list(target.notes),
+            "file": file_of(source),
         },
         "recipe": {"name": recipe_name, "digest": recipe_digest},
         "generator": {"name": generator.name, "fingerprint": generator.fingerprint, "source": generator.source},
@@ -165,6 +172,11 @@ def manifest(
         "metrics": dict(metrics),
         **more,
     }
+
+
+def file_of(path: str | Path) -> str:
+    """Where a picture lies, whatever the working folder is; "" where it is no file."""
+    return str(Path(path).absolute()) if Path(path).is_file() else ""
 
 
 def versions() -> dict[str, str]:
