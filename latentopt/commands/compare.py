@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from latentopt.errors import InversionFailed
+from latentopt.files.outputs import check_free
 from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
@@ -78,18 +79,18 @@ def command(
       latentopt compare --recipes i2s,ii2s,pti
       latentopt compare photos/ --network ffhq.pkl --recipes ii2s,mine.toml --dial clip
     """
+    check_free(outdir)
+
     from latentopt.api import compare, load_attribute_judge, load_directions, load_recipes, parse_edit
     from latentopt.commands.batches import load_network
     from latentopt.commands.invert import notes_told
     from latentopt.commands.preflight import picture_check
     from latentopt.evaluation.dial import find_dial
-    from latentopt.files.outputs import check_free
 
     methods = load_recipes(_names(recipes), steps)
     for dial in dials:
         find_dial(dial)
     wanted = [parse_edit(text) for text in edits]
-    check_free(outdir)
     generator = load_network(network, device, dtype, False)
     comparison = compare(
         generator,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from latentopt.commands.numbers import Count, Shard
-from latentopt.errors import LatentoptError, UsageError
+from latentopt.errors import UsageError
+from latentopt.files.outputs import check_file
 
 if TYPE_CHECKING:
     from latentopt.protocols import Generator
@@ -80,7 +80,7 @@ def command(
     if out is not None and out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: statistics are written as .safetensors")
     for path in (out or Path("pnorm_stats/x.safetensors"), figure):
-        check_writable(path)
+        check_file(path)
 
     from latentopt.api import kept_pnorm, load_generator, merge_pnorm, take_over_pnorm
     from latentopt.devices import choose_device
@@ -123,15 +123,6 @@ def command(
             overwrite=overwrite,
             quiet=quiet,
         )
-
-
-def check_writable(path: Path | None) -> None:
-    """Raise LatentoptError, before any work, if a file cannot be written at `path`."""
-    if path is None:
-        return
-    folder = next(parent for parent in [*path.parents, Path()] if parent.exists())
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise LatentoptError(f"{path}: cannot be written; choose another --out or --figure")
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentopt.commands.fit_pnorm import check_writable
 from latentopt.commands.numbers import Count
 from latentopt.errors import UsageError
+from latentopt.files.outputs import check_file
 from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def command(
     """
     if out is not None and out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: sigma is written as .safetensors")
-    check_writable(out or Path("sigma/x.safetensors"))
+    check_file(out or Path("sigma/x.safetensors"))
 
     from contextlib import ExitStack
 

@@ -12,6 +12,7 @@ import click
 from latentopt.commands.batches import Films, load_network, report, watched
 from latentopt.commands.preflight import picture_check
 from latentopt.errors import UsageError
+from latentopt.files.outputs import check_free
 from latentopt.files.text import one_line
 from latentopt.recipe.recipe import Key, Recipe, read_value
 from latentopt.recipe.spaces import space_recipe, with_space
@@ -122,11 +123,11 @@ def command(
     if dry_run:
         click.echo(resolved.dump(), nl=False)
         return 0
+    check_free(outdir)
+
     from latentopt.api import invert
-    from latentopt.files.outputs import check_free
     from latentopt.pictures.images import find_images
 
-    check_free(outdir)
     generator = load_network(network, device, dtype, compiled)
     sources = images_of(images)
     check = None if no_preflight else picture_check(generator, quiet)

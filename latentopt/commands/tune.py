@@ -11,6 +11,7 @@ import click
 from latentopt.commands.batches import load_network, report, watched
 from latentopt.commands.invert import images_of, notes_told, start_entry
 from latentopt.errors import UsageError
+from latentopt.files.outputs import check_free
 from latentopt.files.text import escape_controls
 from latentopt.recipe.recipe import Key, Recipe
 
@@ -101,6 +102,9 @@ def command(
     if dry_run:
         click.echo(resolved.dump(), nl=False)
         return 0
+    to = to or run / f"tuned-{Path(method).stem}"
+    for folder in [to] if results is not None else [run, to]:
+        check_free(folder)
     if results is None:
         generator = load_network(network or "portraits", device, dtype, False)
         results = _invert(sources, generator, inversion, run, seed, dtype, quiet)
@@ -114,7 +118,7 @@ def command(
         results,
         resolved,
         generator,
-        to or run / f"tuned-{Path(method).stem}",
+        to,
         seed,
         dtype,
         corruption,
@@ -202,9 +206,7 @@ def _tune(
     quiet: bool,
 ) -> int:
     from latentopt.api import tune
-    from latentopt.files.outputs import check_free
 
-    check_free(to)
     title = f"tuned by {recipe.name}"
     if recipe.looks_for("sigma"):
         title += f", sigma {sigma_of(recipe, generator, quiet)}"

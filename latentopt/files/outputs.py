@@ -55,6 +55,21 @@ def check_outdir(outdir: Path) -> None:
         raise UsageError(f"{outdir}: cannot write to the output folder: {_reason(error)}; choose another") from error
 
 
+def check_file(path: Path | None) -> None:
+    """Raise UsageError, before any work, where no file could be written at `path`; None is fine."""
+    if path is None:
+        return
+    path = Path(path)
+    folder = next(parent for parent in [*path.parents, Path()] if parent.exists())
+    if path.is_dir() or not folder.is_dir():
+        raise UsageError(f"{path}: {'is a folder' if path.is_dir() else f'{folder} is a file'}; name another file")
+    try:
+        with tempfile.TemporaryFile(prefix=TEMPORARY, dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {_reason(error)}; choose another") from error
+
+
 @contextmanager
 def locked(outdir: Path) -> Iterator[bool]:
     """Hold `outdir` for this process; the system lets go of it whenever the process ends.
@@ -88,6 +103,12 @@ def _held(handle: int, outdir: Path) -> bool:
     except OSError:
         return False  # a file system that knows no locks
     return True
+
+
+def refuse_link(path: Path) -> None:
+    """Raise UsageError where `path` is a symbolic link, for a file that is written in place and not replaced."""
+    if Path(path).is_symlink():
+        raise UsageError(f"{path}: is a symbolic link, whose target would be written to; remove it")
 
 
 def check_inside(outdir: Path, names: Iterable[str]) -> None:

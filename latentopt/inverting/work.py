@@ -16,7 +16,7 @@ from latentopt.errors import InversionFailed, UsageError
 from latentopt.files.outputs import check_inside, workplace
 from latentopt.inverting.encoding import BatchEncoder, write_steps
 from latentopt.inverting.events import Event, Failed, Finished
-from latentopt.inverting.inverter import Inverter
+from latentopt.inverting.inverter import RESUME_FOLDER, Inverter
 from latentopt.inverting.items import Item, Look, Unread, items_of
 from latentopt.inverting.outcome import Change
 from latentopt.inverting.tuning import (
@@ -241,7 +241,7 @@ def follow(
     rows: list[dict[str, object]] = []
     with nullcontext() if out is None else workplace(out):
         if out is not None:
-            check_inside(out, [item.name for item in items])
+            check_inside(out, [RESUME_FOLDER, *(item.name for item in items)])
         if out is not None and overwrite:
             for item in items:
                 (out / item.name / "run.json").unlink(missing_ok=True)

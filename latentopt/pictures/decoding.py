@@ -15,6 +15,7 @@ from latentopt.errors import ImageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # others (EPS, FITS ...) are never handed to a decoder
 MAX_PIXELS = 89_478_485  # Pillow's own warning level: 256 MiB of RGB
+MAX_BYTES = 8 * MAX_PIXELS  # four channels of 16 bits, not compressed
 MIN_SIDE = 8  # pixels
 MAX_ASPECT = 10
 
@@ -53,6 +54,8 @@ def _read_bytes(path: Path) -> bytes:
     try:
         if not path.is_file():
             raise ImageError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise ImageError(f"{path}: {size} bytes, over the limit of {MAX_BYTES}; refused unread. Make it smaller")
         data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror}") from error

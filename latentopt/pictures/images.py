@@ -36,6 +36,8 @@ SUMMARY_FILES = ("summary.csv", "index.html", "grid.png")
 DELTA_FILE = "delta.safetensors"  # of a result whose generator was tuned
 RESULT_FILES = frozenset((*RUN_FILES, DELTA_FILE, *SUMMARY_FILES))
 
+DRAWN_PIXELS = 1 << 24  # 4096 x 4096: no generator draws more
+
 Alpha = Literal["composite", "mask"]
 
 
@@ -213,9 +215,13 @@ def save_png(path: str | Path, image: Tensor | Image.Image) -> None:
 
 def read_png(path: str | Path) -> Tensor:
     """What `save_png` wrote, [3,H,W] (or [1,H,W]) in [-1,1] on 8-bit levels. Raises ImageError naming `path`."""
+    if not Path(path).is_file():
+        raise ImageError(f"{path}: no such file")
     try:
         with Image.open(path, formats=("PNG",)) as picture:
+            if picture.width * picture.height > DRAWN_PIXELS:
+                raise ValueError(f"{picture.width}x{picture.height} pixels, more than generators draw")
             levels = np.asarray(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a damaged file may raise anything
         raise ImageError(f"{path}: not a readable PNG ({error})") from error
     return from_uint8(levels if levels.ndim == 3 else levels[..., None])

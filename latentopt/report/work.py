@@ -12,7 +12,7 @@ from latentopt.evaluation.comparison import SILENT, Callbacks, Comparison
 from latentopt.evaluation.dial import find_dial
 from latentopt.evaluation.framework import Asked, picture_distances
 from latentopt.evaluation.methods import capped, load_recipes
-from latentopt.files.outputs import workplace
+from latentopt.files.outputs import check_inside, workplace
 from latentopt.inverting.items import Look, items_of
 from latentopt.inverting.names import OWN_FILES, check_names
 from latentopt.inverting.work import Images
@@ -72,6 +72,7 @@ def compare(
     picture_distances(metrics, generator)  # their weights are had before the work begins
     asked: Asked = {"judge": judge, "pose": pose, "metrics": tuple(dict.fromkeys(metrics))}
     with workplace(Path(out)) as folder:
+        check_inside(folder, [*methods, *(f"dial-{dial.name}" for dial in turned)])
         comparison = Comparison(generator, folder, seed, dtype, known, asked, callbacks)
         methods = comparison.runnable(methods, optional)
         items = comparison.read(

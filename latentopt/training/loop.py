@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from latentopt.files.outputs import refuse_link
 from latentopt.training.snapshots import (
     check_agrees,
     check_like,
@@ -133,6 +134,8 @@ class Training(Generic[Record]):
     writes: bool = True
 
     def __post_init__(self) -> None:
+        if self.log is not None:
+            refuse_link(self.log)
         if self.snapshot is not None and self.snapshot.exists():
             self.trainer.load(self.snapshot)
 
