@@ -26,7 +26,7 @@ from latentopt.files.resources import resource_folder
 from latentopt.files.storage import load_tensors
 from latentopt.initializers.simple import Mean
 from latentopt.inverting import items
-from latentopt.pictures import images
+from latentopt.pictures import finding
 from latentopt.pictures.images import RUN_FILES
 from latentopt.recipe.recipe import Recipe
 from latentopt.registry import PARAMETERIZATIONS
@@ -210,7 +210,7 @@ def test_a_file_system_without_locks_is_worked_on_all_the_same(folder, latentopt
 def test_the_lock_is_not_taken_for_a_picture(folder):
     with outputs.locked(folder / "photos"):
         assert (folder / "photos" / ".lock").exists()
-        assert [source.key for source in images.find_images(["photos"])] == ["a", "b", "c"]
+        assert [source.key for source in finding.find_images(["photos"])] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(

@@ -146,10 +146,11 @@ def _callbacks(quiet: bool) -> Callbacks:
 
 def _pictures(images: tuple[str, ...], count: int) -> list[str]:
     """The images that are named, or the first of the bundled samples."""
+    from latentopt.commands.invert import images_of
     from latentopt.files.resources import PACKAGE
 
     if images:
-        return list(images)
+        return images_of(images)
     samples = sorted((PACKAGE / "bundled" / "samples").glob("portrait-*.png"))[:count]
     click.echo(f"no image named: comparing on the first {len(samples)} bundled sample portraits", err=True)
     return [str(path) for path in samples]

@@ -79,7 +79,7 @@ def command(
 
     from latentopt.api import encode, encoding_recipe
     from latentopt.encoders.files import holds_generator
-    from latentopt.pictures.images import find_images
+    from latentopt.pictures.finding import find_images
 
     encoding_recipe(encoder, measured, options)
     network = network or (encoder if holds_generator(encoder) else "portraits")

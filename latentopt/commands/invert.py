@@ -19,7 +19,8 @@ from latentopt.recipe.spaces import space_recipe, with_space
 
 if TYPE_CHECKING:
     from latentopt.inverting.items import Look
-    from latentopt.pictures.images import Alpha, Fit, ImageSource, TargetImage
+    from latentopt.pictures.finding import ImageSource
+    from latentopt.pictures.images import Alpha, Fit, TargetImage
 
 
 def resolve_recipe(recipe: str | None, settings: list[str], **options: Any) -> Recipe:
@@ -126,7 +127,7 @@ def command(
     check_free(outdir)
 
     from latentopt.api import invert
-    from latentopt.pictures.images import find_images
+    from latentopt.pictures.finding import find_images
 
     generator = load_network(network, device, dtype, compiled)
     sources = images_of(images)
@@ -146,8 +147,11 @@ def command(
 def images_of(images: Sequence[str]) -> list[str]:
     """The images that are named, or the folder of the bundled samples."""
     from latentopt.files.resources import PACKAGE
+    from latentopt.pictures.finding import passed_over
 
     if images:
+        if (others := passed_over(images)) != "":
+            click.echo(one_line(others), err=True)
         return list(images)
     click.echo("no image named: inverting the bundled sample pictures", err=True)
     return [str(PACKAGE / "bundled" / "samples")]

@@ -10,7 +10,7 @@ import click
 
 from latentopt.commands.delta_options import checked_strength, delta_options
 from latentopt.errors import UsageError
-from latentopt.files.outputs import check_outdir
+from latentopt.files.outputs import check_file
 from latentopt.files.text import escape_controls
 
 MAX_SEEDS = 100_000
@@ -75,7 +75,7 @@ def command(
     if not math.isfinite(trunc):
         raise UsageError(f"--trunc must be a finite number, not {trunc}")
     scale = checked_strength(deltas, strength, force_delta)
-    check_outdir(outdir)
+    check_file(outdir / "grid.png")
 
     from latentopt.api import load_deltas, load_generator, save_samples
     from latentopt.devices import choose_device

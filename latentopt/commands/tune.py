@@ -180,7 +180,7 @@ def _invert(
     images: tuple[str, ...], generator: Generator, recipe: Recipe, run: Path, seed: int, dtype: str, quiet: bool
 ) -> list[EarlierResult]:
     from latentopt.api import invert
-    from latentopt.pictures.images import find_images
+    from latentopt.pictures.finding import find_images
     from latentopt.results.earlier import find_results
 
     sources = images_of(images)

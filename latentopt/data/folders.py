@@ -11,7 +11,8 @@ import numpy as np
 from latentopt.errors import ImageError
 from latentopt.files.schema import parse_json, read_text
 from latentopt.files.storage import write_atomically, write_text
-from latentopt.pictures.images import find_images, read_image, to_uint8
+from latentopt.pictures.finding import find_images, passed_over
+from latentopt.pictures.images import read_image, to_uint8
 
 
 def folder_images(folder: Path, cache: Path, resolution: int) -> tuple[np.ndarray, list[str]]:
@@ -28,7 +29,8 @@ def folder_images(folder: Path, cache: Path, resolution: int) -> tuple[np.ndarra
     path = cache / f"folder-{resolution}px-{digest.hexdigest()[:16]}.npy"
     notes = path.with_suffix(".json")
     if not path.exists() or not notes.exists():
-        images, skipped = [], []
+        images = []
+        skipped = [others] if (others := passed_over([folder])) else []
         for source in sources:
             try:
                 image = read_image(source.path, (resolution, resolution)).image

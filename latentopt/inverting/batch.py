@@ -31,7 +31,7 @@ from latentopt.inverting.saved_state import (
 from latentopt.loop.building import build_problem
 from latentopt.loop.loop import Step, minimise
 from latentopt.loop.problem import Problem
-from latentopt.loop.state import State
+from latentopt.loop.state import RUNNING, UNSTEADY, State
 from latentopt.protocols import Generator, Parameterization
 from latentopt.recipe.recipe import Recipe
 from latentopt.types import GeneratorInputs
@@ -101,7 +101,9 @@ class Batch:
     def _finish_stage(self, state: State) -> None:
         self.inputs = self.best_so_far()
         for i, text in enumerate(state.status):
-            self.status[i] = self.status[i] if text == "running" else text
+            if text != RUNNING:
+                earlier = [self.status[i]] if UNSTEADY in self.status[i] and UNSTEADY not in text else []
+                self.status[i] = "; ".join([text, *earlier]) if not text.startswith("failed") else text
         self.best_step = state.best_step.tolist()
         self.state, self.stage = None, self.stage + 1
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from latentopt.errors import CheckpointError, ImageError, UsageError
 from latentopt.inverting.events import Failed, Finished
 from latentopt.inverting.names import Picture, check_names, file_hash, free_names
-from latentopt.pictures.images import Alpha, Fit, ImageSource, TargetImage, find_images, read_image
+from latentopt.pictures.finding import ImageSource, find_images
+from latentopt.pictures.images import Alpha, Fit, TargetImage, read_image
 from latentopt.protocols import Generator
 from latentopt.results.inversion import Inversion, read_run
 from latentopt.types import GeneratorInputs

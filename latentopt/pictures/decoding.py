@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from latentopt.errors import ImageError
+from latentopt.pictures.heic import INSTALL, has_heic, is_heic, register_heic
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # others (EPS, FITS ...) are never handed to a decoder
 MAX_PIXELS = 89_478_485  # Pillow's own warning level: 256 MiB of RGB
@@ -65,8 +66,14 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _open(path: Path, data: bytes) -> Image.Image:
+    formats: tuple[str, ...] = FORMATS
+    if is_heic(data):
+        if not has_heic():
+            raise ImageError(f"{path}: a HEIC picture; {INSTALL}")
+        register_heic()
+        formats = ("HEIF",)
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError:
         kind = "a web page" if b"<html" in data[:1024].lower() or b"<!doctype" in data[:1024].lower() else "no picture"
         raise ImageError(f"{path}: its content is {kind} that can be read; convert it to PNG or JPEG") from None
@@ -88,7 +95,7 @@ def _check_size(path: Path, image: Image.Image, max_pixels: int) -> None:
 
 def _upright_frame(image: Image.Image, notes: list[str]) -> Image.Image:
     """Frame 0, decoded and turned as its EXIF says."""
-    if getattr(image, "is_animated", False) and image.format != "MPO":  # a phone's MPO is a photo and its preview
+    if getattr(image, "is_animated", False) and image.format not in ("MPO", "HEIF"):  # a photo and its previews
         notes.append("several frames or pages: the first is used")
         image.seek(0)
     if _cuts_to_high_byte(image):

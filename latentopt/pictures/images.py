@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import os
-import unicodedata
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,14 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from latentopt.errors import ImageError, UsageError
+from latentopt.errors import ImageError
 from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import write_atomically
 from latentopt.pictures.decoding import MAX_PIXELS, decode
 from latentopt.pictures.fitting import Fit as Fit
 from latentopt.pictures.fitting import fit_notes, fitted, fitted_mask
 
-SUFFIXES = frozenset((".png", ".apng", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"))
 RUN_FILES = (
     "target.png",
     "proj.png",
@@ -42,14 +37,6 @@ Alpha = Literal["composite", "mask"]
 
 
 @dataclass(frozen=True)
-class ImageSource:
-    """A picture to invert: its file, and `key`, the name of its results relative to the output folder."""
-
-    path: Path
-    key: str
-
-
-@dataclass(frozen=True)
 class TargetImage:
     """A picture made ready for a generator.
 
@@ -62,86 +49,6 @@ class TargetImage:
     notes: tuple[str, ...]
     sha256: str
     original_size: tuple[int, int]
-
-
-def find_images(sources: Sequence[str | Path]) -> list[ImageSource]:
-    """The pictures named by files, folders (searched through, in name order) and glob patterns, each file once.
-
-    Keys keep relative paths, spaces and Unicode, and stay distinct on file systems that ignore case: a clash gets
-    -2, -3. Hidden files and folders that hold latentopt's own results are passed over.
-    Raises UsageError, naming the source, where it gives nothing.
-    """
-    found: dict[str, ImageSource] = {}
-    taken: set[str] = set()
-    for source in sources:
-        pairs = list(_expand(source))
-        if not pairs:
-            raise UsageError(f"{source}: no images found there (looked for {' '.join(sorted(SUFFIXES))})")
-        for path, relative in pairs:
-            absolute = os.path.abspath(path)  # noqa: PTH100 (a link and what it points to are two pictures)
-            if absolute not in found:
-                found[absolute] = ImageSource(path, _distinct_key(relative, taken))
-    return list(found.values())
-
-
-def _expand(source: str | Path) -> Iterator[tuple[Path, Path]]:
-    """(file, name relative to the source) of each picture."""
-    path = Path(source).expanduser()
-    if path.is_dir():
-        for file in _walk(path):
-            yield file, file.relative_to(path)
-    elif path.exists():
-        yield path, Path(path.name)
-    elif glob.has_magic(str(source)):
-        root = _fixed_part(path)
-        for name in sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207 (Path.glob takes no absolute pattern)
-            file = Path(name)
-            if file.is_file() and file.suffix.lower() in SUFFIXES:
-                yield file, file.relative_to(root)
-    else:
-        raise UsageError(f"{source}: no such file or folder")
-
-
-def _fixed_part(pattern: Path) -> Path:
-    """The folders of a glob pattern before its first wildcard."""
-    parts = pattern.parts[:-1]
-    magic = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    return Path(*parts[:magic])
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    for folder, subfolders, names in os.walk(root):
-        if Path(folder) != root and _is_result(names):
-            subfolders.clear()
-            continue
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(names):
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
-                yield Path(folder) / name
-
-
-def _is_result(names: Sequence[str]) -> bool:
-    return {"run.json", "proj.png"} <= set(names) or {"summary.csv", "grid.png"} <= set(names)
-
-
-def _distinct_key(relative: Path, taken: set[str]) -> str:
-    parts = [part + "_" if _reserved(part) else part for part in (*relative.parent.parts, relative.stem)]
-    key = stem = os.fsencode("/".join(parts)).decode("utf-8", "replace")  # a name need not be valid Unicode
-    number = 1
-    while _folded(key) in taken:
-        number += 1
-        key = f"{stem}-{number}"
-    taken.add(_folded(key))
-    return key
-
-
-def _reserved(part: str) -> bool:
-    """A result file's name, or dots that would lead out of the output folder."""
-    return _folded(part) in RESULT_FILES or not part.strip(".")
-
-
-def _folded(key: str) -> str:
-    return unicodedata.normalize("NFC", key).casefold()
 
 
 def read_image(

@@ -7,7 +7,8 @@ from dataclasses import replace
 from functools import cached_property
 
 from latentopt.errors import LatentoptError
-from latentopt.pictures.images import ImageSource, TargetImage
+from latentopt.pictures.finding import ImageSource
+from latentopt.pictures.images import TargetImage
 from latentopt.preflight.preflight import PREFLIGHT, Preflight, find_preflight
 from latentopt.protocols import Generator
 
