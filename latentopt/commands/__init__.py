@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 
 import click
 
 from latentopt.errors import LatentoptError
-from latentopt.files.text import escape_controls
+from latentopt.files.text import escape_controls, shortened
 from latentopt.files.versions import package_version
 
 COMMANDS = {  # name: (module, one line of help)
@@ -70,6 +71,9 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; errors end in one line on stderr and the exit code of their kind."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a letter must not end the work
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -80,7 +84,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except LatentoptError as error:
-        click.echo(escape_controls(f"latentopt: {error}"), err=True)
+        click.echo(escape_controls(shortened(f"latentopt: {error}")), err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)

@@ -163,4 +163,4 @@ def _print(comparison: Comparison) -> None:
     from latentopt.report.comparison_files import FIGURES, PAGE
 
     Console(width=None if Console().is_terminal else 140).print(terminal_table(comparison.compared))
-    click.echo(f"{comparison.outdir / PAGE} (the figures: {FIGURES})")
+    click.echo(escape_controls(f"{comparison.outdir / PAGE} (the figures: {FIGURES})"))

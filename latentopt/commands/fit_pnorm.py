@@ -13,6 +13,7 @@ import click
 from latentopt.commands.numbers import Count, Shard
 from latentopt.errors import UsageError
 from latentopt.files.outputs import check_file
+from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
     from latentopt.protocols import Generator
@@ -94,20 +95,21 @@ def command(
         elif merge:
             pnorm = merge_pnorm(generator, out)
         elif existing is not None and (existing.n, existing.seed) == (samples, seed):
-            click.echo(f"already fitted: {out}")
+            click.echo(escape_controls(f"already fitted: {out}"))
             pnorm = existing
         else:
             fitted = measured(generator, out, samples, seed, batch, shard, quiet)
             if isinstance(fitted, Path):
-                click.echo(f"shard        {fitted}\nwhen all are there: the same command with --merge, not --shard")
+                click.echo(escape_controls(f"shard        {fitted}"))
+                click.echo("when all are there: the same command with --merge, not --shard")
                 return
             pnorm = fitted
-    click.echo(summary(pnorm, generator, out))
+    click.echo(escape_controls(summary(pnorm, generator, out)))
     if figure is not None:
         from latentopt.statistics.pnorm_figure import draw_figure
 
         draw_figure(generator, pnorm, figure)
-        click.echo(f"figure       {figure}")
+        click.echo(escape_controls(f"figure       {figure}"))
     if prior:
         from latentopt.commands.fit_prior import add_prior
         from latentopt.statistics.linear_prior import prior_path
@@ -134,7 +136,7 @@ def plain_warnings() -> Iterator[None]:
             yield
         finally:
             for warning in caught:
-                click.echo(f"warning: {warning.message}", err=True)
+                click.echo(escape_controls(f"warning: {warning.message}"), err=True)
 
 
 def measured(

@@ -16,6 +16,7 @@ from typing import Any
 from latentopt.errors import UsageError
 from latentopt.files.resources import resource_folder
 from latentopt.files.schema import read_text
+from latentopt.files.text import as_unicode
 from latentopt.files.toml import TOML_LIMIT, parse_toml
 from latentopt.recipe.stage import PREVIOUS, Reading, Stage, check_keys, checked_stage
 from latentopt.registry import PARAMETERIZATIONS, Registry
@@ -234,6 +235,7 @@ def _toml(value: Any) -> str:
         return "{ " + ", ".join(inner) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(entry) for entry in value) + "]"
-    if isinstance(value, str):  # a JSON string is a TOML string, but for surrogate pairs and a bare DEL
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, str):  # a JSON string is a TOML string, but for what TOML and terminals do not take raw
+        text = json.dumps(as_unicode(value), ensure_ascii=False)
+        return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
     return json.dumps(value)

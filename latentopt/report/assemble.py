@@ -18,6 +18,7 @@ from latentopt.editing.sequence import Edit, apply_edits
 from latentopt.evaluation.comparison import Compared
 from latentopt.evaluation.measure import Measure
 from latentopt.files.storage import to_json
+from latentopt.files.text import one_line
 from latentopt.inverting.items import WARNING
 from latentopt.protocols import Generator
 from latentopt.report.figures import dial_figure, figures
@@ -165,5 +166,5 @@ def terminal_table(compared: Sequence[Compared]) -> RichTable:
         table.add_column(column.title, justify="right")
     styles = {"best": "bold", "second": "underline", "": ""}
     for name, cells in zip(found.rows, found.cells, strict=True):
-        table.add_row(Text(name), *(Text(cell.text, styles[cell.rank]) for cell in cells))
+        table.add_row(Text(one_line(name)), *(Text(cell.text, styles[cell.rank]) for cell in cells))
     return table

@@ -75,9 +75,12 @@ class PooledFeatures:
         return torch.cat([_pool(x, n).flatten(1) for x, n in zip(stages, self.grids, strict=True)], dim=1)
 
 
-class PriorCard(TypedDict, total=False):
-    """What is read of a prior's card."""
+class PriorCard(TypedDict):
+    """What the card of a prior says of its fit, at least."""
 
+    n: int
+    seed: int
+    ridge: float
     share: float
 
 
