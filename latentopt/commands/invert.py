@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from latentopt.pictures.images import Alpha, Fit, TargetImage
 
 
+EXACT_HELP = "One image at a time, so that no result depends, even in its last bits, on the others. PRICE."
+
+
 def resolve_recipe(recipe: str | None, settings: list[str], **options: Any) -> Recipe:
     """The recipe that the command line asks for: a named one (or the space's own), then the options, then --set."""
     space, clip = options["space"], options["clip"]
@@ -78,6 +81,7 @@ def terms_of(text: str) -> list[dict[str, object]]:
 )
 @click.option("--seed", default=0, show_default=True, type=int, help="Random seed.")
 @click.option("--batch", type=int, help="Images at once (only speed and memory depend on it).")
+@click.option("--exact", is_flag=True, help=EXACT_HELP)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
 @click.option("--compile", "compiled", is_flag=True, help="Compile the generator with torch.compile.")
@@ -95,6 +99,7 @@ def command(
     settings: tuple[str, ...],
     outdir: Path,
     seed: int,
+    exact: bool,
     device: str,
     dtype: str,
     compiled: bool,
@@ -121,6 +126,7 @@ def command(
       latentopt invert face.png --recipe ii2s --set stages.0.lr=0.01
     """
     resolved = resolve_recipe(recipe, list(settings), **options)
+    check_exact(exact, options["batch"])
     if dry_run:
         click.echo(resolved.dump(), nl=False)
         return 0
@@ -133,7 +139,9 @@ def command(
     sources = images_of(images)
     check = None if no_preflight else picture_check(generator, quiet)
     reading = {"fit": fit, "alpha": alpha, "dtype": dtype, "network": generator.name}
-    call = partial(invert, generator, sources, resolved, seed=seed, fit=fit, alpha=alpha, look=notes_told(check))
+    call = partial(
+        invert, generator, sources, resolved, seed=seed, exact=exact, fit=fit, alpha=alpha, look=notes_told(check)
+    )
     rows = watched(
         partial(call, out=outdir, overwrite=overwrite, options=reading, keep=False),
         len(find_images(sources)),
@@ -142,6 +150,12 @@ def command(
         quiet=quiet,
     )
     return report(rows, outdir, f"recipe {resolved.name}")
+
+
+def check_exact(exact: bool, batch: int | None) -> None:
+    """Raise UsageError for options that exclude one another."""
+    if exact and batch not in (None, 1):
+        raise UsageError(f"--exact works on one image at a time: leave --batch {batch} out")
 
 
 def images_of(images: Sequence[str]) -> list[str]:

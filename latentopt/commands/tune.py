@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentopt.commands.batches import load_network, report, watched
-from latentopt.commands.invert import images_of, notes_told, start_entry
+from latentopt.commands.invert import EXACT_HELP, check_exact, images_of, notes_told, start_entry
 from latentopt.errors import UsageError
 from latentopt.files.outputs import check_free
 from latentopt.files.text import escape_controls
@@ -54,6 +54,7 @@ COLUMNS = {
 @click.option("--corruption", default=1000, show_default=True, type=int, help="Pictures to measure it with; 0: not.")
 @click.option("--seed", default=0, show_default=True, type=int, help="Random seed.")
 @click.option("--batch", type=int, help="Images at once (only speed and memory depend on it).")
+@click.option("--exact", is_flag=True, help=EXACT_HELP)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
 @click.option("--overwrite", is_flag=True, help="Do finished images again.")
@@ -68,6 +69,7 @@ def command(
     to: Path | None,
     corruption: int,
     seed: int,
+    exact: bool,
     device: str,
     dtype: str,
     overwrite: bool,
@@ -91,6 +93,9 @@ def command(
     from latentopt.inverting.tuning import common_recipe
 
     found = _method(method)
+    check_exact(exact, options["batch"])
+    if exact and options["shared"]:
+        raise UsageError("--shared makes one change for all images together: leave --exact out")
     if corruption and corruption < 4:
         raise UsageError(f"--corruption {corruption}: needs 4 pictures or more, or 0 to leave it out")
     results, run = (None, outdir / Path(method).stem) if _are_images(sources) else _earlier(sources, outdir)
@@ -107,7 +112,7 @@ def command(
         check_free(folder)
     if results is None:
         generator = load_network(network or "portraits", device, dtype, False)
-        results = _invert(sources, generator, inversion, run, seed, dtype, quiet)
+        results = _invert(sources, generator, inversion, run, seed, exact, dtype, quiet)
     else:
         generator = load_network(
             network or results[0].record["generator"].get("source", "portraits"), device, dtype, False
@@ -120,6 +125,7 @@ def command(
         generator,
         to,
         seed,
+        exact,
         dtype,
         corruption,
         overwrite,
@@ -177,14 +183,23 @@ def _tuning(method: Recipe, earlier: Recipe, options: dict[str, Any]) -> Recipe:
 
 
 def _invert(
-    images: tuple[str, ...], generator: Generator, recipe: Recipe, run: Path, seed: int, dtype: str, quiet: bool
+    images: tuple[str, ...],
+    generator: Generator,
+    recipe: Recipe,
+    run: Path,
+    seed: int,
+    exact: bool,
+    dtype: str,
+    quiet: bool,
 ) -> list[EarlierResult]:
     from latentopt.api import invert
     from latentopt.pictures.finding import find_images
     from latentopt.results.earlier import find_results
 
     sources = images_of(images)
-    call = partial(invert, generator, sources, recipe, seed=seed, look=notes_told(None), out=run, keep=False)
+    call = partial(
+        invert, generator, sources, recipe, seed=seed, exact=exact, look=notes_told(None), out=run, keep=False
+    )
     steps = sum(stage.steps + 1 for stage in recipe.stages)
     rows = watched(
         partial(call, options=_reading(generator, dtype)), len(find_images(sources)), steps=steps, quiet=quiet
@@ -200,6 +215,7 @@ def _tune(
     generator: Generator,
     to: Path,
     seed: int,
+    exact: bool,
     dtype: str,
     corruption: int,
     overwrite: bool,
@@ -210,7 +226,9 @@ def _tune(
     title = f"tuned by {recipe.name}"
     if recipe.looks_for("sigma"):
         title += f", sigma {sigma_of(recipe, generator, quiet)}"
-    call = partial(tune, generator, results, recipe, as_is=True, seed=seed, corruption=corruption, keep=False)
+    call = partial(
+        tune, generator, results, recipe, as_is=True, seed=seed, exact=exact, corruption=corruption, keep=False
+    )
     rows = watched(
         partial(call, out=to, overwrite=overwrite, options=_reading(generator, dtype)),
         len(results),

@@ -12,6 +12,7 @@ from latentopt.protocols import Generator
 
 BACKBONES = ("ir-se-50", "resnet-34", "small")
 HEADS = ("pyramid", "simple", "w", "w+")
+SMALLEST = 16  # pixels a side: the backbones halve their maps four times
 LARGEST = 1024  # rows, channels, pixels: a damaged file cannot ask for more
 
 
@@ -52,7 +53,7 @@ class EncoderConfig:
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} {getattr(self, name)!r} is none of {', '.join(known)}")
         for name in ("num_ws", "w_dim", "in_channels", "image_size", "widths", "head_width"):
-            check_sizes(name, getattr(self, name), 1, LARGEST)
+            check_sizes(name, getattr(self, name), SMALLEST if name == "image_size" else 1, LARGEST)
         if any(width % 8 for width in self.widths):
             raise ValueError(f"widths must be multiples of 8, not {self.widths}")
         if not 0 <= (self.stage or 0) < self.num_ws or min(self.groups) < 0:
@@ -100,8 +101,8 @@ class EncoderConfig:
 
 
 def _small_size(resolution: tuple[int, int]) -> tuple[int, int]:
-    """The generator's, halved until the longer side is at most 64."""
+    """The generator's, halved until the longer side is at most 64; each side at least SMALLEST."""
     height, width = resolution
     while max(height, width) > 64:
         height, width = height // 2, width // 2
-    return height, width
+    return max(height, SMALLEST), max(width, SMALLEST)

@@ -37,6 +37,8 @@ from latentopt.results.summary import TITLE, write_summary
 
 NEEDS = {"share": "mix", "bootstrap_network": "bootstrap"}  # options of an encoder's start
 
+EXACT = {"exact": True}  # part of the key: results of batches are not those of single images
+
 OnEvent = Callable[[Event], None]
 Interrupted = Callable[[], bool]
 Images = Tensor | str | Path | Sequence[str | Path]
@@ -60,6 +62,7 @@ def invert(
     alpha: Alpha = "composite",
     look: Look | None = None,
     out: str | Path | None = None,
+    exact: bool = False,
     overwrite: bool = False,
     options: Mapping[str, object] | None = None,
     on_event: OnEvent | None = None,
@@ -70,7 +73,8 @@ def invert(
 
     images: [B,3,H,W] in [-1,1] of the generator's size, or files, folders and globs, which are read, cropped and
     resized. recipe: a shipped one's name, a TOML file, or a Recipe. seed: an image's result depends on it and on its
-    name alone, not on the others (up to rounding). names: of the results; mask: [B,1,H,W], 1 where the image counts
+    name alone, not on the others: up to rounding, which a batch of another size does differently (docs/python.md), and
+    to the bit where `exact` works on one image at a time. names: of the results; mask: [B,1,H,W], 1 where it counts
     (tensors only). fit, alpha: how files are made to fit (`latentopt.read_image`); look: called with each picture that
     is read and its source, it returns the picture, with further notes perhaps (the preflight is one). out: a folder
     for results and their summary; given one, an interrupted call goes on where it was when repeated, and `overwrite`
@@ -84,7 +88,8 @@ def invert(
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(str(recipe))
     folder = None if out is None else Path(out)
     items = items_of(generator, images, names, mask, fit, alpha, look, [] if folder is None else [folder], overwrite)
-    inverter = Inverter(generator, recipe, seed, folder, tuple((options or {}).items()))
+    recipe, decides = (recipe.alone(), dict(options or {}) | EXACT) if exact else (recipe, dict(options or {}))
+    inverter = Inverter(generator, recipe, seed, folder, tuple(decides.items()))
     return follow(inverter.invert, items, folder, overwrite, on_event, interrupted, keep)
 
 
@@ -97,6 +102,7 @@ def tune(
     shared: bool = False,
     out: str | Path | None = None,
     as_is: bool = False,
+    exact: bool = False,
     change: Change | None = None,
     overwrite: bool = False,
     options: Mapping[str, object] | None = None,
@@ -122,7 +128,8 @@ def tune(
     recipe = recipe.sharing(len(items)) if shared else recipe
     folder = None if out is None else Path(out)
     items = items if folder is None else renamed(items, folder)
-    inverter = Inverter(generator, recipe, seed, folder, tuple((options or {}).items()), change=change)
+    recipe, decides = (recipe.alone(), dict(options or {}) | EXACT) if exact else (recipe, dict(options or {}))
+    inverter = Inverter(generator, recipe, seed, folder, tuple(decides.items()), change=change)
     return follow(inverter.invert, items, folder, overwrite, on_event, interrupted, keep)
 
 

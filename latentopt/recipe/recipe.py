@@ -142,6 +142,12 @@ class Recipe:
         stages = (replace(s, optimize=tuple(share(p) for p in s.optimize), batch=images) for s in self.stages)
         return replace(self, stages=tuple(stages))
 
+    def alone(self) -> Recipe:
+        """The same recipe for one image at a time. Raises UsageError where all images share variables."""
+        if self.shares:
+            raise UsageError("one change of the weights for all images needs them together: leave exact or shared out")
+        return replace(self, stages=tuple(replace(stage, batch=1) for stage in self.stages))
+
     @property
     def rank(self) -> int | None:
         """The highest rank that a change of a weight can have, where all that change weights say it."""
