@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from latentopt.inverting.work import encoding_recipe as encoding_recipe
     from latentopt.inverting.work import invert as invert
     from latentopt.judge.protocol import load_attribute_judge as load_attribute_judge
-    from latentopt.pictures.images import find_images as find_images
+    from latentopt.pictures.finding import find_images as find_images
     from latentopt.pictures.images import read_image as read_image
     from latentopt.pictures.images import save_png as save_png
     from latentopt.preflight.picture_check import PictureCheck as PictureCheck
@@ -162,7 +162,7 @@ EXPORTS = {
     "encoding_recipe": "latentopt.inverting.work",
     "invert": "latentopt.inverting.work",
     "load_attribute_judge": "latentopt.judge.protocol",
-    "find_images": "latentopt.pictures.images",
+    "find_images": "latentopt.pictures.finding",
     "read_image": "latentopt.pictures.images",
     "save_png": "latentopt.pictures.images",
     "PictureCheck": "latentopt.preflight.picture_check",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -38,13 +39,15 @@ def nearest(word: str, known: Mapping[str, Any] | list[str]) -> str:
 
 
 def check_type(value: object, annotation: str, place: str) -> None:
-    """Raise UsageError, naming `place`, unless `value` is of the annotated type, such as `float | None`."""
+    """Raise UsageError, naming `place`, unless `value` is of the annotated type, such as `float | None`, and finite."""
     names = [part.strip().split("[")[0] for part in annotation.split("|")]
     if unknown := [name for name in names if name not in TYPES]:
         raise UsageError(f"{place}: its type {annotation!r} is none that TOML has ({', '.join(unknown)})")
     allowed = tuple(t for name in names for t in TYPES[name])
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
         raise UsageError(f"{place} must be {annotation}, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{place} must be a finite number, not {value}")
 
 
 @cache

@@ -124,12 +124,20 @@ class GeneratorInputs:
 
     @staticmethod
     def load(path: Path) -> GeneratorInputs:
-        """Read what `save` wrote, now or in an earlier release. Raises CheckpointError for a file of another kind."""
+        """Read what `save` wrote, now or in an earlier release.
+
+        Raises CheckpointError for a file of another kind, and for values that cannot be inputs of any generator.
+        """
         from latentopt.files.storage import load_tensors
 
         tensors, _ = load_tensors(path)
-        if "ws" not in tensors or tensors["ws"].ndim != 3:
+        if "ws" not in tensors or tensors["ws"].ndim != 3 or not len(tensors["ws"]):
             raise CheckpointError(f"{path}: not saved generator inputs: no tensor 'ws' of shape [B,L,C]")
+        for name, x in tensors.items():
+            if not x.is_floating_point() or not x.isfinite().all():
+                raise CheckpointError(f"{path}: {name} holds values that are not finite numbers; the file is damaged")
+            if x.ndim < 2 or len(x) not in (1, len(tensors["ws"])):
+                raise CheckpointError(f"{path}: {name} is {list(x.shape)}, not one for each image or for all")
         return GeneratorInputs.from_tensors(tensors)
 
     @staticmethod

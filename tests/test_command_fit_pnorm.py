@@ -118,6 +118,8 @@ FATAL = {
     "no network": ["--network", "absent.pkl"],
     "no npz": ["--npz", "absent.npz"],
     "no shards": ["--merge"],
+}
+UNWRITABLE = {
     "output is a folder": ["--out", "folder.safetensors"],
     "folder is a file": ["--out", "tiny.safetensors/x.safetensors"],
 }
@@ -129,6 +131,13 @@ def test_fatal_errors_name_the_file(folder, run, arguments):
     code, _, err = run("--samples", 500, *arguments)
     assert code == 1 and arguments[-1].removeprefix("--merge") in err
     assert not STATS.exists()
+
+
+@pytest.mark.parametrize("arguments", UNWRITABLE.values(), ids=UNWRITABLE)
+def test_targets_that_cannot_be_written_are_noticed_before_the_network_is_read(folder, run, arguments):
+    Path("folder.safetensors").mkdir()
+    code, _, err = run("--samples", 500, "--network", "absent.pkl", *arguments)
+    assert code == 2 and arguments[-1] in err and "absent" not in err
 
 
 @pytest.mark.parametrize("text", ["1e3", "1000", "1_000", "1.0e3"])

@@ -27,7 +27,7 @@ from latentopt.files.storage import load_tensors
 from latentopt.generators.synthesis import SynthesisNetwork
 from latentopt.initializers.simple import Mean
 from latentopt.inverting import items
-from latentopt.pictures import images
+from latentopt.pictures import finding
 from latentopt.pictures.images import RUN_FILES
 from latentopt.recipe.recipe import Recipe
 from latentopt.registry import PARAMETERIZATIONS
@@ -81,7 +81,7 @@ def test_a_batch_of_pictures(folder, latentopt):
         (["--batch", "0"], "at least 1"),
         (["--init", "meen"], "did you mean 'mean'?"),
         (["--init", "file"], "needs path"),
-        (["--space", "pnorm+", "--clip", "inf"], "clip must be a number of at least 0, not inf"),
+        (["--space", "pnorm+", "--clip", "inf"], "clip must be a finite number, not inf"),
         (["--recipe", "pulse", "--set", "stages.0.init.n=0"], "n must be at least 1"),
         (["--recipe", "i2s", "--terms", "l2=1", "--set", "stages.0.terms.0.size=0"], "size must be at least 1"),
         (["--outdir", "photos/a.png"], "the output folder is a file"),
@@ -211,7 +211,7 @@ def test_a_file_system_without_locks_is_worked_on_all_the_same(folder, latentopt
 def test_the_lock_is_not_taken_for_a_picture(folder):
     with outputs.locked(folder / "photos"):
         assert (folder / "photos" / ".lock").exists()
-        assert [source.key for source in images.find_images(["photos"])] == ["a", "b", "c"]
+        assert [source.key for source in finding.find_images(["photos"])] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(

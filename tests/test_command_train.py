@@ -336,10 +336,10 @@ def test_a_damaged_snapshot_names_the_file_and_the_remedy(tmp_path, content):
     path = tmp_path / "snapshot.pt"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"snapshot\.pt: not a readable snapshot.*remove it"):
-        load_snapshot(path, "cpu")
+        load_snapshot(path)
 
 
 def test_a_torch_file_that_is_no_snapshot_is_refused(tmp_path):
     torch.save({"weights": torch.zeros(2)}, tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match="no snapshot of a training"):
-        load_snapshot(tmp_path / "other.pt", "cpu")
+        load_snapshot(tmp_path / "other.pt")

@@ -46,7 +46,7 @@ class Plane:
     """w of 4 numbers; the picture's channels are tanh of three, averaged over rows: far off, edits do nothing."""
 
     name, source, card, fingerprint = "plane", "nowhere", {}, "f" * 16
-    resolution, num_ws, w_dim, z_dim, c_dim = (16, 16), 5, 4, 4, 0
+    resolution, img_channels, num_ws, w_dim, z_dim, c_dim = (16, 16), 3, 5, 4, 4, 0
     device = torch.device("cpu")
     w_avg = torch.zeros(4)
 

@@ -128,7 +128,7 @@ def test_no_name_splits_a_row(tmp_path, text):
 
 
 def test_what_a_killed_run_left_is_swept_at_once_but_not_below_another_lock(tmp_path):
-    mine, other = tmp_path / "a" / ".run-abcdefgh.json", tmp_path / "tuned" / ".run-abcdefgh.json"
+    mine, other = tmp_path / "a" / ".unfinished-abcdefgh.json", tmp_path / "tuned" / ".unfinished-abcdefgh.json"
     for path in (mine, other):
         path.parent.mkdir()
         path.write_text("{")

@@ -14,7 +14,8 @@ from PIL import Image, ImageCms
 
 from latentopt.errors import ImageError, LatentoptError, UsageError
 from latentopt.pictures.contact_sheet import comparison_grid, contact_sheet
-from latentopt.pictures.images import find_images, from_uint8, read_image, read_png, save_png, to_uint8
+from latentopt.pictures.finding import find_images
+from latentopt.pictures.images import from_uint8, read_image, read_png, save_png, to_uint8
 
 SIZE = (32, 32)
 

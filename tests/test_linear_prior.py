@@ -276,9 +276,9 @@ WRONG = {
     "dimensions": ({"r2": torch.zeros(16, 1)}, r"r2 is \[16, 1\]"),
     "not finite": ({"r2": torch.full((16,), float("nan"))}, "r2 holds values that are not finite"),
     "std": ({"std": torch.zeros(16)}, "must be positive"),
-    "grids": ({"grids": "3"}, "not iterable"),
+    "grids": ({"grids": "3"}, "not a list"),
     "slope": ({"slope": "steep"}, "steep"),
-    "card": ({"card": "[1]"}, "its card is not a table"),
+    "card": ({"card": "[1]"}, "not a table"),
     "card cut": ({"card": "{"}, "not a usable linear prior"),
 }
 

@@ -21,7 +21,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
     "devices": {"errors"},
     "recipe": {"errors", "files", "registry", "protocols"},
     "pictures": {"errors", "files"},
-    "generators": {"errors", "registry", "types", "protocols"},
+    "generators": {"errors", "files", "registry", "types", "protocols"},
     "checkpoints": {"errors", "files", "registry", "types", "protocols", "pictures", "generators"},
     "perceptual": {"errors", "files", "protocols", "pictures", "checkpoints"},
     "statistics": {"errors", "watching", "files", "types", "protocols", "generators", "checkpoints", "perceptual"},
@@ -55,6 +55,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
         "recipe",
         "pictures",
         "generators",
+        "checkpoints",
         "statistics",
         "encoders",
         "loop",
@@ -158,6 +159,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
         "training",
         "api",
     },
+    "__main__": {"commands"},
 }
 FAMILY_ROOMS = {"generators", "checkpoints", "training", "data", "bundled"}  # where a family of generators has its name
 

@@ -21,7 +21,7 @@ from latentopt.errors import CheckpointError, ImageError, UsageError
 from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.initializers.simple import Mean
 from latentopt.inverting.batch import Batch
-from latentopt.inverting.events import Failed, Finished, Progressed
+from latentopt.inverting.events import Failed, Finished, Noted, Progressed
 from latentopt.inverting.inverter import Inverter
 from latentopt.inverting.items import Item, Unread, tensor_items
 from latentopt.loop.building import make_optimizer
@@ -285,6 +285,15 @@ def without(prefix: str):
     return lambda tensors, meta: ({k: v for k, v in tensors.items() if not k.startswith(prefix)}, meta)
 
 
+def reshaped(tensors, part: str, change):
+    """The tensors whose names have `part` in them, changed."""
+    return {k: change(v).contiguous() if part in k and v.ndim > 1 else v for k, v in tensors.items()}
+
+
+def text_tensor(text: str) -> Tensor:
+    return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
+
+
 DAMAGE = {  # what becomes of a saved state: tensors, record -> tensors, record
     "no record": lambda tensors, meta: (tensors, None),
     "half a record": lambda tensors, meta: (tensors, json.dumps(meta)[:40]),
@@ -295,6 +304,32 @@ DAMAGE = {  # what becomes of a saved state: tensors, record -> tensors, record
     "no stage": stripped("stage"),
     "no digest": stripped("digest"),
     "keys of another kind": set_to(keys=5),
+    "keys that are lists": set_to(keys=[[]]),
+    "keys of too many": set_to(keys=["a", "b", "c", "d"]),
+    "a seed too few": set_to(seeds=[1, 2]),
+    "seeds of another kind": set_to(seeds=["1", "2", "3"]),
+    "huge seeds": set_to(seeds=[10**30] * 3),
+    "a stage beyond": set_to(stage=7),
+    "a stage below": set_to(stage=-1),
+    "a step beyond": set_to(state={"step": 10**6, "chunk": 3, "status": ["running"] * 3}),
+    "no chunk": set_to(state={"step": 1, "chunk": 0, "status": ["running"] * 3}),
+    "a status too few": set_to(state={"step": 1, "chunk": 3, "status": ["running"]}),
+    "status of another kind": set_to(status=[1, 2, 3]),
+    "deep networks": set_to(networks={"x": "x"} | {"deep": json.loads("[" * 90 + "]" * 90)}),
+    "rows of others": lambda tensors, meta: (tensors | {"state|rows": torch.tensor([0, 1, 7])}, meta),
+    "rows twice": lambda tensors, meta: (tensors | {"state|rows": torch.tensor([0, 1, 1])}, meta),
+    "rows in halves": lambda tensors, meta: (tensors | {"state|rows": torch.tensor([0.0, 1.0, 2.0])}, meta),
+    "rates that are not": lambda tensors, meta: (tensors | {"state|rate": torch.full((3,), torch.nan)}, meta),
+    "rates too few": lambda tensors, meta: (tensors | {"state|rate": torch.ones(2)}, meta),
+    "latents of another shape": lambda tensors, meta: (reshaped(tensors, "w+", lambda x: x[:, :1]), meta),
+    "latents too few": lambda tensors, meta: (reshaped(tensors, "w+", lambda x: x[:1]), meta),
+    "whole latents": lambda tensors, meta: (reshaped(tensors, "w+", torch.Tensor.long), meta),
+    "moments of another shape": lambda tensors, meta: (reshaped(tensors, "exp_avg", lambda x: x[:, :1]), meta),
+    "a start of another shape": lambda tensors, meta: (reshaped(tensors, "start|ws", lambda x: x[:, :1]), meta),
+    "half a history": lambda tensors, meta: (tensors | {"history": tensors["history"][:-9]}, meta),
+    "a history in floats": lambda tensors, meta: (tensors | {"history": tensors["history"].float()}, meta),
+    "a history of others": lambda tensors, meta: (tensors | {"history": text_tensor("[[], []]")}, meta),
+    "a history of texts": lambda tensors, meta: (tensors | {"history": text_tensor('[["x"], [], []]')}, meta),
     "state of another kind": set_to(state=[1]),
     "state of another version": set_to(state={"step": 1, "chunk": 3, "status": ["running"] * 3, "extra": 1}),
     "a missing tensor": without("state|safe"),
@@ -314,12 +349,13 @@ def test_a_damaged_record_is_named_and_the_work_begins_anew(generator, targets, 
     if meta is not None:
         metadata["meta"] = meta if isinstance(meta, str) else json.dumps(meta)
     save_tensors(path, tensors, metadata)
-    with pytest.raises(CheckpointError, match=rf"{path.name}: damaged .*remove it to start anew"):
+    with pytest.raises(CheckpointError, match=rf"{path.name}: damaged"):
         Batch.load(path, generator, FEW, targets)
     found = events(Inverter(generator, FEW, out=out), items_of(targets))
     assert found["Progressed"][0].step.step == 0
     assert [e.inversion.name for e in found["Finished"]] == list(KEYS)
-    assert not (out / ".resume").exists()
+    assert [e.text for e in found["Noted"]] and path.name in found["Noted"][0].text
+    assert [left.name for left in (out / ".resume").iterdir()] == [f"{path.stem}.damaged"]
 
 
 def test_seeds_are_the_images_own():
@@ -333,7 +369,7 @@ def test_seeds_are_the_images_own():
 
 def events(inverter: Inverter, items: list[Item]) -> dict[str, list]:
     found = list(inverter.invert(items))
-    kinds = {kind: [e for e in found if isinstance(e, kind)] for kind in (Progressed, Finished, Failed)}
+    kinds = {kind: [e for e in found if isinstance(e, kind)] for kind in (Progressed, Finished, Failed, Noted)}
     return {kind.__name__: group for kind, group in kinds.items()}
 
 
@@ -417,12 +453,11 @@ def test_a_state_that_does_not_fit_what_is_to_be_done_is_not_used(generator, tar
     found = events(Inverter(generator, FEW, out=out), items_of(targets)[:2])
     assert found["Progressed"][0].step.step == 0, "two of the three images: another batch"
     assert len(found["Finished"]) == 2
-    assert [path.name for path in (out / ".resume").iterdir()] == [state.name], (
-        "the three's is left, the damaged removed"
-    )
+    left = {path.name for path in (out / ".resume").iterdir()}
+    assert left == {state.name, "damaged.damaged"}, "the three's is left, the damaged set aside"
     found = events(Inverter(generator, FEW, out=out), items_of(targets))
     assert found["Progressed"][0].step.step == 2, "the three go on where they were"
-    assert not (out / ".resume").exists()
+    assert [path.name for path in (out / ".resume").iterdir()] == ["damaged.damaged"]
 
 
 @pytest.mark.parametrize("change", ["recipe", "seed", "image"])

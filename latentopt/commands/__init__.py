@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 
 import click
 
 from latentopt.errors import LatentoptError
-from latentopt.files.text import escape_controls
+from latentopt.files.text import escape_controls, shortened
 from latentopt.files.versions import package_version
 
 COMMANDS = {  # name: (module, one line of help)
@@ -75,6 +76,9 @@ def main() -> None:
     from latentopt.commands.progress import Terminal
     from latentopt.watching.phases import listening
 
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a letter must not end the work
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with stopped_by_terminate(), listening(Terminal()):
             code = cli.main(standalone_mode=False)
@@ -86,7 +90,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except LatentoptError as error:
-        click.echo(escape_controls(f"latentopt: {error}"), err=True)
+        click.echo(escape_controls(shortened(f"latentopt: {error}")), err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)

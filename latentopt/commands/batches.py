@@ -60,9 +60,11 @@ class ProgressLine:
         self.unreadable = 0
 
     def __call__(self, event: Event) -> None:
-        from latentopt.inverting.events import Failed, Finished, Measured, Progressed
+        from latentopt.inverting.events import Failed, Finished, Measured, Noted, Progressed
 
-        if isinstance(event, Progressed):
+        if isinstance(event, Noted):
+            click.echo(one_line(event.text), err=True)
+        elif isinstance(event, Progressed):
             mean = sum(event.step.best_loss) / len(event.step.best_loss)
             count = len(event.step.rows)
             self.progress.advance(count, step=event.step.step, images=count, best=mean)
@@ -179,14 +181,20 @@ COLUMNS = {"psnr": "psnr", "ssim": "ssim", "perceptual": "perceptual", "radius":
 
 def report(rows: list[dict], outdir: Path, title: str, columns: Mapping[str, str] = COLUMNS) -> int:
     """Print the table, and say by the exit code whether all is well. columns: {of a row: heading}."""
+    from latentopt.inverting.events import is_unsteady
+
     print_table(rows, title, columns)
     failed = [one_line(row["name"]) for row in rows if row["status"] != "ok"]
     where = one_line(str(outdir))
     click.echo(f"{len(rows) - len(failed)} of {len(rows)} images in {where}/ (summary.csv, grid.png, index.html)")
-    if not failed:
-        return 0
-    click.echo(f"failed: {', '.join(failed[:10])}{' ...' if len(failed) > 10 else ''}", err=True)
-    return InversionFailed.exit_code
+    unsteady = [row for row in rows if is_unsteady(row)]
+    if failed:
+        click.echo(f"failed: {', '.join(failed[:10])}{' ...' if len(failed) > 10 else ''}", err=True)
+    for row in unsteady[:10]:
+        click.echo(one_line(f"{row['name']}: {row['stop_reason']}; try a lower --lr, or --dtype float32"), err=True)
+    if len(unsteady) > 10:
+        click.echo(f"... and {len(unsteady) - 10} more without a finite loss in some steps", err=True)
+    return InversionFailed.exit_code if failed or unsteady else 0
 
 
 def print_table(rows: list[dict], title: str, columns: Mapping[str, str] = COLUMNS) -> None:

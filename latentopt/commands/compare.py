@@ -12,6 +12,7 @@ import click
 from latentopt.commands.batches import load_network, low_memory_option
 from latentopt.commands.preflight import Warnings, notes_told, picture_check, preflight_option
 from latentopt.errors import InversionFailed
+from latentopt.files.outputs import check_free
 from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
@@ -82,15 +83,15 @@ def command(
       latentopt compare --recipes i2s,ii2s,pti
       latentopt compare photos/ --network ffhq.pkl --recipes ii2s,mine.toml --dial clip
     """
+    check_free(outdir)
+
     from latentopt.api import compare, find_images, load_attribute_judge, load_directions, load_recipes, parse_edit
     from latentopt.evaluation.dial import find_dial
-    from latentopt.files.outputs import check_free
 
     methods = load_recipes(_names(recipes), steps)
     for dial in dials:
         find_dial(dial)
     wanted = [parse_edit(text) for text in edits]
-    check_free(outdir)
     sources = _pictures(images, count)
     every_step = sum(stage.steps + 1 for method in methods.values() for stage in method.stages)
     found = len(find_images(sources))
@@ -149,10 +150,11 @@ def _callbacks(quiet: bool) -> Callbacks:
 
 def _pictures(images: tuple[str, ...], count: int) -> list[str]:
     """The images that are named, or the first of the bundled samples."""
+    from latentopt.commands.invert import images_of
     from latentopt.files.resources import PACKAGE
 
     if images:
-        return list(images)
+        return images_of(images)
     samples = sorted((PACKAGE / "bundled" / "samples").glob("portrait-*.png"))[:count]
     click.echo(f"no image named: comparing on the first {len(samples)} bundled sample portraits", err=True)
     return [str(path) for path in samples]
@@ -165,4 +167,4 @@ def _print(comparison: Comparison) -> None:
     from latentopt.report.comparison_files import FIGURES, PAGE
 
     Console(width=None if Console().is_terminal else 140).print(terminal_table(comparison.compared))
-    click.echo(f"{comparison.outdir / PAGE} (the figures: {FIGURES})")
+    click.echo(escape_controls(f"{comparison.outdir / PAGE} (the figures: {FIGURES})"))

@@ -9,7 +9,8 @@ import click
 
 from latentopt.commands.delta_options import checked_strength, delta_options
 from latentopt.errors import UsageError
-from latentopt.files.text import escape_controls
+from latentopt.files.outputs import check_output
+from latentopt.files.text import escape_controls, one_line
 
 if TYPE_CHECKING:
     from latentopt.protocols import Generator
@@ -69,7 +70,7 @@ def command(
             checkpoints.save_generator(generator, target)
     for note in notes:
         click.echo(escape_controls(f"note: {note}"), err=True)
-    click.echo(f"{target} ({target.stat().st_size / 1e6:.1f} MB)")
+    click.echo(one_line(f"{target} ({target.stat().st_size / 1e6:.1f} MB)"))
 
 
 def _with_deltas(
@@ -98,3 +99,4 @@ def _check_target(target: Path, discriminator: bool, force: bool) -> None:
         raise UsageError(f"{target}: a discriminator is written as .safetensors only")
     if target.exists() and not force:
         raise UsageError(f"{target} exists; choose another name, or pass --force to overwrite it")
+    check_output(target)

@@ -13,6 +13,7 @@ import click
 from latentopt.commands.batches import load_network
 from latentopt.commands.numbers import Count
 from latentopt.errors import CheckpointError, UsageError
+from latentopt.files.outputs import check_output
 from latentopt.files.text import escape_controls
 from latentopt.registry import COORDINATES
 
@@ -91,10 +92,12 @@ def find(method: str, network: str, out: Path | None, sheet: bool, device: str, 
       latentopt directions find --method ganspace --space p-norm
       latentopt directions find --method sefa --layers 0-3
     """
+    _check(method, options)
+    check_output(out or Path("directions/x.safetensors"))
+
     from latentopt.api import add_directions, draw_sheet, find_by, kept_directions
     from latentopt.editing.files import FOLDER
 
-    _check(method, options)
     generator = load_network(network, device, "float32", False)
     out = out or FOLDER / f"{generator.name}-{method}.safetensors"
     kept_directions(out, generator)  # a file that cannot be added to is refused before the work

@@ -62,13 +62,14 @@ def command(
         parse_layers,
         parse_sweep,
     )
-    from latentopt.files.outputs import workplace
+    from latentopt.files.outputs import check_free, workplace
 
     done, swept = [parse_edit(text) for text in edits], [parse_sweep(text) for text in sweeps]
     rows = None if layers is None else parse_layers(layers)
     if animate and not swept:
         raise UsageError("--animate shows a sweep: add --sweep NAME=-2..2")
     sources, root = find_latents([] if run is None else [run], outdir)
+    check_free(to or root / "edits")
     generator, latents = load_latents(sources, network, device)
     asked = Sequences(done, swept, given_or_found_directions(generator, files, force), rows)
     if not done and not swept:

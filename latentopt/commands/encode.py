@@ -11,6 +11,7 @@ import click
 from latentopt.commands.batches import load_network, report, watched
 from latentopt.commands.invert import images_of, terms_of
 from latentopt.commands.preflight import notes_told
+from latentopt.files.outputs import check_free
 from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
@@ -75,13 +76,13 @@ def command(
       latentopt encode photos/ --encoder psp --mix e4e --share 0.5
     """
     measured = None if terms is None else terms_of(terms)
+    check_free(outdir)
+
     from latentopt.api import encode, encoding_recipe
     from latentopt.encoders.files import holds_generator
-    from latentopt.files.outputs import check_free
-    from latentopt.pictures.images import find_images
+    from latentopt.pictures.finding import find_images
 
     encoding_recipe(encoder, measured, options)
-    check_free(outdir)
     network = network or (encoder if holds_generator(encoder) else "portraits")
     generator = load_network(network, device, dtype, False)
     sources = images_of(images)

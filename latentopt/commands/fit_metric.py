@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentopt.commands.batches import load_network
-from latentopt.commands.fit_pnorm import check_writable
 from latentopt.commands.numbers import Count, Shard
 from latentopt.errors import UsageError
+from latentopt.files.outputs import check_output
 from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def command(
         raise UsageError("--shard and --merge exclude one another")
     if out is not None and out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: a metric is written as .safetensors")
-    check_writable(out or Path("pnorm_stats/x.safetensors"))
+    check_output(out or Path("pnorm_stats/x.safetensors"))
 
     from latentopt.api import merge_metric
     from latentopt.statistics.metric_files import metric_path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from latentopt.commands.numbers import Count, Shard
-from latentopt.errors import LatentoptError, UsageError
+from latentopt.errors import UsageError
+from latentopt.files.outputs import check_output
+from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
     from latentopt.protocols import Generator
@@ -80,7 +81,7 @@ def command(
     if out is not None and out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: statistics are written as .safetensors")
     for path in (out or Path("pnorm_stats/x.safetensors"), figure):
-        check_writable(path)
+        check_output(path)
 
     from latentopt.api import kept_pnorm, load_generator, merge_pnorm, take_over_pnorm
     from latentopt.devices import choose_device
@@ -94,20 +95,21 @@ def command(
         elif merge:
             pnorm = merge_pnorm(generator, out)
         elif existing is not None and (existing.n, existing.seed) == (samples, seed):
-            click.echo(f"already fitted: {out}")
+            click.echo(escape_controls(f"already fitted: {out}"))
             pnorm = existing
         else:
             fitted = measured(generator, out, samples, seed, batch, shard, quiet)
             if isinstance(fitted, Path):
-                click.echo(f"shard        {fitted}\nwhen all are there: the same command with --merge, not --shard")
+                click.echo(escape_controls(f"shard        {fitted}"))
+                click.echo("when all are there: the same command with --merge, not --shard")
                 return
             pnorm = fitted
-    click.echo(summary(pnorm, generator, out))
+    click.echo(escape_controls(summary(pnorm, generator, out)))
     if figure is not None:
         from latentopt.statistics.pnorm_figure import draw_figure
 
         draw_figure(generator, pnorm, figure)
-        click.echo(f"figure       {figure}")
+        click.echo(escape_controls(f"figure       {figure}"))
     if prior:
         from latentopt.commands.fit_prior import add_prior
         from latentopt.statistics.linear_prior import prior_path
@@ -125,15 +127,6 @@ def command(
         )
 
 
-def check_writable(path: Path | None) -> None:
-    """Raise LatentoptError, before any work, if a file cannot be written at `path`."""
-    if path is None:
-        return
-    folder = next(parent for parent in [*path.parents, Path()] if parent.exists())
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise LatentoptError(f"{path}: cannot be written; choose another --out or --figure")
-
-
 @contextmanager
 def plain_warnings() -> Iterator[None]:
     """Warnings as one line on stderr."""
@@ -143,7 +136,7 @@ def plain_warnings() -> Iterator[None]:
             yield
         finally:
             for warning in caught:
-                click.echo(f"warning: {warning.message}", err=True)
+                click.echo(escape_controls(f"warning: {warning.message}"), err=True)
 
 
 def measured(

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentopt.commands.fit_pnorm import check_writable
 from latentopt.commands.numbers import Count
 from latentopt.errors import UsageError
-from latentopt.files.text import escape_controls
+from latentopt.files.outputs import check_output
+from latentopt.files.text import escape_controls, one_line
 
 if TYPE_CHECKING:
     from latentopt.protocols import Generator
@@ -88,7 +88,7 @@ def command(
     """
     if out is not None and out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: sigma is written as .safetensors")
-    check_writable(out or Path("sigma/x.safetensors"))
+    check_output(out or Path("sigma/x.safetensors"))
 
     from contextlib import ExitStack
 
@@ -119,6 +119,7 @@ def show(sigma: Sigma, generator: Generator, out: Path) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Column, Table
+    from rich.text import Text
 
     from latentopt.statistics.at_hand import first_at_hand
     from latentopt.statistics.sigma import SIGMA
@@ -130,7 +131,7 @@ def show(sigma: Sigma, generator: Generator, out: Path) -> None:
     for heading in ("number", "5 %", "sigma 50 %", "95 %", f"< {SMALL_SIGMA:g}", "of the change"):
         table.add_column(heading, justify="right")
     for name, row in rows(sigma).items():
-        table.add_row(name, *row)
+        table.add_row(Text(one_line(name)), *row)
     console.print(table)
     lines = {
         "generator": f"{generator.name} ({generator.fingerprint})",

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from latentopt.files.text import escape_controls
+from latentopt.files.text import one_line
 
 
 @click.command("info")
@@ -33,20 +33,15 @@ def command(source: str, as_json: bool) -> None:
 
 
 def _lines(facts: dict[str, Any], indent: str = "") -> list[str]:
-    shown = {_one_line(key).replace("_", " "): value for key, value in facts.items() if value not in (None, [], {})}
+    shown = {one_line(str(key)).replace("_", " "): value for key, value in facts.items() if value not in (None, [], {})}
     width = max((len(key) for key in shown), default=0)
     lines = []
     for key, value in shown.items():
         if isinstance(value, dict):
             lines += [f"{indent}{key}", *_lines(value, indent + "  ")]
         else:
-            lines.append(f"{indent}{key:{width}}  {_one_line(_text(key, value))}")
+            lines.append(f"{indent}{key:{width}}  {one_line(_text(key, value))}")
     return lines
-
-
-def _one_line(text: object) -> str:
-    """Foreign text, which could otherwise move the cursor or begin a line that looks like ours."""
-    return escape_controls(str(text)).replace("\n", r"\n")
 
 
 def _text(key: str, value: object) -> str:

@@ -53,12 +53,13 @@ def command(
       latentopt interpolate --steps 9 --animate
     """
     from latentopt.api import interpolate_latents
-    from latentopt.files.outputs import workplace
+    from latentopt.files.outputs import check_free, workplace
 
     if space not in (known := latent_spaces()) and PARAMETERIZATIONS.resolve(space) not in known:
         raise UsageError(f"--space {space}: not a latent space; known: {', '.join(known)}")
     sources, root = find_latents(runs, outdir)
     at_least(sources, 2, "interpolation")
+    check_free(to or root / "interpolated")
     generator, latents = load_latents(sources, network, device)
     lens = lens_of(space, generator, stats)
     with workplace(to or root / "interpolated") as folder:

@@ -12,12 +12,17 @@ import click
 from latentopt.commands.batches import Films, load_network, low_memory_option, report, watched
 from latentopt.commands.preflight import Warnings, notes_told, picture_check, preflight_option
 from latentopt.errors import UsageError
+from latentopt.files.outputs import check_free
+from latentopt.files.text import one_line
 from latentopt.recipe.recipe import Key, Recipe, read_value
 from latentopt.recipe.spaces import space_recipe, with_space
 from latentopt.watching.phases import tell
 
 if TYPE_CHECKING:
     from latentopt.pictures.images import Alpha, Fit
+
+
+EXACT_HELP = "One image at a time, so that no result depends, even in its last bits, on the others. PRICE."
 
 
 def resolve_recipe(recipe: str | None, settings: list[str], **options: Any) -> Recipe:
@@ -75,6 +80,7 @@ def terms_of(text: str) -> list[dict[str, object]]:
 )
 @click.option("--seed", default=0, show_default=True, type=int, help="Random seed.")
 @click.option("--batch", type=int, help="Images at once (only speed and memory depend on it).")
+@click.option("--exact", is_flag=True, help=EXACT_HELP)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
 @low_memory_option
@@ -93,6 +99,7 @@ def command(
     settings: tuple[str, ...],
     outdir: Path,
     seed: int,
+    exact: bool,
     device: str,
     dtype: str,
     low_memory: bool,
@@ -120,14 +127,15 @@ def command(
       latentopt invert face.png --recipe ii2s --set stages.0.lr=0.01
     """
     resolved = resolve_recipe(recipe, list(settings), **options)
+    check_exact(exact, options["batch"])
     if dry_run:
         click.echo(resolved.dump(), nl=False)
         return 0
-    from latentopt.api import invert
-    from latentopt.files.outputs import check_free
-    from latentopt.pictures.images import find_images
-
     check_free(outdir)
+
+    from latentopt.api import invert
+    from latentopt.pictures.finding import find_images
+
     sources = images_of(images)
     count, steps = len(find_images(sources)), sum(stage.steps + 1 for stage in resolved.stages)
     if not quiet:
@@ -136,7 +144,9 @@ def command(
     warnings = Warnings()
     check = picture_check(generator, count, steps, preflight, warnings)
     reading = {"fit": fit, "alpha": alpha, "dtype": dtype, "network": generator.name}
-    call = partial(invert, generator, sources, resolved, seed=seed, fit=fit, alpha=alpha, look=notes_told(check))
+    call = partial(
+        invert, generator, sources, resolved, seed=seed, exact=exact, fit=fit, alpha=alpha, look=notes_told(check)
+    )
     rows = watched(
         partial(call, out=outdir, overwrite=overwrite, options=reading, keep=False),
         count,
@@ -148,11 +158,20 @@ def command(
     return report(rows, outdir, f"recipe {resolved.name}")
 
 
+def check_exact(exact: bool, batch: int | None) -> None:
+    """Raise UsageError for options that exclude one another."""
+    if exact and batch not in (None, 1):
+        raise UsageError(f"--exact works on one image at a time: leave --batch {batch} out")
+
+
 def images_of(images: Sequence[str]) -> list[str]:
     """The images that are named, or the folder of the bundled samples."""
     from latentopt.files.resources import PACKAGE
+    from latentopt.pictures.finding import passed_over
 
     if images:
+        if (others := passed_over(images)) != "":
+            click.echo(one_line(others), err=True)
         return list(images)
     click.echo("no image named: inverting the bundled sample pictures", err=True)
     return [str(PACKAGE / "bundled" / "samples")]

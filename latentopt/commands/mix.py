@@ -40,10 +40,11 @@ def command(
       latentopt mix out/anna out/ben --split 4
     """
     from latentopt.api import mix_latents, split_row
-    from latentopt.files.outputs import workplace
+    from latentopt.files.outputs import check_free, workplace
 
     sources, root = find_latents(runs, outdir)
     at_least(sources, 2, "mixing")
+    check_free(to or root / "mixed")
     generator, latents = load_latents(sources[:most], network, device)
     row = split_row(generator.num_ws, split)
     with workplace(to or root / "mixed") as folder:

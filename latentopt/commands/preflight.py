@@ -11,7 +11,8 @@ from latentopt.watching.phases import tell
 
 if TYPE_CHECKING:
     from latentopt.inverting.items import Look
-    from latentopt.pictures.images import ImageSource, TargetImage
+    from latentopt.pictures.finding import ImageSource
+    from latentopt.pictures.images import TargetImage
     from latentopt.preflight.picture_check import PictureCheck
     from latentopt.preflight.preflight import Verdict
     from latentopt.protocols import Generator

@@ -10,6 +10,7 @@ import click
 
 from latentopt.commands.delta_options import checked_strength, delta_options
 from latentopt.errors import UsageError
+from latentopt.files.outputs import check_output
 from latentopt.files.text import escape_controls
 
 MAX_SEEDS = 100_000
@@ -74,6 +75,7 @@ def command(
     if not math.isfinite(trunc):
         raise UsageError(f"--trunc must be a finite number, not {trunc}")
     scale = checked_strength(deltas, strength, force_delta)
+    check_output(outdir / "grid.png")
 
     from latentopt.api import load_deltas, load_generator, save_samples
     from latentopt.devices import choose_device
@@ -85,4 +87,4 @@ def command(
     for note in generator.notes:
         click.echo(escape_controls(f"note: {note}"), err=True)
     save_samples(generator, seeds, outdir, trunc, label, noise_mode, grid)
-    click.echo(f"{len(seeds)} images in {outdir}")
+    click.echo(escape_controls(f"{len(seeds)} images in {outdir}"))

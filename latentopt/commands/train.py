@@ -12,6 +12,7 @@ from latentopt.commands.train_loop import command_line, follow_adversarial
 from latentopt.commands.train_networks import judge, perceptual
 from latentopt.commands.train_options import adversarial_options, folder_options, images_option, trial_options
 from latentopt.commands.train_wrangan import wrangan
+from latentopt.files.outputs import check_outdir
 from latentopt.training import DRAWN
 
 
@@ -62,6 +63,8 @@ def generator(
       latentopt train generator --data portraits --images 200000
       latentopt train generator --data pictures/ --resolution 128 --device cuda
     """
+    check_outdir(outdir)
+
     from latentopt.devices import choose_device
     from latentopt.training.generator_settings import GeneratorTraining
     from latentopt.training.train_generator import train_generator

@@ -9,6 +9,7 @@ import click
 
 from latentopt.commands.train_loop import command_line, follow_training
 from latentopt.commands.train_options import folder_options
+from latentopt.files.outputs import check_outdir
 from latentopt.training import DRAWN, ENCODER_KINDS
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def encoder(
       latentopt train encoder --kind psp --network ffhq.pkl --data faces/ --backbone ir-se-50 --optimizer ranger
       torchrun --nproc-per-node 4 --no-python latentopt train encoder --kind e4e
     """
+    check_outdir(outdir)
+
     from latentopt.checkpoints.networks import load_generator
     from latentopt.devices import choose_device
     from latentopt.training.encoder_settings import settings_for

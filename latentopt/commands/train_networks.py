@@ -9,6 +9,7 @@ import click
 
 from latentopt.commands.train_loop import follow_training
 from latentopt.commands.train_options import folder_options
+from latentopt.files.outputs import check_outdir
 
 if TYPE_CHECKING:
     from latentopt.training.attributes import AttributeStep
@@ -26,6 +27,8 @@ def perceptual(steps: int, images: int, seed: int, outdir: Path, cache: Path, de
     Example:
       latentopt train perceptual --outdir train
     """
+    check_outdir(outdir)
+
     from latentopt.devices import choose_device
     from latentopt.training.train_networks import train_perceptual
 
@@ -46,6 +49,8 @@ def judge(steps: int, images: int, seed: int, outdir: Path, cache: Path, device:
     Example:
       latentopt train judge --outdir train
     """
+    check_outdir(outdir)
+
     from latentopt.devices import choose_device
     from latentopt.training.train_networks import train_judge
 

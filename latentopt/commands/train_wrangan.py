@@ -9,6 +9,7 @@ import click
 
 from latentopt.commands.train_loop import command_line, follow_adversarial
 from latentopt.commands.train_options import adversarial_options, folder_options, images_option
+from latentopt.files.outputs import check_outdir
 
 
 @click.command("wrangan")
@@ -65,6 +66,8 @@ def wrangan(
       latentopt train wrangan --start portraits --layers 6 --outdir train/wrangan
       latentopt train wrangan --start portraits --sigma-init 0.1 --keep-level --images 200000 --outdir train/wrangan
     """
+    check_outdir(outdir)
+
     from latentopt.devices import choose_device
     from latentopt.training.train_generator import train_wrangan
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentopt.commands.batches import load_network, low_memory_option, report, watched
-from latentopt.commands.invert import images_of, start_entry
+from latentopt.commands.invert import EXACT_HELP, check_exact, images_of, start_entry
 from latentopt.commands.preflight import notes_told
 from latentopt.errors import UsageError
+from latentopt.files.outputs import check_free
 from latentopt.files.text import escape_controls
 from latentopt.recipe.recipe import Key, Recipe
 
@@ -56,6 +57,7 @@ COLUMNS = {
 )
 @click.option("--seed", default=0, show_default=True, type=int, help="Random seed.")
 @click.option("--batch", type=int, help="Images at once (only speed and memory depend on it).")
+@click.option("--exact", is_flag=True, help=EXACT_HELP)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
 @low_memory_option
@@ -71,6 +73,7 @@ def command(
     to: Path | None,
     corruption: int | None,
     seed: int,
+    exact: bool,
     device: str,
     dtype: str,
     low_memory: bool,
@@ -92,11 +95,13 @@ def command(
       latentopt tune out/anna --method pti --steps 200
       latentopt tune photos/ --method lowrank --rank 2 --network ffhq.pkl
     """
-    from latentopt.files.outputs import check_free
     from latentopt.inverting.preparing import prepare
     from latentopt.inverting.tuning import common_recipe
 
     found = _method(method)
+    check_exact(exact, options["batch"])
+    if exact and options["shared"]:
+        raise UsageError("--shared makes one change for all images together: leave --exact out")
     if corruption and corruption < 4:
         raise UsageError(f"--corruption {corruption}: needs 4 pictures or more, or 0 to leave it out")
     results, run = (None, outdir / Path(method).stem) if _are_images(sources) else _earlier(sources, outdir)
@@ -109,11 +114,12 @@ def command(
         click.echo(resolved.dump(), nl=False)
         return 0
     to = to or run / f"tuned-{Path(method).stem}"
-    check_free(to)
+    for folder in [to] if results is not None else [run, to]:
+        check_free(folder)
     if results is None:
         generator = load_network(network or "portraits", device, dtype, low_memory=low_memory)
         prepare(resolved, generator)
-        results = _invert(sources, generator, inversion, run, seed, dtype, quiet)
+        results = _invert(sources, generator, inversion, run, seed, exact, dtype, quiet)
     else:
         made_with = results[0].record["generator"].get("source", "portraits")
         generator = load_network(network or made_with, device, dtype, low_memory=low_memory)
@@ -125,6 +131,7 @@ def command(
         generator,
         to,
         seed,
+        exact,
         dtype,
         corruption,
         overwrite,
@@ -182,18 +189,29 @@ def _tuning(method: Recipe, earlier: Recipe, options: dict[str, Any]) -> Recipe:
 
 
 def _invert(
-    images: tuple[str, ...], generator: Generator, recipe: Recipe, run: Path, seed: int, dtype: str, quiet: bool
+    images: tuple[str, ...],
+    generator: Generator,
+    recipe: Recipe,
+    run: Path,
+    seed: int,
+    exact: bool,
+    dtype: str,
+    quiet: bool,
 ) -> list[EarlierResult]:
     from latentopt.api import invert
-    from latentopt.pictures.images import find_images
+    from latentopt.pictures.finding import find_images
     from latentopt.results.earlier import find_results
 
     sources = images_of(images)
-    names = {source.key for source in find_images(sources)}
-    call = partial(invert, generator, sources, recipe, seed=seed, look=notes_told(None), out=run, keep=False)
+    call = partial(
+        invert, generator, sources, recipe, seed=seed, exact=exact, look=notes_told(None), out=run, keep=False
+    )
     steps = sum(stage.steps + 1 for stage in recipe.stages)
-    rows = watched(partial(call, options=_reading(generator, dtype)), len(names), steps=steps, quiet=quiet)
+    rows = watched(
+        partial(call, options=_reading(generator, dtype)), len(find_images(sources)), steps=steps, quiet=quiet
+    )
     report(rows, run, f"recipe {recipe.name}")
+    names = {row["name"] for row in rows if row["status"] == "ok"}
     return [result for result in find_results(run) if result.name in names]
 
 
@@ -203,6 +221,7 @@ def _tune(
     generator: Generator,
     to: Path,
     seed: int,
+    exact: bool,
     dtype: str,
     corruption: int | None,
     overwrite: bool,
@@ -215,7 +234,9 @@ def _tune(
         corruption = fitting_pictures(recipe)
         if not corruption:
             click.echo("so short a tuning is not measured for corruption: --corruption 100 does it", err=True)
-    call = partial(tune, generator, results, recipe, as_is=True, seed=seed, corruption=corruption, keep=False)
+    call = partial(
+        tune, generator, results, recipe, as_is=True, seed=seed, exact=exact, corruption=corruption, keep=False
+    )
     rows = watched(
         partial(call, out=to, overwrite=overwrite, options=_reading(generator, dtype)),
         len(results),

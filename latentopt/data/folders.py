@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from latentopt.errors import ImageError
+from latentopt.files.schema import parse_json, read_text
 from latentopt.files.storage import write_atomically, write_text
-from latentopt.pictures.images import find_images, read_image, to_uint8
+from latentopt.pictures.finding import find_images, passed_over
+from latentopt.pictures.images import read_image, to_uint8
 
 
 def folder_images(folder: Path, cache: Path, resolution: int) -> tuple[np.ndarray, list[str]]:
@@ -27,7 +29,8 @@ def folder_images(folder: Path, cache: Path, resolution: int) -> tuple[np.ndarra
     path = cache / f"folder-{resolution}px-{digest.hexdigest()[:16]}.npy"
     notes = path.with_suffix(".json")
     if not path.exists() or not notes.exists():
-        images, skipped = [], []
+        images = []
+        skipped = [others] if (others := passed_over([folder])) else []
         for source in sources:
             try:
                 image = read_image(source.path, (resolution, resolution)).image
@@ -40,8 +43,11 @@ def folder_images(folder: Path, cache: Path, resolution: int) -> tuple[np.ndarra
         write_atomically(path, lambda temporary: np.save(temporary, np.stack(images)))
         write_text(notes, json.dumps(skipped))
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False), json.loads(notes.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1:] != (3, resolution, resolution):
+            raise ValueError(f"{array.dtype} {array.shape}")
+        return array, parse_json(read_text(notes), list[str])
+    except Exception as error:  # numpy raises ValueError, OSError, EOFError, SyntaxError ... for damaged files
         raise ImageError(
             f"{path} or {notes.name} is damaged ({error}): delete both, and the folder is read again"
         ) from error

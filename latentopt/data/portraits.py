@@ -21,6 +21,7 @@ from torch.nn.functional import avg_pool2d
 
 from latentopt.data.portrait_renderer import draw
 from latentopt.errors import ImageError, UsageError
+from latentopt.files.outputs import refuse_link
 
 VERSION = 1  # of the pictures: raise it whenever the same seed gives other pixels or attributes
 
@@ -218,7 +219,7 @@ def cached(
 def _mapped(path: Path, shape: tuple[int, ...], mode: Literal["r", "r+"]) -> np.memmap:
     try:
         array = open_memmap(path, mode=mode)
-    except ValueError as error:
+    except Exception as error:  # numpy raises ValueError, OSError, EOFError, SyntaxError ... for damaged files
         raise ImageError(f"{path} is not a readable array ({error}): delete it, and it is drawn again") from error
     if array.shape != shape or array.dtype != np.uint8:
         raise ImageError(f"{path} holds {array.dtype} {array.shape}, not uint8 {shape}: delete it to draw it again")
@@ -228,9 +229,11 @@ def _mapped(path: Path, shape: tuple[int, ...], mode: Literal["r", "r+"]) -> np.
 def _draw_to(partial: Path, n: int, resolution: int, start_seed: int, chunk: int) -> None:
     """Fill the array of a partial file; the count of finished images lies beside it."""
     progress = partial.with_suffix(".done")
+    for path in (partial, progress):
+        refuse_link(path)
     shape = (n, 3, resolution, resolution)
     count = progress.read_bytes() if progress.exists() and partial.exists() else b""
-    done = int(count) if count.isdigit() else 0  # no number: a crash left the file empty
+    done = min(int(count), n) if count.isdigit() and len(count) < 20 else 0  # no number: a crash left the file empty
     if done:
         _mapped(partial, shape, "r")  # opening to write would lengthen a file cut short with zeros
     array = _mapped(partial, shape, "r+") if done else open_memmap(partial, "w+", np.uint8, shape)

@@ -6,23 +6,34 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import Tensor
 
 from latentopt.checkpoints.model_files import Checkpoint, resolve
-from latentopt.checkpoints.persistence import plain_entries
 from latentopt.editing.direction import Direction
 from latentopt.editing.foreign import SUFFIXES, read_foreign
 from latentopt.editing.layers import layers_text
 from latentopt.errors import CheckpointError, LatentoptError
-from latentopt.files.storage import load_tensors, save_tensors
+from latentopt.files.schema import parse_json
+from latentopt.files.storage import STATISTICS_LIMIT, load_tensors, save_tensors
 from latentopt.protocols import Generator
 from latentopt.statistics.at_hand import FileKind, at_hand
 
 FORMAT = "latentopt-directions-1"
 FOLDER = Path("directions")  # in the working directory: where `latentopt directions find` writes
 FIELDS = ("space", "layers", "method", "score", "about", "slope")
+
+
+class DirectionRecord(TypedDict):
+    """One direction in the metadata; its vector is the tensor of its name."""
+
+    space: str
+    layers: tuple[int, ...] | None
+    method: str
+    score: float | None
+    about: dict[str, Any]
+    slope: float
 
 
 def save_directions(path: Path, directions: Sequence[Direction]) -> None:
@@ -100,7 +111,7 @@ def adopted(direction: Direction, generator: Generator) -> Direction:
 
 def read_directions(path: Path) -> list[Direction]:
     """What `save_directions` wrote, of whichever generator. Raises CheckpointError, naming the file."""
-    tensors, metadata = load_tensors(Path(path))
+    tensors, metadata = load_tensors(Path(path), STATISTICS_LIMIT)
     return parse_directions(tensors, metadata, str(path))
 
 
@@ -109,30 +120,20 @@ def parse_directions(tensors: Mapping[str, Tensor], metadata: Mapping[str, str],
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{where}: its format is {metadata.get('format')!r}, not that of directions ({FORMAT!r})")
     try:
-        entries = json.loads(metadata["directions"])
+        entries = parse_json(metadata["directions"], dict[str, DirectionRecord])
         common: dict[str, Any] = {
             "fingerprint": metadata["fingerprint"],
             "generator": metadata.get("generator", "generator"),
         }
         return [Direction(name, vector=tensors[name], **common, **_fields(entry)) for name, entry in entries.items()]
-    except (LatentoptError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (LatentoptError, KeyError, TypeError, ValueError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(f"{where}: damaged directions: {reason}; find them again") from error
 
 
-def _fields(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of one direction out of JSON. Raises KeyError, TypeError or ValueError."""
-    layers, score, about = entry["layers"], entry["score"], entry["about"]
-    if layers is not None and not all(type(row) is int for row in layers):
-        raise ValueError(f"layers {layers}")
-    return {
-        "space": str(entry["space"]),
-        "layers": None if layers is None else tuple(layers),
-        "method": str(entry["method"]),
-        "score": None if score is None else float(score),
-        "about": plain_entries(about) if isinstance(about, dict) else {},
-        "slope": float(entry["slope"]),
-    }
+def _fields(entry: DirectionRecord) -> dict[str, Any]:
+    """What a direction of this release has; a later one may write more."""
+    return {name: value for name, value in entry.items() if name in FIELDS}
 
 
 def given_or_found_directions(generator: Generator, files: Sequence[str | Path], force: bool) -> dict[str, Direction]:

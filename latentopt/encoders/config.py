@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from latentopt.encoders import KINDS
+from latentopt.files.schema import check_sizes, checked_fields, parse_json
 from latentopt.protocols import Generator
 
 BACKBONES = ("ir-se-50", "resnet-34", "small")
 HEADS = ("pyramid", "simple", "w", "w+")
+SMALLEST = 16  # pixels a side: the backbones halve their maps four times
 LARGEST = 1024  # rows, channels, pixels: a damaged file cannot ask for more
 
 
@@ -45,22 +47,16 @@ class EncoderConfig:
     groups: tuple[int, int] = (3, 7)
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "widths", "groups"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, value in checked_fields(self).items():
+            object.__setattr__(self, name, value)
         for name, known in (("kind", KINDS), ("backbone", BACKBONES), ("heads", HEADS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} {getattr(self, name)!r} is none of {', '.join(known)}")
-        sizes = (self.num_ws, self.w_dim, self.in_channels, *self.image_size, *self.widths, self.head_width or 1)
-        if not all(type(size) is int and 1 <= size <= LARGEST for size in sizes):
-            raise ValueError(f"sizes must be whole numbers from 1 to {LARGEST}, not {sizes}")
-        if len(self.image_size) != 2 or len(self.widths) != 4 or len(self.groups) != 2:
-            raise ValueError("image_size is (H,W), widths are four numbers, groups two")
+        for name in ("num_ws", "w_dim", "in_channels", "image_size", "widths", "head_width"):
+            check_sizes(name, getattr(self, name), SMALLEST if name == "image_size" else 1, LARGEST)
         if any(width % 8 for width in self.widths):
             raise ValueError(f"widths must be multiples of 8, not {self.widths}")
-        if (
-            not all(type(row) is int for row in (*self.groups, self.stage or 0))
-            or not 0 <= (self.stage or 0) < self.num_ws
-        ):
+        if not 0 <= (self.stage or 0) < self.num_ws or min(self.groups) < 0:
             raise ValueError(f"groups {self.groups} and stage {self.stage} must be rows of the code")
         if self.in_channels != (6 if self.iterative else 3):
             raise ValueError(f"an encoder of kind {self.kind} takes {6 if self.iterative else 3} channels")
@@ -100,12 +96,13 @@ class EncoderConfig:
 
     @staticmethod
     def from_json(text: str) -> EncoderConfig:
-        return EncoderConfig(**json.loads(text))
+        """Raises ValueError for what is no such configuration."""
+        return parse_json(text, EncoderConfig)
 
 
 def _small_size(resolution: tuple[int, int]) -> tuple[int, int]:
-    """The generator's, halved until the longer side is at most 64."""
+    """The generator's, halved until the longer side is at most 64; each side at least SMALLEST."""
     height, width = resolution
     while max(height, width) > 64:
         height, width = height // 2, width // 2
-    return height, width
+    return max(height, SMALLEST), max(width, SMALLEST)

@@ -203,8 +203,9 @@ def tuned_corruption(subject: Subject) -> Found:
     for i in tuned:
         record = subject.results[i].manifest
         known = record.get("corruption") or {}
-        if "frechet" in record["metrics"] and known.get("images") and known.get("around") != "samples":
-            rows[i] = {f"corruption_{name}": record["metrics"][name] for name in ("frechet", "kernel")}
+        figures = {name: record["metrics"].get(name) for name in ("frechet", "kernel")}
+        if None not in figures.values() and known.get("images") and known.get("around") != "samples":
+            rows[i] = {f"corruption_{name}": value for name, value in figures.items()}
             kinds.add(known["images"])
             extractors.add(known["extractor"])
         elif subject.amounts.corruption:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -118,13 +117,14 @@ def _distinct(names: Sequence[str]) -> list[list[int]]:
 def _runs(result: Inversion) -> list[tuple[Mapping[str, Any], str]]:
     """The runs that a result went through, each with its recipe as TOML: a tuning after its inversion."""
     earlier = result.manifest.get("tuned_from") or {}
-    first = [(earlier, earlier["recipe_toml"])] if "recipe_toml" in earlier else []
+    known = earlier.keys() >= {"recipe", "seed", "recipe_toml"}
+    first = [(earlier, earlier["recipe_toml"])] if known else []
     return [*first, (result.manifest, result.recipe_toml)]
 
 
 def _joined(tomls: Sequence[str]) -> Recipe:
     """One recipe of all their stages; those of a tuning go on from where the inversion ends."""
-    recipes = [Recipe.from_table(tomllib.loads(toml)) for toml in tomls]
+    recipes = [Recipe.parse(toml) for toml in tomls]
     return replace(recipes[0], stages=tuple(stage for recipe in recipes for stage in recipe.stages))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ import numpy as np
 
 from latentopt.errors import CheckpointError
 from latentopt.evaluation.framework import Evaluation
-from latentopt.evaluation.measure import Measure
+from latentopt.evaluation.stored_evaluation import parse_evaluation
 from latentopt.files.outputs import clear_write_errors
+from latentopt.files.schema import read_text
 from latentopt.files.storage import to_json, write_atomically, write_text
 from latentopt.files.text import as_unicode, cell
 
@@ -46,12 +46,8 @@ def load_evaluation(path: Path) -> Evaluation:
     path = Path(path)
     path = path / JSON_FILE if path.is_dir() else path
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        if table.pop("format") != FORMAT:
-            raise ValueError("another format")
-        measures = {name: Measure(**fields) for name, fields in table.pop("measures").items()}
-        return Evaluation(measures=measures, **table)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return parse_evaluation(read_text(path), "format", FORMAT)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable evaluation ({error}); run latentopt evaluate") from error
 
 

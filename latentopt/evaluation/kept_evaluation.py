@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from torch import Tensor
 
 from latentopt.evaluation.framework import Asked, Evaluation, evaluate
-from latentopt.evaluation.measure import Measure
+from latentopt.evaluation.stored_evaluation import parse_evaluation
 from latentopt.evaluation.subject import Amounts, LatentEdit
 from latentopt.files.outputs import clear_write_errors
+from latentopt.files.schema import read_text
 from latentopt.files.storage import to_json, write_text
 from latentopt.files.versions import package_version
 from latentopt.protocols import Generator
@@ -23,7 +22,6 @@ from latentopt.results.inversion import Inversion
 from latentopt.types import GeneratorInputs
 
 EVALUATION_FILE = "compared.json"
-FIELDS = ("images", "measures", "curves", "about", "notes")
 
 
 def kept_evaluation(
@@ -66,18 +64,9 @@ def kept_evaluation(
 def _read(path: Path, key: str) -> Evaluation | None:
     """What `kept_evaluation` wrote, or None where it is of something else or damaged."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["key"] != key:
-            return None
-        measures = {name: Measure(**_finite(entry)) for name, entry in stored["measures"].items()}
-        return Evaluation(**{field: stored[field] for field in FIELDS} | {"measures": measures})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return parse_evaluation(read_text(path), "key", key)
+    except (OSError, ValueError):
         return None
-
-
-def _finite(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: a value that is none was one."""
-    return dict(entry) | ({"value": math.nan} if entry["value"] is None else {})
 
 
 def _digest(result: Inversion) -> str:

@@ -19,12 +19,8 @@ except ImportError:  # Windows
 
 from latentopt.errors import LatentoptError, UsageError
 
-# storage.write_atomically names its temporary files `.<stem>-<8 characters><suffix>`; these are the ones of a run.
-TEMPORARY_STEMS = (
-    "target", "proj", "projected_w", "inputs", "delta", "recipe", "history", "run",
-    "summary", "index", "grid", "video", "writable",
-)  # fmt: skip
-TEMPORARY_NAME = re.compile(rf"\.(?:{'|'.join(TEMPORARY_STEMS)})-[a-z0-9_]{{8}}")
+TEMPORARY = ".unfinished-"  # how the names of files that are being written begin
+LEFT_BEHIND = re.compile(rf"{re.escape(TEMPORARY)}[a-z0-9_]{{8}}(\.\w+)?")
 
 
 @contextmanager
@@ -52,11 +48,26 @@ def check_outdir(outdir: Path) -> None:
         raise UsageError(f"{outdir}: the output folder is a file; name another with --outdir")
     try:
         outdir.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".writable-", dir=outdir)
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY, dir=outdir)
         os.close(handle)
         Path(name).unlink()
     except OSError as error:
         raise UsageError(f"{outdir}: cannot write to the output folder: {_reason(error)}; choose another") from error
+
+
+def check_output(path: Path | None) -> None:
+    """Raise UsageError, before any work, where no file could be written at `path`; None is fine."""
+    if path is None:
+        return
+    path = Path(path)
+    folder = next(parent for parent in [*path.parents, Path()] if parent.exists())
+    if path.is_dir() or not folder.is_dir():
+        raise UsageError(f"{path}: {'is a folder' if path.is_dir() else f'{folder} is a file'}; name another file")
+    try:
+        with tempfile.TemporaryFile(prefix=TEMPORARY, dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {_reason(error)}; choose another") from error
 
 
 @contextmanager
@@ -94,6 +105,12 @@ def _held(handle: int, outdir: Path) -> bool:
     return True
 
 
+def refuse_link(path: Path) -> None:
+    """Raise UsageError where `path` is a symbolic link, for a file that is written in place and not replaced."""
+    if Path(path).is_symlink():
+        raise UsageError(f"{path}: is a symbolic link, whose target would be written to; remove it")
+
+
 def check_inside(outdir: Path, names: Iterable[str]) -> None:
     """Raise UsageError where a result's folder is, or lies in, a link that leads out of `outdir`."""
     root = Path(outdir).resolve()
@@ -126,8 +143,8 @@ def workplace(outdir: Path) -> Iterator[Path]:
 def sweep(outdir: Path, older_than: float = 600.0) -> list[Path]:
     """Remove the temporary files that a killed run left under `outdir`, and return their paths.
 
-    Only names that storage.write_atomically makes for a run's files, and only those not touched for `older_than`
-    seconds: a younger one may belong to a run that is going on in the same folder. Folders below that have a `.lock` of
+    Only names that storage.write_atomically makes, and only those not touched for `older_than` seconds: a younger one
+    may belong to a run that is going on in the same folder. Folders below that have a `.lock` of
     their own may be at work although this one is held: there only files that are ten minutes old are removed.
     """
     outdir = Path(outdir)
@@ -138,7 +155,7 @@ def sweep(outdir: Path, older_than: float = 600.0) -> list[Path]:
     for folder, _, names in os.walk(outdir):
         other = Path(folder) != outdir and ".lock" in names
         newest = now - (max(older_than, 600.0) if other else older_than)
-        for path in (Path(folder) / name for name in names if TEMPORARY_NAME.match(name)):
+        for path in (Path(folder) / name for name in names if LEFT_BEHIND.fullmatch(name)):
             try:
                 if path.is_file() and path.stat().st_mtime <= newest:
                     path.unlink()

@@ -18,16 +18,20 @@ from torch import Tensor
 
 from latentopt.errors import CheckpointError
 from latentopt.files.kinds import check_file, kind_of, refusal
+from latentopt.files.outputs import TEMPORARY
 
 WANTED = "a safetensors file of latentopt"
 HEADER_LIMIT = 16 << 20  # bytes; a foreign file with a larger index is refused before it is parsed
+ENTRIES_LIMIT = 10_000  # tensors; a model has some hundred, and each costs time to look up
+MODEL_LIMIT = 8 << 30  # bytes of a whole file
+STATISTICS_LIMIT = 256 << 20
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary name beside `path`, then rename: `path` is either complete or not there."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -51,32 +55,45 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     write_atomically(path, lambda temporary: save_file(flat, temporary, dict(metadata or {})))
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and metadata of a safetensors file. Raises CheckpointError, naming the file, when it is damaged."""
-    with _opened(path) as file:
+def load_tensors(path: Path, limit: int = MODEL_LIMIT) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and metadata of a safetensors file of at most `limit` bytes.
+
+    Raises CheckpointError, naming the file, when it is larger, which is told before anything is read, or damaged.
+    """
+    with _opened(path, limit) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
 
 
 def load_metadata(path: Path) -> dict[str, str]:
     """The metadata of a safetensors file, whose tensors are not read. Raises CheckpointError as `load_tensors` does."""
-    with _opened(path) as file:
+    with _opened(path, MODEL_LIMIT) as file:
         return dict(file.metadata() or {})
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, limit: int) -> Iterator[Any]:
     path = check_file(path, WANTED)
-    if (kind := kind_of(path)).name != "safetensors":
-        raise CheckpointError(refusal(path, WANTED, kind))
     try:
-        with path.open("rb") as stream:
-            header = int.from_bytes(stream.read(8), "little")
-        if header > HEADER_LIMIT:
-            raise CheckpointError(f"{path}: its index claims {header} bytes; refused (limit {HEADER_LIMIT})")
+        if (size := path.stat().st_size) > limit:
+            raise CheckpointError(f"{path}: {size} bytes, more than a file of its kind has ({limit}); refused")
+        if (kind := kind_of(path)).name != "safetensors":
+            raise CheckpointError(refusal(path, WANTED, kind))
+        _check_index(path)
         with safe_open(path, "pt") as file:
             yield file
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+
+
+def _check_index(path: Path) -> None:
+    """The library takes a time that grows faster than the index."""
+    with path.open("rb") as stream:
+        header = int.from_bytes(stream.read(8), "little")
+        if header > HEADER_LIMIT:
+            raise CheckpointError(f"{path}: its index claims {header} bytes; refused (limit {HEADER_LIMIT})")
+        entries = stream.read(header).count(b'"data_offsets"')
+    if entries > ENTRIES_LIMIT:
+        raise CheckpointError(f"{path}: {entries} tensors, more than any model has ({ENTRIES_LIMIT}); refused")
 
 
 def to_json(value: object, indent: int | None = None) -> str:

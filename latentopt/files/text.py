@@ -30,3 +30,8 @@ def cell(text: str) -> str:
     """
     shown = escape_controls(text)
     return f"'{shown}" if shown.startswith(FORMULA) else shown
+
+
+def shortened(text: str, length: int = 4000) -> str:
+    """At most so many characters of a text that somebody else has made as long as it is."""
+    return text if len(text) <= length else f"{text[:length]} ..."

@@ -4,31 +4,42 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import ClassVar, Generic, Self, TypeVar
 
 from torch import nn
 
+from latentopt.files.schema import check_sizes, checked_fields, parse_json
+
 Network = TypeVar("Network", bound=nn.Module, covariant=True)
+
+LARGEST = 1 << 20  # of any size in a configuration
 
 
 @dataclass(frozen=True)
 class NetworkConfig(ABC, Generic[Network]):
-    """The architecture of a `Network` in plain values. Sequences are tuples, also where JSON gave a list."""
+    """The architecture of a `Network` in plain values. Sequences are tuples, also where JSON gave a list.
+
+    Raises ValueError for values of another type, numbers that are not finite, and sizes that no network has.
+    """
 
     FILTER: ClassVar[str]  # the state dict's name of the FIR filter that all layers share
+    MAY_BE_ZERO: ClassVar[tuple[str, ...]] = ()  # sizes that 0 leaves out; all others are 1 at least
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if str(field.type).startswith("tuple["):
-                object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
+        for name, value in checked_fields(self).items():
+            object.__setattr__(self, name, value)
+            check_sizes(name, value, 0 if name in self.MAY_BE_ZERO else 1, LARGEST)
+            if isinstance(value, float) and value <= 0:
+                raise ValueError(f"{name} must be above 0, not {value}")
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        return cls(**json.loads(text))
+        """Raises ValueError for what is no such configuration."""
+        return parse_json(text, cls)
 
     @abstractmethod
     def build(self) -> Network:
@@ -37,13 +48,3 @@ class NetworkConfig(ABC, Generic[Network]):
     @abstractmethod
     def least_tensors(self) -> int:
         """Fewer tensors than the network has, known without building it."""
-
-    @abstractmethod
-    def least_values(self) -> int:
-        """Fewer values than the network has, but near: a configuration may not ask for more than its file holds."""
-
-
-def least_values_of_mapping(z_dim: int, c_dim: int, embed: int, width: int, w_dim: int, layers: int) -> int:
-    """Fewer values than a mapping network has: z_dim -> width -> ... -> w_dim, and the embedding of the labels."""
-    values = z_dim * width + max(layers - 2, 0) * width**2 + (width * w_dim if layers > 1 else 0)
-    return values + (embed * (c_dim + width) if c_dim else 0)

@@ -5,7 +5,6 @@ Source: Karras et al. 2020, figure 7 (residual, plain and skip input); Karras et
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from latentopt.generators.config import NetworkConfig, least_values_of_mapping
+from latentopt.generators.config import NetworkConfig
 from latentopt.generators.layers import Conv2d, FullyConnected, MappingNetwork
 from latentopt.generators.ops import downsample2d, fir_filter
 
@@ -23,6 +22,7 @@ class DiscriminatorConfig(NetworkConfig["Discriminator"]):
     """`channels` are the widths from coarse (4x4) to fine, the order of the generator's."""
 
     FILTER: ClassVar[str] = "resample_filter"
+    MAY_BE_ZERO: ClassVar[tuple[str, ...]] = ("c_dim", "mbstd_num_channels")
 
     channels: tuple[int, ...]
     img_channels: int = 3
@@ -48,16 +48,6 @@ class DiscriminatorConfig(NetworkConfig["Discriminator"]):
 
     def least_tensors(self) -> int:
         return len(self.channels) + (self.mapping_layers if self.c_dim else 0)
-
-    def least_values(self) -> int:
-        coarsest, pairs = self.channels[0], itertools.pairwise(self.channels)
-        convolutions = 9 * coarsest**2 + sum(9 * (fine * fine + coarse * fine) for coarse, fine in pairs)
-        dense = math.prod(self.const_size) * coarsest**2
-        if not self.c_dim:
-            return convolutions + dense
-        out = self.map_features
-        embed, width = self.embed_features or out, self.layer_features or out
-        return convolutions + dense + least_values_of_mapping(0, self.c_dim, embed, width, out, self.mapping_layers)
 
 
 def minibatch_std(x: Tensor, group_size: int | None, num_channels: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections.abc import Sequence, Set
@@ -12,7 +11,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from latentopt.generators.config import NetworkConfig, least_values_of_mapping
+from latentopt.generators.config import NetworkConfig
 from latentopt.generators.layers import MappingNetwork
 from latentopt.generators.network import GeneratorNetwork
 from latentopt.generators.synthesis import SynthesisNetwork
@@ -31,6 +30,7 @@ class StyleGAN2Config(NetworkConfig["StyleGAN2"]):
     """
 
     FILTER: ClassVar[str] = "synthesis.resample_filter"
+    MAY_BE_ZERO: ClassVar[tuple[str, ...]] = ("c_dim", "num_fp16_res")
 
     z_dim: int
     w_dim: int
@@ -52,15 +52,6 @@ class StyleGAN2Config(NetworkConfig["StyleGAN2"]):
 
     def least_tensors(self) -> int:
         return len(self.channels) + self.mapping_layers
-
-    def least_values(self) -> int:
-        area, width = math.prod(self.const_size), self.layer_features or self.w_dim
-        pairs = itertools.pairwise(self.channels)
-        convolutions = 9 * self.channels[0] ** 2 + sum(9 * (fine * fine + coarse * fine) for coarse, fine in pairs)
-        noise = sum(area << 2 * i for i in range(len(self.channels)))
-        embed = self.embed_features or self.w_dim
-        mapping = least_values_of_mapping(self.z_dim, self.c_dim, embed, width, self.w_dim, self.mapping_layers)
-        return convolutions + noise + mapping
 
 
 class StyleGAN2(GeneratorNetwork):

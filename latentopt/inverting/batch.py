@@ -7,15 +7,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from latentopt.errors import CheckpointError
 from latentopt.files.storage import load_tensors, save_tensors
+from latentopt.inverting.saved_state import (
+    DamagedState,
+    Meta,
+    check_fits,
+    check_progress,
+    check_start,
+    check_state,
+    flatten,
+    inputs_of,
+    inputs_table,
+    parse_history,
+    parse_meta,
+    unflatten,
+)
 from latentopt.loop.building import build_problem
 from latentopt.loop.loop import Step, minimise
-from latentopt.loop.state import State
+from latentopt.loop.problem import Problem
+from latentopt.loop.state import RUNNING, UNSTEADY, State
 from latentopt.protocols import Generator, Parameterization
 from latentopt.recipe.recipe import Recipe
 from latentopt.types import GeneratorInputs
@@ -47,6 +63,7 @@ class Batch:
     best_step: list[int] = field(default_factory=list)  # of the last finished stage
     networks: dict[str, str] = field(default_factory=dict)  # what the terms of the last stage measured with
     _lens: Parameterization | None = field(default=None, repr=False)
+    _problem: Problem | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.status = self.status or ["running"] * len(self.keys)
@@ -58,10 +75,8 @@ class Batch:
         Where `interrupted` is an Interruption that is held, it is released while a stage is made ready.
         """
         while self.stage < len(self.recipe.stages):
-            stage = self.recipe.stages[self.stage]
-            begun = self.state is not None
             with released(interrupted):
-                problem = build_problem(self.generator, stage, self.target, self.seeds, self.mask, self.inputs, begun)
+                problem, self._problem = self._problem or self._begin(), None
             self._lens, self.networks = problem.lens, problem.objective.networks
             if self.state is None:
                 self.inputs = problem.start
@@ -78,6 +93,11 @@ class Batch:
                 yield self.stage, step
             self._finish_stage(self.state)
 
+    def _begin(self) -> Problem:
+        """The stage that comes next, or is at work, as a problem."""
+        stage, begun = self.recipe.stages[self.stage], self.state is not None
+        return build_problem(self.generator, stage, self.target, self.seeds, self.mask, self.inputs, begun=begun)
+
     def _record(self, step: Step) -> None:
         for i, row in enumerate(step.rows):
             entry = {"stage": self.stage, "step": step.step, "loss": step.loss[i], "best": step.best_loss[i]}
@@ -90,7 +110,9 @@ class Batch:
     def _finish_stage(self, state: State) -> None:
         self.inputs = self.best_so_far()
         for i, text in enumerate(state.status):
-            self.status[i] = self.status[i] if text == "running" else text
+            if text != RUNNING:
+                earlier = [self.status[i]] if UNSTEADY in self.status[i] and UNSTEADY not in text else []
+                self.status[i] = "; ".join([text, *earlier]) if not text.startswith("failed") else text
         self.best_step = state.best_step.tolist()
         self.state, self.stage = None, self.stage + 1
 
@@ -160,94 +182,69 @@ class Batch:
             "stage": self.stage,
             "status": self.status,
             "best_step": self.best_step,
+            "chunk": self.chunk,
             "networks": self.networks,
             "digest": self.recipe.digest,
             "fingerprint": self.generator.fingerprint,
         }
         if self.inputs is not None:
-            tensors |= _flatten("start", _inputs_table(self.inputs))
+            tensors |= flatten("start", inputs_table(self.inputs))
         if self.state is not None:
             meta["state"] = {"step": self.state.step, "chunk": self.state.chunk, "status": self.state.status}
-            tensors |= _flatten("state", {f.name: getattr(self.state, f.name) for f in fields(State)})
+            tensors |= flatten("state", {f.name: getattr(self.state, f.name) for f in fields(State)})
         tensors["history"] = torch.frombuffer(bytearray(json.dumps(self.history).encode()), dtype=torch.uint8)
         save_tensors(path, tensors, {"format": FORMAT, "meta": json.dumps(meta)})
 
     @staticmethod
     def read_keys(path: Path) -> tuple[str, ...]:
-        """The images of a saved run. Raises CheckpointError for a file of another kind."""
+        """The images of a saved run. Raises DamagedState for a file of another kind."""
         _, meta = _read(path)
-        with _damage(path):
-            return tuple(meta["keys"])
+        return tuple(meta["keys"])
 
     @staticmethod
     def load(path: Path, generator: Generator, recipe: Recipe, target: Tensor, mask: Tensor | None = None) -> Batch:
         """Go on from a saved run, with the same recipe and generator.
 
-        Raises CheckpointError when the file is damaged or belongs to another recipe or generator.
+        Raises DamagedState when the file is damaged or belongs to another recipe or generator.
         """
         tensors, meta = _read(path)
+        if (meta["digest"], meta["fingerprint"]) != (recipe.digest, generator.fingerprint):
+            raise DamagedState(f"{path}: belongs to another recipe or generator")
+        images, device = len(target), generator.device
+        batch = Batch(generator, recipe, target, tuple(meta["keys"]), tuple(meta["seeds"]), mask)
         with _damage(path):
-            if (meta["digest"], meta["fingerprint"]) != (recipe.digest, generator.fingerprint):
-                raise CheckpointError(f"{path}: belongs to another recipe or generator; remove it to start anew")
-            device = generator.device
-            batch = Batch(generator, recipe, target, tuple(meta["keys"]), tuple(meta["seeds"]), mask)
+            if images != len(meta["keys"]):
+                raise ValueError(f"of {len(meta['keys'])} images, not {images}")
             batch.stage, batch.status, batch.best_step = meta["stage"], meta["status"], meta["best_step"]
-            batch.networks = meta["networks"]
-            batch.history = json.loads(bytes(tensors["history"].tolist()))
-            start = _unflatten("start", tensors, device)
-            if start:
-                batch.inputs = _inputs_of(start)
+            batch.networks, batch.chunk = meta["networks"], meta.get("chunk")
+            batch.history = parse_history(tensors["history"], images)
+            batch.inputs = inputs_of(unflatten("start", tensors, device))
+            check_start(batch.inputs, generator, images)
+            check_progress(meta, batch.history, recipe)
             if "state" in meta:
-                values = {"moments": {}} | _unflatten("state", tensors, device) | meta["state"]
+                values: dict[str, Any] = {"moments": {}} | unflatten("state", tensors, device) | meta["state"]
                 batch.state = State(**values)
+                check_state(batch.state, images)
+        if batch.state is not None:
+            batch._problem = batch._begin()
+            with _damage(path):
+                check_fits(batch.state, batch._problem.lens.encode(batch._problem.start))
         return batch
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
-    tensors, metadata = load_tensors(path)
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not a saved run of this version")
+def _read(path: Path) -> tuple[dict[str, Tensor], Meta]:
     with _damage(path):
-        return tensors, json.loads(metadata["meta"])
+        tensors, metadata = load_tensors(path)
+        if metadata.get("format") != FORMAT:
+            raise DamagedState(f"{path}: not a saved run of this version")
+        return tensors, parse_meta(metadata["meta"])
 
 
 @contextmanager
 def _damage(path: Path) -> Iterator[None]:
     try:
         yield
-    except DAMAGE as error:
-        raise CheckpointError(f"{path}: damaged ({error!r}); remove it to start anew") from error
-
-
-def _inputs_table(inputs: GeneratorInputs) -> dict:
-    return {f.name: getattr(inputs, f.name) for f in fields(inputs)}
-
-
-def _inputs_of(tree: dict) -> GeneratorInputs:
-    """Inputs from nested dicts of tensors; a state of an earlier release may hold `features` (see GeneratorInputs)."""
-    flat: dict[str, Tensor] = {}
-    for name, value in tree.items():
-        flat |= {f"{name}/{key}": x for key, x in value.items()} if isinstance(value, dict) else {name: value}
-    return GeneratorInputs.from_tensors(flat)
-
-
-def _flatten(prefix: str, value: object) -> dict[str, Tensor]:
-    """Nested dicts of tensors as one flat dict; names are joined by `|`, anything that is no tensor is left out."""
-    if isinstance(value, Tensor):
-        return {prefix: value}
-    if not isinstance(value, dict):
-        return {}
-    return {k: v for key, part in value.items() for k, v in _flatten(f"{prefix}|{key}", part).items()}
-
-
-def _unflatten(prefix: str, tensors: dict[str, Tensor], device: torch.device) -> dict:
-    tree: dict = {}
-    for name, tensor in tensors.items():
-        first, *path = name.split("|")
-        if first == prefix:
-            node = tree
-            for key in path[:-1]:
-                node = node.setdefault(key, {})
-            # a copy, since tensors of a mapped file are not aligned, and matrix products then round differently
-            node[path[-1]] = tensor.to(device, copy=True)
-    return tree
+    except DamagedState:
+        raise
+    except (CheckpointError, *DAMAGE) as error:
+        raise DamagedState(f"{path}: damaged ({error})") from error

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from latentopt.inverting.batch import Batch
 from latentopt.loop.loop import Step
+from latentopt.loop.state import UNSTEADY
 from latentopt.results.inversion import Inversion
 from latentopt.results.summary import failed_row, row_of
 
@@ -55,4 +57,16 @@ class Failed:
         return failed_row(self.name, self.reason)
 
 
-Event = Progressed | Measured | Finished | Failed
+def is_unsteady(row: Mapping[str, object]) -> bool:
+    """Whether the loss of an image, of which this is the summary's row, was not finite in some steps."""
+    return UNSTEADY in str(row.get("stop_reason"))
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Something to say that is about no single image, such as a damaged file that was set aside."""
+
+    text: str
+
+
+Event = Progressed | Measured | Finished | Failed | Noted

@@ -15,11 +15,12 @@ from torch import Tensor
 from latentopt.errors import CheckpointError, ImageError, StatisticsError, UsageError
 from latentopt.files.outputs import clear_write_errors
 from latentopt.inverting.batch import Batch
-from latentopt.inverting.events import Event, Finished, Progressed
+from latentopt.inverting.events import Event, Finished, Noted, Progressed
 from latentopt.inverting.items import Item, Unread, in_batches, read
 from latentopt.inverting.keeping import Keeping
 from latentopt.inverting.memory import fit_memory
 from latentopt.inverting.outcome import Change, Circumstances, outcome
+from latentopt.inverting.saved_state import DamagedState
 from latentopt.protocols import Generator
 from latentopt.recipe.files import recipe_paths
 from latentopt.recipe.recipe import Recipe
@@ -31,6 +32,14 @@ from latentopt.types import GeneratorInputs
 from latentopt.watching.interruption import Interrupted, StopNow, holding, never, released
 
 RESUME_FOLDER = ".resume"
+
+
+def set_aside(path: Path, error: DamagedState) -> Noted:
+    """Rename a damaged saved batch, so that it is not tried again, and say so."""
+    aside = path.with_suffix(".damaged")
+    with clear_write_errors(aside):
+        path.replace(aside)
+    return Noted(f"{error}: set aside as {aside.name}, its images begin anew")
 
 
 @dataclass(frozen=True)
@@ -83,14 +92,17 @@ class Inverter:
 
     def _invert(self, left: dict[str, Item | Unread], size: int, interrupted: Interrupted) -> Iterator[Event]:
         for path, items in self._interrupted_batches(left):
+            if isinstance(items, DamagedState):
+                yield set_aside(path, items)
+                continue
             try:
                 batch = Batch.load(path, self.generator, self.recipe, *self._tensors(items))
-            except CheckpointError:  # damaged: its images wait for their turn again
-                path.unlink(missing_ok=True)
+            except DamagedState as error:  # its images wait for their turn again
+                yield set_aside(path, error)
                 continue
             for item in items:
                 del left[item.name]
-            yield from self._work(batch, items, interrupted)
+            yield from self._work(batch, items, interrupted, resumed=True)
         if self.recipe.shares:
             yield from self._invert_together(list(left.values()), interrupted)
             return
@@ -127,8 +139,12 @@ class Inverter:
                 raise UsageError(f"{error}; tune the results of one recipe at a time") from error
         return batch
 
-    def _interrupted_batches(self, left: Mapping[str, Item | Unread]) -> Iterator[tuple[Path, list[Item]]]:
-        """The saved batches whose images are all named now; stale, damaged, finished ones are removed, others kept."""
+    def _interrupted_batches(
+        self, left: Mapping[str, Item | Unread]
+    ) -> Iterator[tuple[Path, list[Item] | DamagedState]]:
+        """The saved batches whose images are all named now, or what is wrong with one; stale and finished ones are
+        removed, others kept.
+        """
         if self.out is None:
             return
         for path in sorted((self.out / RESUME_FOLDER).glob("*.safetensors")):
@@ -137,6 +153,9 @@ class Inverter:
                 if not all(name in left for name in names):
                     continue
                 items = [read(left[name]) for name in names]
+            except DamagedState as error:
+                yield path, error
+                continue
             except (CheckpointError, ImageError):
                 path.unlink(missing_ok=True)
                 continue
@@ -159,12 +178,16 @@ class Inverter:
         whole = torch.ones_like(target[0, :1])
         return target, torch.stack([whole if mask is None else mask.to(device) for mask in masks])
 
-    def _work(self, batch: Batch, items: list[Item], interrupted: Interrupted) -> Iterator[Event]:
+    def _work(
+        self, batch: Batch, items: list[Item], interrupted: Interrupted, resumed: bool = False
+    ) -> Iterator[Event]:
         path = None if self.out is None else self._resume_path(self.out, items)
         try:
             with holding(interrupted):
                 yield from self._steps(batch, path, interrupted)
-                yield from self._results(batch, items, interrupted)
+                if path is not None and (len(items) > 1 or batch.result.deltas is not None):
+                    self._save(batch, path)  # killed between two results, the rest are those of the same batch
+                yield from self._results(batch, items, interrupted, resumed)
         except StopNow:
             raise
         except KeyboardInterrupt:  # between steps, or where nothing changes the batch
@@ -187,21 +210,21 @@ class Inverter:
             if path is not None and unsaved > self.save_every:
                 self._save(batch, path)
                 unsaved = 0.0
-        if path is not None and batch.result.deltas is not None and self.change is not None:  # measuring takes a while
-            self._save(batch, path)
 
     @staticmethod
     def _save(batch: Batch, path: Path) -> None:
         with clear_write_errors(path):
             batch.save(path)
 
-    def _results(self, batch: Batch, items: list[Item], interrupted: Interrupted) -> Iterator[Event]:
-        """What has become of each image; drawing and measuring take a while, and one may stop meanwhile."""
+    def _results(self, batch: Batch, items: list[Item], interrupted: Interrupted, resumed: bool) -> Iterator[Event]:
+        """What has become of each image; drawing and measuring take a while, and one may stop meanwhile. What was saved
+        before the batch was `resumed` is not done again.
+        """
         with released(interrupted):
             images = batch.images()  # [B,3,H,W]
         tuned = batch.result.deltas is not None
         for i, item in enumerate(items):
-            done = self.keeping.done(item) if tuned else None
+            done = self.keeping.done(item) if resumed else None
             if done is not None:
                 yield Finished(done, again=True)
                 continue

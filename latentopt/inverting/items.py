@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,13 +13,15 @@ from torch import Tensor
 
 from latentopt.errors import CheckpointError, ImageError, UsageError
 from latentopt.inverting.events import Failed, Finished
-from latentopt.pictures.images import Alpha, Fit, ImageSource, TargetImage, find_images, read_image
+from latentopt.inverting.names import Picture, check_names, file_hash, free_names
+from latentopt.pictures.finding import ImageSource, find_images
+from latentopt.pictures.images import Alpha, Fit, TargetImage, read_image
 from latentopt.protocols import Generator
-from latentopt.results.inversion import Inversion
+from latentopt.results.inversion import Inversion, read_run
 from latentopt.types import GeneratorInputs
 
-LONGEST_NAME = 200  # bytes; a file system takes 255, and temporary names are longer than the file's
-OWN_FILES = (".lock", ".resume", "summary.csv", "index.html", "grid.png", "steps.csv", "heat-maps.png")
+LARGEST_VALUE = 2.0  # of an image in [-1,1], which resizing may have let overshoot
+WARNING = "looks "  # how the preflight's notes on a picture begin
 
 Look = Callable[[ImageSource, TargetImage, bool], TargetImage]
 """What looks at a picture that was read (its source; whether it has a result already) and may add notes to it."""
@@ -52,13 +55,14 @@ class Item:
 @dataclass(frozen=True)
 class Unread:
     """An image that is read only when its turn comes, so that any number fits into memory. `read` may raise
-    ImageError.
+    ImageError. `sha256` is that of its file, where it is known before.
     """
 
     name: str
     source: str
     read: Callable[[], TargetImage]
     start: Callable[[], Start] | None = None
+    sha256: str = ""
 
     def item(self) -> Item:
         return Item(self.name, self.source, self.read(), None if self.start is None else self.start())
@@ -106,25 +110,6 @@ def tensor_items(images: Tensor, names: Sequence[str] | None = None, mask: Tenso
     return items
 
 
-def check_names(names: Sequence[str], taken: Sequence[str] = OWN_FILES) -> None:
-    """Raise UsageError for names that are no paths below the output folder, or that `taken` has: files of ours."""
-    for name in names:
-        if not isinstance(name, str):
-            raise UsageError(f"names= are texts, not {name!r}")
-        parts = name.split("/")
-        try:
-            long = max(len(part.encode()) for part in parts) > LONGEST_NAME
-        except UnicodeEncodeError:
-            raise UsageError(f"the name {name!a} has half a surrogate pair in it; choose another") from None
-        if long or "\0" in name or "\\" in name or any(part in ("", ".", "..") for part in parts):
-            raise UsageError(
-                f"the name {name[:80]!a} is no path below the output folder: parts of 1 to {LONGEST_NAME} bytes "
-                "joined by single slashes, without '.', '..', backslash or NUL"
-            )
-        if parts[0] in taken:
-            raise UsageError(f"the name {name!r} is that of a file that latentopt writes itself; choose another")
-
-
 def items_of(
     generator: Generator,
     images: Tensor | str | Path | Sequence[str | Path],
@@ -133,11 +118,14 @@ def items_of(
     fit: Fit = "crop",
     alpha: Alpha = "composite",
     look: Look | None = None,
-    out: str | Path | None = None,
+    folders: Sequence[Path] = (),
+    overwrite: bool = False,
 ) -> list[Item | Unread]:
     """The images to work on, given as for `latentopt.invert`; files are read when their turn comes.
 
-    `look` is told whether a picture has a result in `out` already. Raises UsageError for what cannot be meant.
+    folders: where their results go. A picture without a name given gets one that no other picture's result has there,
+    and one that has a result there is not looked at again, unless that is to be overwritten. Raises UsageError for what
+    cannot be meant.
     """
     if names is not None:
         check_names(names)
@@ -149,9 +137,7 @@ def items_of(
             )
         if names is not None and len(names) != len(images):
             raise UsageError(f"{len(names)} names for {len(images)} images")
-        wanted = (len(images), 1, *generator.resolution)
-        if mask is not None and tuple(mask.shape) != wanted:
-            raise UsageError(f"mask is {list(mask.shape)}; these images take {list(wanted)}")
+        check_values(images, mask)
         return list(tensor_items(images, names, mask))
     if mask is not None:
         raise UsageError(
@@ -161,10 +147,41 @@ def items_of(
     if names is not None and len(names) != len(sources):
         raise UsageError(f"{len(names)} names for {len(sources)} pictures")
 
+    pictures = [Picture(s.key, s.path, partial(file_hash, s.path)) for s in sources]
+    keys = free_names(pictures, folders) if names is None else list(names)
+
     def picture(source: ImageSource, key: str) -> TargetImage:
         target = read_image(source.path, generator.resolution, fit=fit, alpha=alpha, channels=generator.img_channels)
-        done = out is not None and (Path(out) / key / "run.json").is_file()
-        return target if look is None else look(source, target, done)
+        if key != source.key and names is None:
+            note = f"its result is named {key}: {source.key} is another picture's"
+            target = replace(target, notes=(*target.notes, note))
+        earlier = None if overwrite else warnings_on_record(target, [folder / key for folder in folders])
+        seen = target if look is None else look(source, target, earlier is not None)
+        return replace(seen, notes=(*seen.notes, *(note for note in earlier or () if note not in seen.notes)))
 
-    keys = [source.key for source in sources] if names is None else list(names)
     return [Unread(key, str(s.path), partial(picture, s, key)) for key, s in zip(keys, sources, strict=True)]
+
+
+def check_values(images: Tensor, mask: Tensor | None) -> None:
+    """Raise UsageError for images of another range than [-1,1], and for masks in which nothing counts."""
+    if len(images) and images.abs().amax() > LARGEST_VALUE:
+        raise UsageError(f"images have values up to {images.abs().amax():g}; they are given in [-1,1], not in 0..255")
+    if mask is None:
+        return
+    wanted = [len(images), 1, *images.shape[2:]]
+    if list(mask.shape) != wanted:
+        raise UsageError(f"mask is {list(mask.shape)}; these images take {wanted}")
+    if not ((mask >= 0) & (mask <= 1)).all():
+        raise UsageError("mask holds values outside [0,1], of which 1 counts and 0 does not")
+    if len(empty := [i for i, one in enumerate(mask) if not one.any()]):
+        raise UsageError(f"mask of image {empty[0]} is zero everywhere: nothing of the image would count")
+
+
+def warnings_on_record(target: TargetImage, folders: Sequence[Path]) -> list[str] | None:
+    """What the preflight found of exactly this picture when an earlier result was made of it; None without one."""
+    for folder in folders:
+        with suppress(CheckpointError):
+            source = read_run(folder)["source"]
+            if source["sha256"] == target.sha256:
+                return [note for note in source["notes"] if note.startswith(WARNING)]
+    return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,6 +16,7 @@ from typing import Any
 
 from latentopt.errors import CheckpointError, UsageError
 from latentopt.inverting.items import Item, Start, Unread
+from latentopt.inverting.names import Picture, free_names
 from latentopt.pictures.images import DELTA_FILE, TargetImage, read_image, read_png
 from latentopt.protocols import Generator
 from latentopt.recipe.recipe import Recipe, recipe_names
@@ -56,7 +56,7 @@ def recipe_of(inversions: Sequence[Inversion]) -> Recipe:
     tables = {inversion.manifest["recipe"]["digest"]: inversion.recipe_toml for inversion in inversions}
     if len(tables) != 1:
         raise UsageError(f"results of one recipe are tuned at a time; these are of {len(tables)}")
-    return Recipe.from_table(tomllib.loads(next(iter(tables.values()))))
+    return Recipe.parse(next(iter(tables.values())))
 
 
 def _in_space(stage: Stage, space: dict | None) -> Iterator[dict]:
@@ -82,9 +82,24 @@ def tuning_items(results: Sequence[EarlierResult], generator: Generator) -> list
     """
     results[0].check_generator(generator)
     return [
-        Unread(r.name, str(r.record["source"]["path"]), partial(_target, r, generator), partial(_start, r, generator))
+        Unread(
+            r.name,
+            str(r.record["source"]["path"]),
+            partial(_target, r, generator),
+            partial(_start, r, generator),
+            sha256=r.record["source"]["sha256"],
+        )
         for r in results
     ]
+
+
+def renamed(items: Sequence[Item | Unread], folder: Path) -> list[Item | Unread]:
+    """The images by names that no other picture's result has in `folder`."""
+    hashes = [item.target.sha256 if isinstance(item, Item) else item.sha256 for item in items]
+    pictures = [
+        Picture(item.name, Path(item.source), partial(str, digest)) for item, digest in zip(items, hashes, strict=True)
+    ]
+    return [replace(item, name=name) for item, name in zip(items, free_names(pictures, [folder]), strict=True)]
 
 
 def _target(result: EarlierResult, generator: Generator) -> TargetImage:
@@ -97,16 +112,19 @@ def _target(result: EarlierResult, generator: Generator) -> TargetImage:
             raise CheckpointError(f"{source['path']}: has changed since it was inverted; invert it again")
         return target
     image = read_png(result.folder / "target.png")
+    if tuple(image.shape) != (expected := (generator.img_channels, *generator.resolution)):
+        raise CheckpointError(f"{result.folder / 'target.png'}: {list(image.shape)}, not {list(expected)}")
     return TargetImage(image, None, tuple(source["notes"]), source["sha256"], tuple(source["size"]))
 
 
 def _start(result: EarlierResult, generator: Generator) -> Start:
     result.check_generator(generator)
-    inputs = Inversion.load(result.folder).inputs
+    inversion = Inversion.load(result.folder)
+    inversion.check_generator(generator)
     files = [result.folder / name for name in ("inputs.safetensors", DELTA_FILE)]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files if path.is_file())).hexdigest()
-    recipe_toml = (result.folder / "recipe.toml").read_text()
-    return Start(inputs, digest, {"tuned_from": tuned_from(result.record, recipe_toml, str(result.folder))})
+    about = tuned_from(result.record, inversion.recipe_toml, str(result.folder))
+    return Start(inversion.inputs, digest, {"tuned_from": about})
 
 
 def tuned_from(record: Mapping[str, Any], recipe_toml: str, folder: str = "") -> dict[str, Any]:

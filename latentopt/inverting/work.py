@@ -16,11 +16,18 @@ from latentopt.errors import InversionFailed, UsageError
 from latentopt.files.outputs import check_inside, workplace
 from latentopt.inverting.encoding import BatchEncoder, write_steps
 from latentopt.inverting.events import Event, Failed, Finished
-from latentopt.inverting.inverter import Inverter
+from latentopt.inverting.inverter import RESUME_FOLDER, Inverter
 from latentopt.inverting.items import Item, Look, Unread, items_of
 from latentopt.inverting.outcome import Change
 from latentopt.inverting.preparing import prepare
-from latentopt.inverting.tuning import common_recipe, inversion_item, recipe_of, tuning_items, tuning_recipe
+from latentopt.inverting.tuning import (
+    common_recipe,
+    inversion_item,
+    recipe_of,
+    renamed,
+    tuning_items,
+    tuning_recipe,
+)
 from latentopt.pictures.images import Alpha, Fit
 from latentopt.protocols import Generator
 from latentopt.recipe.recipe import Recipe
@@ -31,6 +38,8 @@ from latentopt.results.summary import TITLE, write_summary
 from latentopt.watching.interruption import Interrupted, never
 
 NEEDS = {"share": "mix", "bootstrap_network": "bootstrap"}  # options of an encoder's start
+
+EXACT = {"exact": True}  # part of the key: results of batches are not those of single images
 
 OnEvent = Callable[[Event], None]
 Images = Tensor | str | Path | Sequence[str | Path]
@@ -49,6 +58,7 @@ def invert(
     alpha: Alpha = "composite",
     look: Look | None = None,
     out: str | Path | None = None,
+    exact: bool = False,
     overwrite: bool = False,
     options: Mapping[str, object] | None = None,
     on_event: OnEvent | None = None,
@@ -59,7 +69,8 @@ def invert(
 
     images: [B,C,H,W] in [-1,1] of the generator's size, or files, folders and globs, which are read, cropped and
     resized. recipe: a shipped one's name, a TOML file, or a Recipe. seed: an image's result depends on it and on its
-    name alone, not on the others (up to rounding). names: of the results; mask: [B,1,H,W], 1 where the image counts
+    name alone, not on the others: up to rounding, which a batch of another size does differently (docs/python.md), and
+    to the bit where `exact` works on one image at a time. names: of the results; mask: [B,1,H,W], 1 where it counts
     (tensors only). fit, alpha: how files are made to fit (`latentopt.read_image`); look: called with each picture that
     is read and its source, it returns the picture, with further notes perhaps (the preflight is one). out: a folder
     for results and their summary; given one, an interrupted call goes on where it was when repeated, and `overwrite`
@@ -73,10 +84,11 @@ def invert(
     images had their turn, when some could not be read or inverted: its `results` holds the others by name.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(str(recipe))
-    items = items_of(generator, images, names, mask, fit, alpha, look, None if overwrite else out)
     folder = None if out is None else Path(out)
+    items = items_of(generator, images, names, mask, fit, alpha, look, [] if folder is None else [folder], overwrite)
+    recipe, decides = (recipe.alone(), dict(options or {}) | EXACT) if exact else (recipe, dict(options or {}))
     prepare(recipe, generator)
-    inverter = Inverter(generator, recipe, seed, folder, tuple((options or {}).items()))
+    inverter = Inverter(generator, recipe, seed, folder, tuple(decides.items()))
     return follow(inverter.invert, items, folder, overwrite, on_event, interrupted, keep)
 
 
@@ -89,6 +101,7 @@ def tune(
     shared: bool = False,
     out: str | Path | None = None,
     as_is: bool = False,
+    exact: bool = False,
     change: Change | None = None,
     overwrite: bool = False,
     options: Mapping[str, object] | None = None,
@@ -113,8 +126,10 @@ def tune(
     recipe = method if as_is else tuning_recipe(method, earlier)
     recipe = recipe.sharing(len(items)) if shared else recipe
     folder = None if out is None else Path(out)
+    items = items if folder is None else renamed(items, folder)
+    recipe, decides = (recipe.alone(), dict(options or {}) | EXACT) if exact else (recipe, dict(options or {}))
     prepare(recipe, generator)
-    inverter = Inverter(generator, recipe, seed, folder, tuple((options or {}).items()), change=change)
+    inverter = Inverter(generator, recipe, seed, folder, tuple(decides.items()), change=change)
     return follow(inverter.invert, items, folder, overwrite, on_event, interrupted, keep)
 
 
@@ -162,8 +177,10 @@ def encode(
     `invert`, and so are what is returned and raised.
     """
     recipe = encoding_recipe(encoder, terms, start)
-    items = items_of(generator, images, names, None, fit, "composite", look, None if overwrite else out)
     folder = None if out is None else Path(out)
+    items = items_of(
+        generator, images, names, None, fit, "composite", look, [] if folder is None else [folder], overwrite
+    )
     gathered = MeanChange() if heat_maps else None
     given = tuple((options or {}).items())
     encoding = encoding_of(recipe, generator)
@@ -231,7 +248,7 @@ def follow(
     rows: list[dict[str, object]] = []
     with nullcontext() if out is None else workplace(out):
         if out is not None:
-            check_inside(out, [item.name for item in items])
+            check_inside(out, [RESUME_FOLDER, *(item.name for item in items)])
         if out is not None and overwrite:
             for item in items:
                 (out / item.name / "run.json").unlink(missing_ok=True)

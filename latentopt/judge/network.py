@@ -112,4 +112,4 @@ def load_judge(name: str) -> Judge:
         MissingWeightsError: no bundled judge of that name.
         CheckpointError: a file that is damaged or of another kind.
     """
-    return load_network(weights_path(name, "judge"), FORMAT, "a judge", lambda **fields: Judge(JudgeConfig(**fields)))
+    return load_network(weights_path(name, "judge"), FORMAT, "a judge", JudgeConfig, Judge)

@@ -17,7 +17,7 @@ from torch import Tensor
 from latentopt.loop.building import options_in
 from latentopt.loop.measuring import measure
 from latentopt.loop.problem import Problem
-from latentopt.loop.state import RUNNING, Measurement, State, copy_rows, over
+from latentopt.loop.state import RUNNING, UNSTEADY, Measurement, State, copy_rows, over
 from latentopt.protocols import IMAGES
 from latentopt.registry import SCHEDULES
 from latentopt.types import Variables
@@ -105,7 +105,15 @@ def standing(problem: Problem, state: State, measured: Measurement) -> list[str]
             reached = measured.finite & (measured.part(stop.term) <= stop.below)
             reached = reached.all().expand_as(reached) if state.shared else reached
             status = _where(reached, f"stopped: {stop.term} <= {stop.below:g}", status)
+    status = [_unsteady(text, bad) for text, bad in zip(status, state.retries.tolist(), strict=True)]
     return _where(hopeless, "failed: the loss is not finite" + (" at the start" if state.step == 0 else ""), status)
+
+
+def _unsteady(text: str, steps: int) -> str:
+    """The end of an image in which some `steps` had no finite loss."""
+    if text == RUNNING or not steps:
+        return text
+    return "; ".join(filter(None, (text.removeprefix("done"), f"{UNSTEADY} {steps} step{'s' * (steps > 1)}")))
 
 
 def _where(chosen: Tensor, text: str, others: list[str]) -> list[str]:

@@ -14,6 +14,7 @@ from latentopt.recipe.stage import Stop
 from latentopt.types import Variables
 
 RUNNING = "running"
+UNSTEADY = "unsteady: no finite loss in"  # how the end of an image begins in which that happened
 
 
 @dataclass(frozen=True)

@@ -163,10 +163,7 @@ def load_perceptual_net(name: str) -> PerceptualNet:
         CheckpointError: a file that is damaged or of another kind.
     """
     return load_network(
-        weights_path(name, "perceptual"),
-        FORMAT,
-        "a perceptual network",
-        lambda **fields: PerceptualNet(PerceptualNetConfig(**fields)),
+        weights_path(name, "perceptual"), FORMAT, "a perceptual network", PerceptualNetConfig, PerceptualNet
     )
 
 

@@ -6,17 +6,20 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
 from torch import nn
 
 from latentopt.errors import CheckpointError
+from latentopt.files.schema import check_sizes, parse_json
 from latentopt.files.storage import load_tensors, save_tensors
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Network = TypeVar("Network", bound=nn.Module)
+LARGEST = 4096  # of any size in a configuration
 
 
 def save_network(path: Path, network: nn.Module, config: DataclassInstance, card: dict[str, object], form: str) -> None:
@@ -25,8 +28,8 @@ def save_network(path: Path, network: nn.Module, config: DataclassInstance, card
     save_tensors(path, network.state_dict(), metadata)
 
 
-def load_network(path: Path, form: str, kind: str, build: Callable[..., Network]) -> Network:
-    """The frozen network in evaluation mode, on the CPU; `build` makes it from the fields of its configuration.
+def load_network(path: Path, form: str, kind: str, config: type, network: Callable[[Any], Network]) -> Network:
+    """The frozen network in evaluation mode, on the CPU, which `network` makes of a `config`.
 
     Raises CheckpointError for a file that is damaged or of another kind (`kind`: in words, with its article).
     """
@@ -34,9 +37,17 @@ def load_network(path: Path, form: str, kind: str, build: Callable[..., Network]
     if metadata.get("format") != form:
         raise CheckpointError(f"{path}: not {kind} (format {metadata.get('format')!r}, not {form!r})")
     try:
-        fields = json.loads(metadata["config"])
-        network = build(**{key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()})
-        network.load_state_dict(tensors)
+        settings = parse_json(metadata["config"], config)
+        for name, value in vars(settings).items():
+            if value != ():  # nothing is binary
+                check_sizes(name, value, 1, LARGEST)
+        with torch.device("meta"):  # takes no memory, whatever the configuration asks for
+            made = network(settings)
+        types = {name: tensor.dtype for name, tensor in made.state_dict().items()}
+        state = {name: tensor.to(types.get(name), copy=True) for name, tensor in tensors.items()}
+        made.load_state_dict(state, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise CheckpointError(f"{path}: its weights do not fit its configuration ({error})") from error
-    return network.eval().requires_grad_(False)
+    if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise CheckpointError(f"{path}: {broken[0]} is not finite; the file is damaged")
+    return made.eval().requires_grad_(False)

@@ -13,9 +13,11 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from latentopt.errors import ImageError
 from latentopt.files.kinds import check_file, refusal
+from latentopt.pictures.heic import INSTALL, has_heic, is_heic, register_heic
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # others (EPS, FITS ...) are never handed to a decoder
 MAX_PIXELS = 89_478_485  # Pillow's own warning level: 256 MiB of RGB
+MAX_BYTES = 8 * MAX_PIXELS  # four channels of 16 bits, not compressed
 MIN_SIDE = 8  # pixels
 WANTED = f"a picture that can be read ({', '.join(FORMATS)})"
 MAX_ASPECT = 10
@@ -53,14 +55,22 @@ def decode(path: Path, background: tuple[int, int, int] | None, max_pixels: int)
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return check_file(path, WANTED, ImageError).read_bytes()
+        if (size := check_file(path, WANTED, ImageError).stat().st_size) > MAX_BYTES:
+            raise ImageError(f"{path}: {size} bytes, over the limit of {MAX_BYTES}; refused unread. Make it smaller")
+        return path.read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _open(path: Path, data: bytes) -> Image.Image:
+    formats: tuple[str, ...] = FORMATS
+    if is_heic(data):
+        if not has_heic():
+            raise ImageError(f"{path}: a HEIC picture; {INSTALL}")
+        register_heic()
+        formats = ("HEIF",)
     try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError:
         raise ImageError(refusal(path, WANTED)) from None
     except Image.DecompressionBombError:
@@ -81,7 +91,7 @@ def _check_size(path: Path, image: Image.Image, max_pixels: int) -> None:
 
 def _upright_frame(image: Image.Image, notes: list[str]) -> Image.Image:
     """Frame 0, decoded and turned as its EXIF says."""
-    if getattr(image, "is_animated", False) and image.format != "MPO":  # a phone's MPO is a photo and its preview
+    if getattr(image, "is_animated", False) and image.format not in ("MPO", "HEIF"):  # a photo and its previews
         notes.append("several frames or pages: the first is used")
         image.seek(0)
     if _cuts_to_high_byte(image):

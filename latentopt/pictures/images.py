@@ -5,10 +5,6 @@ C is 1 (grey), 3 (colour) or 4 (colour and opacity), as the generator's.
 
 from __future__ import annotations
 
-import glob
-import os
-import unicodedata
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,8 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from latentopt.errors import ImageError, UsageError
-from latentopt.files.kinds import check_file
+from latentopt.errors import ImageError
 from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import write_atomically
 from latentopt.pictures.channels import to_grey
@@ -27,7 +22,6 @@ from latentopt.pictures.decoding import MAX_PIXELS, decode
 from latentopt.pictures.fitting import Fit as Fit
 from latentopt.pictures.fitting import fit_notes, fitted_mask, fitted_opacity, fitted_pixels
 
-SUFFIXES = frozenset((".png", ".apng", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"))
 RUN_FILES = (
     "target.png",
     "proj.png",
@@ -41,15 +35,9 @@ SUMMARY_FILES = ("summary.csv", "index.html", "grid.png")
 DELTA_FILE = "delta.safetensors"  # of a result whose generator was tuned
 RESULT_FILES = frozenset((*RUN_FILES, DELTA_FILE, *SUMMARY_FILES))
 
+DRAWN_PIXELS = 1 << 24  # 4096 x 4096: no generator draws more
+
 Alpha = Literal["composite", "mask"]
-
-
-@dataclass(frozen=True)
-class ImageSource:
-    """A picture to invert: its file, and `key`, the name of its results relative to the output folder."""
-
-    path: Path
-    key: str
 
 
 @dataclass(frozen=True)
@@ -65,86 +53,6 @@ class TargetImage:
     notes: tuple[str, ...]
     sha256: str
     original_size: tuple[int, int]
-
-
-def find_images(sources: Sequence[str | Path]) -> list[ImageSource]:
-    """The pictures named by files, folders (searched through, in name order) and glob patterns, each file once.
-
-    Keys keep relative paths, spaces and Unicode, and stay distinct on file systems that ignore case: a clash gets
-    -2, -3. Hidden files and folders that hold latentopt's own results are passed over.
-    Raises UsageError, naming the source, where it gives nothing.
-    """
-    found: dict[str, ImageSource] = {}
-    taken: set[str] = set()
-    for source in sources:
-        pairs = list(_expand(source))
-        if not pairs:
-            raise UsageError(f"{source}: no images found there (looked for {' '.join(sorted(SUFFIXES))})")
-        for path, relative in pairs:
-            absolute = os.path.abspath(path)  # noqa: PTH100 (a link and what it points to are two pictures)
-            if absolute not in found:
-                found[absolute] = ImageSource(path, _distinct_key(relative, taken))
-    return list(found.values())
-
-
-def _expand(source: str | Path) -> Iterator[tuple[Path, Path]]:
-    """(file, name relative to the source) of each picture."""
-    path = Path(source).expanduser()
-    if path.is_dir():
-        for file in _walk(path):
-            yield file, file.relative_to(path)
-    elif path.exists():
-        yield path, Path(path.name)
-    elif glob.has_magic(str(source)):
-        root = _fixed_part(path)
-        for name in sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207 (Path.glob takes no absolute pattern)
-            file = Path(name)
-            if file.is_file() and file.suffix.lower() in SUFFIXES:
-                yield file, file.relative_to(root)
-    else:
-        check_file(source, "a picture or a folder of pictures", UsageError)
-
-
-def _fixed_part(pattern: Path) -> Path:
-    """The folders of a glob pattern before its first wildcard."""
-    parts = pattern.parts[:-1]
-    magic = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    return Path(*parts[:magic])
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    for folder, subfolders, names in os.walk(root):
-        if Path(folder) != root and _is_result(names):
-            subfolders.clear()
-            continue
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(names):
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
-                yield Path(folder) / name
-
-
-def _is_result(names: Sequence[str]) -> bool:
-    return {"run.json", "proj.png"} <= set(names) or {"summary.csv", "grid.png"} <= set(names)
-
-
-def _distinct_key(relative: Path, taken: set[str]) -> str:
-    parts = [part + "_" if _reserved(part) else part for part in (*relative.parent.parts, relative.stem)]
-    key = stem = os.fsencode("/".join(parts)).decode("utf-8", "replace")  # a name need not be valid Unicode
-    number = 1
-    while _folded(key) in taken:
-        number += 1
-        key = f"{stem}-{number}"
-    taken.add(_folded(key))
-    return key
-
-
-def _reserved(part: str) -> bool:
-    """A result file's name, or dots that would lead out of the output folder."""
-    return _folded(part) in RESULT_FILES or not part.strip(".")
-
-
-def _folded(key: str) -> str:
-    return unicodedata.normalize("NFC", key).casefold()
 
 
 def read_image(
@@ -223,9 +131,13 @@ def save_png(path: str | Path, image: Tensor | Image.Image) -> None:
 
 def read_png(path: str | Path) -> Tensor:
     """What `save_png` wrote, [C,H,W] in [-1,1] on 8-bit levels. Raises ImageError naming `path`."""
+    if not Path(path).is_file():
+        raise ImageError(f"{path}: no such file")
     try:
         with Image.open(path, formats=("PNG",)) as picture:
+            if picture.width * picture.height > DRAWN_PIXELS:
+                raise ValueError(f"{picture.width}x{picture.height} pixels, more than generators draw")
             levels = np.asarray(picture if picture.mode in ("L", "RGB", "RGBA") else picture.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a damaged file may raise anything
         raise ImageError(f"{path}: not a readable PNG ({error})") from error
     return from_uint8(levels if levels.ndim == 3 else levels[..., None])

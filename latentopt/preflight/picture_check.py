@@ -10,7 +10,8 @@ from functools import cached_property
 import torch
 
 from latentopt.errors import LatentoptError
-from latentopt.pictures.images import ImageSource, TargetImage
+from latentopt.pictures.finding import ImageSource
+from latentopt.pictures.images import TargetImage
 from latentopt.preflight.preflight import PREFLIGHT, Preflight, Verdict, find_preflight
 from latentopt.preflight.warm_start import FEWEST, find_warm_start, sample_count
 from latentopt.protocols import Generator

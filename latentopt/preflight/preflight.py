@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, StatisticsError
-from latentopt.files.storage import load_tensors, save_tensors
+from latentopt.files.storage import STATISTICS_LIMIT, load_tensors, save_tensors
 from latentopt.pictures.images import from_levels, from_uint8, to_uint8
 from latentopt.preflight.moves import MOVES, Move
 from latentopt.preflight.warm_start import NearestSample, WarmStart, draw, find_warm_start, sample_count
@@ -150,7 +150,7 @@ class Preflight:
     def load(path: Path, start: WarmStart, generator: Generator) -> Preflight:
         """Read what `save` wrote. Raises StatisticsError for another generator's, another start's or a damaged file."""
         try:
-            tensors, metadata = load_tensors(path)
+            tensors, metadata = load_tensors(path, STATISTICS_LIMIT)
         except CheckpointError as error:
             raise StatisticsError(f"{error}; remove it, and it is made again") from error
         wanted = {"format": FORMAT, "fingerprint": generator.fingerprint, "start": start.name}

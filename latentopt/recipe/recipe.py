@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +17,9 @@ from latentopt.errors import UsageError
 from latentopt.files.addresses import address_of
 from latentopt.files.kinds import check_file, kind_of, refusal
 from latentopt.files.resources import resource_folder
+from latentopt.files.schema import read_text
+from latentopt.files.text import as_unicode
+from latentopt.files.toml import TOML_LIMIT, parse_toml
 from latentopt.recipe.stage import PREVIOUS, Reading, Stage, check_keys, checked_stage
 from latentopt.registry import PARAMETERIZATIONS, Registry
 
@@ -43,10 +45,19 @@ class Recipe:
         if (kind := kind_of(check_file(path, WANTED, UsageError))).name != "text":
             raise UsageError(refusal(path, WANTED, kind))
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            text = read_text(path, 4 * TOML_LIMIT)
+        except (OSError, ValueError) as error:
             raise UsageError(f"{path}: not a readable recipe: {error}") from error
-        return Recipe.from_table(table, str(path))
+        return Recipe.parse(text, str(path))
+
+    @staticmethod
+    def parse(text: str, place: str = "recipe") -> Recipe:
+        """A recipe from TOML, checked as `from_table` does. Raises UsageError naming the place."""
+        try:
+            table = parse_toml(text)
+        except ValueError as error:
+            raise UsageError(f"{place}: not a readable recipe: {error}") from error
+        return Recipe.from_table(table, place)
 
     @staticmethod
     def from_table(table: Mapping[str, Any], place: str = "recipe") -> Recipe:
@@ -134,6 +145,12 @@ class Recipe:
         stages = (replace(s, optimize=tuple(share(p) for p in s.optimize), batch=images) for s in self.stages)
         return replace(self, stages=tuple(stages))
 
+    def alone(self) -> Recipe:
+        """The same recipe for one image at a time. Raises UsageError where all images share variables."""
+        if self.shares:
+            raise UsageError("one change of the weights for all images needs them together: leave exact or shared out")
+        return replace(self, stages=tuple(replace(stage, batch=1) for stage in self.stages))
+
     @property
     def rank(self) -> int | None:
         """The highest rank that a change of a weight can have, where all that change weights say it."""
@@ -192,21 +209,22 @@ def _file_of(value: str) -> Path:
 
 
 def read_value(text: str) -> object:
+    """The value that a TOML text means, or the text where it is none."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}")["value"]
+    except ValueError:
         return text
 
 
 def _assign(table: Any, key: Sequence[str | int], value: object) -> None:
     """Put `value` at a place; a number, as text too, counts the entries of a list."""
-    place = ".".join(map(str, key))
     *parents, last = key
     try:
         for part in parents:
             table = table[_entry(table, part)]
         table[_entry(table, last)] = value
     except (KeyError, IndexError, TypeError, ValueError):
+        place = ".".join(map(str, key))
         raise UsageError(f"--set {place}: the recipe has no such entry") from None
 
 
@@ -226,6 +244,7 @@ def _toml(value: Any) -> str:
         return "{ " + ", ".join(inner) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(entry) for entry in value) + "]"
-    if isinstance(value, str):  # a JSON string is a TOML string, but for surrogate pairs and a bare DEL
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, str):  # a JSON string is a TOML string, but for what TOML and terminals do not take raw
+        text = json.dumps(as_unicode(value), ensure_ascii=False)
+        return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text)
     return json.dumps(value)

@@ -18,6 +18,8 @@ from latentopt.editing.sequence import Edit, apply_edits
 from latentopt.evaluation.comparison import Compared
 from latentopt.evaluation.measure import Measure
 from latentopt.files.storage import to_json
+from latentopt.files.text import one_line
+from latentopt.inverting.items import WARNING
 from latentopt.protocols import Generator
 from latentopt.report.figures import dial_figure, figures
 from latentopt.report.page import Method, Report, Strip
@@ -78,7 +80,7 @@ def strips(
         entries = [(entry.name, entry.results[i]) for entry in compared]
         pictures = {name: [result.image, *_edited(result, generator, edits, directions)] for name, result in entries}
         captions = {name: f"{result.manifest['metrics']['psnr']:.1f} dB" for name, result in entries}
-        warnings = [note for note in first.manifest["source"]["notes"] if note.startswith("looks ")]
+        warnings = [note for note in first.manifest["source"]["notes"] if note.startswith(WARNING)]
         found.append(Strip(first.name, first.target, pictures, captions, warnings))
     return found
 
@@ -164,5 +166,5 @@ def terminal_table(compared: Sequence[Compared]) -> RichTable:
         table.add_column(column.title, justify="right")
     styles = {"best": "bold", "second": "underline", "": ""}
     for name, cells in zip(found.rows, found.cells, strict=True):
-        table.add_row(Text(name), *(Text(cell.text, styles[cell.rank]) for cell in cells))
+        table.add_row(Text(one_line(name)), *(Text(cell.text, styles[cell.rank]) for cell in cells))
     return table

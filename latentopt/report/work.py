@@ -12,8 +12,9 @@ from latentopt.evaluation.comparison import SILENT, Callbacks, Comparison
 from latentopt.evaluation.dial import find_dial
 from latentopt.evaluation.framework import Asked, picture_distances
 from latentopt.evaluation.methods import capped, load_recipes
-from latentopt.files.outputs import workplace
-from latentopt.inverting.items import OWN_FILES, Look, check_names, items_of
+from latentopt.files.outputs import check_inside, workplace
+from latentopt.inverting.items import Look, items_of
+from latentopt.inverting.names import OWN_FILES, check_names
 from latentopt.inverting.work import Images
 from latentopt.judge.protocol import AttributeJudge
 from latentopt.protocols import Generator
@@ -71,9 +72,12 @@ def compare(
     picture_distances(metrics, generator)  # their weights are had before the work begins
     asked: Asked = {"judge": judge, "pose": pose, "metrics": tuple(dict.fromkeys(metrics))}
     with workplace(Path(out)) as folder:
+        check_inside(folder, [*methods, *(f"dial-{dial.name}" for dial in turned)])
         comparison = Comparison(generator, folder, seed, dtype, known, asked, callbacks)
         methods = comparison.runnable(methods, optional)
-        items = comparison.read(items_of(generator, images, names, look=look))
+        items = comparison.read(
+            items_of(generator, images, names, look=look, folders=[folder / name for name in methods])
+        )
         comparison.compare(methods, items, lec)
         for dial in turned:
             comparison.sweep(dial, items, min(steps or DIAL_STEPS, DIAL_STEPS))

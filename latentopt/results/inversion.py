@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
 
 from latentopt.checkpoints.delta import Delta
+from latentopt.checkpoints.saved_inputs import check_inputs
 from latentopt.errors import CheckpointError, ImageError
 from latentopt.files.outputs import clear_write_errors
+from latentopt.files.schema import TEXT_LIMIT, parse_json, read_text
 from latentopt.files.storage import to_json, write_atomically, write_text
 from latentopt.pictures.images import DELTA_FILE, RUN_FILES, read_png, save_png
 from latentopt.protocols import Generator
-from latentopt.results.manifest import SCHEMA
+from latentopt.results.manifest import SCHEMA, Figures, RunRecord
 from latentopt.types import GeneratorInputs
+
+RECORD_LIMIT = 16 << 20  # bytes of a run.json
 
 
 @dataclass(frozen=True)
@@ -90,20 +93,30 @@ class Inversion:
         folder = Path(folder)
         run = read_run(folder)
         inputs = GeneratorInputs.load(folder / "inputs.safetensors")
+        if len(inputs) != 1:
+            raise CheckpointError(f"{folder / 'inputs.safetensors'}: holds {len(inputs)} images, not one")
         if run.get("tuned"):
             inputs = inputs.replace(deltas=Delta.load(folder / DELTA_FILE).deltas())
         try:
             target, image = read_png(folder / "target.png"), read_png(folder / "proj.png")
         except ImageError as error:
             raise CheckpointError(f"{error}; the result is incomplete: invert the image again") from error
-        recipe = _read_text(folder / "recipe.toml")
-        lines = _read_text(folder / "history.jsonl").splitlines()
-        history = [_parse(line, folder / "history.jsonl") for line in lines]
-        return Inversion(str(run.get("name", folder.name)), target, image, inputs, recipe, history, run)
+        if target.shape != image.shape:
+            raise CheckpointError(f"{folder}: target.png and proj.png differ in size; invert the image again")
+        recipe = _read(folder / "recipe.toml")
+        lines = _read(folder / "history.jsonl").splitlines()
+        history = [_parse(line, Figures, folder / "history.jsonl") for line in lines]
+        return Inversion(run.get("name", folder.name), target, image, inputs, recipe, history, run)
 
     def check_generator(self, generator: Generator) -> None:
-        """Raise CheckpointError where this was made with another generator than `generator`."""
+        """Raise CheckpointError where this was made with another generator than `generator`, or does not fit it."""
         check_generator(self.name, self.manifest, generator)
+        expected = (generator.img_channels, *generator.resolution)
+        if tuple(self.image.shape) != expected:
+            raise CheckpointError(
+                f"{self.name}: its pictures are {list(self.image.shape)}; {generator.name!r} draws {list(expected)}"
+            )
+        check_inputs(self.inputs, generator, self.name)
 
 
 def check_generator(where: str, record: Mapping[str, Any], generator: Generator) -> None:
@@ -116,15 +129,16 @@ def check_generator(where: str, record: Mapping[str, Any], generator: Generator)
         )
 
 
-def read_run(folder: Path) -> dict[str, Any]:
+def read_run(folder: Path) -> RunRecord:
     """The run.json of a result. Raises CheckpointError where there is none, or one that cannot be read."""
     path = folder / "run.json"
     if not path.is_file():
         raise CheckpointError(f"{folder}: no finished inversion there (no run.json); run latentopt invert first")
-    run = _parse(_read_text(path), path)
-    if run.get("schema") != SCHEMA:
-        raise CheckpointError(f"{path}: schema {run.get('schema')!r}; this latentopt reads {SCHEMA}")
-    return run
+    text = _read(path, RECORD_LIMIT)
+    schema = _parse(text, Mapping[str, Any], path).get("schema")
+    if schema != SCHEMA:
+        raise CheckpointError(f"{path}: schema {schema!r}; this latentopt reads {SCHEMA}")
+    return cast(RunRecord, _parse(text, RunRecord, path))
 
 
 def is_complete(folder: Path, key: str) -> bool:
@@ -143,18 +157,15 @@ def _write(path: Path, text: str) -> None:
         write_text(path, text)
 
 
-def _read_text(path: Path) -> str:
+def _read(path: Path, limit: int = TEXT_LIMIT) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path, limit)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); invert the image again") from error
 
 
-def _parse(text: str, path: Path) -> dict[str, Any]:
+def _parse(text: str, expected: Any, path: Path) -> Any:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: damaged JSON ({error}); invert the image again") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: damaged: expected a JSON object; invert the image again")
-    return value
+        return parse_json(text, expected)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged ({error}); invert the image again") from error

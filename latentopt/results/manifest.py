@@ -6,7 +6,7 @@ import hashlib
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import torch
 
@@ -17,6 +17,96 @@ from latentopt.protocols import Generator
 
 SCHEMA = 1
 PACKAGES = ("latentopt", "torch", "torchvision", "numpy", "pillow", "lpips")
+
+
+class _SourceRecord(TypedDict):
+    path: str
+    sha256: str
+    size: tuple[int, int]
+    notes: list[str]
+
+
+class SourceRecord(_SourceRecord, total=False):
+    """The picture: its file as it was named, the hash of that, its size (H,W) before the fit, what was done to it, and
+    `file`, where it lay.
+    """
+
+    file: str
+
+
+class RecipeRecord(TypedDict):
+    name: str
+    digest: str
+
+
+class _GeneratorRecord(TypedDict):
+    name: str
+    fingerprint: str
+
+
+class GeneratorRecord(_GeneratorRecord, total=False):
+    source: str  # what `load_generator` takes
+
+
+Figures = dict[str, float | None]  # None: not a finite number
+
+
+class StartRecord(TypedDict, total=False):
+    """The result that a tuned one started from (`latentopt.inverting.tuning.tuned_from`)."""
+
+    folder: str
+    key: str
+    recipe: RecipeRecord
+    seed: int
+    metrics: Figures
+    seconds: Figures
+    recipe_toml: str
+
+
+class OptionsRecord(TypedDict, total=False):
+    """What else decided the result."""
+
+    fit: Literal["crop", "pad", "stretch"]
+    alpha: Literal["composite", "mask"]
+
+
+class CorruptionRecord(TypedDict):
+    """How the corruption among the metrics was measured; of 0 pictures: not."""
+
+    images: int
+    extractor: str
+
+
+class _RunRecord(TypedDict):
+    schema: int
+    key: str
+    source: SourceRecord
+    recipe: RecipeRecord
+    generator: GeneratorRecord
+    seed: int
+    seconds: Figures
+    steps: int
+    stop_reason: str
+    metrics: Figures
+
+
+class RunRecord(_RunRecord, total=False):
+    """What run.json has to hold where it is read back: the first entries always, the others where it has them."""
+
+    name: str
+    tuned: bool
+    statistics: dict[str, str]
+    device: str
+    dtype: str
+    versions: dict[str, str]
+    options: OptionsRecord
+    networks: dict[str, str]
+    noise_mode: str
+    rank: int | None
+    encoder: dict[str, Any]
+    tuned_from: StartRecord
+    corruption: CorruptionRecord
+    changes: list[Figures]
 
 
 def run_key(
@@ -67,6 +157,7 @@ def manifest(
             "sha256": target.sha256,
             "size": list(target.original_size),
             "notes": list(target.notes),
+            "file": file_of(source),
         },
         "recipe": {"name": recipe_name, "digest": recipe_digest},
         "generator": {"name": generator.name, "fingerprint": generator.fingerprint, "source": generator.source},
@@ -81,6 +172,11 @@ def manifest(
         "metrics": dict(metrics),
         **more,
     }
+
+
+def file_of(path: str | Path) -> str:
+    """Where a picture lies, whatever the working folder is; "" where it is no file."""
+    return str(Path(path).absolute()) if Path(path).is_file() else ""
 
 
 def versions() -> dict[str, str]:

@@ -8,18 +8,20 @@ B images, L = num_ws, C = w_dim.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, StatisticsError
-from latentopt.files.storage import load_tensors, save_tensors
+from latentopt.files.schema import parse_json
+from latentopt.files.storage import STATISTICS_LIMIT, load_tensors, save_tensors
 from latentopt.perceptual.features import PerceptualFeatures
 from latentopt.protocols import Generator
 from latentopt.statistics.at_hand import FOLDERS, FileKind
@@ -71,6 +73,15 @@ class PooledFeatures:
     def __call__(self, image: Tensor) -> Tensor:
         stages = self.perceptual.extract(image.float())
         return torch.cat([_pool(x, n).flatten(1) for x, n in zip(stages, self.grids, strict=True)], dim=1)
+
+
+class PriorCard(TypedDict):
+    """What the card of a prior says of its fit, at least."""
+
+    n: int
+    seed: int
+    ridge: float
+    share: float
 
 
 MOST_FEATURES = 4096
@@ -132,8 +143,8 @@ class LinearPrior:
             if not values.isfinite().all():
                 raise StatisticsError(f"{name} holds values that are not finite")
             object.__setattr__(self, name, values)
-        if (self.std <= 0).any() or (self.feature_scale <= 0).any() or self.slope <= 0:
-            raise StatisticsError("std, feature_scale and slope must be positive")
+        if (self.std <= 0).any() or (self.feature_scale <= 0).any() or not 0 < self.slope < math.inf:
+            raise StatisticsError("std, feature_scale and slope must be positive and finite")
 
     @property
     def share(self) -> float:
@@ -178,21 +189,18 @@ class LinearPrior:
         """
         path = Path(path)
         try:
-            tensors, metadata = load_tensors(path)
+            tensors, metadata = load_tensors(path, 4 * STATISTICS_LIMIT)
             if metadata.get("format") != FORMAT:
                 raise StatisticsError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
-            card = json.loads(metadata["card"])
-            if not isinstance(card, dict):
-                raise StatisticsError("its card is not a table")
             prior = LinearPrior(
                 **{name: tensors[name] for name in SHAPES},
                 fingerprint=metadata["fingerprint"],
                 network=metadata["network"],
-                grids=tuple(int(n) for n in json.loads(metadata["grids"])),
+                grids=parse_json(metadata["grids"], tuple[int, ...]),
                 slope=float(metadata["slope"]),
-                card=card,
+                card=parse_json(metadata["card"], PriorCard),
             )
-        except (StatisticsError, CheckpointError, KeyError, ValueError, TypeError, RecursionError) as error:
+        except (StatisticsError, CheckpointError, KeyError, ValueError, TypeError) as error:
             text = f"it lacks {error}" if isinstance(error, KeyError) else str(error).removeprefix(f"{path}: ")
             raise StatisticsError(f"{path}: not a usable linear prior: {text}") from error
         if generator is not None and prior.fingerprint != generator.fingerprint:

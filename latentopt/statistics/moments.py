@@ -75,7 +75,12 @@ class Moments:
 
     @staticmethod
     def restore(count: int, mean: np.ndarray, scatter: np.ndarray) -> Moments:
-        """The moments with these values, for going on after an interruption."""
+        """The moments with these values, for going on after an interruption. Raises ValueError for what are none."""
+        dim = mean.shape[0] if mean.ndim == 1 else 0
+        if scatter.shape != (dim, dim) or not dim or count < 0:
+            raise ValueError(f"count {count}, mean {mean.shape} and scatter {scatter.shape} are no moments")
+        if not (np.isfinite(mean).all() and np.isfinite(scatter).all()):
+            raise ValueError("values that are not finite")
         moments = Moments(len(mean))
         moments.count, moments.mean = count, mean.astype(np.float64)
         moments._upper = np.asfortranarray(np.triu(scatter))

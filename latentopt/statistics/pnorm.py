@@ -6,6 +6,7 @@ generator's own codes have mean 0 and unit covariance there. B images, C = w_dim
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from latentopt.statistics.at_hand import FOLDERS, FileKind
 from latentopt.statistics.moments import Moments, StatisticsWarning, principal_components
 from latentopt.statistics.pnorm_files import FORMAT, read_pca_npz, read_safetensors
 
+LARGEST = 4096  # dimensions of w
 SLOPE = 0.2  # of the leaky ReLU in StyleGAN's mapping networks
 ORTHONORMAL_TOLERANCE = 1e-4  # existing files hold components computed in float32
 
@@ -85,6 +87,8 @@ class PNorm:
         shapes = tuple(tuple(x.shape) for x in (self.mean, self.components, self.std))
         if shapes != ((dim,), (dim, dim), (dim,)) or dim == 0:
             raise StatisticsError(f"mean, components and std must be [C], [C,C], [C], not {shapes}")
+        if dim > LARGEST:
+            raise StatisticsError(f"statistics of {dim} dimensions; no generator has more than {LARGEST}")
         for field in ("mean", "components", "std"):
             values = getattr(self, field).detach().to("cpu", torch.float64)
             if not values.isfinite().all():
@@ -95,8 +99,8 @@ class PNorm:
             raise StatisticsError(f"the rows of components are not orthonormal (off by {error:.2g})")
         if self.std[-1] <= 0 or (self.std.diff() > 0).any():
             raise StatisticsError("std must be positive and falling")
-        if self.slope <= 0:
-            raise StatisticsError(f"the slope of the leaky ReLU must be positive, not {self.slope}")
+        if not 0 < self.slope < math.inf:
+            raise StatisticsError(f"the slope of the leaky ReLU must be positive and finite, not {self.slope}")
 
     @staticmethod
     def from_moments(moments: Moments, **provenance: Any) -> PNorm:

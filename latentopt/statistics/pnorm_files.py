@@ -11,7 +11,7 @@ import torch
 from latentopt.checkpoints.model_files import Checkpoint
 from latentopt.checkpoints.npz import read_npz
 from latentopt.errors import CheckpointError, StatisticsError
-from latentopt.files.storage import load_tensors
+from latentopt.files.storage import STATISTICS_LIMIT, load_tensors
 from latentopt.statistics.moments import floored
 
 FORMAT = "latentopt-pnorm-1"
@@ -20,7 +20,7 @@ FIELDS = ("name", "fingerprint", "n", "seed", "slope")
 
 def read_safetensors(path: Path) -> dict[str, Any]:
     """The fields of a `PNorm`. Raises StatisticsError, CheckpointError or, for damaged metadata, ValueError."""
-    tensors, metadata = load_tensors(path)
+    tensors, metadata = load_tensors(path, STATISTICS_LIMIT)
     if metadata.get("format") != FORMAT:
         raise StatisticsError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
     names = ("mean", "components", "std")

@@ -12,12 +12,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, StatisticsError
-from latentopt.files.storage import load_tensors, save_tensors
+from latentopt.files.schema import parse_json
+from latentopt.files.storage import STATISTICS_LIMIT, load_tensors, save_tensors
 from latentopt.protocols import Generator
 from latentopt.statistics.moments import Moments
 from latentopt.statistics.pnorm import SLOPE, PNorm, w_to_p
@@ -26,8 +28,19 @@ from latentopt.statistics.streams import stream
 
 BATCH = 10_000
 FORMAT = "latentopt-pnorm-moments-1"
-STATE_KEYS = ("fingerprint", "samples", "seed", "batch", "shard", "next", "count")
 SAVE_INTERVAL = 5.0  # seconds between saved moments
+
+
+class FitState(TypedDict):
+    """What is drawn, and how far it is: `next` batches of the shard (i, N) with `count` samples."""
+
+    fingerprint: str
+    samples: int
+    seed: int
+    batch: int
+    shard: tuple[int, int]
+    next: int
+    count: int
 
 
 @dataclass(frozen=True)
@@ -128,7 +141,7 @@ class PNormFit:
         except StatisticsError:
             return  # damaged: nothing is lost but time
         whole = {"next": -(-moments.count // self.batch), "count": moments.count}
-        if state == {**self.key, "shard": list(self.shard), **whole}:
+        if state == {**self.key, "shard": tuple(self.shard), **whole} and len(moments.mean) == self.generator.w_dim:
             self.moments = moments
 
 
@@ -146,24 +159,28 @@ def merge_shards(generator: Generator, paths: Sequence[Path]) -> PNorm:
     shards = [Shard(path, state, _is_finished(state)) for path, state, _ in parts]
     check_shards(generator, shards, ("samples", "seed", "batch"), "fit-pnorm")
     merged = Moments(generator.w_dim)
-    for _, _, moments in parts:
+    for path, _, moments in parts:
+        if len(moments.mean) != generator.w_dim:
+            raise StatisticsError(f"{path}: {len(moments.mean)} dimensions, not {generator.w_dim}; remove it")
         merged.merge(moments)
     return _statistics(generator, merged, parts[0][1]["seed"])
 
 
-def _is_finished(state: dict) -> bool:
+def _is_finished(state: FitState) -> bool:
     """Whether a shard has drawn all its batches."""
     return state["next"] >= len(range(state["shard"][0], -(-state["samples"] // state["batch"]), state["shard"][1]))
 
 
-def read_moments(path: Path) -> tuple[dict, Moments]:
+def read_moments(path: Path) -> tuple[FitState, Moments]:
     """What `PNormFit.save` wrote: its state and the moments. Raises StatisticsError."""
     try:
-        tensors, metadata = load_tensors(path)
+        tensors, metadata = load_tensors(path, STATISTICS_LIMIT)
         if metadata.get("format") != FORMAT:
             raise StatisticsError(f"{path}: not moments of a P-norm fit")
-        state = json.loads(metadata["state"])
-        state = {key: state[key] for key in STATE_KEYS}
+        state: FitState = parse_json(metadata["state"], FitState)
+        i, shards = state["shard"]
+        if min(state["samples"], state["batch"]) < 1 or not 0 <= i < shards:
+            raise ValueError("its state counts what cannot be")
         return state, Moments.restore(state["count"], tensors["mean"].numpy(), tensors["scatter"].numpy())
     except (CheckpointError, KeyError, TypeError, ValueError) as error:
         raise StatisticsError(f"{path}: damaged moments of a P-norm fit ({error}); remove it") from error

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from latentopt.checkpoints.model_files import Checkpoint
 from latentopt.errors import CheckpointError, StatisticsError
+from latentopt.files.schema import parse_json
 from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.protocols import Generator
 from latentopt.statistics.at_hand import FileKind
@@ -95,11 +96,9 @@ def parse_sigma(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path
     try:
         if metadata.get("format") != FORMAT:
             raise StatisticsError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
-        card = json.loads(metadata.get("card", "{}"))
-        if not isinstance(card, dict):
-            raise StatisticsError("its card is not a table")
+        card = parse_json(metadata.get("card", "{}"), dict[str, Any])
         return Sigma(dict(tensors), metadata["origin"], metadata["fingerprint"], metadata.get("base"), card)
-    except (StatisticsError, KeyError, ValueError, RecursionError) as error:
+    except (StatisticsError, KeyError, ValueError) as error:
         text = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise StatisticsError(f"{path}: not a usable sigma file: {text}") from error
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from latentopt.errors import StatisticsError
+from latentopt.files.schema import conform
 from latentopt.protocols import Generator
 from latentopt.statistics.kept import REMEDY, kept
 from latentopt.statistics.sigma import Sigma
@@ -22,6 +23,25 @@ def kept_sigma(out: Path, generator: Generator) -> Sigma | None:
     if sigma is not None and (sigma.origin != "estimated" or sigma.fingerprint != generator.fingerprint):
         raise StatisticsError(f"{out}: was learned in a training, not estimated; {REMEDY}")
     return sigma
+
+
+class Figures(TypedDict):
+    """What the card of an estimate says of it."""
+
+    measured: float
+    first_order: float
+    halves: float | None
+    samples: int
+    shares: dict[str, float]
+
+
+def is_whole(sigma: Sigma) -> bool:
+    """Whether the card of an estimate has all figures."""
+    try:
+        figures: Figures = conform(sigma.card, Figures)
+    except ValueError:
+        return False
+    return figures["shares"].keys() >= sigma.tensors.keys()
 
 
 def measure_sigma(
@@ -56,7 +76,7 @@ def measure_sigma(
         "seed": seed,
     }
     sigma = None if overwrite else kept_sigma(out, generator)
-    if sigma is not None and all(sigma.card.get(key) == value for key, value in settings.items()):
+    if sigma is not None and is_whole(sigma) and all(sigma.card.get(key) == value for key, value in settings.items()):
         return sigma, False
     on_start()
     sigma = fit_sigma(generator, batch=batch, on_progress=on_progress, **settings)

@@ -19,7 +19,15 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from latentopt.training.snapshots import check_agrees, load_snapshot, save_snapshot
+from latentopt.files.outputs import refuse_link
+from latentopt.training.snapshots import (
+    check_agrees,
+    check_like,
+    check_moments,
+    load_snapshot,
+    restoring,
+    save_snapshot,
+)
 
 Record = TypeVar("Record")
 SNAPSHOT_SECONDS = 240.0
@@ -75,10 +83,17 @@ class Trainer(ABC, Generic[Record]):
         return {name: getattr(self, name).state_dict() for name in self.parts} | {"step": self.step} | said
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over the state of a snapshot."""
+        """Take over the state of a snapshot. Raises KeyError, TypeError, ValueError, RuntimeError for a damaged one."""
+        step = state["step"]
+        if type(step) is not int or step < 0:
+            raise ValueError(f"step {step!r}")
         for name in self.parts:
-            getattr(self, name).load_state_dict(state[name])
-        self.step = state["step"]
+            part = getattr(self, name)
+            check_like(state[name], part.state_dict(), name)
+            part.load_state_dict(state[name])
+            if isinstance(part, torch.optim.Optimizer):
+                check_moments(part)
+        self.step = step
 
     def save(self, path: Path) -> None:
         """Write a snapshot from which `load` continues exactly."""
@@ -86,11 +101,12 @@ class Trainer(ABC, Generic[Record]):
 
     def load(self, path: Path) -> None:
         """Continue from a snapshot. Raises CheckpointError where it is damaged, or was made with something else."""
-        state = load_snapshot(path, self.device)
+        state = load_snapshot(path)
         mine = {key: value for key, value in asdict(self.settings).items() if key not in self.free}
         defaults = {field.name: field.default for field in fields(self.settings)}
         check_agrees(path, state, mine | self.made_from, defaults)
-        self.restore(state)
+        with restoring(path):
+            self.restore(state)
 
 
 def nothing_to_log(record: Any) -> None:
@@ -118,6 +134,8 @@ class Training(Generic[Record]):
     writes: bool = True
 
     def __post_init__(self) -> None:
+        if self.log is not None:
+            refuse_link(self.log)
         if self.snapshot is not None and self.snapshot.exists():
             self.trainer.load(self.snapshot)
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-import pickle
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from latentopt.checkpoints.restricted_pickle import read_torch_file
 from latentopt.errors import CheckpointError
+from latentopt.files.schema import parse_json
 from latentopt.files.storage import write_atomically
 
 SAID = ("settings", "made")  # JSON in a snapshot: the settings; what else the training was made from
@@ -21,20 +25,65 @@ def save_snapshot(path: Path, state: Mapping[str, Any]) -> None:
     write_atomically(path, lambda temporary: torch.save(dict(state), temporary))
 
 
-def load_snapshot(path: Path, device: torch.device | str) -> dict[str, Any]:
+def load_snapshot(path: Path) -> dict[str, Any]:
     """Read what `save_snapshot` wrote. Runs nothing.
 
-    Raises CheckpointError, naming the file and the remedy, for one that is damaged or no snapshot of a training.
+    Raises CheckpointError, naming the file and the remedy, for one that is damaged or no snapshot of a training, and
+    UntrustedFileError for one that asks for code.
     """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        state = read_torch_file(path)
+    except CheckpointError as error:
+        reason = str(error).removeprefix(f"{path}: ")
         raise CheckpointError(
-            f"{path}: not a readable snapshot ({error}); remove it to start the training anew"
+            f"{path}: not a readable snapshot ({reason}); remove it to start the training anew"
         ) from error
-    if not isinstance(state, dict) or not any(key in state for key in SAID):
+    if not any(key in state for key in SAID):
         raise CheckpointError(f"{path}: a torch file, but no snapshot of a training; use another folder")
     return state
+
+
+@contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """What goes wrong within it is the snapshot's fault: its values do not fit. Raises CheckpointError for that."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: a damaged snapshot ({error!r}); remove it to start the training anew"
+        ) from error
+
+
+def check_like(loaded: object, own: object, place: str) -> None:
+    """Raise ValueError, naming the place, where an entry of `loaded` is not built as that of `own`, or is not finite.
+
+    Entries that only one of them has are left to `load_state_dict`.
+    """
+    if isinstance(own, dict):
+        if not isinstance(loaded, dict):
+            raise ValueError(f"{place} is no table")
+        for key in own.keys() & loaded.keys():
+            check_like(loaded[key], own[key], f"{place}.{key}")
+    elif isinstance(own, list | tuple):
+        if not isinstance(loaded, list | tuple) or len(loaded) != len(own):
+            raise ValueError(f"{place} has another length")
+        for i, (mine, other) in enumerate(zip(own, loaded, strict=True)):
+            check_like(other, mine, f"{place}.{i}")
+    elif isinstance(own, Tensor):
+        if not isinstance(loaded, Tensor) or loaded.shape != own.shape:
+            raise ValueError(f"{place} has another shape")
+    elif isinstance(loaded, float) and not math.isfinite(loaded):
+        raise ValueError(f"{place} is {loaded}")
+    elif not isinstance(loaded, type(own)) and not (isinstance(own, float) and isinstance(loaded, int)):
+        raise ValueError(f"{place} is a {type(loaded).__name__}, not a {type(own).__name__}")
+
+
+def check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError where what an optimiser has loaded of a parameter has not the parameter's shape."""
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                raise ValueError(f"{name} has shape {list(value.shape)}, its parameter {list(parameter.shape)}")
 
 
 def check_agrees(path: Path, state: Mapping[str, Any], mine: Mapping[str, object], defaults: Mapping[str, Any]) -> None:
@@ -44,7 +93,10 @@ def check_agrees(path: Path, state: Mapping[str, Any], mine: Mapping[str, object
     """
     saved = dict(defaults)
     for key in SAID:
-        saved |= json.loads(state.get(key, "{}"))
+        try:
+            saved |= parse_json(state.get(key, "{}"), dict[str, Any])
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: a damaged snapshot ({error}); remove it to start anew") from error
     if "base" in state:  # where an earlier release kept it
         saved["base"] = state["base"]
     plain = json.loads(json.dumps(mine))  # tuples become lists, as in the file

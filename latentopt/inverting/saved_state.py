@@ -1,0 +1,186 @@
+"""What a saved batch has to be, so that work can go on from it: checked before anything is computed with it."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+from latentopt.checkpoints.saved_inputs import check_inputs
+from latentopt.errors import CheckpointError
+from latentopt.files.schema import parse_json
+from latentopt.loop.state import State
+from latentopt.protocols import Generator
+from latentopt.recipe.recipe import Recipe
+from latentopt.types import GeneratorInputs, Variables
+
+
+class DamagedState(CheckpointError):
+    """A saved batch that cannot be gone on with."""
+
+
+class _Meta(TypedDict):
+    keys: list[str]
+    seeds: list[int]
+    stage: int
+    status: list[str]
+    best_step: list[int]
+    networks: dict[str, str]
+    digest: str
+    fingerprint: str
+
+
+class StageMeta(TypedDict):
+    """How far the stage at work is."""
+
+    step: int
+    chunk: int
+    status: list[str]
+
+
+class Meta(_Meta, total=False):
+    """What is saved of a batch besides tensors; `state` while a stage is at work, `chunk` where memory was short."""
+
+    state: StageMeta
+    chunk: int | None
+
+
+def parse_meta(text: str) -> Meta:
+    """Raises ValueError, naming the entry, for what is none."""
+    meta: Meta = parse_json(text, Meta)
+    images = len(meta["keys"])
+    lengths = {len(meta["seeds"]), len(meta["status"]), len(meta["best_step"]) or images}
+    if not images or lengths != {images}:
+        raise ValueError(f"it is of {images} images, with {sorted(lengths)} entries for them")
+    return meta
+
+
+def parse_history(data: Tensor, images: int) -> list[list[dict[str, Any]]]:
+    """The records of each image's steps. Raises ValueError for what is none."""
+    if data.dtype != torch.uint8 or data.ndim != 1:
+        raise ValueError("the history is no text")
+    history = parse_json(bytes(data.numpy()).decode(), list[list[dict[str, Any]]])
+    if len(history) != images:
+        raise ValueError(f"{len(history)} histories of {images} images")
+    for record in (record for records in history for record in records):
+        if not all(type(record.get(key)) is int for key in ("stage", "step")):
+            raise ValueError("a record without stage and step")
+        if not all(type(value) in (int, float) for value in record.values()):
+            raise ValueError("a record with something else than numbers")
+        if "seconds" not in record:
+            raise ValueError("a record without its time")
+    return history
+
+
+def check_progress(meta: Meta, history: list[list[dict[str, Any]]], recipe: Recipe) -> None:
+    """Raise ValueError where stage, state and history contradict one another."""
+    stages, stage = len(recipe.stages), meta["stage"]
+    if not 0 <= stage <= stages or ("state" in meta) == (stage == stages):
+        raise ValueError(f"stage {stage} of {stages} without what belongs to it")
+    if stage and not meta["best_step"]:
+        raise ValueError("no best steps of the stage before")
+    if "state" in meta:
+        state = meta["state"]
+        if not 0 <= state["step"] <= recipe.stages[stage].steps + 1 or state["chunk"] < 1:
+            raise ValueError(f"step {state['step']} of {recipe.stages[stage].steps}")
+        return
+    terms = ["loss", *(part["name"] for part in recipe.stages[-1].terms)]
+    for status, best, records in zip(meta["status"], meta["best_step"], history, strict=True):
+        kept = [r for r in records if (r["stage"], r["step"]) == (stages - 1, best)]
+        if not status.startswith("failed") and not (kept and all(term in kept[0] for term in terms)):
+            raise ValueError("no record of the best step")
+
+
+def check_start(inputs: GeneratorInputs, generator: Generator, images: int) -> None:
+    """Raise CheckpointError or ValueError for inputs that are not those of so many images of `generator`."""
+    groups = [x for _, group in inputs.groups for x in (group or {}).values()]
+    for x in [inputs.ws, *groups, *([] if inputs.transform is None else [inputs.transform])]:
+        if not x.ndim or len(x) not in (1, images) or not x.is_floating_point():
+            raise ValueError("the inputs are not those of its images")
+    if len(inputs) != images:
+        raise ValueError(f"the inputs are of {len(inputs)} images")
+    check_inputs(inputs, generator, "the inputs")
+
+
+def check_state(state: State, images: int) -> None:
+    """Raise ValueError where the parts of a state do not fit each other."""
+    rows, live = state.rows, len(state.rows) if state.rows.ndim == 1 else -1
+    if rows.dtype != torch.int64 or live < 0 or rows.tolist() != sorted(set(rows.tolist()) & set(range(images))):
+        raise ValueError("its rows are not those of its images")
+    for name, count, whole in (
+        ("rate", live, False),
+        ("anchor", live, False),
+        ("best_loss", images, False),
+        ("retries", live, True),
+        ("anchor_step", live, True),
+        ("best_step", images, True),
+    ):
+        x: Tensor = getattr(state, name)
+        right = x.dtype == torch.int64 if whole else x.is_floating_point() and not x.isnan().any()
+        if tuple(x.shape) != (count,) or not right:
+            raise ValueError(f"{name} is {x.dtype} {list(x.shape)}")
+    if not ((state.rate > 0) & (state.rate <= 1)).all() or len(state.status) != images:
+        raise ValueError("its rates or its status are not those of its images")
+    _check_variables(state, live, images)
+
+
+def _check_variables(state: State, live: int, images: int) -> None:
+    if not state.variables or not state.variables.keys() == state.safe.keys() == state.best.keys():
+        raise ValueError("its variables differ")
+    if not state.moments.keys() <= state.variables.keys():
+        raise ValueError("moments of no variable")
+    for name, x in state.variables.items():
+        shared = images > 1 and state.best[name].shape[:1] == (1,)
+        counts = (min(live, 1), min(live, 1), 1) if shared else (live, live, images)
+        for y, count in zip((x, state.safe[name], state.best[name]), counts, strict=True):
+            if y.shape[:1] != (count,) or y.shape[1:] != x.shape[1:] or not y.is_floating_point():
+                raise ValueError(f"{name} is {y.dtype} {list(y.shape)}")
+        for moment in state.moments.get(name, {}).values():
+            if not isinstance(moment, Tensor) or (moment.ndim and moment.shape != x.shape):
+                raise ValueError(f"the moments of {name} are not shaped as it is")
+
+
+def check_fits(state: State, variables: Variables) -> None:
+    """Raise ValueError unless the state is of the variables [B,...] that the stage optimises."""
+    wanted = {name: (tuple(x.shape), x.dtype) for name, x in variables.items()}
+    found = {name: (tuple(x.shape), x.dtype) for name, x in state.best.items()}
+    if found != wanted:
+        raise ValueError(f"its variables are {found}, not {wanted}")
+
+
+def inputs_table(inputs: GeneratorInputs) -> dict:
+    """The fields of inputs by name."""
+    return {f.name: getattr(inputs, f.name) for f in fields(inputs)}
+
+
+def inputs_of(tree: dict) -> GeneratorInputs:
+    """Inputs from nested dicts of tensors; a state of an earlier release may hold `features` (see GeneratorInputs)."""
+    flat: dict[str, Tensor] = {}
+    for name, value in tree.items():
+        flat |= {f"{name}/{key}": x for key, x in value.items()} if isinstance(value, dict) else {name: value}
+    return GeneratorInputs.from_tensors(flat)
+
+
+def flatten(prefix: str, value: object) -> dict[str, Tensor]:
+    """Nested dicts of tensors as one flat dict; names are joined by `|`, anything that is no tensor is left out."""
+    if isinstance(value, Tensor):
+        return {prefix: value}
+    if not isinstance(value, dict):
+        return {}
+    return {k: v for key, part in value.items() for k, v in flatten(f"{prefix}|{key}", part).items()}
+
+
+def unflatten(prefix: str, tensors: dict[str, Tensor], device: torch.device) -> dict:
+    """The nested dicts that `flatten` made flat."""
+    tree: dict = {}
+    for name, tensor in tensors.items():
+        first, *path = name.split("|")
+        if first == prefix:
+            node = tree
+            for key in path[:-1]:
+                node = node.setdefault(key, {})
+            # a copy, since tensors of a mapped file are not aligned, and matrix products then round differently
+            node[path[-1]] = tensor.to(device, copy=True)
+    return tree
