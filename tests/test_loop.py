@@ -316,7 +316,7 @@ def test_an_image_that_stays_non_finite_fails_alone(generator, targets, optimize
     assert len(losses(steps, 1)) == 2 + MAX_RETRIES + 1
     assert all(v.isfinite().all() for v in state.best.values())
     alone, _ = work(make(generator, targets[:1], steps=12, optimizer=optimizer))
-    torch.testing.assert_close(state.best["w+/w"][:1], alone.best["w+/w"], rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(state.best["w+/w"][:1], alone.best["w+/w"], rtol=0, atol=2 * TOLERANCE)
 
 
 @pytest.mark.parametrize("another_left", [False, True], ids=["", "after another image left"])

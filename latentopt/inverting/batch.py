@@ -228,7 +228,7 @@ class Batch:
         if batch.state is not None:
             batch._problem = batch._begin()
             with _damage(path):
-                check_fits(batch.state, batch._problem.lens.encode(batch._problem.start))
+                check_fits(batch.state, batch._problem.lens.encode(batch._problem.start), batch._problem.optimizer)
         return batch
 
 

@@ -12,7 +12,7 @@ from latentopt.checkpoints.saved_inputs import check_inputs
 from latentopt.errors import CheckpointError
 from latentopt.files.schema import parse_json
 from latentopt.loop.state import State
-from latentopt.protocols import Generator
+from latentopt.protocols import Generator, Memory, Optimizer
 from latentopt.recipe.recipe import Recipe
 from latentopt.types import GeneratorInputs, Variables
 
@@ -129,25 +129,39 @@ def check_state(state: State, images: int) -> None:
 def _check_variables(state: State, live: int, images: int) -> None:
     if not state.variables or not state.variables.keys() == state.safe.keys() == state.best.keys():
         raise ValueError("its variables differ")
-    if not state.moments.keys() <= state.variables.keys():
-        raise ValueError("moments of no variable")
     for name, x in state.variables.items():
         shared = images > 1 and state.best[name].shape[:1] == (1,)
         counts = (min(live, 1), min(live, 1), 1) if shared else (live, live, images)
         for y, count in zip((x, state.safe[name], state.best[name]), counts, strict=True):
             if y.shape[:1] != (count,) or y.shape[1:] != x.shape[1:] or not y.is_floating_point():
                 raise ValueError(f"{name} is {y.dtype} {list(y.shape)}")
-        for moment in state.moments.get(name, {}).values():
-            if not isinstance(moment, Tensor) or (moment.ndim and moment.shape != x.shape):
-                raise ValueError(f"the moments of {name} are not shaped as it is")
 
 
-def check_fits(state: State, variables: Variables) -> None:
-    """Raise ValueError unless the state is of the variables [B,...] that the stage optimises."""
+def check_fits(state: State, variables: Variables, optimizer: Optimizer) -> None:
+    """Raise ValueError unless the state is of the variables [B,...] that the stage optimises, and what the optimiser
+    remembers is what it would remember of them.
+    """
     wanted = {name: (tuple(x.shape), x.dtype) for name, x in variables.items()}
     found = {name: (tuple(x.shape), x.dtype) for name, x in state.best.items()}
     if found != wanted:
         raise ValueError(f"its variables are {found}, not {wanted}")
+    if state.moments and _shapes(state.moments) != _shapes(_tried(state, optimizer)):
+        raise ValueError("what its optimiser remembers is not of its variables")
+
+
+def _tried(state: State, optimizer: Optimizer) -> Memory:
+    """What the optimiser remembers after one step that changes nothing of the state."""
+    memory: Memory = {}
+    variables = {name: x.clone() for name, x in state.variables.items()}
+    still = {name: torch.zeros_like(x) for name, x in variables.items()}
+    rows = min(map(len, variables.values()))
+    nothing = next(iter(still.values())).new_zeros(rows)
+    optimizer.step(variables, still, nothing, memory, dict.fromkeys(variables, 1.0), torch.ones_like(nothing))
+    return memory
+
+
+def _shapes(memory: Memory) -> dict[tuple[str, str], tuple[torch.Size, torch.dtype]]:
+    return {(name, key): (x.shape, x.dtype) for name, table in memory.items() for key, x in table.items()}
 
 
 def inputs_table(inputs: GeneratorInputs) -> dict:
