@@ -19,6 +19,7 @@ from latentopt.recipe.spaces import space_recipe, with_space
 from latentopt.watching.phases import tell
 
 if TYPE_CHECKING:
+    from latentopt.devices import Profile
     from latentopt.pictures.images import Alpha, Fit
 
 
@@ -89,6 +90,7 @@ def terms_of(text: str) -> list[dict[str, object]]:
 @click.option("--alpha", default="composite", show_default=True, type=click.Choice(["composite", "mask"]))
 @preflight_option
 @click.option("--save-video", is_flag=True, help="Keep how each image converged, as proj.webp.")
+@click.option("--profile", "profiled", is_flag=True, help="Tell where the time went, and write it as profile.csv.")
 @click.option("--overwrite", is_flag=True, help="Do finished images again.")
 @click.option("-n", "--dry-run", is_flag=True, help="Print the resolved recipe and stop.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -108,6 +110,7 @@ def command(
     alpha: Alpha,
     preflight: bool | None,
     save_video: bool,
+    profiled: bool,
     overwrite: bool,
     dry_run: bool,
     quiet: bool,
@@ -134,13 +137,16 @@ def command(
     check_free(outdir)
 
     from latentopt.api import invert
+    from latentopt.devices import Profile
     from latentopt.pictures.finding import find_images
 
     sources = images_of(images)
     count, steps = len(find_images(sources)), sum(stage.steps + 1 for stage in resolved.stages)
     if not quiet:
         tell(f"{count} picture{'s' * (count != 1)}, recipe {resolved.name}, {steps} steps each, generator {network}")
-    generator = load_network(network, device, dtype, compiled, low_memory)
+    profile = Profile(on=profiled)
+    with profile.part("networks and start"):
+        generator = load_network(network, device, dtype, compiled, low_memory)
     warnings = Warnings()
     check = picture_check(generator, count, steps, preflight, warnings)
     reading = {"fit": fit, "alpha": alpha, "dtype": dtype, "network": generator.name}
@@ -148,13 +154,15 @@ def command(
         invert, generator, sources, resolved, seed=seed, exact=exact, fit=fit, alpha=alpha, look=notes_told(check)
     )
     rows = watched(
-        partial(call, out=outdir, overwrite=overwrite, options=reading, keep=False),
+        partial(call, out=outdir, overwrite=overwrite, options=reading, keep=False, profile=profile),
         count,
         steps=steps,
         films=Films(outdir) if save_video else None,
         quiet=quiet,
     )
     warnings.report()
+    if profiled:
+        tell_profile(profile, outdir / "profile.csv")
     return report(rows, outdir, f"recipe {resolved.name}")
 
 
@@ -162,6 +170,19 @@ def check_exact(exact: bool, batch: int | None) -> None:
     """Raise UsageError for options that exclude one another."""
     if exact and batch not in (None, 1):
         raise UsageError(f"--exact works on one image at a time: leave --batch {batch} out")
+
+
+def tell_profile(profile: Profile, path: Path) -> None:
+    """Print where the time went, and write it as a table of part, seconds and share."""
+    from latentopt.files.outputs import clear_write_errors
+    from latentopt.files.storage import write_text
+
+    rows = profile.table()
+    for name, seconds, share in rows:
+        click.echo(f"{name:<24}{seconds:>10.2f} s{100 * share:>7.1f} %")
+    lines = ["part,seconds,share", *(f"{name},{seconds:.6f},{share:.6f}" for name, seconds, share in rows)]
+    with clear_write_errors(path):
+        write_text(path, "\n".join(lines) + "\n")
 
 
 def images_of(images: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentopt.devices import Profile
 from latentopt.errors import CheckpointError
 from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.inverting.saved_state import (
@@ -62,6 +63,7 @@ class Batch:
     chunk: int | None = None  # images drawn at once, where there is no memory for all
     best_step: list[int] = field(default_factory=list)  # of the last finished stage
     networks: dict[str, str] = field(default_factory=dict)  # what the terms of the last stage measured with
+    profile: Profile = field(default_factory=lambda: Profile(on=False), repr=False)
     _lens: Parameterization | None = field(default=None, repr=False)
     _problem: Problem | None = field(default=None, repr=False)
 
@@ -75,7 +77,7 @@ class Batch:
         Where `interrupted` is an Interruption that is held, it is released while a stage is made ready.
         """
         while self.stage < len(self.recipe.stages):
-            with released(interrupted):
+            with self.profile.part("networks and start"), released(interrupted):
                 problem, self._problem = self._problem or self._begin(), None
             self._lens, self.networks = problem.lens, problem.objective.networks
             if self.state is None:
@@ -96,7 +98,9 @@ class Batch:
     def _begin(self) -> Problem:
         """The stage that comes next, or is at work, as a problem."""
         stage, begun = self.recipe.stages[self.stage], self.state is not None
-        return build_problem(self.generator, stage, self.target, self.seeds, self.mask, self.inputs, begun=begun)
+        return build_problem(
+            self.generator, stage, self.target, self.seeds, self.mask, self.inputs, begun, self.profile
+        )
 
     def _record(self, step: Step) -> None:
         for i, row in enumerate(step.rows):

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from latentopt.devices import Profile
 from latentopt.errors import CheckpointError, ImageError, StatisticsError, UsageError
 from latentopt.files.outputs import clear_write_errors
 from latentopt.inverting.batch import Batch
@@ -58,6 +59,7 @@ class Inverter:
     options: tuple[tuple[str, object], ...] = ()
     save_every: float = 10.0
     change: Change | None = None
+    profile: Profile = field(default_factory=lambda: Profile(on=False))
     _fitting: dict[int, int] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @cached_property
@@ -102,11 +104,12 @@ class Inverter:
                 continue
             for item in items:
                 del left[item.name]
+            batch.profile = self.profile
             yield from self._work(batch, items, interrupted, resumed=True)
         if self.recipe.shares:
             yield from self._invert_together(list(left.values()), interrupted)
             return
-        for ready in in_batches(left.values(), size, self.keeping.done):
+        for ready in self.profile.each("files", in_batches(left.values(), size, self.keeping.done)):
             if isinstance(ready, list):
                 yield from self._work(self._new_batch(ready), ready, interrupted)
             else:
@@ -131,6 +134,7 @@ class Inverter:
         names = tuple(item.name for item in items)
         seeds = tuple(image_seed(self.seed, n) for n in names)
         batch = Batch(self.generator, self.recipe, target, names, seeds, mask, chunk=self._at_once(len(names)))
+        batch.profile = self.profile
         starts = [item.start.inputs for item in items if item.start is not None]
         if self.recipe.needs_start and len(starts) == len(items):
             try:
@@ -211,9 +215,8 @@ class Inverter:
                 self._save(batch, path)
                 unsaved = 0.0
 
-    @staticmethod
-    def _save(batch: Batch, path: Path) -> None:
-        with clear_write_errors(path):
+    def _save(self, batch: Batch, path: Path) -> None:
+        with self.profile.part("files"), clear_write_errors(path):
             batch.save(path)
 
     def _results(self, batch: Batch, items: list[Item], interrupted: Interrupted, resumed: bool) -> Iterator[Event]:
@@ -228,10 +231,11 @@ class Inverter:
             if done is not None:
                 yield Finished(done, again=True)
                 continue
-            with released(interrupted):
+            with self.profile.part("figures of the result"), released(interrupted):
                 event = outcome(batch, item, i, images[i], self.run_key(item), self._circumstances)
             if isinstance(event, Finished) and self.out is not None:
-                event.inversion.save(self.out / item.name)
+                with self.profile.part("files"):
+                    event.inversion.save(self.out / item.name)
             yield event
             if tuned and interrupted():
                 raise KeyboardInterrupt

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from latentopt.devices import Profile
 from latentopt.encoders import KINDS
 from latentopt.encoders.changes import MeanChange
 from latentopt.encoders.inference import Encoding
@@ -64,6 +65,7 @@ def invert(
     on_event: OnEvent | None = None,
     interrupted: Interrupted = never,
     keep: bool = True,
+    profile: Profile | None = None,
 ) -> list[Inversion]:
     """Find latents of `images` for `generator` with a recipe.
 
@@ -76,7 +78,8 @@ def invert(
     for results and their summary; given one, an interrupted call goes on where it was when repeated, and `overwrite`
     does finished images again. options: whatever else decides a result, so that it is part of its key. on_event:
     called with Progressed, Finished and Failed records; interrupted: asked after each step, True saves and raises
-    KeyboardInterrupt. keep: False returns nothing, for more images than memory holds.
+    KeyboardInterrupt. keep: False returns nothing, for more images than memory holds. profile: takes down where the
+    time goes.
 
     Statistics that the recipe reads, and that the generator has not yet, are measured first (`prepare`).
 
@@ -87,9 +90,11 @@ def invert(
     folder = None if out is None else Path(out)
     items = items_of(generator, images, names, mask, fit, alpha, look, [] if folder is None else [folder], overwrite)
     recipe, decides = (recipe.alone(), dict(options or {}) | EXACT) if exact else (recipe, dict(options or {}))
-    prepare(recipe, generator)
-    inverter = Inverter(generator, recipe, seed, folder, tuple(decides.items()))
-    return follow(inverter.invert, items, folder, overwrite, on_event, interrupted, keep)
+    profile = profile or Profile(on=False)
+    with profile.part("networks and start"):
+        prepare(recipe, generator)
+    inverter = Inverter(generator, recipe, seed, folder, tuple(decides.items()), profile=profile)
+    return follow(inverter.invert, items, folder, overwrite, on_event, interrupted, keep, profile=profile)
 
 
 def tune(
@@ -235,6 +240,7 @@ def follow(
     keep: bool,
     title: str = TITLE,
     after: Callable[[], None] = lambda: None,
+    profile: Profile | None = None,
 ) -> list[Inversion]:
     """Work on `items` in the folder `out`, write the summary under its `title`, and return the results in order.
 
@@ -263,7 +269,8 @@ def follow(
             if on_event is not None:
                 on_event(event)
         if out is not None and not (failed and all(event.unreadable for event in failed) and len(failed) == len(items)):
-            write_summary(out, rows, title)
+            with (profile or Profile(on=False)).part("files"):
+                write_summary(out, rows, title)
         after()
     if failed:
         reasons = "; ".join(f"{event.source}: {event.reason}" for event in failed[:5])
