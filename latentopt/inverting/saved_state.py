@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypedDict
 
@@ -55,6 +57,16 @@ def parse_meta(text: str) -> Meta:
     if not images or lengths != {images}:
         raise ValueError(f"it is of {images} images, with {sorted(lengths)} entries for them")
     return meta
+
+
+def checksum(tensors: Mapping[str, Tensor], text: str) -> str:
+    """Of the numbers and the text of a saved batch: a disk that has lost some bits must not go on with others."""
+    found = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        values = tensors[name].detach().cpu().contiguous()
+        found = zlib.crc32(f"{name}{tuple(values.shape)}{values.dtype}".encode(), found)
+        found = zlib.crc32(values.reshape(-1).view(torch.uint8).numpy().data, found)
+    return f"{found:08x}"
 
 
 def parse_history(data: Tensor, images: int) -> list[list[dict[str, Any]]]:
@@ -142,12 +154,18 @@ def _check_variables(state: State, live: int, images: int) -> None:
                 raise ValueError(f"the moments of {name} are not shaped as it is")
 
 
-def check_fits(state: State, variables: Variables) -> None:
-    """Raise ValueError unless the state is of the variables [B,...] that the stage optimises."""
+def check_fits(state: State, variables: Variables, moments: Mapping[str, bool]) -> None:
+    """Raise ValueError unless the state is of the variables [B,...] that the stage optimises, with the optimiser's
+    moments (`latentopt.loop.building.check_optimizer`) of each.
+    """
     wanted = {name: (tuple(x.shape), x.dtype) for name, x in variables.items()}
     found = {name: (tuple(x.shape), x.dtype) for name, x in state.best.items()}
     if found != wanted:
         raise ValueError(f"its variables are {found}, not {wanted}")
+    for name in state.variables:
+        kept = {key: value.ndim == 0 for key, value in state.moments.get(name, {}).items()}
+        if kept != moments and (kept or state.step > 1):
+            raise ValueError(f"the optimiser's moments of {name} are {sorted(kept)}, not {sorted(moments)}")
 
 
 def inputs_table(inputs: GeneratorInputs) -> dict:

@@ -35,15 +35,20 @@ def build_objective(generator: Generator, stage: Stage, target: Tensor) -> Objec
     )
 
 
-def check_optimizer(table: dict) -> None:
-    """Raise UsageError for values that torch's optimiser refuses, such as a beta of 2."""
+def check_optimizer(table: dict) -> dict[str, bool]:
+    """What the optimiser keeps of a variable once it has moved it: {name: whether that is one number alone}.
+
+    Raises UsageError for values that torch's optimiser refuses, such as a beta of 2.
+    """
     options = options_in(table)
     point = torch.zeros(1, requires_grad=True)
     point.grad = torch.zeros(1)
     try:
-        OPTIMIZERS.create(table["name"], [{"params": [point], "lr": 1.0}], **options).step()
+        optimizer = OPTIMIZERS.create(table["name"], [{"params": [point], "lr": 1.0}], **options)
+        optimizer.step()
     except (ValueError, TypeError, IndexError) as error:
         raise UsageError(f"optimizer {table['name']!r} refuses {options}: {error}") from error
+    return {name: value.ndim == 0 for name, value in optimizer.state[point].items() if isinstance(value, Tensor)}
 
 
 def build_problem(
