@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,11 +34,13 @@ from latentopt.errors import LatentoptError
 from latentopt.evaluation.evaluation_files import load_evaluation, save_evaluation
 from latentopt.evaluation.framework import Evaluation
 from latentopt.evaluation.measure import Measure
+from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.generators.discriminator import Discriminator, DiscriminatorConfig
 from latentopt.generators.stylegan2 import StyleGAN2
-from latentopt.inverting.events import Finished
+from latentopt.inverting.events import Failed, Finished
 from latentopt.inverting.inverter import Inverter
 from latentopt.inverting.items import tensor_items
+from latentopt.inverting.saved_state import checksum
 from latentopt.inverting.tuning import common_recipe, tuning_items, tuning_recipe
 from latentopt.judge.network import Judge, JudgeConfig, load_judge, save_judge
 from latentopt.perceptual.network import PerceptualNet, PerceptualNetConfig, load_perceptual_net, save_perceptual_net
@@ -217,11 +220,21 @@ def _resumed(world: World, path: Path) -> None:
     inverter, items = Inverter(world.generator, RECIPE, out=out), tensor_items(world.targets, KEYS)
     shutil.rmtree(out / ".resume", ignore_errors=True)
     (out / ".resume").mkdir()
-    shutil.copy(path, inverter._resume_path(out, items))
+    state = inverter._resume_path(out, items)
+    shutil.copy(path, state)
+    signed(state)
     for key in KEYS:
         shutil.rmtree(out / key, ignore_errors=True)
     found = list(inverter.invert(items))
-    assert [event.inversion.name for event in found if isinstance(event, Finished)] == list(KEYS)
+    ended = [e.inversion.name if isinstance(e, Finished) else e.name for e in found if isinstance(e, Finished | Failed)]
+    assert ended == list(KEYS)
+
+
+def signed(path: Path) -> None:
+    """Give a changed state the checksum of its contents, so that the checks behind it are tried too."""
+    with suppress(LatentoptError, KeyError, ValueError):
+        tensors, metadata = load_tensors(path)
+        save_tensors(path, tensors, metadata | {"checksum": checksum(tensors, metadata["meta"])})
 
 
 def _drawn(world: World, path: Path) -> None:

@@ -24,6 +24,7 @@ from latentopt.inverting.batch import Batch
 from latentopt.inverting.events import Failed, Finished, Noted, Progressed
 from latentopt.inverting.inverter import Inverter
 from latentopt.inverting.items import Item, Unread, tensor_items
+from latentopt.inverting.saved_state import checksum
 from latentopt.loop.building import make_optimizer
 from latentopt.perceptual.network import load_perceptual_net, weights_hash
 from latentopt.recipe.recipe import Recipe
@@ -294,6 +295,10 @@ def text_tensor(text: str) -> Tensor:
     return torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
 
 
+def without_moments(tensors):
+    return {k: v for k, v in tensors.items() if not k.endswith("exp_avg_sq")}
+
+
 DAMAGE = {  # what becomes of a saved state: tensors, record -> tensors, record
     "no record": lambda tensors, meta: (tensors, None),
     "half a record": lambda tensors, meta: (tensors, json.dumps(meta)[:40]),
@@ -326,6 +331,7 @@ DAMAGE = {  # what becomes of a saved state: tensors, record -> tensors, record
     "whole latents": lambda tensors, meta: (reshaped(tensors, "w+", torch.Tensor.long), meta),
     "moments of another shape": lambda tensors, meta: (reshaped(tensors, "exp_avg", lambda x: x[:, :1]), meta),
     "a start of another shape": lambda tensors, meta: (reshaped(tensors, "start|ws", lambda x: x[:, :1]), meta),
+    "half the moments": lambda tensors, meta: (without_moments(tensors), meta),
     "half a history": lambda tensors, meta: (tensors | {"history": tensors["history"][:-9]}, meta),
     "a history in floats": lambda tensors, meta: (tensors | {"history": tensors["history"].float()}, meta),
     "a history of others": lambda tensors, meta: (tensors | {"history": text_tensor("[[], []]")}, meta),
@@ -348,6 +354,7 @@ def test_a_damaged_record_is_named_and_the_work_begins_anew(generator, targets, 
     tensors, meta = DAMAGE[damage](tensors, json.loads(metadata.pop("meta")))
     if meta is not None:
         metadata["meta"] = meta if isinstance(meta, str) else json.dumps(meta)
+        metadata["checksum"] = checksum(tensors, metadata["meta"])
     save_tensors(path, tensors, metadata)
     with pytest.raises(CheckpointError, match=rf"{path.name}: damaged"):
         Batch.load(path, generator, FEW, targets)
@@ -692,5 +699,5 @@ def test_a_saved_run_holds_no_code(generator, targets, folder):
     next(iter(run.steps()))
     run.save(folder / "state.safetensors")
     tensors, metadata = load_tensors(folder / "state.safetensors")
-    assert set(metadata) == {"format", "meta"}
+    assert set(metadata) == {"format", "meta", "checksum"}
     assert tensors["state|variables|w+/w"].shape == (3, 4, 16)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from latentopt.errors import CheckpointError, UsageError
+from latentopt.errors import CheckpointError, StatisticsError, UsageError
 from latentopt.protocols import Generator
 from latentopt.registry import COORDINATES
-from latentopt.statistics.pnorm import SLOPE
+from latentopt.statistics.pnorm import SLOPE, check_slope
 from latentopt.types import GeneratorInputs
 
 if TYPE_CHECKING:
@@ -57,8 +57,10 @@ class Direction:
             raise CheckpointError(f"direction {self.name!r}: {list(vector.shape)} is no direction of {self.space}")
         if not vector.isfinite().all() or not vector.any():
             raise CheckpointError(f"direction {self.name!r}: all zero, or not finite")
-        if not (math.isfinite(self.slope) and self.slope > 0):
-            raise CheckpointError(f"direction {self.name!r}: the slope must be positive, not {self.slope}")
+        try:
+            check_slope(self.slope)
+        except StatisticsError as error:
+            raise CheckpointError(f"direction {self.name!r}: {error}") from error
         if self.layers is not None and (not self.layers or min(self.layers) < 0):
             raise CheckpointError(f"direction {self.name!r}: moves the rows {list(self.layers)}")
         object.__setattr__(self, "vector", vector)

@@ -22,6 +22,7 @@ from latentopt.inverting.saved_state import (
     check_progress,
     check_start,
     check_state,
+    checksum,
     flatten,
     inputs_of,
     inputs_table,
@@ -197,7 +198,8 @@ class Batch:
             meta["state"] = {"step": self.state.step, "chunk": self.state.chunk, "status": self.state.status}
             tensors |= flatten("state", {f.name: getattr(self.state, f.name) for f in fields(State)})
         tensors["history"] = torch.frombuffer(bytearray(json.dumps(self.history).encode()), dtype=torch.uint8)
-        save_tensors(path, tensors, {"format": FORMAT, "meta": json.dumps(meta)})
+        text = json.dumps(meta)
+        save_tensors(path, tensors, {"format": FORMAT, "meta": text, "checksum": checksum(tensors, text)})
 
     @staticmethod
     def read_keys(path: Path) -> tuple[str, ...]:
@@ -241,6 +243,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Meta]:
         tensors, metadata = load_tensors(path)
         if metadata.get("format") != FORMAT:
             raise DamagedState(f"{path}: not a saved run of this version")
+        if metadata["checksum"] != checksum(tensors, metadata["meta"]):
+            raise ValueError("its checksum is another")
         return tensors, parse_meta(metadata["meta"])
 
 

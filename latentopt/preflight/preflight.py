@@ -159,7 +159,7 @@ class Preflight:
         ]
         if wrong:
             raise StatisticsError(f"{path}: calibration of another preflight ({'; '.join(wrong)})")
-        scales = {key: Scale(tensors[key]) for key in ("distance", "radius") if key in tensors}
+        scales = {key: Scale(tensors[key].float()) for key in ("distance", "radius") if key in tensors}
         if "distance" not in scales or not all(scale.is_whole for scale in scales.values()):
             raise StatisticsError(f"{path}: damaged: no readings [n] of samples in it; remove it, and it is made again")
         if isinstance(start, NearestSample):

@@ -8,7 +8,6 @@ B images, L = num_ws, C = w_dim.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,7 +24,7 @@ from latentopt.files.storage import STATISTICS_LIMIT, load_tensors, save_tensors
 from latentopt.perceptual.features import PerceptualFeatures
 from latentopt.protocols import Generator
 from latentopt.statistics.at_hand import FOLDERS, FileKind
-from latentopt.statistics.pnorm import SLOPE, PNormBasis
+from latentopt.statistics.pnorm import SLOPE, PNormBasis, check_slope
 from latentopt.types import GeneratorInputs
 
 FORMAT = "latentopt-prior-1"
@@ -143,8 +142,9 @@ class LinearPrior:
             if not values.isfinite().all():
                 raise StatisticsError(f"{name} holds values that are not finite")
             object.__setattr__(self, name, values)
-        if (self.std <= 0).any() or (self.feature_scale <= 0).any() or not 0 < self.slope < math.inf:
-            raise StatisticsError("std, feature_scale and slope must be positive and finite")
+        if (self.std <= 0).any() or (self.feature_scale <= 0).any():
+            raise StatisticsError("std and feature_scale must be positive")
+        check_slope(self.slope)
 
     @property
     def share(self) -> float:

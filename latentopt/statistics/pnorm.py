@@ -6,7 +6,6 @@ generator's own codes have mean 0 and unit covariance there. B images, C = w_dim
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from latentopt.statistics.moments import Moments, StatisticsWarning, principal_c
 from latentopt.statistics.pnorm_files import FORMAT, read_pca_npz, read_safetensors
 
 LARGEST = 4096  # dimensions of w
+SLOPES = (1e-4, 1e4)
 SLOPE = 0.2  # of the leaky ReLU in StyleGAN's mapping networks
 ORTHONORMAL_TOLERANCE = 1e-4  # existing files hold components computed in float32
 
@@ -40,6 +40,12 @@ def w_to_p(w: Tensor, slope: float = SLOPE) -> Tensor:
 def p_to_w(p: Tensor, slope: float = SLOPE) -> Tensor:
     """The inverse of `w_to_p`."""
     return leaky_relu(p, slope)
+
+
+def check_slope(slope: float) -> None:
+    """Raise StatisticsError for what is no slope of a leaky ReLU."""
+    if not SLOPES[0] <= slope <= SLOPES[1]:
+        raise StatisticsError(f"the slope of a leaky ReLU is from {SLOPES[0]:g} to {SLOPES[1]:g}, not {slope}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +105,7 @@ class PNorm:
             raise StatisticsError(f"the rows of components are not orthonormal (off by {error:.2g})")
         if self.std[-1] <= 0 or (self.std.diff() > 0).any():
             raise StatisticsError("std must be positive and falling")
-        if not 0 < self.slope < math.inf:
-            raise StatisticsError(f"the slope of the leaky ReLU must be positive and finite, not {self.slope}")
+        check_slope(self.slope)
 
     @staticmethod
     def from_moments(moments: Moments, **provenance: Any) -> PNorm:
