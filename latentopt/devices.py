@@ -1,14 +1,21 @@
-"""Choosing the device by name, when the work starts."""
+"""Choosing the device by name, when the work starts; what the work takes of its time and memory."""
 
 from __future__ import annotations
 
 import math
 import re
 import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 
 from latentopt.errors import UsageError
+
+T = TypeVar("T")
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -45,3 +52,52 @@ def peak_memory(device: torch.device) -> float:
         return math.nan
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3  # bytes there, kilobytes elsewhere
+
+
+@dataclass
+class Profile:
+    """Seconds of a run by part; each moment counts once: for the innermost part that it falls into, or as `rest`.
+
+    Not `on`, it measures nothing and costs nothing. On a GPU every change of part waits for it, which slows the whole.
+    """
+
+    on: bool = True
+    seconds: dict[str, float] = field(default_factory=dict)
+    now: str = "rest"
+    since: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """What runs inside belongs to `name`."""
+        outer = self.now
+        self.switch(name)
+        try:
+            yield
+        finally:
+            self.switch(outer)
+
+    def each(self, name: str, items: Iterable[T]) -> Iterator[T]:
+        """The items; what it takes to get each belongs to `name`, not what is done with it."""
+        waiting = iter(items)
+        while True:
+            with self.part(name):
+                found = next(waiting, None)
+            if found is None:
+                return
+            yield found
+
+    def switch(self, name: str) -> None:
+        """From now on time belongs to `name`, until the part around ends."""
+        if not self.on:
+            return
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.seconds[self.now] = self.seconds.get(self.now, 0.0) + now - self.since
+        self.now, self.since = name, now
+
+    def table(self) -> list[tuple[str, float, float]]:
+        """(part, seconds, share of all), the largest first."""
+        self.switch(self.now)
+        whole = sum(self.seconds.values()) or 1.0
+        return sorted(((name, s, s / whole) for name, s in self.seconds.items()), key=lambda row: -row[1])

@@ -198,7 +198,7 @@ OPTIMIZERS = Registry(
         "nadam": "latentopt.loop.optimizers:nadam",
         "radam": "latentopt.loop.optimizers:radam",
         "sgd": "latentopt.loop.optimizers:sgd",
-        "momentum": "latentopt.loop.optimizers:momentum",
+        "momentum": "latentopt.loop.optimizers:Momentum",
         "lbfgs": "latentopt.loop.lbfgs:LBFGS",
     },
 )

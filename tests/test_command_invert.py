@@ -574,3 +574,14 @@ def test_a_summary_that_cannot_be_written_loses_no_figures(folder, latentopt):
     assert code == 1 and "summary.csv: could not be written" in err
     assert "finished before the error" in out and all(name in out for name in "abc")
     assert set(finished(folder / "out")) == set("abc")
+
+
+def test_profile_tells_where_the_time_went(folder, latentopt):
+    code, out, _ = latentopt("invert", "photos/a.png", *QUICK, "--profile")
+    assert code == 0
+    lines = [line.split(",") for line in (folder / "out" / "profile.csv").read_text().splitlines()]
+    assert lines[0] == ["part", "seconds", "share"]
+    parts = {name: float(seconds) for name, seconds, _ in lines[1:]}
+    assert parts.keys() >= {"generator", "terms", "optimizer", "records", "files", "networks and start", "rest"}
+    assert sum(float(share) for _, _, share in lines[1:]) == pytest.approx(1, abs=1e-4)
+    assert all(f"{name} " in out for name in parts)

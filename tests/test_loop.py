@@ -11,6 +11,7 @@ import torch
 from conftest import make_tiny_generator
 from torch import Tensor
 
+from latentopt.devices import Profile
 from latentopt.errors import LatentoptError, UsageError
 from latentopt.loop.building import build_problem
 from latentopt.loop.loop import MAX_RETRIES, State, Step, minimise
@@ -271,6 +272,34 @@ def test_one_non_finite_loss_rolls_that_image_back(generator, targets, spoil):
     for other in (0, 2):
         assert torch.equal(state.best["w+/w"][other], untroubled.best["w+/w"][other]), "the others do not notice"
     assert state.best_loss[1] < 0.9 * losses_at_start(problem)[1]
+
+
+@pytest.mark.parametrize(("per", "shape"), [("image", (64,)), ("row", (4, 16))])
+def test_momentum_goes_by_directions_alone(generator, targets, per, shape):
+    """Every gradient at length 1, of the image or of each of its rows; the image whose rate was halved goes half."""
+    optimizer = OPTIMIZERS.create("momentum", generator, decay=0.5, per=per)
+    x, memory = {"w": torch.zeros(3, 4, 16)}, {}
+    gradients = torch.randn(2, 3, 4, 16, generator=torch.Generator().manual_seed(3)) * 1e-4
+    scale, m = torch.tensor([1.0, 0.5, 1.0]), 0
+    for gradient in gradients:
+        before = x["w"].clone()
+        optimizer.step(x, {"w": gradient}, torch.ones(3), memory, {"w": 0.2}, scale)
+        unit = gradient.reshape(3, *shape)
+        m = 0.5 * m + (unit / unit.norm(dim=-1, keepdim=True)).reshape(3, 4, 16)
+        torch.testing.assert_close(x["w"], before - 0.2 * scale[:, None, None] * m)
+
+
+def test_a_profile_counts_every_moment_once(generator, targets):
+    """The parts add up to the whole, and each is there."""
+    profile = Profile()
+    started = profile.since
+    problem = replace(make(generator, targets, steps=3), profile=profile)
+    work(problem)
+    rows = profile.table()
+    assert {name for name, _, _ in rows} >= {"generator", "terms", "optimizer", "records", "rest"}
+    assert all(seconds > 0 for _, seconds, _ in rows)
+    assert sum(seconds for _, seconds, _ in rows) == pytest.approx(profile.since - started)
+    assert sum(share for _, _, share in rows) == pytest.approx(1)
 
 
 def losses_at_start(problem: Problem) -> Tensor:

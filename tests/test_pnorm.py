@@ -202,7 +202,7 @@ def interrupt(function, call, after=False):
     return interrupted
 
 
-@pytest.mark.parametrize("place", ["latentopt.statistics.moments.dsyrk", "latentopt.statistics.moments.np.outer"])
+@pytest.mark.parametrize("place", ["scipy.linalg.blas.dsyrk", "latentopt.statistics.moments.np.outer"])
 def test_an_interrupted_update_changes_nothing(monkeypatch, place):
     x, moments = hard_samples(), Moments(12)
     moments.update(x[:2000])

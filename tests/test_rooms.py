@@ -31,7 +31,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
     "operators": {"errors", "protocols"},
     "encoders": {"errors", "files", "types", "protocols", "pictures", "checkpoints"},
     "initializers": {"errors", "files", "types", "protocols", "pictures", "checkpoints", "statistics", "encoders"},
-    "loop": {"errors", "registry", "types", "protocols", "recipe", "statistics"},
+    "loop": {"errors", "registry", "types", "protocols", "devices", "recipe", "statistics"},
     "results": {"errors", "files", "types", "protocols", "recipe", "pictures", "checkpoints"},
     "inverting": {
         "errors",

@@ -18,6 +18,7 @@ from latentopt.recipe.recipe import Key, Recipe, read_value
 from latentopt.recipe.spaces import space_recipe, with_space
 
 if TYPE_CHECKING:
+    from latentopt.devices import Profile
     from latentopt.inverting.items import Look
     from latentopt.pictures.images import Alpha, Fit, ImageSource, TargetImage
 
@@ -84,6 +85,7 @@ def terms_of(text: str) -> list[dict[str, object]]:
 @click.option("--alpha", default="composite", show_default=True, type=click.Choice(["composite", "mask"]))
 @click.option("--no-preflight", is_flag=True, help="Do not look first whether pictures suit the generator.")
 @click.option("--save-video", is_flag=True, help="Keep how each image converged, as proj.webp.")
+@click.option("--profile", "profiled", is_flag=True, help="Tell where the time went, and write it as profile.csv.")
 @click.option("--overwrite", is_flag=True, help="Do finished images again.")
 @click.option("-n", "--dry-run", is_flag=True, help="Print the resolved recipe and stop.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -101,6 +103,7 @@ def command(
     alpha: Alpha,
     no_preflight: bool,
     save_video: bool,
+    profiled: bool,
     overwrite: bool,
     dry_run: bool,
     quiet: bool,
@@ -124,24 +127,42 @@ def command(
         click.echo(resolved.dump(), nl=False)
         return 0
     from latentopt.api import invert
+    from latentopt.devices import Profile
     from latentopt.files.outputs import check_free
     from latentopt.pictures.images import find_images
 
     check_free(outdir)
-    generator = load_network(network, device, dtype, compiled)
+    profile = Profile(on=profiled)
+    with profile.part("networks and start"):
+        generator = load_network(network, device, dtype, compiled)
     sources = images_of(images)
     measure_metrics(resolved, generator, quiet)
     check = None if no_preflight else picture_check(generator, quiet)
     reading = {"fit": fit, "alpha": alpha, "dtype": dtype, "network": generator.name}
     call = partial(invert, generator, sources, resolved, seed=seed, fit=fit, alpha=alpha, look=notes_told(check))
     rows = watched(
-        partial(call, out=outdir, overwrite=overwrite, options=reading, keep=False),
+        partial(call, out=outdir, overwrite=overwrite, options=reading, keep=False, profile=profile),
         len(find_images(sources)),
         steps=sum(stage.steps + 1 for stage in resolved.stages),
         films=Films(outdir) if save_video else None,
         quiet=quiet,
     )
+    if profiled:
+        tell_profile(profile, outdir / "profile.csv")
     return report(rows, outdir, f"recipe {resolved.name}")
+
+
+def tell_profile(profile: Profile, path: Path) -> None:
+    """Print where the time went, and write it as a table of part, seconds and share."""
+    from latentopt.files.outputs import clear_write_errors
+    from latentopt.files.storage import write_text
+
+    rows = profile.table()
+    for name, seconds, share in rows:
+        click.echo(f"{name:<24}{seconds:>10.2f} s{100 * share:>7.1f} %")
+    lines = ["part,seconds,share", *(f"{name},{seconds:.6f},{share:.6f}" for name, seconds, share in rows)]
+    with clear_write_errors(path):
+        write_text(path, "\n".join(lines) + "\n")
 
 
 def images_of(images: Sequence[str]) -> list[str]:

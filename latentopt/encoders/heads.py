@@ -18,7 +18,10 @@ class EqualLinear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs))
+        weight = torch.empty(outputs, inputs)
+        self.weight = nn.Parameter(
+            weight if weight.is_meta else weight.normal_()
+        )  # on meta, torch would load its compiler
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.scale = 1 / math.sqrt(inputs)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from latentopt.devices import Profile
 from latentopt.errors import CheckpointError
 from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.loop.building import build_problem
@@ -45,6 +46,7 @@ class Batch:
     chunk: int | None = None  # images drawn at once, where memory ran out for all
     best_step: list[int] = field(default_factory=list)  # of the last finished stage
     networks: dict[str, str] = field(default_factory=dict)  # what the terms of the last stage measured with
+    profile: Profile = field(default_factory=lambda: Profile(on=False), repr=False)
     _lens: Parameterization | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -55,9 +57,11 @@ class Batch:
         """Do the work: (stage, record) after each step. Images that fail stay behind; the others go on."""
         while self.stage < len(self.recipe.stages):
             stage = self.recipe.stages[self.stage]
-            problem = build_problem(
-                self.generator, stage, self.target, self.seeds, self.mask, self.inputs, begun=self.state is not None
-            )
+            with self.profile.part("networks and start"):
+                begun = self.state is not None
+                problem = build_problem(
+                    self.generator, stage, self.target, self.seeds, self.mask, self.inputs, begun, self.profile
+                )
             self._lens, self.networks = problem.lens, problem.objective.networks
             if self.state is None:
                 self.inputs = problem.start

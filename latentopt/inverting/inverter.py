@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from latentopt.devices import Profile
 from latentopt.errors import CheckpointError, ImageError, StatisticsError, UsageError
 from latentopt.files.outputs import clear_write_errors
 from latentopt.inverting.batch import Batch
@@ -47,6 +48,7 @@ class Inverter:
     options: tuple[tuple[str, object], ...] = ()
     save_every: float = 10.0
     change: Change | None = None
+    profile: Profile = field(default_factory=lambda: Profile(on=False))
 
     @cached_property
     def keeping(self) -> Keeping:
@@ -89,11 +91,12 @@ class Inverter:
                 continue
             for item in items:
                 del left[item.name]
+            batch.profile = self.profile
             yield from self._work(batch, items, interrupted)
         if self.recipe.shares:
             yield from self._invert_together(list(left.values()), interrupted)
             return
-        for ready in in_batches(left.values(), size, self.keeping.done):
+        for ready in self.profile.each("files", in_batches(left.values(), size, self.keeping.done)):
             if isinstance(ready, list):
                 yield from self._work(self._new_batch(ready), ready, interrupted)
             else:
@@ -117,6 +120,7 @@ class Inverter:
         target, mask = self._tensors(items)
         names = tuple(item.name for item in items)
         batch = Batch(self.generator, self.recipe, target, names, tuple(image_seed(self.seed, n) for n in names), mask)
+        batch.profile = self.profile
         starts = [item.start.inputs for item in items if item.start is not None]
         if self.recipe.needs_start and len(starts) == len(items):
             try:
@@ -177,9 +181,8 @@ class Inverter:
             with contextlib.suppress(OSError):  # not there, or another batch still has its state in it
                 path.parent.rmdir()
 
-    @staticmethod
-    def _save(batch: Batch, path: Path) -> None:
-        with clear_write_errors(path):
+    def _save(self, batch: Batch, path: Path) -> None:
+        with self.profile.part("files"), clear_write_errors(path):
             batch.save(path)
 
     def _results(self, batch: Batch, items: list[Item], interrupted: Callable[[], bool]) -> Iterator[Event]:
@@ -190,9 +193,11 @@ class Inverter:
             if done is not None:
                 yield Finished(done, again=True)
                 continue
-            event = outcome(batch, item, i, images[i], self.run_key(item), self._circumstances)
+            with self.profile.part("figures of the result"):
+                event = outcome(batch, item, i, images[i], self.run_key(item), self._circumstances)
             if isinstance(event, Finished) and self.out is not None:
-                event.inversion.save(self.out / item.name)
+                with self.profile.part("files"):
+                    event.inversion.save(self.out / item.name)
             yield event
             if tuned and interrupted():
                 raise KeyboardInterrupt

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from latentopt.devices import Profile
 from latentopt.encoders import KINDS
 from latentopt.encoders.changes import MeanChange
 from latentopt.encoders.inference import Encoding
@@ -59,6 +60,7 @@ def invert(
     on_event: OnEvent | None = None,
     interrupted: Interrupted = never,
     keep: bool = True,
+    profile: Profile | None = None,
 ) -> list[Inversion]:
     """Find latents of `images` for `generator` with a recipe.
 
@@ -70,7 +72,8 @@ def invert(
     for results and their summary; given one, an interrupted call goes on where it was when repeated, and `overwrite`
     does finished images again. options: whatever else decides a result, so that it is part of its key. on_event:
     called with Progressed, Finished and Failed records; interrupted: asked after each step, True saves and raises
-    KeyboardInterrupt. keep: False returns nothing, for more images than memory holds.
+    KeyboardInterrupt. keep: False returns nothing, for more images than memory holds. profile: takes down where the
+    time goes.
 
     A metric that the recipe reads, and that the generator has not yet, is measured first (`ensure_metrics`).
 
@@ -81,8 +84,9 @@ def invert(
     ensure_metrics(generator, recipe)
     items = items_of(generator, images, names, mask, fit, alpha, look, None if overwrite else out)
     folder = None if out is None else Path(out)
-    inverter = Inverter(generator, recipe, seed, folder, tuple((options or {}).items()))
-    return follow(inverter.invert, items, folder, overwrite, on_event, interrupted, keep)
+    profile = profile or Profile(on=False)
+    inverter = Inverter(generator, recipe, seed, folder, tuple((options or {}).items()), profile=profile)
+    return follow(inverter.invert, items, folder, overwrite, on_event, interrupted, keep, profile=profile)
 
 
 def tune(
@@ -223,6 +227,7 @@ def follow(
     keep: bool,
     title: str = TITLE,
     after: Callable[[], None] = lambda: None,
+    profile: Profile | None = None,
 ) -> list[Inversion]:
     """Work on `items` in the folder `out`, write the summary under its `title`, and return the results in order.
 
@@ -251,7 +256,8 @@ def follow(
             if on_event is not None:
                 on_event(event)
         if out is not None and not (failed and all(event.unreadable for event in failed) and len(failed) == len(items)):
-            write_summary(out, rows, title)
+            with (profile or Profile(on=False)).part("files"):
+                write_summary(out, rows, title)
         after()
     if failed:
         reasons = "; ".join(f"{event.source}: {event.reason}" for event in failed[:5])

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from latentopt.devices import Profile
 from latentopt.errors import UsageError
 from latentopt.loop.joint import Joint
 from latentopt.loop.optimizers import Elementwise
@@ -72,6 +73,7 @@ def build_problem(
     mask: Tensor | None = None,
     start: GeneratorInputs | None = None,
     begun: bool = False,
+    profile: Profile | None = None,
 ) -> Problem:
     """Make a stage's plug-ins for images target [B,3,H,W] in [-1,1].
 
@@ -105,6 +107,7 @@ def build_problem(
         operator=operator,
         measured=measured,
         w_std=w_std(generator) if stage.jitter is not None else 0.0,
+        profile=profile or Profile(on=False),
         beginning=None if stage.jitter is not None else begin(generator, lens, start, stage),
     )
 

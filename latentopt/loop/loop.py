@@ -51,7 +51,9 @@ def minimise(problem: Problem, state: State) -> Iterator[Step]:
     while len(state.rows):
         if len(live) != len(state.rows):
             live, current = state.rows, problem.index(state.rows)
-        yield _advance(current, state)
+        with problem.profile.part("records"):
+            step = _advance(current, state)
+        yield step
 
 
 def _advance(problem: Problem, state: State) -> Step:
@@ -64,7 +66,8 @@ def _advance(problem: Problem, state: State) -> Step:
     lr = SCHEDULES.create(stage.schedule["name"], **options_in(stage.schedule))(problem.t(state.step))
     if state.step < stage.steps:
         _roll_back(state, measured.gradients, ~measured.finite)
-        _update(problem, state, measured, lr)
+        with problem.profile.part("optimizer"):
+            _update(problem, state, measured, lr)
     for row, text in zip(rows.tolist(), status, strict=True):
         state.status[row] = text
     state.keep(torch.tensor([text == RUNNING for text in status], device=rows.device))

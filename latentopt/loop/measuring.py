@@ -57,10 +57,13 @@ def _measure_chunks(problem: Problem, state: State) -> tuple[Tensor, dict[str, T
         variables = {
             name: (v if whole else v[at[name]]).detach().requires_grad_() for name, v in state.variables.items()
         }
-        loss, named = part.loss(variables, state.step)
-        if not loss.requires_grad:
-            raise UsageError("nothing that is optimised reaches the loss: add a term of the image, or another space")
-        found = torch.autograd.grad(loss.sum(), list(variables.values()), allow_unused=True)
+        with problem.profile.part("terms"):
+            loss, named = part.loss(variables, state.step)
+            if not loss.requires_grad:
+                raise UsageError(
+                    "nothing that is optimised reaches the loss: add a term of the image, or another space"
+                )
+            found = torch.autograd.grad(loss.sum(), list(variables.values()), allow_unused=True)
         for name, gradient in zip(variables, found, strict=True):
             if gradient is not None:
                 gradients[name][at[name]] += gradient

@@ -7,17 +7,18 @@ companions; `latentopt.loop.lbfgs` has one for each image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from latentopt.errors import UsageError
 from latentopt.loop.state import over
-from latentopt.protocols import Memory, Optimizer
+from latentopt.protocols import Generator, Memory, Optimizer
 from latentopt.types import Variables
 
 BETAS = [0.9, 0.999]
+TINY = 1e-30
 
 
 def _pair(betas: list) -> tuple[float, float]:
@@ -47,11 +48,7 @@ def sgd(groups: list[dict], *, momentum: float = 0.0, nesterov: bool = False) ->
     return torch.optim.SGD(groups, momentum=momentum, nesterov=nesterov)
 
 
-def momentum(groups: list[dict], *, decay: float = 0.9, per: str = "image") -> torch.optim.Optimizer:
-    return NormalizedMomentum(groups, decay, per)
-
-
-class NormalizedMomentum(torch.optim.Optimizer):
+class Momentum(Optimizer):
     """m <- decay m + g/|g|, x <- x - lr m, with the norm over all entries of an image's variable.
 
     per   image, or row: the norm over the last dimension, which is one layer's code
@@ -60,23 +57,31 @@ class NormalizedMomentum(torch.optim.Optimizer):
     says little and its direction much. A projection may follow each step.
     """
 
-    def __init__(self, groups: Iterable[dict], decay: float, per: str) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay must be from 0 to below 1, not {decay}")
-        if per not in ("image", "row"):
-            raise ValueError(f"per must be image or row, not {per!r}")
-        self.per = per
-        super().__init__(groups, {"lr": 1.0, "decay": decay})
+    examples = ({}, {"per": "row", "decay": 0.5})
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            for x in group["params"]:
-                dims = -1 if self.per == "row" else tuple(range(1, x.ndim)) or 0
-                norm = torch.linalg.vector_norm(x.grad, dim=dims, keepdim=True)
-                m = self.state[x].setdefault("momentum", torch.zeros_like(x))
-                m.mul_(group["decay"]).add_(x.grad / norm.clamp_min(1e-30))
-                x.add_(m, alpha=-group["lr"])
+    def __init__(self, generator: Generator, *, decay: float = 0.9, per: str = "image") -> None:
+        if not 0 <= decay < 1:
+            raise UsageError(f"momentum: decay must be from 0 to below 1, not {decay}")
+        if per not in ("image", "row"):
+            raise UsageError(f"momentum: per must be image or row, not {per!r}")
+        self.decay, self.per = decay, per
+
+    def step(
+        self,
+        variables: Variables,
+        gradients: Variables,
+        loss: Tensor,
+        memory: Memory,
+        lr: Mapping[str, float],
+        scale: Tensor,
+    ) -> None:
+        for name, x in variables.items():
+            g = gradients[name]
+            rows = g if self.per == "row" and g.ndim > 1 else g.reshape(len(g), -1)
+            norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp_min(TINY)
+            m = memory.setdefault(name, {}).setdefault("momentum", torch.zeros_like(x))
+            m.mul_(self.decay).add_((rows / norm).reshape(g.shape))
+            x.sub_(lr[name] * over(scale[: len(x)], x) * m)
 
 
 class Elementwise(Optimizer):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from latentopt.devices import Profile
 from latentopt.errors import UsageError
 from latentopt.protocols import Generator, Operator, Optimizer, Parameterization, Term
 from latentopt.recipe.stage import Stage
@@ -58,6 +59,7 @@ class Problem:
     rates: dict[str, float] = field(default_factory=dict)  # learning rates by prefix of the variable's name
     w_std: float = 0.0  # radius of the cloud of w, the unit of the jitter
     beginning: Beginning | None = None  # of the images of `start`: what no variable changes
+    profile: Profile = field(default_factory=lambda: Profile(on=False))
 
     def index(self, rows: Tensor) -> Problem:
         """The same problem for the images in `rows`."""
@@ -89,8 +91,13 @@ class Problem:
 
     def loss(self, variables: Variables, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """What is minimised: the terms of the drawn image plus the prior of the coordinates, [B] and its parts."""
-        inputs = self.lens.decode(variables, self.start)
-        image = self.draw(inputs, step)
+        with self.profile.part("generator"):
+            inputs = self.lens.decode(variables, self.start)
+            image = self.draw(inputs, step)
+        if (
+            self.profile.on and image.requires_grad
+        ):  # its gradient is there: the rest of the way back is the generator's
+            image.register_hook(lambda gradient: self.profile.switch("generator"))
         if image.shape != self.target.shape:
             drawn, wanted = (list(x.shape[1:]) for x in (image, self.target))
             raise UsageError(f"this generator draws images {drawn}; the targets are {wanted}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from latentopt.pictures.images import save_png, to_pil
 
 SMALLEST_CELL = 128  # pixels; smaller pictures are enlarged by a whole factor
 LARGEST_CELL = 512  # larger ones are reduced by a whole factor
+FONT = Path("fonts", "ttf", "DejaVuSans.ttf")
 FONT_SIZE = 13
 LINE = 20
 GAP = 4
@@ -115,9 +117,14 @@ def _resized(picture: Image.Image, factor: int) -> Image.Image:
 
 def _font() -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib: the font in Pillow has no accents, Greek or Cyrillic."""
-    import matplotlib
+    spec = find_spec("matplotlib")  # where it lies: to import it takes longer than to draw the sheet
+    assert spec is not None and spec.origin is not None
+    path = Path(spec.origin).parent / "mpl-data" / FONT
+    if not path.is_file():  # a system's package keeps its data elsewhere
+        import matplotlib
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), FONT_SIZE)
+        path = Path(matplotlib.get_data_path()) / FONT
+    return ImageFont.truetype(path, FONT_SIZE)
 
 
 def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:

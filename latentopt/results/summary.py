@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from jinja2 import Environment, StrictUndefined
-
 from latentopt.errors import ImageError
 from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import write_text
@@ -136,6 +134,8 @@ def _html(columns: Sequence[str], rows: Sequence[Mapping[str, object]], title: s
         }
         for row in rows[:PAGE_ROWS]
     ]
+    from jinja2 import Environment, StrictUndefined
+
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return page.from_string(PAGE).render(
         title=title, columns=columns, rows=shown, total=len(rows), done=done, failed=len(rows) - done,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-import scipy.linalg
-from scipy.linalg.blas import dsyrk
 from torch import Tensor
 
 from latentopt.errors import StatisticsError
@@ -37,6 +35,8 @@ class Moments:
         rows = batch.detach().cpu()
         if len(rows) == 0:
             return
+        from scipy.linalg.blas import dsyrk  # late: others only read what was measured
+
         x = (rows if rows.element_size() >= 4 else rows.float()).numpy()
         mean = self.mean if self.count else x.mean(axis=0, dtype=np.float64)
         shifted = x - mean  # [n,C] float64
@@ -90,6 +90,8 @@ def principal_components(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """
     if not np.isfinite(covariance).all():
         raise StatisticsError("the samples hold values that are not finite")
+    import scipy.linalg
+
     variance, vectors = scipy.linalg.eigh(covariance)  # ascending; columns
     components = vectors[:, ::-1].T
     largest = np.take_along_axis(components, np.abs(components).argmax(axis=1, keepdims=True), axis=1)
