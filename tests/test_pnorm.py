@@ -221,7 +221,7 @@ def test_an_interrupted_update_changes_nothing(monkeypatch, place):
 @pytest.mark.parametrize(
     ("owner", "name", "after"),
     [
-        ("latentopt.statistics.moments", "dsyrk", False),
+        ("scipy.linalg.blas", "dsyrk", False),
         ("latentopt.statistics.moments.np", "outer", False),
         ("latentopt.statistics.moments.Moments", "update", True),
         ("latentopt.statistics.pnorm_fit", "draw_codes", True),
