@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from latentopt.editing.interfacegan import find_interfacegan as find_interfacegan
     from latentopt.editing.latents import distinct as distinct
     from latentopt.editing.latents import find_sources as find_sources
+    from latentopt.editing.latents import open_sources as open_sources
     from latentopt.editing.latents import read_latent as read_latent
     from latentopt.editing.latents import result_sources as result_sources
     from latentopt.editing.latents import save_latent as save_latent
@@ -124,6 +125,7 @@ EXPORTS = {
     "find_interfacegan": "latentopt.editing.interfacegan",
     "distinct": "latentopt.editing.latents",
     "find_sources": "latentopt.editing.latents",
+    "open_sources": "latentopt.editing.latents",
     "read_latent": "latentopt.editing.latents",
     "result_sources": "latentopt.editing.latents",
     "save_latent": "latentopt.editing.latents",

@@ -47,6 +47,20 @@ def load_network(network: str, device: str, dtype: str, compiled: bool = False, 
     return generator
 
 
+def load_recorded(network: str | None, recorded: str, made: str, device: str, dtype: str = "float32") -> Generator:
+    """The generator `network` or, without one, that which is on record; `made` is what was made with it.
+
+    Raises the error of the file, with the remedy where it was not named here: it may have moved.
+    """
+    try:
+        return load_network(network or recorded, device, dtype, False)
+    except LatentoptError as error:
+        if network is not None or not made:
+            raise
+        remedy = f"It is what {made} was made with; if it has moved, say where: --network FILE"
+        raise type(error)(f"{str(error).rstrip('.')}. {remedy}") from error
+
+
 class ProgressLine:
     """Shows what happens to images under a progress line, and keeps a row of the table for each.
 

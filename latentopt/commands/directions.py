@@ -149,11 +149,15 @@ def list_(file: str | None, network: str, as_json: bool) -> None:
       latentopt directions list directions/cats-sefa.safetensors
     """
     from latentopt.checkpoints.model_files import resolve
-    from latentopt.editing.files import directions_at_hand, read_directions
+    from latentopt.editing.files import directions_at_hand, listed_directions
 
     if file is not None:
         path = resolve(file, "directions")
-        found = [(direction, path) for direction in read_directions(path)]
+        listed, named = listed_directions(path, lambda: load_network(network, "cpu", "float32", False))
+        found = [(direction, path) for direction in listed]
+        if not named:
+            text = f"{path}: does not say which generator it is for; the commands that edit take it with --force"
+            click.echo(escape_controls(text), err=True)
     else:
         found = list(directions_at_hand(load_network(network, "cpu", "float32", False)))
         if not found:

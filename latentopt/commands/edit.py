@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from latentopt.commands.latent_options import find_latents, latent_options, load_latents
+from latentopt.commands.latent_options import find_latents, latent_options
 from latentopt.errors import UsageError
 from latentopt.files.text import escape_controls
 
@@ -39,7 +39,8 @@ def command(
     to: Path | None,
     device: str,
 ) -> None:
-    """Move the images of RUN along directions: the folder of an inversion, tuned or not, or a file of saved inputs.
+    """Move the images of RUN along directions: the folder of an inversion, tuned or not, or a file of latents, ours or
+    another tool's (.npz, .npy, .pt, .safetensors). Without an edit they are drawn as they are.
 
     The newest run in --outdir by default. Strengths are standard deviations: of the generator's samples along the
     direction or, for a learned direction, of what it is named after. latentopt directions list names what there is.
@@ -52,6 +53,7 @@ def command(
       latentopt edit out/anna --sweep yaw=-2..2:9 --animate
       latentopt edit out/tuned-pti --do beard=1.5@0-4
       latentopt edit out/edits/anna/yaw+2.safetensors --do light_direction=1
+      latentopt edit latents.pt --network ffhq.pkl
     """
     from latentopt.api import (
         Sequences,
@@ -61,6 +63,7 @@ def command(
         parse_edit,
         parse_layers,
         parse_sweep,
+        read_latent,
     )
     from latentopt.files.outputs import workplace
 
@@ -68,18 +71,18 @@ def command(
     rows = None if layers is None else parse_layers(layers)
     if animate and not swept:
         raise UsageError("--animate shows a sweep: add --sweep NAME=-2..2")
-    sources, root = find_latents([] if run is None else [run], outdir)
-    generator, latents = load_latents(sources, network, device)
+    generator, sources, root = find_latents([] if run is None else [run], outdir, network, device)
     asked = Sequences(done, swept, given_or_found_directions(generator, files, force), rows)
     if not done and not swept:
-        known = ", ".join(asked.directions) or "none at hand"
-        raise UsageError(f"say what to do: --do NAME=STRENGTH; directions: {known}")
+        known = ", ".join(asked.directions) or "none at hand (latentopt directions find)"
+        text = f"no edit named: drawing the latents as they are. --do NAME=STRENGTH edits; names: {known}"
+        click.echo(escape_controls(text), err=True)
     for edit in [*done, *(edit for sweep in swept for edit in sweep)]:
         choose(edit.name, asked.directions)
     with workplace(to or root / "edits") as folder:
         written, sheet = edit_latents(
             generator,
-            latents,
+            (read_latent(source, generator) for source in sources),
             asked,
             folder,
             animate,

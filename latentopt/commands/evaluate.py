@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentopt.commands.batches import load_network
-from latentopt.errors import LatentoptError, UsageError
+from latentopt.commands.batches import load_recorded
+from latentopt.errors import UsageError
 from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
@@ -96,7 +96,8 @@ def command(
     for folder, _ in found:
         _check_writable(to or folder)
     for folder, results in found:
-        generator = _generator(network, results[0], folder, device)
+        recorded = str(results[0].manifest["generator"].get("source", "portraits"))
+        generator = load_recorded(network, recorded, str(folder), device)
         evaluation = _evaluate(results, generator, words, options, folder, quiet)
         done.append((folder, to or folder, evaluation, save_evaluation(evaluation, to or folder)))
     _report(done)
@@ -115,16 +116,6 @@ def _check_writable(folder: Path) -> None:
         check_outdir(folder)
     except UsageError as error:
         raise UsageError(f"{folder}: the figures cannot be written there; name another folder with --to") from error
-
-
-def _generator(network: str | None, result: Inversion, folder: Path, device: str) -> Generator:
-    source = network or result.manifest["generator"].get("source", "portraits")
-    try:
-        return load_network(source, device, "float32", False)
-    except LatentoptError as error:
-        if network is not None:
-            raise
-        raise type(error)(f"{error}. It is what {folder} was made with; if it has moved: --network FILE") from error
 
 
 def _runs(runs: tuple[Path, ...], outdir: Path, images: int | None) -> list[tuple[Path, list[Inversion]]]:

@@ -11,7 +11,6 @@ from latentopt.commands.latent_options import (
     at_least,
     find_latents,
     latent_options,
-    load_latents,
 )
 from latentopt.errors import UsageError
 from latentopt.files.text import escape_controls
@@ -52,14 +51,14 @@ def command(
       latentopt interpolate out/anna out/ben --space p-norm+
       latentopt interpolate --steps 9 --animate
     """
-    from latentopt.api import interpolate_latents
+    from latentopt.api import interpolate_latents, read_latent
     from latentopt.files.outputs import workplace
 
     if space not in (known := latent_spaces()) and PARAMETERIZATIONS.resolve(space) not in known:
         raise UsageError(f"--space {space}: not a latent space; known: {', '.join(known)}")
-    sources, root = find_latents(runs, outdir)
+    generator, sources, root = find_latents(runs, outdir, network, device)
     at_least(sources, 2, "interpolation")
-    generator, latents = load_latents(sources, network, device)
+    latents = (read_latent(source, generator) for source in sources)
     lens = lens_of(space, generator, stats)
     with workplace(to or root / "interpolated") as folder:
         count = interpolate_latents(generator, latents, lens, space, folder, steps, animate)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from latentopt.commands.latent_options import at_least, find_latents, latent_options, load_latents
+from latentopt.commands.latent_options import at_least, find_latents, latent_options
 from latentopt.files.text import escape_controls
 
 
@@ -39,14 +39,14 @@ def command(
       latentopt mix
       latentopt mix out/anna out/ben --split 4
     """
-    from latentopt.api import mix_latents, split_row
+    from latentopt.api import mix_latents, read_latent, split_row
     from latentopt.files.outputs import workplace
 
-    sources, root = find_latents(runs, outdir)
+    generator, sources, root = find_latents(runs, outdir, network, device)
     at_least(sources, 2, "mixing")
-    generator, latents = load_latents(sources[:most], network, device)
+    latents = [read_latent(source, generator) for source in sources[:most]]
     row = split_row(generator.num_ws, split)
     with workplace(to or root / "mixed") as folder:
-        count = mix_latents(generator, list(latents), row, folder)
+        count = mix_latents(generator, latents, row, folder)
     rest = f"; {len(sources) - most} more images left out (--most)" if len(sources) > most else ""
     click.echo(escape_controls(f"{count} mixtures, split at row {row}, in {folder}/ (mixed.png){rest}"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentopt.commands.batches import load_network, low_memory_option, report, watched
+from latentopt.commands.batches import load_network, load_recorded, low_memory_option, report, watched
 from latentopt.commands.invert import images_of, start_entry
 from latentopt.commands.preflight import notes_told
 from latentopt.errors import UsageError
@@ -115,8 +115,8 @@ def command(
         prepare(resolved, generator)
         results = _invert(sources, generator, inversion, run, seed, dtype, quiet)
     else:
-        made_with = results[0].record["generator"].get("source", "portraits")
-        generator = load_network(network or made_with, device, dtype, low_memory=low_memory)
+        recorded = str(results[0].record["generator"].get("source", "portraits"))
+        generator = load_recorded(network, recorded, str(run), device, dtype, low_memory)
     if options["shared"]:
         resolved = resolved.sharing(options["batch"] or len(results))
     return _tune(
