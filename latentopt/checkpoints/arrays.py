@@ -162,7 +162,7 @@ def _read_torch(path: Path, wanted: str) -> Arrays:
 def _plain(contents: Any, depth: int) -> Any:
     """The same with numpy's arrays as tensors."""
     if isinstance(contents, ArrayRecord):
-        return _tensor(contents.array)
+        return None if contents.array is None else _tensor(contents.array)
     if isinstance(contents, dict) and depth:
         return {key: _plain(value, depth - 1) for key, value in contents.items()}
     if isinstance(contents, list | tuple) and depth:

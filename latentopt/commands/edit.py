@@ -6,13 +6,15 @@ from pathlib import Path
 
 import click
 
+from latentopt.commands import shared
 from latentopt.commands.latent_options import find_latents, latent_options
+from latentopt.commands.paths import UserPath
 from latentopt.errors import UsageError
 from latentopt.files.text import escape_controls
 
 
 @click.command("edit", short_help="Edit inverted images along directions.")
-@click.argument("run", required=False, type=click.Path(exists=True, path_type=Path))
+@click.argument("run", required=False, type=UserPath(exists=True, path_type=Path))
 @click.option(
     "--do", "edits", multiple=True, metavar="NAME=STRENGTH", help="An edit, such as smile=+2; several follow."
 )
@@ -20,10 +22,8 @@ from latentopt.files.text import escape_controls
     "--sweep", "sweeps", multiple=True, metavar="NAME=A..B", help="A strip, such as yaw=-2..2 or yaw=-2..2:9."
 )
 @click.option("--layers", help="Rows of ws to move, such as 0-6, instead of the directions' own.")
-@click.option(
-    "--directions", "files", multiple=True, metavar="FILE", help="Their files; by default all of the generator's."
-)
-@click.option("--force", is_flag=True, help="Take directions that were made for another generator.")
+@shared.directions()
+@shared.force_directions()
 @click.option("--animate", is_flag=True, help="Also write each sweep as a film (WebP).")
 @latent_options
 def command(

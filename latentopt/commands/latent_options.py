@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latentopt.commands import shared
 from latentopt.commands.batches import load_recorded
 from latentopt.errors import UsageError
 from latentopt.files.text import escape_controls
@@ -19,18 +20,8 @@ if TYPE_CHECKING:
 
 def latent_options(command: Callable) -> Callable:
     """--network, --outdir, --to and --device."""
-    for option in (
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps."),
-        click.option("--to", type=click.Path(path_type=Path), help="Folder of what is written."),
-        click.option(
-            "--outdir",
-            default="out",
-            show_default=True,
-            type=click.Path(path_type=Path),
-            help="Where the newest run is looked for.",
-        ),
-        click.option("--network", help="Generator; by default the one that the latents were made with."),
-    ):
+    shown = shared.network(default=None, show_default=shared.LIKE_RUN)
+    for option in (shared.device(), shared.to(), shared.outdir(), shown):
         command = option(command)
     return command
 

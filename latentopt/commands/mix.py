@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from latentopt.commands.latent_options import at_least, find_latents, latent_options
+from latentopt.commands.paths import UserPath
 from latentopt.files.text import escape_controls
 
 
 @click.command("mix", short_help="Mix the styles of inverted images.")
-@click.argument("runs", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.argument("runs", nargs=-1, type=UserPath(exists=True, path_type=Path))
 @click.option(
     "--split",
     type=float,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from latentopt.commands import shared
 from latentopt.commands.delta_options import checked_strength, delta_options
 from latentopt.errors import UsageError
 from latentopt.files.text import escape_controls
@@ -34,7 +35,7 @@ class Seeds(click.ParamType):
 
 
 @click.command("sample")
-@click.option("--network", default="portraits", show_default=True, help="A generator's file, or a bundled name.")
+@shared.network()
 @click.option("--seeds", type=Seeds(), default="0-15", show_default=True, help="Seeds, such as 0-15 or 1,2,5-8.")
 @click.option(
     "--trunc", type=float, default=0.7, show_default=True, help="Truncation psi; 1 is none, 0 the mean image."
@@ -44,9 +45,9 @@ class Seeds(click.ParamType):
     "--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", show_default=True, help="Noise."
 )
 @delta_options
-@click.option("--outdir", type=click.Path(file_okay=False, path_type=Path), default=Path("out"), show_default=True)
+@shared.outdir()
 @click.option("--grid/--no-grid", default=True, show_default=True, help="Also write all images as one, grid.png.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@shared.device()
 def command(
     network: str,
     seeds: list[int],

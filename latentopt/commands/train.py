@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from latentopt.commands.paths import UserPath
 from latentopt.commands.train_encoder import encoder
 from latentopt.commands.train_loop import command_line, follow_adversarial
 from latentopt.commands.train_networks import judge, perceptual
@@ -27,7 +28,14 @@ def command() -> None:
 
 
 @command.command("generator")
-@click.option("--data", default="portraits", show_default=True, help="portraits (drawn by latentopt), or a folder.")
+@click.option(
+    "--data",
+    default="portraits",
+    show_default=True,
+    type=UserPath(),
+    metavar="NAME|FOLDER",
+    help="portraits (drawn by latentopt), or a folder.",
+)
 @click.option("--drawn", default=DRAWN, show_default=True, help="How many portraits to draw and keep.")
 @images_option
 @click.option("--resolution", default=64, show_default=True, help="Side of the images, a power of 2.")
@@ -37,7 +45,12 @@ def command() -> None:
 @click.option("--mapping-layers", type=int)
 @adversarial_options
 @trial_options
-@click.option("--start", help="Begin with a trained generator and discriminator: portraits, or a folder that has both.")
+@click.option(
+    "--start",
+    type=UserPath(),
+    metavar="NAME|FOLDER",
+    help="Begin with a trained generator and discriminator: portraits, or a folder that has both.",
+)
 @click.option("--name", default="generator", show_default=True, help="Name stored in the file.")
 @folder_options
 def generator(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from latentopt.commands import shared
+from latentopt.commands.paths import UserPath
 from latentopt.commands.train_loop import command_line, follow_training
 from latentopt.commands.train_options import folder_options
 from latentopt.training import DRAWN, ENCODER_KINDS
@@ -17,18 +19,25 @@ if TYPE_CHECKING:
 
 @click.command("encoder")
 @click.option("--kind", required=True, type=click.Choice(ENCODER_KINDS))
-@click.option("--network", "--generator", "network", default="portraits", show_default=True, help="As for invert.")
+@shared.network("--generator", "network")
 @click.option(
     "--data",
     default="portraits",
     show_default=True,
+    type=UserPath(),
+    metavar="NAME|FOLDER",
     help="portraits (drawn), samples (the generator's own), or a folder.",
 )
 @click.option("--drawn", default=DRAWN, show_default=True, help="How many portraits to draw and keep.")
 @click.option("--backbone", default="small", show_default=True, type=click.Choice(["small", "ir-se-50", "resnet-34"]))
 @click.option("--heads", type=click.Choice(["pyramid", "simple"]), help="By default pyramid, for ReStyle simple.")
 @click.option("--size", type=int, help="Side of the images the encoder takes; by default 64 (small) or 256.")
-@click.option("--start", help="Begin with a trained encoder: its file, or a kind's name for the bundled one.")
+@click.option(
+    "--start",
+    type=UserPath(),
+    metavar="KIND|FILE",
+    help="Begin with a trained encoder: its file, or a kind's name for the bundled one.",
+)
 @click.option("--steps", type=int, show_default="10000", help="Updates in all; schedules are shares of it.")
 @click.option("--batch", type=int, show_default="8", help="Images a step, of all processes together.")
 @click.option("--lr", type=float, show_default="1e-3", help="1e-4 in the papers, for their backbones.")
@@ -50,10 +59,10 @@ if TYPE_CHECKING:
 @click.option("--restyle-steps", type=int, show_default="ReStyle: 5", help="Steps a batch.")
 @click.option("--perceptual", "perceptual_net", type=click.Choice(["auto", "bundled", "lpips-vgg", "lpips-alex"]))
 @click.option(
-    "--similarity", type=click.Path(path_type=Path), help="Weights of MoCo or ResNet-50, or a perceptual network."
+    "--similarity", type=UserPath(path_type=Path), help="Weights of MoCo or ResNet-50, or a perceptual network."
 )
 @click.option("--precision", type=click.Choice(["bfloat16", "float32"]))
-@click.option("--seed", type=int)
+@shared.seed(default=None, show_default="0")
 @click.option("--minutes", type=float, help="Stop after this long; the same command goes on.")
 @click.option("--validate-every", default=500, show_default=True, type=click.IntRange(min=1), help="Steps.")
 @folder_options

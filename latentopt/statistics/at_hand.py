@@ -60,14 +60,18 @@ class FileKind(Generic[T]):
         """The name of the generator's file in the kind's folder."""
         return f"{generator.name}{self.suffix}"
 
-    def new_path(self, generator: Generator) -> Path:
-        """Where a new file is kept: under the generator's name, with its fingerprint where the name is another's."""
-        path = Path(self.folder) / self.called_after(generator)
+    def new_path(self, generator: Generator, suffix: str | None = None) -> Path:
+        """Where a new file is kept: under the generator's name, with its fingerprint where the name is another's.
+
+        suffix: of the name, after the generator's, where it is not the kind's.
+        """
+        suffix = self.suffix if suffix is None else suffix
+        path = Path(self.folder) / f"{generator.name}{suffix}"
         try:
             taken = path.exists() and load_metadata(path).get("fingerprint") not in (None, generator.fingerprint)
         except CheckpointError:
             taken = True  # it is damaged, and perhaps not ours
-        return path.with_name(f"{generator.name}-{generator.fingerprint}{self.suffix}") if taken else path
+        return path.with_name(f"{generator.name}-{generator.fingerprint}{suffix}") if taken else path
 
 
 def at_hand(kind: FileKind[T], generator: Generator) -> Iterator[tuple[T, Path]]:
