@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from latentopt.commands.remedies import meant, remedy
 from latentopt.errors import LatentoptError
 from latentopt.files.text import escape_controls
 from latentopt.files.versions import package_version
@@ -85,7 +86,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except LatentoptError as error:
-        click.echo(escape_controls(f"latentopt: {error}"), err=True)
+        click.echo(escape_controls(f"latentopt: {error}{remedy(error, meant(cli, sys.argv[1:]))}"), err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)

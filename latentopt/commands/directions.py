@@ -15,7 +15,7 @@ from latentopt.commands.batches import load_network
 from latentopt.commands.numbers import Count
 from latentopt.commands.paths import UserPath
 from latentopt.errors import CheckpointError, UsageError
-from latentopt.files.text import escape_controls
+from latentopt.files.text import escape_controls, to_run
 from latentopt.registry import COORDINATES
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def list_(file: str | None, network: str, as_json: bool) -> None:
       latentopt directions list directions/cats-sefa.safetensors
     """
     from latentopt.checkpoints.model_files import resolve
-    from latentopt.editing.files import directions_at_hand, listed_directions
+    from latentopt.editing.files import DIRECTIONS, directions_at_hand, listed_directions
 
     if file is not None:
         path = resolve(file, "directions")
@@ -162,9 +162,7 @@ def list_(file: str | None, network: str, as_json: bool) -> None:
     else:
         found = list(directions_at_hand(load_network(network, "cpu", "float32", False)))
         if not found:
-            raise CheckpointError(
-                f"no directions of {network} at hand; run latentopt directions find --network {network}"
-            )
+            raise CheckpointError(f"no directions of {network} at hand; run {to_run(DIRECTIONS.command, network)}")
     if as_json:
         from latentopt.files.storage import to_json
 

@@ -187,7 +187,9 @@ def _read_own(path: Path, generator: Generator) -> list[Direction]:
     return directions
 
 
-DIRECTIONS = FileKind("directions", FORMAT, "directions", str(FOLDER), ".safetensors", "directions find", _read_own)
+DIRECTIONS = FileKind(
+    "directions", FORMAT, "directions", str(FOLDER), ".safetensors", "directions find --method ganspace", _read_own
+)
 
 
 def describe_directions(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
