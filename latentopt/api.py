@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from latentopt.editing.mixing import mix as mix
     from latentopt.editing.mixing import split_row as split_row
     from latentopt.editing.pictures import draw as draw
+    from latentopt.editing.pictures import save_pictures as save_pictures
     from latentopt.editing.pictures import save_samples as save_samples
     from latentopt.editing.sefa import find_sefa as find_sefa
     from latentopt.editing.sequence import apply_edits as apply_edits
@@ -134,6 +135,7 @@ EXPORTS = {
     "mix": "latentopt.editing.mixing",
     "split_row": "latentopt.editing.mixing",
     "draw": "latentopt.editing.pictures",
+    "save_pictures": "latentopt.editing.pictures",
     "save_samples": "latentopt.editing.pictures",
     "find_sefa": "latentopt.editing.sefa",
     "apply_edits": "latentopt.editing.sequence",

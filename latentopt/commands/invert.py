@@ -87,7 +87,8 @@ def terms_of(text: str | None) -> list[dict[str, object]] | None:
 @low_memory_option
 @click.option("--compile", "compiled", is_flag=True, help="Compile the generator with torch.compile.")
 @shared.fit()
-@click.option("--alpha", default="composite", show_default=True, type=click.Choice(["composite", "mask"]))
+@click.option("--alpha", default="composite", show_default=True, type=click.Choice(["composite", "mask"]),
+              help="What transparency means: white behind it, or parts that do not count.")  # fmt: skip
 @preflight_option
 @click.option("--save-video", is_flag=True, help="Keep how each image converged, as proj.webp.")
 @shared.overwrite()

@@ -40,9 +40,9 @@ def command() -> None:
 @images_option
 @click.option("--resolution", default=64, show_default=True, help="Side of the images, a power of 2.")
 @click.option("--channel-base", type=int, help="Channels at r x r are min(channel-base / r, channel-max).")
-@click.option("--channel-max", type=int)
+@click.option("--channel-max", type=int, help="Channels of a layer at most.")
 @click.option("--w-dim", type=int, help="Dimension of z and w.")
-@click.option("--mapping-layers", type=int)
+@click.option("--mapping-layers", type=int, help="Layers of the mapping network.")
 @adversarial_options
 @trial_options
 @click.option(

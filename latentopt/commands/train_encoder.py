@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("encoder")
-@click.option("--kind", required=True, type=click.Choice(ENCODER_KINDS))
+@click.option("--kind", required=True, type=click.Choice(ENCODER_KINDS), help="What to train.")
 @shared.network("--generator", "network")
 @click.option(
     "--data",
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     help="portraits (drawn), samples (the generator's own), or a folder.",
 )
 @click.option("--drawn", default=DRAWN, show_default=True, help="How many portraits to draw and keep.")
-@click.option("--backbone", default="small", show_default=True, type=click.Choice(["small", "ir-se-50", "resnet-34"]))
+@click.option("--backbone", default="small", show_default=True, type=click.Choice(["small", "ir-se-50", "resnet-34"]),
+              help="Its trunk: a small one, or those of the papers.")  # fmt: skip
 @click.option("--heads", type=click.Choice(["pyramid", "simple"]), help="By default pyramid, for ReStyle simple.")
 @click.option("--size", type=int, help="Side of the images the encoder takes; by default 64 (small) or 256.")
 @click.option(
@@ -47,9 +48,9 @@ if TYPE_CHECKING:
 @click.option(
     "--optimizer", type=click.Choice(["adam", "ranger"]), help="ranger: as in the papers; needs latentopt[train]."
 )
-@click.option("--l2-weight", type=float, show_default="1")
-@click.option("--perceptual-weight", type=float, show_default="0.8")
-@click.option("--similarity-weight", type=float, show_default="0.1")
+@click.option("--l2-weight", type=float, show_default="1", help="Of the squared difference of pixels.")
+@click.option("--perceptual-weight", type=float, show_default="0.8", help="Of the perceptual distance.")
+@click.option("--similarity-weight", type=float, show_default="0.1", help="Of the similarity loss.")
 @click.option("--delta-weight", type=float, show_default="e4e: 2e-4", help="Of delta regularisation.")
 @click.option("--latent-weight", type=float, show_default="e4e: 0.1", help="Of the latent discriminator.")
 @click.option("--latent-lr", type=float, show_default="lr / 5", help="Rate of the latent discriminator.")
@@ -57,11 +58,16 @@ if TYPE_CHECKING:
     "--progressive/--no-progressive", default=None, show_default="e4e: on", help="Let offsets join row by row."
 )
 @click.option("--restyle-steps", type=int, show_default="ReStyle: 5", help="Steps a batch.")
-@click.option("--perceptual", "perceptual_net", type=click.Choice(["auto", "bundled", "lpips-vgg", "lpips-alex"]))
+@click.option(
+    "--perceptual",
+    "perceptual_net",
+    type=click.Choice(["auto", "bundled", "lpips-vgg", "lpips-alex"]),
+    help="Network of the perceptual distance; auto: the bundled one for portraits, else lpips-alex.",
+)
 @click.option(
     "--similarity", type=UserPath(path_type=Path), help="Weights of MoCo or ResNet-50, or a perceptual network."
 )
-@click.option("--precision", type=click.Choice(["bfloat16", "float32"]))
+@click.option("--precision", type=click.Choice(["bfloat16", "float32"]), help="Of the training's arithmetic.")
 @shared.seed(default=None, show_default="0")
 @click.option("--minutes", type=float, help="Stop after this long; the same command goes on.")
 @click.option("--validate-every", default=500, show_default=True, type=click.IntRange(min=1), help="Steps.")
