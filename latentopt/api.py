@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from latentopt.editing.interfacegan import find_interfacegan as find_interfacegan
     from latentopt.editing.latents import distinct as distinct
     from latentopt.editing.latents import find_sources as find_sources
+    from latentopt.editing.latents import open_sources as open_sources
     from latentopt.editing.latents import read_latent as read_latent
     from latentopt.editing.latents import result_sources as result_sources
     from latentopt.editing.latents import save_latent as save_latent
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from latentopt.editing.mixing import mix as mix
     from latentopt.editing.mixing import split_row as split_row
     from latentopt.editing.pictures import draw as draw
+    from latentopt.editing.pictures import save_pictures as save_pictures
     from latentopt.editing.pictures import save_samples as save_samples
     from latentopt.editing.sefa import find_sefa as find_sefa
     from latentopt.editing.sequence import apply_edits as apply_edits
@@ -129,6 +131,7 @@ EXPORTS = {
     "find_interfacegan": "latentopt.editing.interfacegan",
     "distinct": "latentopt.editing.latents",
     "find_sources": "latentopt.editing.latents",
+    "open_sources": "latentopt.editing.latents",
     "read_latent": "latentopt.editing.latents",
     "result_sources": "latentopt.editing.latents",
     "save_latent": "latentopt.editing.latents",
@@ -137,6 +140,7 @@ EXPORTS = {
     "mix": "latentopt.editing.mixing",
     "split_row": "latentopt.editing.mixing",
     "draw": "latentopt.editing.pictures",
+    "save_pictures": "latentopt.editing.pictures",
     "save_samples": "latentopt.editing.pictures",
     "find_sefa": "latentopt.editing.sefa",
     "apply_edits": "latentopt.editing.sequence",

@@ -36,7 +36,15 @@ class StatisticsError(LatentoptError):
 
 
 class MissingWeightsError(LatentoptError):
-    """Weights that would have to be downloaded, and are not there."""
+    """Weights that would have to be downloaded, and are not there.
+
+    `network`: the network of a perceptual distance that they are of, "" for others. What goes without it depends on
+    what was asked: a command names its own options (`latentopt.commands.remedies`).
+    """
+
+    def __init__(self, message: str, network: str = "") -> None:
+        super().__init__(message)
+        self.network = network
 
 
 class InversionFailed(LatentoptError):

@@ -153,7 +153,6 @@ def test_directions_of_another_generator(inverted, latentopt):
         (("--do", "smile=1", "--layers", "0-6"), 2, "rows 0 to 5"),
         (("--do", "smile=1@9"), 2, "rows 0 to 5"),
         (("--do", "smile=1", "--animate"), 2, "--sweep"),
-        ((), 2, "directions: "),
         (("--do", "smile=1", "--outdir", "nowhere"), 1, "latentopt invert first"),
         (("--do", "smile=1", "--directions", "none.safetensors"), 1, "none.safetensors"),
         (("photos", "--do", "smile=1"), 1, "no finished inversion"),

@@ -93,7 +93,7 @@ def test_a_run_is_written_before_the_next_one_is_measured(run, latentopt):
     record["generator"]["fingerprint"] = "0" * 16
     (run / "second" / "b" / "run.json").write_text(json.dumps(record))
     code, _, err = latentopt("evaluate", "out", "second", *QUICK, "--parts", "latents")
-    assert (code, "inverted with generator" in err) == (1, True)
+    assert (code, "made with generator" in err) == (1, True)
     assert measures(run / "out")["latent_variation"]["n"] == 3
     assert not (run / "second" / "evaluation.json").exists()
 
@@ -159,7 +159,7 @@ def test_files_of_directions_are_taken_and_those_of_others_refused(run, latentop
         (["out", "--samples", "2"], 2, "samples"),
         (["out", "--parts", ""], 2, "nothing to measure"),
         (["out", "--to", "others.safetensors"], 2, "name another folder with --to"),
-        (["out", "--network", "portraits"], 1, "inverted with generator 'tiny'"),
+        (["out", "--network", "portraits"], 1, "made with generator 'tiny'"),
     ],
 )
 def test_errors_name_what_is_wrong(run, latentopt, arguments, code, message):

@@ -229,7 +229,7 @@ WRONG = {
     "another generator": (
         ("--method", "weights.toml", "--network", "other.safetensors"),
         1,
-        "inverted with generator 'tiny'",
+        "made with generator 'tiny'",
     ),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shlex
 
 import numpy as np
 import pytest
@@ -277,6 +278,86 @@ def test_other_projects_files(tmp_path, tiny_generator, name, names, space):
         assert cosine.item() == pytest.approx(1, abs=1e-5)
         along = sample_codes(tiny_generator) @ vector / vector.norm()
         assert along.std().item() == pytest.approx(vector.norm().item(), rel=1e-4)
+
+
+ONE, LAYERED = torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(3)).split([1, 1])
+ONE, LAYERED = ONE[0, :1], LAYERED[0]  # [1,C], [L,C]
+EDIT = {"lat_comp": ONE.numpy()[None], "lat_stdev": np.ones(1)}  # one of GANSpace
+
+
+@pytest.mark.parametrize(
+    ("contents", "names", "layers"),
+    [
+        ({"05_Bangs": ONE, "31_Smiling": -ONE}, ["Bangs", "Smiling"], None),
+        ({"1_a": ONE, "2_a": -ONE}, ["1_a", "2_a"], None),
+        ({"age.npy": ONE, "wide": LAYERED, "note": "x", "n": 3}, ["age", "wide"], None),
+        ({"boundary": ONE, "intercept": 0.5}, ["mine"], None),
+        ([ONE, LAYERED], ["mine-0", "mine-1"], None),
+        (torch.cat([ONE, -ONE, ONE * 2]), ["mine-0", "mine-1", "mine-2"], None),
+        (torch.stack([LAYERED, -LAYERED]), ["mine-0", "mine-1"], None),
+        (ONE.T, ["mine"], None),
+        (ONE[0].double(), ["mine"], None),
+        (ONE[0].bfloat16(), ["mine"], None),
+        ({"lat_comp": ONE[None], "edit_start": 0, "edit_end": 5}, ["mine"], (0, 1, 2, 3, 4)),
+        ({"lat_comp": ONE[None], "edit_start": 6, "edit_end": -1}, ["mine"], (6, 7)),
+        ({"lat_comp": ONE[None], "edit_start": None, "edit_end": None}, ["mine"], None),
+        (
+            {"Smile": {"lat_comp": ONE, "edit_start": 2, "edit_end": 4}, "Age": {"lat_comp": ONE}},
+            ["Smile", "Age"],
+            (2, 3),
+        ),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["", ".npy"])
+def test_every_arrangement_of_directions(contents, names, layers, suffix, tmp_path, tiny_generator):
+    torch.save(contents, tmp_path / f"mine{suffix}")
+    found = load_directions(tmp_path / f"mine{suffix}", tiny_generator, force=True)
+    assert list(found) == names and found[names[0]].layers == layers
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda p: torch.save(torch.zeros(1, 512), p), r"\[1, 512\].*ask for \[16\] or \[8,16\].*--network"),
+        (lambda p: torch.save(torch.zeros(16, 8), p), r"\[16, 8\].*ask for"),
+        (lambda p: torch.save(ONE * float("nan"), p), "not finite"),
+        (lambda p: torch.save(ONE.long(), p), "no real numbers"),
+        (lambda p: torch.save(torch.zeros(0, 16), p), "no real numbers"),
+        (lambda p: torch.save({}, p), "no direction"),
+        (lambda p: torch.save({"a": ONE, "b": torch.ones(3, 5)}, p), r"b is \[3, 5\]"),
+        (lambda p: torch.save({"lat_comp": ONE, "edit_start": 9, "edit_end": 12}, p), "rows 9 to 12"),
+        (lambda p: torch.save({"ws": LAYERED[None]}, p), "latents of images"),
+        (lambda p: GeneratorInputs(LAYERED[None]).save(p, {"fingerprint": "x"}), "latents of an image"),
+        (lambda p: save_generator(make_tiny_generator(), p), "a generator of latentopt, not directions"),
+        (lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(9)), "a picture"),
+        (lambda p: p.write_text("smile=1"), "a text"),
+        (lambda p: p.write_bytes(b""), "an empty file"),
+    ],
+)
+def test_what_holds_no_directions(write, words, tmp_path, tiny_generator):
+    write(tmp_path / "mine.pt")
+    with pytest.raises(CheckpointError, match=words) as caught:
+        load_directions(tmp_path / "mine.pt", tiny_generator, force=True)
+    assert str(caught.value).startswith(str(tmp_path / "mine.pt"))
+
+
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [
+        (lambda p: p.write_bytes(pickle.dumps({**EDIT, "edit_start": 0, "edit_end": 5})), "Smile"),
+        (lambda p: np.save(p.open("wb"), {"Smile": ONE.numpy()}, allow_pickle=True), "Smile"),
+        (lambda p: p.write_bytes(pickle.dumps(ONE.numpy())), "Smile"),
+    ],
+)
+def test_pickled_directions_are_refused_and_the_remedy_works(write, name, tmp_path, tiny_generator, monkeypatch):
+    write(tmp_path / "Smile.pkl")
+    with pytest.raises(UntrustedFileError, match="nothing was run") as caught:
+        load_directions(tmp_path / "Smile.pkl", tiny_generator, force=True)
+    lines = str(caught.value).splitlines()
+    exec(shlex.split(lines[1])[2], {})
+    (found,) = load_directions(lines[2].removeprefix("and give "), tiny_generator, force=True).values()
+    assert found.layers in (None, (0, 1, 2, 3, 4))
+    assert torch.cosine_similarity(found.vector, ONE[0], dim=0).item() == pytest.approx(1, abs=1e-5)
 
 
 def test_foreign_files_of_other_dimensions(tmp_path):

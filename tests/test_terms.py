@@ -229,8 +229,9 @@ def test_lpips_without_its_weights(tiny_generator, target, monkeypatch, tmp_path
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.download_url_to_file", offline)
     for net in ("lpips-vgg", "lpips-alex"):
-        with pytest.raises(MissingWeightsError, match=r"could not be downloaded.*weights = '\.\.\.'.*--terms l2=1"):
+        with pytest.raises(MissingWeightsError, match=r"could not be downloaded.*copy torchvision's file") as caught:
             TERMS.create("perceptual", tiny_generator, target, net=net)
+        assert caught.value.network == net and f"{tmp_path}/hub/checkpoints/" in str(caught.value)
 
 
 @pytest.fixture(scope="module")

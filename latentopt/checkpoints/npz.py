@@ -29,7 +29,7 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     if (kind := kind_of(path)).name != "npz":
         raise CheckpointError(refusal(path, WANTED, kind))
     try:
-        _check_archive(path)
+        check_archive(path)
         with np.load(path, allow_pickle=False) as arrays:
             if missing := [name for name in names if name not in arrays.files]:
                 raise CheckpointError(f"{path}: holds no array {missing[0]!r}; expected {', '.join(names)}")
@@ -46,7 +46,8 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     return found
 
 
-def _check_archive(path: Path) -> None:
+def check_archive(path: Path) -> None:
+    """Raise CheckpointError for a file that inflates to more than `NPZ_LIMIT`, or is compressed as numpy does not."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     if sum(member.file_size for member in members) > NPZ_LIMIT:

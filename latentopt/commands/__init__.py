@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from latentopt.commands.remedies import meant, remedy
 from latentopt.errors import LatentoptError
 from latentopt.files.text import escape_controls, shortened
 from latentopt.files.versions import package_version
@@ -90,7 +91,8 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except LatentoptError as error:
-        click.echo(escape_controls(shortened(f"latentopt: {error}")), err=True)
+        text = shortened(f"latentopt: {error}{remedy(error, meant(cli, sys.argv[1:]))}")
+        click.echo(escape_controls(text), err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)

@@ -30,7 +30,9 @@ low_memory_option = click.option(
 )
 
 
-def load_network(network: str, device: str, dtype: str, compiled: bool = False, low_memory: bool = False) -> Generator:
+def load_network(
+    network: str, device: str, dtype: str = "float32", compiled: bool = False, low_memory: bool = False
+) -> Generator:
     import torch
 
     from latentopt.checkpoints.networks import load_generator
@@ -45,6 +47,22 @@ def load_network(network: str, device: str, dtype: str, compiled: bool = False, 
     if compiled:
         generator.compile()
     return generator
+
+
+def load_recorded(
+    network: str | None, recorded: str, made: str, device: str, dtype: str = "float32", low_memory: bool = False
+) -> Generator:
+    """The generator `network` or, without one, that which is on record; `made` is what was made with it.
+
+    Raises the error of the file, with the remedy where it was not named here: it may have moved.
+    """
+    try:
+        return load_network(network or recorded, device, dtype, low_memory=low_memory)
+    except LatentoptError as error:
+        if network is not None or not made:
+            raise
+        remedy = f"It is what {made} was made with; if it has moved, say where: --network FILE"
+        raise type(error)(f"{str(error).rstrip('.')}. {remedy}") from error
 
 
 class ProgressLine:

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latentopt.commands import shared
 from latentopt.commands.batches import load_network, low_memory_option
+from latentopt.commands.invert import terms_of
+from latentopt.commands.paths import UserPath
 from latentopt.commands.preflight import Warnings, notes_told, picture_check, preflight_option
 from latentopt.errors import InversionFailed
 from latentopt.files.outputs import check_free
@@ -22,35 +25,37 @@ RECIPES = "sg2,i2s,ii2s,pti,wrangan,hybrid-e4e"
 
 
 @click.command("compare", short_help="Compare methods on the same images: one report.html.")
-@click.argument("images", nargs=-1, type=click.Path())
-@click.option("--recipes", default=RECIPES, show_default=True, help="Recipes' names or TOML files, joined by commas.")
-@click.option("--network", default="portraits", show_default=True, help="Generator: a file, or a bundled one's name.")
+@click.argument("images", nargs=-1, type=UserPath())
+@click.option(
+    "--recipes",
+    default=RECIPES,
+    show_default=True,
+    type=UserPath(within=","),
+    metavar="NAMES|FILES",
+    help="Recipes' names or TOML files, joined by commas.",
+)
+@shared.network()
 @click.option(
     "--dial", "dials", multiple=True, help="Also a curve of one setting: clip, w-to-w+ or penalty. Repeatable."
 )
 @click.option("--count", default=4, show_default=True, type=click.IntRange(1), help="Sample pictures, if no IMAGES.")
-@click.option(
-    "--steps", type=click.IntRange(1), help="At most so many steps a stage (quicker, and no longer the method)."
-)
+@shared.steps()
+@shared.terms()
+@shared.recipe_settings()
 @click.option("--do", "edits", multiple=True, metavar="NAME=STRENGTH", help="Edits in the strips, as smile=+2.")
-@click.option("--directions", "directions_file", type=click.Path(), help="Directions file; by default what is at hand.")
-@click.option(
-    "--judge", "judge_name", help="Judge: a bundled name, a file, or package.module:function, whose code is run."
-)
-@click.option("--pose", default="yaw", show_default=True, help="Attribute and direction of the pose response.")
-@click.option(
-    "--metrics", default="perceptual", show_default=True, help="Perceptual distances (see latentopt evaluate)."
-)
-@click.option("--lec", default=2, show_default=True, type=click.IntRange(0), help="Images inverted again for LEC.")
-@click.option(
-    "--outdir", default="compared", show_default=True, type=click.Path(path_type=Path), help="Folder of the results."
-)
-@click.option("--seed", default=0, show_default=True, type=int, help="Random seed.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
+@shared.directions()
+@shared.force_directions()
+@shared.judge()
+@shared.pose()
+@shared.metrics()
+@shared.lec(default=2)
+@shared.outdir(default="compared")
+@shared.seed()
+@shared.device()
+@shared.dtype()
 @low_memory_option
 @preflight_option
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@shared.quiet()
 def command(
     images: tuple[str, ...],
     recipes: str,
@@ -58,9 +63,12 @@ def command(
     dials: tuple[str, ...],
     count: int,
     steps: int | None,
+    terms: str | None,
+    settings: tuple[str, ...],
     edits: tuple[str, ...],
-    directions_file: str | None,
-    judge_name: str | None,
+    files: tuple[str, ...],
+    force: bool,
+    judge: str | None,
     pose: str,
     metrics: str,
     lec: int,
@@ -76,7 +84,8 @@ def command(
 
     Each recipe gets a folder of results under --outdir, as from latentopt invert; what is finished is not done again.
     Then all are measured alike, and report.html shows tables, plots and the pictures side by side: a single file that
-    needs nothing else. comparison.json has the figures.
+    needs nothing else. comparison.json has the figures. --steps, --terms and --set change every recipe, which then is
+    no longer the method that it is named after.
 
     \b
     Examples:
@@ -85,10 +94,17 @@ def command(
     """
     check_free(outdir)
 
-    from latentopt.api import compare, find_images, load_attribute_judge, load_directions, load_recipes, parse_edit
+    from latentopt.api import (
+        compare,
+        find_images,
+        given_or_found_directions,
+        load_attribute_judge,
+        load_recipes,
+        parse_edit,
+    )
     from latentopt.evaluation.dial import find_dial
 
-    methods = load_recipes(_names(recipes), steps)
+    methods = load_recipes(_names(recipes), steps, terms_of(terms), settings)
     for dial in dials:
         find_dial(dial)
     wanted = [parse_edit(text) for text in edits]
@@ -107,8 +123,8 @@ def command(
         steps=steps,
         dials=dials,
         edits=wanted,
-        directions=None if directions_file is None else load_directions(directions_file, generator),
-        judge=None if judge_name is None else load_attribute_judge(judge_name, generator.device),
+        directions=given_or_found_directions(generator, files, force),
+        judge=None if judge is None else load_attribute_judge(judge, generator.device),
         pose=pose,
         metrics=_names(metrics),
         lec=lec,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from latentopt.commands.delta_options import checked_strength, delta_options
+from latentopt.commands.paths import UserPath
 from latentopt.errors import UsageError
 from latentopt.files.outputs import check_output
 from latentopt.files.text import escape_controls, one_line
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @click.command("convert")
-@click.argument("source", metavar="IN")
-@click.argument("target", metavar="OUT", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("source", metavar="IN", type=UserPath())
+@click.argument("target", metavar="OUT", type=UserPath(dir_okay=False, path_type=Path))
 @click.option("--discriminator", is_flag=True, help="Convert the discriminator of the file (to .safetensors only).")
 @delta_options
 @click.option("--revert", is_flag=True, help="Take the deltas back out of IN, into which they were baked.")

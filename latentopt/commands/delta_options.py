@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from latentopt.commands.paths import UserPath
 from latentopt.errors import UsageError
 
 
@@ -20,7 +21,7 @@ def delta_options(command: Callable) -> Callable:
             "--delta",
             "deltas",
             multiple=True,
-            type=click.Path(path_type=Path),
+            type=UserPath(path_type=Path),
             metavar="FILE",
             help="Tuned weights: a delta file, or the result folder that holds one. Several are added up.",
         ),

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from latentopt.commands import shared
 from latentopt.commands.batches import load_network
 from latentopt.commands.numbers import Count
+from latentopt.commands.paths import UserPath
 from latentopt.errors import CheckpointError, UsageError
 from latentopt.files.outputs import check_output
-from latentopt.files.text import escape_controls
+from latentopt.files.text import escape_controls, to_run
 from latentopt.registry import COORDINATES
 
 if TYPE_CHECKING:
@@ -43,16 +45,14 @@ def command() -> None:
 @click.option(
     "--method", type=click.Choice(["interfacegan", "ganalyze", "ganspace", "sefa"]), required=True, help="How."
 )
-@click.option("--network", default="portraits", show_default=True, help="A bundled generator or a checkpoint file.")
+@shared.network()
 @click.option("--space", type=click.Choice(list(COORDINATES)), default="w", show_default=True, help="Where.")
 @click.option("--layers", help="Rows of ws that the directions move, such as 0-6.")
 @click.option("--samples", type=Count(), help="Samples to draw.  [default: 5000 to be judged, 1e5 for ganspace]")
-@click.option(
-    "--judge", default="portraits", show_default=True, help="Reads labels: a bundled name, FILE, module:function."
-)
-@click.option("--labels", type=click.Path(path_type=Path), help="Labels in a CSV: picture,attribute,... (see below).")
-@click.option("--folders", nargs=2, type=click.Path(path_type=Path), help="Labels by two folders: with it, without it.")
-@click.option("--run", type=click.Path(path_type=Path), help="The inversions that --labels names.")
+@shared.judge(default="portraits", show_default=True)
+@click.option("--labels", type=UserPath(path_type=Path), help="Labels in a CSV: picture,attribute,... (see below).")
+@click.option("--folders", nargs=2, type=UserPath(path_type=Path), help="Labels by two folders: with it, without it.")
+@click.option("--run", type=UserPath(path_type=Path), help="The inversions that --labels names.")
 @click.option(
     "--trunc", type=float, default=0.7, show_default=True, help="Truncation of the pictures of latentopt sample."
 )
@@ -67,20 +67,21 @@ def command() -> None:
 @click.option("--steps", type=Count(), help="Optimiser steps of ganalyze, for each attribute.  [default: 200]")
 @click.option("--components", type=Count(), default="10", show_default=True, help="Directions of ganspace and sefa.")
 @click.option("--layer", help="GANSpace of this layer's output instead of w, such as b8.conv1.")
-@click.option("--stats", type=click.Path(path_type=Path), help="P-norm statistics; found by default.")
+@shared.stats()
 @click.option("--class", "label", type=int, default=0, help="Class label, for generators that take labels.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="Default: directions/<generator>-<method>.safetensors")
+@shared.seed()
+@shared.out()
 @click.option("--sheet/--no-sheet", default=True, show_default=True, help="Draw what they do, beside the file.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@shared.device()
+@shared.quiet()
 def find(method: str, network: str, out: Path | None, sheet: bool, device: str, quiet: bool, **options: Any) -> None:
     """Find directions and keep them where latentopt edit looks for them; a file that is there already is added to.
 
     interfacegan needs labels: read by a judge from the generator's samples; or in a table, whose first column names
     pictures of latentopt sample (seed0012.png) or inversions of --run; or two folders of such pictures or inversions.
     ganalyze learns from the gradient of a judge, which takes longer and drags less along. ganspace and sefa need
-    neither, but what they find has to be looked at: the sheet shows each at -2 to 2.
+    neither, but what they find has to be looked at: the sheet shows each at -2 to 2. By default the file is
+    directions/GENERATOR-METHOD.safetensors.
 
     A judge package.module:function is imported and run: name your own code only.
 
@@ -96,10 +97,10 @@ def find(method: str, network: str, out: Path | None, sheet: bool, device: str, 
     check_output(out or Path("directions/x.safetensors"))
 
     from latentopt.api import add_directions, draw_sheet, find_by, kept_directions
-    from latentopt.editing.files import FOLDER
+    from latentopt.editing.files import DIRECTIONS
 
     generator = load_network(network, device, "float32", False)
-    out = out or FOLDER / f"{generator.name}-{method}.safetensors"
+    out = out or DIRECTIONS.new_path(generator, f"-{method}.safetensors")
     kept_directions(out, generator)  # a file that cannot be added to is refused before the work
     attributes = options.pop("attributes")
     found = find_by(
@@ -138,8 +139,8 @@ def _check(method: str, options: dict[str, Any]) -> None:
 
 
 @command.command("list")
-@click.argument("file", required=False)
-@click.option("--network", default="portraits", show_default=True, help="The generator whose directions are meant.")
+@click.argument("file", required=False, type=UserPath())
+@shared.network()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(file: str | None, network: str, as_json: bool) -> None:
     """List the directions in FILE, or all that latentopt edit finds for a generator.
@@ -152,17 +153,19 @@ def list_(file: str | None, network: str, as_json: bool) -> None:
       latentopt directions list directions/cats-sefa.safetensors
     """
     from latentopt.checkpoints.model_files import resolve
-    from latentopt.editing.files import directions_at_hand, read_directions
+    from latentopt.editing.files import DIRECTIONS, directions_at_hand, listed_directions
 
     if file is not None:
         path = resolve(file, "directions")
-        found = [(direction, path) for direction in read_directions(path)]
+        listed, named = listed_directions(path, lambda: load_network(network, "cpu", "float32", False))
+        found = [(direction, path) for direction in listed]
+        if not named:
+            text = f"{path}: does not say which generator it is for; the commands that edit take it with --force"
+            click.echo(escape_controls(text), err=True)
     else:
         found = list(directions_at_hand(load_network(network, "cpu", "float32", False)))
         if not found:
-            raise CheckpointError(
-                f"no directions of {network} at hand; run latentopt directions find --network {network}"
-            )
+            raise CheckpointError(f"no directions of {network} at hand; run {to_run(DIRECTIONS.command, network)}")
     if as_json:
         from latentopt.files.storage import to_json
 

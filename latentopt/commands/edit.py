@@ -6,13 +6,15 @@ from pathlib import Path
 
 import click
 
-from latentopt.commands.latent_options import find_latents, latent_options, load_latents
+from latentopt.commands import shared
+from latentopt.commands.latent_options import find_latents, latent_options
+from latentopt.commands.paths import UserPath
 from latentopt.errors import UsageError
 from latentopt.files.text import escape_controls
 
 
 @click.command("edit", short_help="Edit inverted images along directions.")
-@click.argument("run", required=False, type=click.Path(exists=True, path_type=Path))
+@click.argument("run", required=False, type=UserPath(exists=True, path_type=Path))
 @click.option(
     "--do", "edits", multiple=True, metavar="NAME=STRENGTH", help="An edit, such as smile=+2; several follow."
 )
@@ -20,10 +22,8 @@ from latentopt.files.text import escape_controls
     "--sweep", "sweeps", multiple=True, metavar="NAME=A..B", help="A strip, such as yaw=-2..2 or yaw=-2..2:9."
 )
 @click.option("--layers", help="Rows of ws to move, such as 0-6, instead of the directions' own.")
-@click.option(
-    "--directions", "files", multiple=True, metavar="FILE", help="Their files; by default all of the generator's."
-)
-@click.option("--force", is_flag=True, help="Take directions that were made for another generator.")
+@shared.directions()
+@shared.force_directions()
 @click.option("--animate", is_flag=True, help="Also write each sweep as a film (WebP).")
 @latent_options
 def command(
@@ -39,7 +39,8 @@ def command(
     to: Path | None,
     device: str,
 ) -> None:
-    """Move the images of RUN along directions: the folder of an inversion, tuned or not, or a file of saved inputs.
+    """Move the images of RUN along directions: the folder of an inversion, tuned or not, or a file of latents, ours or
+    another tool's (.npz, .npy, .pt, .safetensors). Without an edit they are drawn as they are.
 
     The newest run in --outdir by default. Strengths are standard deviations: of the generator's samples along the
     direction or, for a learned direction, of what it is named after. latentopt directions list names what there is.
@@ -52,6 +53,7 @@ def command(
       latentopt edit out/anna --sweep yaw=-2..2:9 --animate
       latentopt edit out/tuned-pti --do beard=1.5@0-4
       latentopt edit out/edits/anna/yaw+2.safetensors --do light_direction=1
+      latentopt edit latents.pt --network ffhq.pkl
     """
     from latentopt.api import (
         Sequences,
@@ -61,6 +63,7 @@ def command(
         parse_edit,
         parse_layers,
         parse_sweep,
+        read_latent,
     )
     from latentopt.files.outputs import check_free, workplace
 
@@ -68,19 +71,20 @@ def command(
     rows = None if layers is None else parse_layers(layers)
     if animate and not swept:
         raise UsageError("--animate shows a sweep: add --sweep NAME=-2..2")
-    sources, root = find_latents([] if run is None else [run], outdir)
-    check_free(to or root / "edits")
-    generator, latents = load_latents(sources, network, device)
+    generator, sources, root = find_latents(
+        [] if run is None else [run], outdir, network, device, lambda root: check_free(to or root / "edits")
+    )
     asked = Sequences(done, swept, given_or_found_directions(generator, files, force), rows)
     if not done and not swept:
-        known = ", ".join(asked.directions) or "none at hand"
-        raise UsageError(f"say what to do: --do NAME=STRENGTH; directions: {known}")
+        known = ", ".join(asked.directions) or "none at hand (latentopt directions find)"
+        text = f"no edit named: drawing the latents as they are. --do NAME=STRENGTH edits; names: {known}"
+        click.echo(escape_controls(text), err=True)
     for edit in [*done, *(edit for sweep in swept for edit in sweep)]:
         choose(edit.name, asked.directions)
     with workplace(to or root / "edits") as folder:
         written, sheet = edit_latents(
             generator,
-            latents,
+            (read_latent(source, generator) for source in sources),
             asked,
             folder,
             animate,

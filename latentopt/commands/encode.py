@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from latentopt.commands import shared
 from latentopt.commands.batches import load_network, report, watched
 from latentopt.commands.invert import images_of, terms_of
+from latentopt.commands.paths import UserPath
 from latentopt.commands.preflight import notes_told
+from latentopt.errors import UsageError
 from latentopt.files.outputs import check_free
 from latentopt.files.text import escape_controls
 
@@ -21,30 +24,42 @@ COLUMNS = {"psnr": "psnr", "ssim": "ssim", "perceptual": "perceptual", "seconds"
 
 
 @click.command("encode", short_help="Find the latents of images by an encoder, without optimisation.")
-@click.argument("images", nargs=-1, type=click.Path())
-@click.option("--encoder", default="e4e", show_default=True, help="psp, e4e, restyle-psp, restyle-e4e, or a file.")
-@click.option("--network", help="Generator: a file, or a bundled one's name; by default the one in the encoder's file.")
+@click.argument("images", nargs=-1, type=UserPath())
+@click.option(
+    "--encoder",
+    default="e4e",
+    show_default=True,
+    type=UserPath(),
+    metavar="KIND|FILE",
+    help="psp, e4e, restyle-psp, restyle-e4e, or a file.",
+)
+@shared.network(default=None, show_default="the one in the encoder's file, or portraits")
 @click.option("--steps", type=int, help="ReStyle: how often the code is corrected; by default as in its training.")
 @click.option("--stage", type=int, help="e4e: the last row with an offset of its own; 0: one code for all rows.")
 @click.option(
-    "--bootstrap", metavar="ENCODER", help="ReStyle: begin with this encoder's result (encoder bootstrapping)."
+    "--bootstrap",
+    type=UserPath(),
+    metavar="ENCODER",
+    help="ReStyle: begin with this encoder's result (encoder bootstrapping).",
 )
-@click.option("--bootstrap-network", metavar="NETWORK", help="The bootstrap's generator, if it is another one.")
-@click.option("--mix", metavar="ENCODER", help="Mix this encoder's codes in.")
+@click.option(
+    "--bootstrap-network", type=UserPath(), metavar="NETWORK", help="The bootstrap's generator, if it is another one."
+)
+@click.option("--mix", type=UserPath(), metavar="ENCODER", help="Mix this encoder's codes in.")
 @click.option("--share", type=click.FloatRange(0, 1), help="How much of them (default 0.5).")
 @click.option("--keep-steps", is_flag=True, help="Keep every step: step-0.png, step-1.png, ..., steps.safetensors.")
 @click.option("--heat-maps", is_flag=True, help="Show what each step changed: heat-map-1.png, ..., heat-maps.png.")
-@click.option("--terms", help="What is measured, such as perceptual=1,l2=1.")
-@click.option(
-    "--outdir", default="out", show_default=True, type=click.Path(path_type=Path), help="Folder of the results."
-)
-@click.option("--batch", default=8, show_default=True, type=click.IntRange(1), help="Images at once.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
-@click.option("--fit", default="crop", show_default=True, type=click.Choice(["crop", "pad", "stretch"]))
-@click.option("--force", is_flag=True, help="Also take an encoder that was trained for another generator.")
-@click.option("--overwrite", is_flag=True, help="Do finished images again.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@shared.terms()
+@shared.recipe_settings()
+@shared.outdir()
+@shared.batch(default=8, show_default=True)
+@shared.device()
+@shared.dtype()
+@shared.fit()
+@click.option("--force", is_flag=True, help="Take an encoder that was trained for another generator.")
+@shared.overwrite()
+@shared.dry_run()
+@shared.quiet()
 def command(
     images: tuple[str, ...],
     encoder: str,
@@ -52,12 +67,14 @@ def command(
     keep_steps: bool,
     heat_maps: bool,
     terms: str | None,
+    settings: tuple[str, ...],
     outdir: Path,
     batch: int,
     device: str,
     dtype: str,
     fit: Fit,
     overwrite: bool,
+    dry_run: bool,
     quiet: bool,
     **options: Any,
 ) -> int:
@@ -75,23 +92,26 @@ def command(
       latentopt encode face.png --encoder e4e_ffhq_encode.pt --outdir results
       latentopt encode photos/ --encoder psp --mix e4e --share 0.5
     """
-    measured = None if terms is None else terms_of(terms)
-    check_free(outdir)
-
     from latentopt.api import encode, encoding_recipe
     from latentopt.encoders.files import holds_generator
     from latentopt.pictures.finding import find_images
 
-    encoding_recipe(encoder, measured, options)
+    recipe = encoding_recipe(encoder, terms_of(terms), options, settings)
+    if batch < 1:
+        raise UsageError(f"--batch {batch}: at least 1")
+    if dry_run:
+        click.echo(recipe.dump(), nl=False)
+        return 0
+    check_free(outdir)
     network = network or (encoder if holds_generator(encoder) else "portraits")
     generator = load_network(network, device, dtype, False)
     sources = images_of(images)
-    call = partial(encode, generator, sources, encoder, terms=measured, fit=fit, look=notes_told(None), batch=batch)
+    call = partial(encode, generator, sources, recipe, fit=fit, look=notes_told(None), batch=batch)
     told = partial(call, on_note=lambda note: click.echo(escape_controls(f"{encoder}: {note}"), err=True))
     kept = {"keep_steps": keep_steps, "heat_maps": heat_maps, "overwrite": overwrite, "keep": False}
     reading = {"fit": fit, "dtype": dtype, "network": generator.name}
     rows = watched(
-        partial(told, out=outdir, options=reading, **kept, **options),
+        partial(told, out=outdir, options=reading, **kept),
         len(find_images(sources)),
         verb="encoding",
         unit="images",

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentopt.commands.batches import load_network
-from latentopt.errors import LatentoptError, UsageError
+from latentopt.commands import shared
+from latentopt.commands.batches import load_recorded
+from latentopt.commands.paths import UserPath
+from latentopt.errors import UsageError
 from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
@@ -26,43 +28,33 @@ ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 
 
 @click.command("evaluate", short_help="Measure reconstruction and editability of inversions.")
-@click.argument("runs", nargs=-1, metavar="[RUN]...", type=click.Path(path_type=Path))
-@click.option("--network", help="Generator; by default the one that the run was made with.")
-@click.option("--directions", "files", multiple=True, metavar="FILE",
-              help="Directions; by default the bundled ones, or those of latentopt directions find.")  # fmt: skip
-@click.option("--force", is_flag=True, help="Also take directions of another generator.")
-@click.option(
-    "--judge",
-    help="What reads attributes: a bundled domain's name, a file, or package.module:function, which imports and runs "
-    "your own code.",
-)
-@click.option("--pose", default="yaw", show_default=True, help="Attribute and direction of the pose response.")
+@click.argument("runs", nargs=-1, metavar="[RUN]...", type=UserPath(path_type=Path))
+@shared.network(default=None, show_default=shared.LIKE_RUN)
+@shared.directions()
+@shared.force_directions()
+@shared.judge()
+@shared.pose()
 @click.option("--parts", help="What to measure, comma-separated; all by default (see above).")
-@click.option(
-    "--metrics",
-    default="perceptual",
-    show_default=True,
-    help="Perceptual distances, comma-separated: perceptual, bundled, lpips-vgg, lpips-alex, vgg.",
-)
+@shared.metrics()
 @click.option("--interpolate-with", "partners", default="samples", show_default=True,
               type=click.Choice(["samples", "embeddings"]), help="Partners of interpolation.")  # fmt: skip
 @click.option("--images", type=click.IntRange(1), help="Only so many images of each run.")
 @click.option("--samples", default=64, show_default=True, type=click.IntRange(8),
               help="Pictures of the generator's own.")  # fmt: skip
 @click.option("--paths", default=4, show_default=True, type=click.IntRange(1), help="Paths an image and kind.")
-@click.option("--steps", default=5, show_default=True, type=click.IntRange(1), help="Pictures an interpolation.")
+@click.option("--pictures", "--steps", "steps", default=5, show_default=True, type=click.IntRange(1),
+              help="Pictures an interpolation.")  # fmt: skip
 @click.option("--partners", "mates", default=2, show_default=True, type=click.IntRange(1),
               help="Partners of each image in interpolation and mixing.")  # fmt: skip
-@click.option("--lec", default=4, show_default=True, type=click.IntRange(0),
-              help="Images inverted again for LEC; 0: none.")  # fmt: skip
+@shared.lec()
 @click.option("--corruption", default=200, show_default=True, type=click.IntRange(0),
               help="Pictures of each tuned image, where none is on record; 0: none.")  # fmt: skip
-@click.option("--outdir", default="out", show_default=True, type=click.Path(path_type=Path),
-              help="Where the newest run is looked for.")  # fmt: skip
-@click.option("--to", type=click.Path(path_type=Path), help="Folder of the files of a single run, instead of its own.")
-@click.option("--seed", default=0, show_default=True, type=int, help="Random seed.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@shared.outdir()
+@shared.to()
+@shared.seed()
+@shared.device()
+@shared.dtype()
+@shared.quiet()
 def command(
     runs: tuple[Path, ...],
     network: str | None,
@@ -70,6 +62,7 @@ def command(
     images: int | None,
     to: Path | None,
     device: str,
+    dtype: str,
     quiet: bool,
     **options: Any,
 ) -> int:
@@ -96,7 +89,8 @@ def command(
     for folder, _ in found:
         _check_writable(to or folder)
     for folder, results in found:
-        generator = _generator(network, results[0], folder, device)
+        recorded = str(results[0].manifest["generator"].get("source", "portraits"))
+        generator = load_recorded(network, recorded, str(folder), device, dtype)
         evaluation = _evaluate(results, generator, words, options, folder, quiet)
         done.append((folder, to or folder, evaluation, save_evaluation(evaluation, to or folder)))
     _report(done)
@@ -115,16 +109,6 @@ def _check_writable(folder: Path) -> None:
         check_outdir(folder)
     except UsageError as error:
         raise UsageError(f"{folder}: the figures cannot be written there; name another folder with --to") from error
-
-
-def _generator(network: str | None, result: Inversion, folder: Path, device: str) -> Generator:
-    source = network or result.manifest["generator"].get("source", "portraits")
-    try:
-        return load_network(source, device, "float32", False)
-    except LatentoptError as error:
-        if network is not None:
-            raise
-        raise type(error)(f"{error}. It is what {folder} was made with; if it has moved: --network FILE") from error
 
 
 def _runs(runs: tuple[Path, ...], outdir: Path, images: int | None) -> list[tuple[Path, list[Inversion]]]:

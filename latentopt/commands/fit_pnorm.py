@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latentopt.commands import shared
+from latentopt.commands.batches import load_network
 from latentopt.commands.numbers import Count, Shard
+from latentopt.commands.paths import UserPath
 from latentopt.errors import UsageError
 from latentopt.files.outputs import check_output
 from latentopt.files.text import escape_controls
@@ -21,13 +24,13 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--network", default="portraits", show_default=True, help="A bundled generator or a checkpoint file.")
+@shared.network()
 @click.option("--samples", type=Count(), default="1e6", show_default=True, help="Codes to draw.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@shared.seed()
 @click.option("--batch", type=Count(), default="10000", show_default=True, help="Codes a batch.")
-@click.option("--out", type=click.Path(path_type=Path), help="Default: pnorm_stats/<generator>.safetensors")
-@click.option("--npz", type=click.Path(path_type=Path), help="Take over X_mean, X_comp, X_stdev instead of sampling.")
-@click.option("--figure", type=click.Path(path_type=Path), help="Draw the distributions in W, P and P-norm (PNG).")
+@shared.out()
+@click.option("--npz", type=UserPath(path_type=Path), help="Take over X_mean, X_comp, X_stdev instead of sampling.")
+@click.option("--figure", type=UserPath(path_type=Path), help="Draw the distributions in W, P and P-norm (PNG).")
 @click.option("--shard", type=Shard(), help="Draw only every N-th batch, from the i-th (0 to N-1); see --merge.")
 @click.option("--merge", is_flag=True, help="Merge the finished shards beside the output.")
 @click.option("--prior", is_flag=True, help="Also fit the linear prior that --init linear starts from; minutes.")
@@ -39,10 +42,10 @@ if TYPE_CHECKING:
     show_default=True,
     help="The network of its features; auto: the one that the perceptual term takes.",
 )
-@click.option("--prior-weights", metavar="FILE", help="torchvision's weights of that network, not to download them.")
-@click.option("--overwrite", is_flag=True, help="Replace the output even if it belongs to another generator.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:<index> or mps.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("--prior-weights", type=UserPath(), help="torchvision's weights of that network, not to download them.")
+@click.option("--overwrite", is_flag=True, help="Replace the output file, whatever it holds.")
+@shared.device()
+@shared.quiet()
 def command(
     network: str,
     samples: int,
@@ -64,7 +67,7 @@ def command(
     """Measure a generator's latent distribution: the P-norm statistics that --space pnorm+ needs.
 
     Draws codes, undoes the mapping's last leaky ReLU and finds the principal components. A killed fit goes on where it
-    was; a finished one is not repeated.
+    was; a finished one is not repeated. By default they are kept in pnorm_stats/GENERATOR.safetensors.
 
     \b
     Example:
@@ -83,11 +86,11 @@ def command(
     for path in (out or Path("pnorm_stats/x.safetensors"), figure):
         check_output(path)
 
-    from latentopt.api import kept_pnorm, load_generator, merge_pnorm, take_over_pnorm
-    from latentopt.devices import choose_device
+    from latentopt.api import kept_pnorm, merge_pnorm, take_over_pnorm
+    from latentopt.statistics.pnorm import PNORM
 
-    generator = load_generator(network, device=choose_device(device))
-    out = out or Path("pnorm_stats") / f"{generator.name}.safetensors"
+    generator = load_network(network, device)
+    out = out or PNORM.new_path(generator)
     with plain_warnings():
         existing = None if overwrite else kept_pnorm(out, generator)
         if npz is not None:

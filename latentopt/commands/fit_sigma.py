@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from latentopt.commands import shared
+from latentopt.commands.batches import load_network
 from latentopt.commands.numbers import Count
 from latentopt.errors import UsageError
 from latentopt.files.outputs import check_output
@@ -37,7 +39,7 @@ class Positive(click.ParamType):
 
 
 @click.command()
-@click.option("--network", default="portraits", show_default=True, help="A bundled generator or a checkpoint file.")
+@shared.network()
 @click.option(
     "--layers",
     default="convs:6",
@@ -61,12 +63,12 @@ class Positive(click.ParamType):
     help="Root-mean-square change of a pixel ([-1,1]) by a random draw of all weights.",
 )
 @click.option("--damping", type=Positive(), default="0.1", show_default=True, help="Bounds sigma of idle weights.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@shared.seed()
 @click.option("--batch", type=Count(), default="4", show_default=True, help="Pictures at once: speed and memory only.")
-@click.option("--out", type=click.Path(path_type=Path), help="Default: sigma/<generator>.safetensors")
-@click.option("--overwrite", is_flag=True, help="Replace the output whatever it is.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:<index> or mps.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@shared.out()
+@click.option("--overwrite", is_flag=True, help="Replace the output file, whatever it holds.")
+@shared.device()
+@shared.quiet()
 def command(
     network: str,
     out: Path | None,
@@ -79,7 +81,7 @@ def command(
 
     Draws pictures and measures how strongly they depend on each weight; sigma is the inverse of that, scaled so that a
     random draw of all weights changes the picture by the stated amount. No data, no training. Finished fits are not
-    repeated.
+    repeated. By default they are kept in sigma/GENERATOR.safetensors.
 
     \b
     Example:
@@ -92,13 +94,12 @@ def command(
 
     from contextlib import ExitStack
 
-    from latentopt.api import load_generator, measure_sigma
+    from latentopt.api import measure_sigma
     from latentopt.commands.progress import Progress
-    from latentopt.devices import choose_device
-    from latentopt.statistics.sigma import FOLDER
+    from latentopt.statistics.sigma import SIGMA
 
-    generator = load_generator(network, device=choose_device(device))
-    out = out or FOLDER / f"{generator.name}.safetensors"
+    generator = load_network(network, device)
+    out = out or SIGMA.new_path(generator)
     progress = Progress(settings["samples"], "fit-sigma", unit="picture", quiet=quiet)
     with ExitStack() as stack:
         sigma, made = measure_sigma(

@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
+from latentopt.commands.paths import UserPath
 from latentopt.files.text import one_line
 
 
 @click.command("info")
-@click.argument("source", metavar="FILE")
+@click.argument("source", metavar="FILE", type=UserPath())
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(source: str, as_json: bool) -> None:
     """Say what a model file is and what can be done with it.

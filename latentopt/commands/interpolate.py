@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latentopt.commands import shared
 from latentopt.commands.latent_options import (
     at_least,
     find_latents,
     latent_options,
-    load_latents,
 )
+from latentopt.commands.paths import UserPath
 from latentopt.errors import UsageError
 from latentopt.files.text import escape_controls
 from latentopt.recipe.spaces import latent_spaces
@@ -23,12 +24,18 @@ if TYPE_CHECKING:
 
 
 @click.command("interpolate", short_help="Interpolate between inverted images.")
-@click.argument("runs", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.argument("runs", nargs=-1, type=UserPath(exists=True, path_type=Path))
 @click.option("--space", default="w+", show_default=True, help="Where the way is straight: any space of latents.")
 @click.option(
-    "--steps", default=7, show_default=True, type=click.IntRange(3, 1000), help="Pictures, both ends included."
+    "--pictures",
+    "--steps",
+    "steps",
+    default=7,
+    show_default=True,
+    type=click.IntRange(3, 1000),
+    help="Pictures a way, both ends included.",
 )
-@click.option("--stats", type=click.Path(path_type=Path), help="P-norm statistics; found by default.")
+@shared.stats()
 @click.option("--animate", is_flag=True, help="Also write a film (WebP).")
 @latent_options
 def command(
@@ -50,17 +57,18 @@ def command(
     \b
     Example:
       latentopt interpolate out/anna out/ben --space p-norm+
-      latentopt interpolate --steps 9 --animate
+      latentopt interpolate --pictures 9 --animate
     """
-    from latentopt.api import interpolate_latents
+    from latentopt.api import interpolate_latents, read_latent
     from latentopt.files.outputs import check_free, workplace
 
     if space not in (known := latent_spaces()) and PARAMETERIZATIONS.resolve(space) not in known:
         raise UsageError(f"--space {space}: not a latent space; known: {', '.join(known)}")
-    sources, root = find_latents(runs, outdir)
+    generator, sources, root = find_latents(
+        runs, outdir, network, device, lambda root: check_free(to or root / "interpolated")
+    )
     at_least(sources, 2, "interpolation")
-    check_free(to or root / "interpolated")
-    generator, latents = load_latents(sources, network, device)
+    latents = (read_latent(source, generator) for source in sources)
     lens = lens_of(space, generator, stats)
     with workplace(to or root / "interpolated") as folder:
         count = interpolate_latents(generator, latents, lens, space, folder, steps, animate)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from latentopt.commands import shared
 from latentopt.commands.batches import Films, load_network, low_memory_option, report, watched
+from latentopt.commands.paths import UserPath
 from latentopt.commands.preflight import Warnings, notes_told, picture_check, preflight_option
 from latentopt.errors import UsageError
 from latentopt.files.outputs import check_free
@@ -37,13 +39,13 @@ def resolve_recipe(recipe: str | None, settings: list[str], **options: Any) -> R
     given: dict[Key, object] = {}
     if space is None and clip is not None:
         given["stages", 0, "optimize", 0, "clip"] = clip
-    given |= {("stages", 0, key): options[key] for key in ("steps", "lr") if options[key] is not None}
+    if options["lr"] is not None:
+        given["stages", 0, "lr"] = options["lr"]
     if options["init"] is not None:
         given["stages", 0, "init"] = start_entry(options["init"])
     if options["batch"] is not None:
         given |= {("stages", i, "batch"): options["batch"] for i in range(len(found.stages))}
-    if options["terms"] is not None:
-        given["stages", 0, "terms"] = terms_of(options["terms"])
+    found = found.in_every_stage(steps=options["steps"], terms=terms_of(options["terms"]))
     return found.override(settings, given)
 
 
@@ -53,8 +55,10 @@ def start_entry(text: str) -> object:
     return {"name": name, "path": path} if name in ("file", "encoder") and path else read_value(text)
 
 
-def terms_of(text: str) -> list[dict[str, object]]:
-    """`perceptual=1,l2=0.5` as a recipe has it."""
+def terms_of(text: str | None) -> list[dict[str, object]] | None:
+    """`perceptual=1,l2=0.5` as a recipe has it; None where nothing is given."""
+    if text is None:
+        return None
     entries: list[dict[str, object]] = []
     for part in text.split(","):
         name, _, weight = part.partition("=")
@@ -66,34 +70,38 @@ def terms_of(text: str) -> list[dict[str, object]]:
 
 
 @click.command("invert", short_help="Find the latents of images by optimisation.")
-@click.argument("images", nargs=-1, type=click.Path())
-@click.option("--network", default="portraits", show_default=True, help="Generator: a file, or a bundled one's name.")
-@click.option("--recipe", help="Method: a recipe's name or a TOML file (default ii2s, or the space's own).")
+@click.argument("images", nargs=-1, type=UserPath())
+@shared.network()
+@click.option(
+    "--recipe",
+    type=UserPath(),
+    metavar="NAME|FILE",
+    help="Method: a recipe's name or a TOML file.  [default: ii2s, or the space's own]",
+)
 @click.option("--space", help="Latent space: w, w+, z, p-norm, p-norm+ (also written pnorm+).")
 @click.option("--clip", type=float, help="Bound in P-norm+, in standard deviations.")
-@click.option("--steps", "--num-steps", type=int, help="Optimisation steps of the first stage.")
-@click.option("--lr", type=float, help="Learning rate of the first stage.")
-@click.option("--init", help="Start: mean, p-mean, linear, sample, best-of, file:PATH, e4e (psp, ...), encoder:PATH.")
-@click.option("--terms", help="Loss terms with weights, such as perceptual=1,l2=1.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any recipe entry, as stages.0.lr=0.02.")
-@click.option(
-    "--outdir", default="out", show_default=True, type=click.Path(path_type=Path), help="Folder of the results."
-)
-@click.option("--seed", default=0, show_default=True, type=int, help="Random seed.")
-@click.option("--batch", type=int, help="Images at once (only speed and memory depend on it).")
+@shared.steps()
+@shared.lr()
+@shared.init()
+@shared.terms()
+@shared.recipe_settings()
+@shared.outdir()
+@shared.seed()
+@shared.batch()
 @click.option("--exact", is_flag=True, help=EXACT_HELP)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
+@shared.device()
+@shared.dtype()
 @low_memory_option
 @click.option("--compile", "compiled", is_flag=True, help="Compile the generator with torch.compile.")
-@click.option("--fit", default="crop", show_default=True, type=click.Choice(["crop", "pad", "stretch"]))
-@click.option("--alpha", default="composite", show_default=True, type=click.Choice(["composite", "mask"]))
+@shared.fit()
+@click.option("--alpha", default="composite", show_default=True, type=click.Choice(["composite", "mask"]),
+              help="What transparency means: white behind it, or parts that do not count.")  # fmt: skip
 @preflight_option
 @click.option("--save-video", is_flag=True, help="Keep how each image converged, as proj.webp.")
 @click.option("--profile", "profiled", is_flag=True, help="Tell where the time went, and write it as profile.csv.")
-@click.option("--overwrite", is_flag=True, help="Do finished images again.")
-@click.option("-n", "--dry-run", is_flag=True, help="Print the resolved recipe and stop.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@shared.overwrite()
+@shared.dry_run()
+@shared.quiet()
 def command(
     images: tuple[str, ...],
     network: str,

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from latentopt.commands.latent_options import at_least, find_latents, latent_options, load_latents
+from latentopt.commands.latent_options import at_least, find_latents, latent_options
+from latentopt.commands.paths import UserPath
 from latentopt.files.text import escape_controls
 
 
 @click.command("mix", short_help="Mix the styles of inverted images.")
-@click.argument("runs", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.argument("runs", nargs=-1, type=UserPath(exists=True, path_type=Path))
 @click.option(
     "--split",
     type=float,
@@ -39,15 +40,16 @@ def command(
       latentopt mix
       latentopt mix out/anna out/ben --split 4
     """
-    from latentopt.api import mix_latents, split_row
+    from latentopt.api import mix_latents, read_latent, split_row
     from latentopt.files.outputs import check_free, workplace
 
-    sources, root = find_latents(runs, outdir)
+    generator, sources, root = find_latents(
+        runs, outdir, network, device, lambda root: check_free(to or root / "mixed")
+    )
     at_least(sources, 2, "mixing")
-    check_free(to or root / "mixed")
-    generator, latents = load_latents(sources[:most], network, device)
+    latents = [read_latent(source, generator) for source in sources[:most]]
     row = split_row(generator.num_ws, split)
     with workplace(to or root / "mixed") as folder:
-        count = mix_latents(generator, list(latents), row, folder)
+        count = mix_latents(generator, latents, row, folder)
     rest = f"; {len(sources) - most} more images left out (--most)" if len(sources) > most else ""
     click.echo(escape_controls(f"{count} mixtures, split at row {row}, in {folder}/ (mixed.png){rest}"))

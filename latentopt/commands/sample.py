@@ -8,7 +8,11 @@ from pathlib import Path
 
 import click
 
+from latentopt.commands import shared
+from latentopt.commands.batches import load_network
 from latentopt.commands.delta_options import checked_strength, delta_options
+from latentopt.commands.latent_options import find_latents
+from latentopt.commands.paths import UserPath
 from latentopt.errors import UsageError
 from latentopt.files.outputs import check_output
 from latentopt.files.text import escape_controls
@@ -35,8 +39,17 @@ class Seeds(click.ParamType):
 
 
 @click.command("sample")
-@click.option("--network", default="portraits", show_default=True, help="A generator's file, or a bundled name.")
+@shared.network(default=None, show_default=f"portraits, or {shared.LIKE_RUN}")
 @click.option("--seeds", type=Seeds(), default="0-15", show_default=True, help="Seeds, such as 0-15 or 1,2,5-8.")
+@click.option(
+    "--latents",
+    "--projected-w",
+    "files",
+    multiple=True,
+    type=UserPath(path_type=Path),
+    metavar="FILE",
+    help="Draw these latents instead: a file of them, ours or another tool's, or the folder of results.",
+)
 @click.option(
     "--trunc", type=float, default=0.7, show_default=True, help="Truncation psi; 1 is none, 0 the mean image."
 )
@@ -45,12 +58,13 @@ class Seeds(click.ParamType):
     "--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", show_default=True, help="Noise."
 )
 @delta_options
-@click.option("--outdir", type=click.Path(file_okay=False, path_type=Path), default=Path("out"), show_default=True)
+@shared.outdir(type=UserPath(file_okay=False, path_type=Path))
 @click.option("--grid/--no-grid", default=True, show_default=True, help="Also write all images as one, grid.png.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@shared.device()
 def command(
-    network: str,
+    network: str | None,
     seeds: list[int],
+    files: tuple[Path, ...],
     trunc: float,
     label: int | None,
     noise_mode: str,
@@ -64,27 +78,31 @@ def command(
     """Draw images from a generator: seedNNNN.png for each seed, and grid.png.
 
     The same seed gives the same z as NVIDIA's generate.py (numpy RandomState), so pictures can be compared.
-    With --delta the same seeds are drawn with tuned weights.
+    With --delta the same seeds are drawn with tuned weights. With --latents a picture is drawn of each latent, and
+    called after it; seeds, truncation and labels then have no part in it.
 
     \b
     Example:
       latentopt sample --seeds 0-15 --trunc 0.7 --outdir out
       latentopt sample --network ffhq.pkl --seeds 85,265,297 --trunc 1
       latentopt sample --delta out/ada --strength 0.5 --outdir tuned
+      latentopt sample --network ffhq.pkl --latents projected_w.npz --outdir drawn
     """
     if not math.isfinite(trunc):
         raise UsageError(f"--trunc must be a finite number, not {trunc}")
     scale = checked_strength(deltas, strength, force_delta)
     check_output(outdir / "grid.png")
 
-    from latentopt.api import load_deltas, load_generator, save_samples
-    from latentopt.devices import choose_device
+    from latentopt.api import draw, load_deltas, read_latent, save_pictures, save_samples
 
-    chosen = choose_device(device)
-    generator = load_generator(network, device=chosen)
-    if deltas:
-        generator = load_deltas(deltas, generator, scale, force_delta).bake(generator)
-    for note in generator.notes:
-        click.echo(escape_controls(f"note: {note}"), err=True)
-    save_samples(generator, seeds, outdir, trunc, label, noise_mode, grid)
-    click.echo(escape_controls(f"{len(seeds)} images in {outdir}"))
+    if files:
+        generator, sources, _ = find_latents(files, outdir, network, device)
+    else:
+        generator, sources = load_network(network or "portraits", device), []
+    drawing = load_deltas(deltas, generator, scale, force_delta).bake(generator) if deltas else generator
+    if files:
+        latents = (read_latent(source, generator) for source in sources)
+        save_pictures(((x.name, draw(drawing, x.inputs, noise_mode)) for x in latents), outdir, grid)
+    else:
+        save_samples(drawing, seeds, outdir, trunc, label, noise_mode, grid)
+    click.echo(escape_controls(f"{len(sources) if files else len(seeds)} images in {outdir}"))

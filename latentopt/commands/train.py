@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from latentopt.commands.paths import UserPath
 from latentopt.commands.train_encoder import encoder
 from latentopt.commands.train_loop import command_line, follow_adversarial
 from latentopt.commands.train_networks import judge, perceptual
@@ -28,17 +29,29 @@ def command() -> None:
 
 
 @command.command("generator")
-@click.option("--data", default="portraits", show_default=True, help="portraits (drawn by latentopt), or a folder.")
+@click.option(
+    "--data",
+    default="portraits",
+    show_default=True,
+    type=UserPath(),
+    metavar="NAME|FOLDER",
+    help="portraits (drawn by latentopt), or a folder.",
+)
 @click.option("--drawn", default=DRAWN, show_default=True, help="How many portraits to draw and keep.")
 @images_option
 @click.option("--resolution", default=64, show_default=True, help="Side of the images, a power of 2.")
 @click.option("--channel-base", type=int, help="Channels at r x r are min(channel-base / r, channel-max).")
-@click.option("--channel-max", type=int)
+@click.option("--channel-max", type=int, help="Channels of a layer at most.")
 @click.option("--w-dim", type=int, help="Dimension of z and w.")
-@click.option("--mapping-layers", type=int)
+@click.option("--mapping-layers", type=int, help="Layers of the mapping network.")
 @adversarial_options
 @trial_options
-@click.option("--start", help="Begin with a trained generator and discriminator: portraits, or a folder that has both.")
+@click.option(
+    "--start",
+    type=UserPath(),
+    metavar="NAME|FOLDER",
+    help="Begin with a trained generator and discriminator: portraits, or a folder that has both.",
+)
 @click.option("--name", default="generator", show_default=True, help="Name stored in the file.")
 @folder_options
 def generator(

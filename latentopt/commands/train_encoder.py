@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from latentopt.commands import shared
+from latentopt.commands.paths import UserPath
 from latentopt.commands.train_loop import command_line, follow_training
 from latentopt.commands.train_options import folder_options
 from latentopt.files.outputs import check_outdir
@@ -17,19 +19,27 @@ if TYPE_CHECKING:
 
 
 @click.command("encoder")
-@click.option("--kind", required=True, type=click.Choice(ENCODER_KINDS))
-@click.option("--network", "--generator", "network", default="portraits", show_default=True, help="As for invert.")
+@click.option("--kind", required=True, type=click.Choice(ENCODER_KINDS), help="What to train.")
+@shared.network("--generator", "network")
 @click.option(
     "--data",
     default="portraits",
     show_default=True,
+    type=UserPath(),
+    metavar="NAME|FOLDER",
     help="portraits (drawn), samples (the generator's own), or a folder.",
 )
 @click.option("--drawn", default=DRAWN, show_default=True, help="How many portraits to draw and keep.")
-@click.option("--backbone", default="small", show_default=True, type=click.Choice(["small", "ir-se-50", "resnet-34"]))
+@click.option("--backbone", default="small", show_default=True, type=click.Choice(["small", "ir-se-50", "resnet-34"]),
+              help="Its trunk: a small one, or those of the papers.")  # fmt: skip
 @click.option("--heads", type=click.Choice(["pyramid", "simple"]), help="By default pyramid, for ReStyle simple.")
 @click.option("--size", type=int, help="Side of the images the encoder takes; by default 64 (small) or 256.")
-@click.option("--start", help="Begin with a trained encoder: its file, or a kind's name for the bundled one.")
+@click.option(
+    "--start",
+    type=UserPath(),
+    metavar="KIND|FILE",
+    help="Begin with a trained encoder: its file, or a kind's name for the bundled one.",
+)
 @click.option("--steps", type=int, show_default="10000", help="Updates in all; schedules are shares of it.")
 @click.option("--batch", type=int, show_default="8", help="Images a step, of all processes together.")
 @click.option("--lr", type=float, show_default="1e-3", help="1e-4 in the papers, for their backbones.")
@@ -39,9 +49,9 @@ if TYPE_CHECKING:
 @click.option(
     "--optimizer", type=click.Choice(["adam", "ranger"]), help="ranger: as in the papers; needs latentopt[train]."
 )
-@click.option("--l2-weight", type=float, show_default="1")
-@click.option("--perceptual-weight", type=float, show_default="0.8")
-@click.option("--similarity-weight", type=float, show_default="0.1")
+@click.option("--l2-weight", type=float, show_default="1", help="Of the squared difference of pixels.")
+@click.option("--perceptual-weight", type=float, show_default="0.8", help="Of the perceptual distance.")
+@click.option("--similarity-weight", type=float, show_default="0.1", help="Of the similarity loss.")
 @click.option("--delta-weight", type=float, show_default="e4e: 2e-4", help="Of delta regularisation.")
 @click.option("--latent-weight", type=float, show_default="e4e: 0.1", help="Of the latent discriminator.")
 @click.option("--latent-lr", type=float, show_default="lr / 5", help="Rate of the latent discriminator.")
@@ -49,12 +59,17 @@ if TYPE_CHECKING:
     "--progressive/--no-progressive", default=None, show_default="e4e: on", help="Let offsets join row by row."
 )
 @click.option("--restyle-steps", type=int, show_default="ReStyle: 5", help="Steps a batch.")
-@click.option("--perceptual", "perceptual_net", type=click.Choice(["auto", "bundled", "lpips-vgg", "lpips-alex"]))
 @click.option(
-    "--similarity", type=click.Path(path_type=Path), help="Weights of MoCo or ResNet-50, or a perceptual network."
+    "--perceptual",
+    "perceptual_net",
+    type=click.Choice(["auto", "bundled", "lpips-vgg", "lpips-alex"]),
+    help="Network of the perceptual distance; auto: the bundled one for portraits, else lpips-alex.",
 )
-@click.option("--precision", type=click.Choice(["bfloat16", "float32"]))
-@click.option("--seed", type=int)
+@click.option(
+    "--similarity", type=UserPath(path_type=Path), help="Weights of MoCo or ResNet-50, or a perceptual network."
+)
+@click.option("--precision", type=click.Choice(["bfloat16", "float32"]), help="Of the training's arithmetic.")
+@shared.seed(default=None, show_default="0")
 @click.option("--minutes", type=float, help="Stop after this long; the same command goes on.")
 @click.option("--validate-every", default=500, show_default=True, type=click.IntRange(min=1), help="Steps.")
 @folder_options

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latentopt.commands import shared
 from latentopt.commands.train_loop import follow_training
 from latentopt.commands.train_options import folder_options
 from latentopt.files.outputs import check_outdir
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
 
 @click.command("perceptual")
-@click.option("--steps", default=3000, show_default=True)
+@click.option("--steps", default=3000, show_default=True, help="Updates in all.")
 @click.option("--images", default=60_000, show_default=True, help="Training portraits.")
-@click.option("--seed", default=1, show_default=True, help="Of the first weights and the order of the portraits.")
+@shared.seed(default=1)
 @folder_options
 def perceptual(steps: int, images: int, seed: int, outdir: Path, cache: Path, device: str, quiet: bool) -> int:
     """Train the small network whose features are the embedded perceptual loss.
@@ -38,9 +39,9 @@ def perceptual(steps: int, images: int, seed: int, outdir: Path, cache: Path, de
 
 
 @click.command("judge")
-@click.option("--steps", default=3000, show_default=True)
+@click.option("--steps", default=3000, show_default=True, help="Updates in all.")
 @click.option("--images", default=40_000, show_default=True, help="Training portraits.")
-@click.option("--seed", default=2, show_default=True, help="Of the first weights and the order of the portraits.")
+@shared.seed(default=2)
 @folder_options
 def judge(steps: int, images: int, seed: int, outdir: Path, cache: Path, device: str, quiet: bool) -> int:
     """Train the judge, which reads attributes and identity for evaluation only.

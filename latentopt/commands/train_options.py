@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from latentopt.commands import shared
+from latentopt.commands.paths import UserPath
 from latentopt.training import FEATURES, LOSSES, PRECISIONS
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -24,32 +26,23 @@ def _together(*options: Decorator) -> Decorator:
     return decorate
 
 
-outdir_option = click.option(
-    "--outdir",
-    default="train",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Folder of snapshots and weights.",
-)
 cache_option = click.option(
     "--cache",
     default="train/data",
     show_default=True,
-    type=click.Path(path_type=Path),
+    type=UserPath(path_type=Path),
     help="Folder of training pictures.",
 )
-device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps.")
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress.")
-folder_options = _together(outdir_option, cache_option, device_option, quiet_option)
+folder_options = _together(shared.outdir(default="train"), cache_option, shared.device(), shared.quiet())
 
 adversarial_options = _together(
     click.option("--batch", type=int, help="Images a step."),
-    click.option("--lr", type=float),
+    click.option("--lr", type=float, help="Learning rate."),
     click.option("--r1-gamma", type=float, help="Weight of the R1 penalty."),
     click.option("--path-weight", type=float, help="Weight of path-length regularisation; 0 leaves it out."),
     click.option("--noise-from", type=int, help="Images after which noise inputs join."),
-    click.option("--precision", type=click.Choice(PRECISIONS)),
-    click.option("--seed", type=int),
+    click.option("--precision", type=click.Choice(PRECISIONS), help="Of the training's arithmetic."),
+    shared.seed(default=None, show_default="0"),
     click.option("--minutes", type=float, help="Stop after this long; the same command goes on."),
 )
 trial_options = _together(

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from latentopt.commands.paths import UserPath
 from latentopt.commands.train_loop import command_line, follow_adversarial
 from latentopt.commands.train_options import adversarial_options, folder_options, images_option
 from latentopt.files.outputs import check_outdir
@@ -16,6 +17,8 @@ from latentopt.files.outputs import check_outdir
 @click.option(
     "--start",
     required=True,
+    type=UserPath(),
+    metavar="NAME|FOLDER|FILE",
     help="The trained generator and discriminator: portraits, a folder or a snapshot (.pkl, .pt) that has both.",
 )
 @click.option("--layers", default=6, show_default=True, help="Randomise the last so many convolutions (not toRGB).")
@@ -32,7 +35,12 @@ from latentopt.files.outputs import check_outdir
     show_default=True,
     help="Hold the mean of log sigma, so that sigma cannot fall to nothing: only its distribution is learned.",
 )
-@click.option("--data", help="portraits (drawn by latentopt), or a folder; by default what the start was trained on.")
+@click.option(
+    "--data",
+    type=UserPath(),
+    metavar="NAME|FOLDER",
+    help="portraits (drawn by latentopt), or a folder; by default what the start was trained on.",
+)
 @click.option("--drawn", type=int, help="How many portraits to draw and keep; by default as for the start.")
 @images_option
 @adversarial_options

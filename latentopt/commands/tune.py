@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from latentopt.commands.batches import load_network, low_memory_option, report, watched
-from latentopt.commands.invert import EXACT_HELP, check_exact, images_of, start_entry
+from latentopt.commands import shared
+from latentopt.commands.batches import load_network, load_recorded, low_memory_option, report, watched
+from latentopt.commands.invert import EXACT_HELP, check_exact, images_of, start_entry, terms_of
+from latentopt.commands.paths import UserPath
 from latentopt.commands.preflight import notes_told
 from latentopt.errors import UsageError
 from latentopt.files.outputs import check_free
@@ -33,37 +35,39 @@ COLUMNS = {
 
 
 @click.command("tune", short_help="Tune the generator's weights to inverted images.")
-@click.argument("sources", nargs=-1, metavar="[RUN | IMAGES]", type=click.Path())
-@click.option("--method", default="wrangan", show_default=True, help="pti, weights, wrangan, ..., or a TOML file.")
-@click.option("--network", help="Generator; by default the one that RUN was made with (IMAGES: portraits).")
-@click.option("--init", help="IMAGES: start of their inversion (see latentopt invert).")
-@click.option("--steps", "--num-steps", type=int, help="Optimisation steps of the tuning.")
-@click.option("--lr", type=float, help="Learning rate of the tuning.")
+@click.argument("sources", nargs=-1, metavar="[RUN | IMAGES]", type=UserPath())
+@click.option(
+    "--method",
+    default="wrangan",
+    show_default=True,
+    type=UserPath(),
+    metavar="NAME|FILE",
+    help="pti, weights, wrangan, ..., or a TOML file.",
+)
+@shared.network(default=None, show_default=f"{shared.LIKE_RUN}, for IMAGES portraits")
+@shared.init()
+@shared.steps()
+@shared.lr()
 @click.option("--layers", help="Weights to tune: all, convs, convs:N (the last N), or globs joined by commas.")
 @click.option("--rank", type=int, help="Rank of each weight's change (lowrank).")
-@click.option("--sigma", type=click.Path(), help="Sigma file of the epsilon space; found or estimated by default.")
+@click.option("--sigma", type=UserPath(), help="Sigma file of the epsilon space; found or estimated by default.")
 @click.option("--shared", is_flag=True, help="One change of the weights for all images (of one subject).")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any entry of the tuning's recipe.")
-@click.option(
-    "--outdir",
-    default="out",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Output folder: where the newest run is looked for, and IMAGES are inverted.",
-)
-@click.option("--to", type=click.Path(path_type=Path), help="Folder of the results; by default RUN/tuned-METHOD.")
+@shared.terms()
+@shared.recipe_settings()
+@shared.outdir()
+@shared.to()
 @click.option(
     "--corruption", type=int, help="Pictures to measure it with; by default a few per cent of the work; 0: not."
 )
-@click.option("--seed", default=0, show_default=True, type=int, help="Random seed.")
-@click.option("--batch", type=int, help="Images at once (only speed and memory depend on it).")
+@shared.seed()
+@shared.batch()
 @click.option("--exact", is_flag=True, help=EXACT_HELP)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]))
+@shared.device()
+@shared.dtype()
 @low_memory_option
-@click.option("--overwrite", is_flag=True, help="Do finished images again.")
-@click.option("-n", "--dry-run", is_flag=True, help="Print the resolved recipe of the tuning and stop.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@shared.overwrite()
+@shared.dry_run()
+@shared.quiet()
 def command(
     sources: tuple[str, ...],
     method: str,
@@ -85,9 +89,10 @@ def command(
     """Tune the generator's weights to each image of RUN, the folder of an inversion (the newest in --outdir by
     default).
 
-    IMAGES (files, folders, globs) are inverted first, as the method's recipe says. Every tuned image gets a folder as
-    from latentopt invert, and in it delta.safetensors: what was added to the weights. latentopt convert bakes it into
-    a generator, latentopt sample draws with it.
+    IMAGES (files, folders, globs) are inverted first, as the method's recipe says, from --init; --terms are those of
+    both, the other options of the recipe those of the tuning alone. Results go to RUN/tuned-METHOD. Every tuned image
+    gets a folder as from latentopt invert, and in it delta.safetensors: what was added to the weights. latentopt
+    convert bakes it into a generator, latentopt sample draws with it.
 
     \b
     Examples:
@@ -106,7 +111,7 @@ def command(
         raise UsageError(f"--corruption {corruption}: needs 4 pictures or more, or 0 to leave it out")
     results, run = (None, outdir / Path(method).stem) if _are_images(sources) else _earlier(sources, outdir)
     if results is None:
-        inversion = _inversion(found, init, options["batch"])
+        inversion = _inversion(found, init, options)
     elif init is not None:
         raise UsageError("--init goes with IMAGES: the results of a run are where the tuning starts")
     resolved = _tuning(found, inversion if results is None else common_recipe(results), options)
@@ -121,8 +126,8 @@ def command(
         prepare(resolved, generator)
         results = _invert(sources, generator, inversion, run, seed, exact, dtype, quiet)
     else:
-        made_with = results[0].record["generator"].get("source", "portraits")
-        generator = load_network(network or made_with, device, dtype, low_memory=low_memory)
+        recorded = str(results[0].record["generator"].get("source", "portraits"))
+        generator = load_recorded(network, recorded, str(run), device, dtype, low_memory)
     if options["shared"]:
         resolved = resolved.sharing(options["batch"] or len(results))
     return _tune(
@@ -166,21 +171,23 @@ def _earlier(sources: tuple[str, ...], outdir: Path) -> tuple[list[EarlierResult
     return results, run
 
 
-def _inversion(method: Recipe, init: str | None, batch: int | None) -> Recipe:
+def _inversion(method: Recipe, init: str | None, options: dict[str, Any]) -> Recipe:
     """What inverts IMAGES: the method's own first stages, or the default recipe for a method without."""
     recipe = method.split()[0] or Recipe.load("ii2s")
     given: dict[Key, object] = {("stages", 0, "init"): start_entry(init)} if init is not None else {}
+    batch = options["batch"]
     given |= {("stages", i, "batch"): batch for i in range(len(recipe.stages)) if batch is not None}
-    return recipe.changed(given)
+    return recipe.in_every_stage(terms=terms_of(options["terms"])).changed(given)
 
 
 def _tuning(method: Recipe, earlier: Recipe, options: dict[str, Any]) -> Recipe:
     from latentopt.inverting.tuning import tuning_recipe
 
     recipe = tuning_recipe(method, earlier)
-    given: dict[Key, object] = {}
+    recipe = recipe.in_every_stage(steps=options["steps"], terms=terms_of(options["terms"]))
+    given: dict[Key, object] = {} if options["lr"] is None else {("stages", 0, "lr"): options["lr"]}
     for i, stage in enumerate(recipe.stages):
-        given |= {("stages", i, key): options[key] for key in ("steps", "lr", "batch") if options[key] is not None}
+        given |= {("stages", i, "batch"): options["batch"]} if options["batch"] is not None else {}
         for j in (stage.optimize.index(part) for part in stage.spaces("deltas")):
             names = [key for key in ("layers", "rank", "sigma") if options[key] is not None]
             given |= {("stages", i, "optimize", j, key): options[key] for key in names}

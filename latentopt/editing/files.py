@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
 from torch import Tensor
 
+from latentopt.checkpoints.arrays import read_arrays
 from latentopt.checkpoints.model_files import Checkpoint, resolve
 from latentopt.editing.direction import Direction
-from latentopt.editing.foreign import SUFFIXES, read_foreign
+from latentopt.editing.foreign import is_foreign, read_foreign
 from latentopt.editing.layers import layers_text
 from latentopt.errors import CheckpointError, LatentoptError
 from latentopt.files.schema import parse_json
@@ -82,16 +83,17 @@ def add_directions(path: Path, found: Sequence[Direction], generator: Generator)
 def load_directions(source: str | Path, generator: Generator, force: bool = False) -> dict[str, Direction]:
     """The directions in a file by name, or those of a bundled model.
 
-    Besides our own, the `.pt`, `.npy` and `.npz` of InterFaceGAN, SeFa, GANSpace and their users are read; they do not
-    say which generator they are for, so they are taken by force only, and scaled to its samples. `force` takes another
-    generator's directions too, as long as their dimensions fit.
+    Besides our own, those of InterFaceGAN, SeFa, GANSpace and their users are read (`latentopt.editing.foreign`), told
+    by content; they do not say which generator they are for, so they are taken by force only, and scaled to its
+    samples. `force` takes another generator's directions too, as long as their dimensions fit.
 
-    Raises CheckpointError, naming file and remedy; UntrustedFileError for a file that asks for code.
+    Raises CheckpointError, naming file and remedy; UntrustedFileError for pickled arrays, with how to save them again.
     """
     path = resolve(source, "directions")
-    if path.suffix in SUFFIXES:
-        return {d.name: d for d in read_foreign(path, generator, force)}
-    directions = read_directions(path)
+    arrays = read_arrays(path, "directions")
+    if is_foreign(arrays):
+        return {d.name: d for d in read_foreign(path, generator, force, arrays)}
+    directions = parse_directions(arrays.contents, arrays.metadata, str(path))
     for direction in directions:
         if force:
             direction.check_shape(generator, f"{path}: ")
@@ -107,6 +109,18 @@ def adopted(direction: Direction, generator: Generator) -> Direction:
     forced = {"fingerprint": direction.fingerprint, "generator": direction.generator}
     about = direction.about | {"forced": forced}
     return replace(direction, fingerprint=generator.fingerprint, generator=generator.name, about=about)
+
+
+def listed_directions(path: Path, generator: Callable[[], Generator]) -> tuple[list[Direction], bool]:
+    """The directions in a file, to be shown, and whether it says which generator they are for.
+
+    generator: gives the one whose latents they are for, where the file is another project's. Raises as
+    `load_directions`, but for files of another generator.
+    """
+    arrays = read_arrays(path, "directions")
+    if is_foreign(arrays):
+        return read_foreign(path, generator(), force=True, arrays=arrays), False
+    return parse_directions(arrays.contents, arrays.metadata, str(path)), True
 
 
 def read_directions(path: Path) -> list[Direction]:
@@ -174,7 +188,9 @@ def _read_own(path: Path, generator: Generator) -> list[Direction]:
     return directions
 
 
-DIRECTIONS = FileKind("directions", FORMAT, "directions", str(FOLDER), ".safetensors", "directions find", _read_own)
+DIRECTIONS = FileKind(
+    "directions", FORMAT, "directions", str(FOLDER), ".safetensors", "directions find --method ganspace", _read_own
+)
 
 
 def describe_directions(checkpoint: Checkpoint, name: str) -> dict[str, Any]:

@@ -1,20 +1,21 @@
-"""The latents that edits start from, as they lie on disk: results, saved inputs, and NVIDIA's `projected_w.npz`."""
+"""The latents that edits start from, as they lie on disk: results, saved inputs, and files of other tools."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from latentopt.checkpoints.delta import Delta
-from latentopt.checkpoints.npz import load_projected_w
+from latentopt.checkpoints.latent_files import check_made_with, read_latents
 from latentopt.errors import CheckpointError, UsageError
+from latentopt.files.kinds import check_file, kind_of
 from latentopt.files.outputs import clear_write_errors
-from latentopt.files.storage import load_tensors
+from latentopt.files.storage import load_metadata
 from latentopt.pictures.images import DELTA_FILE, save_png
 from latentopt.protocols import Generator
 from latentopt.results.earlier import EarlierResult, find_results
@@ -22,6 +23,7 @@ from latentopt.results.inversion import Inversion
 from latentopt.types import GeneratorInputs
 
 LONGEST_NAME = 120  # characters
+SUFFIXES = (".safetensors", ".npz", ".npy", ".pt", ".pth")  # looked for in a folder without results
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +39,15 @@ class Latent:
 
 @dataclass(frozen=True)
 class Source:
-    """Where latents lie, before they are read; `generator` is what is on record of the one they are for."""
+    """Where latents lie: a result's folder, or a file; `generator` is what is on record of the one they are for.
+
+    A file may hold several images. `open_sources` makes one source of each, with its `inputs`.
+    """
 
     path: Path
     name: str
     generator: Mapping[str, Any] = field(default_factory=dict)
+    inputs: GeneratorInputs | None = None
 
 
 def result_sources(results: Sequence[EarlierResult]) -> list[Source]:
@@ -50,45 +56,73 @@ def result_sources(results: Sequence[EarlierResult]) -> list[Source]:
 
 
 def find_sources(path: Path) -> list[Source]:
-    """The results in or below a folder; or a file of saved inputs or of projected w. Raises CheckpointError."""
+    """The results in or below a folder or, where it has none, the files of latents there; or the file that is named,
+    ours or another tool's (`latentopt.checkpoints.latent_files`). Raises CheckpointError.
+    """
     path = Path(path)
-    if path.is_dir():
-        return result_sources(find_results(path))
-    if path.suffix == ".npz":
-        return [Source(path, path.stem)]
-    return [Source(path, path.stem, load_tensors(path)[1])]
+    if not path.is_dir():
+        return [_file_source(check_file(path, "latents"), path.stem)]
+    if next(path.rglob("run.json"), None) is None and (files := _latent_files(path)):
+        return [_file_source(file, file.relative_to(path).with_suffix("").as_posix()) for file in files]
+    return result_sources(find_results(path))
+
+
+def _latent_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+
+
+def _file_source(path: Path, name: str) -> Source:
+    return Source(path, name, load_metadata(path) if kind_of(path).name == "safetensors" else {})
+
+
+def open_sources(
+    sources: Sequence[Source], generator: Generator, on_note: Callable[[str], object] = lambda text: None
+) -> list[Source]:
+    """One source an image, files read, with names that differ. on_note: called with what was left out of a file.
+
+    Raises CheckpointError for latents of another generator or another shape, and for files that hold none;
+    UntrustedFileError for pickled ones.
+    """
+    found: list[Source] = []
+    for source in sources:
+        check_source(source, generator)
+        if source.path.is_dir():
+            found.append(source)
+            continue
+        held = read_latents(source.path, generator)
+        for note in held.notes:
+            on_note(note)
+        delta = source.path.with_name(DELTA_FILE)
+        for i, (name, inputs) in enumerate(held.images):
+            if inputs.deltas is None and delta.is_file():
+                inputs = inputs.replace(deltas=Delta.load(delta, generator).deltas())
+            own = file_name(name) if name else source.name if len(held.images) == 1 else f"{source.name}-{i}"
+            found.append(Source(source.path, own, source.generator, inputs))
+    return distinct(found)
 
 
 def check_source(source: Source, generator: Generator) -> None:
     """Raise CheckpointError where the latents are on record as another generator's."""
-    made_for = source.generator.get("fingerprint")
-    if made_for not in (None, "", generator.fingerprint):
-        raise CheckpointError(
-            f"{source.path}: latents of generator {source.generator.get('name')!r} ({made_for}), not of "
-            f"{generator.name!r} ({generator.fingerprint}); name theirs with --network"
-        )
+    check_made_with(str(source.path), source.generator, generator)
 
 
 def read_latent(source: Source, generator: Generator) -> Latent:
-    """Raises CheckpointError for latents of another generator or another shape."""
+    """The one image of a source. Raises CheckpointError for latents of another generator or another shape, and for a
+    file that holds several images (`open_sources`).
+    """
     check_source(source, generator)
     if source.path.is_dir():
         inversion = Inversion.load(source.path)
         mode = inversion.manifest.get("noise_mode", "const")
         delta = source.path / DELTA_FILE if inversion.inputs.deltas is not None else None
         return Latent(source.name, inversion.inputs, inversion.target, "none" if mode == "none" else "const", delta)
-    if source.path.suffix == ".npz":
-        inputs = GeneratorInputs(load_projected_w(source.path))
-    else:
-        inputs = GeneratorInputs.load(source.path)
-    if tuple(inputs.ws.shape) != (1, generator.num_ws, generator.w_dim):
-        raise CheckpointError(
-            f"{source.path}: ws are {list(inputs.ws.shape)}; {generator.name!r} takes "
-            f"{[1, generator.num_ws, generator.w_dim]}"
-        )
+    inputs = source.inputs
+    if inputs is None:
+        images = open_sources([source], generator)
+        if len(images) != 1 or images[0].inputs is None:
+            raise CheckpointError(f"{source.path}: holds {len(images)} latents; open them as several (open_sources)")
+        inputs = images[0].inputs
     delta = source.path.with_name(DELTA_FILE)
-    if inputs.deltas is None and delta.is_file():
-        inputs = inputs.replace(deltas=Delta.load(delta, generator).deltas())
     return Latent(source.name, inputs, delta=delta if delta.is_file() else None)
 
 
@@ -114,5 +148,5 @@ def distinct(sources: Sequence[Source]) -> list[Source]:
     found = []
     for source in sources:
         count = names[source.name] = names.get(source.name, 0) + 1
-        found.append(source if count == 1 else Source(source.path, f"{source.name}-{count}", source.generator))
+        found.append(source if count == 1 else replace(source, name=f"{source.name}-{count}"))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +42,18 @@ def save_samples(
 
     psi, label, noise_mode: as of `sample_images`, which says what is raised. Returns the files in the order written.
     """
+    drawn = ((f"seed{seed:04d}", sample_images(generator, [seed], psi, label, noise_mode)[0].cpu()) for seed in seeds)
+    return save_pictures(drawn, folder, grid)
+
+
+def save_pictures(named: Iterable[tuple[str, Tensor]], folder: Path, grid: bool = True) -> list[Path]:
+    """Write each picture [3,H,W] as NAME.png as it comes and, with `grid`, all of them side by side as grid.png.
+
+    Returns the files in the order written.
+    """
     written, images = [], []
-    for seed in counted(seeds, "drawing", "pictures"):
-        image = sample_images(generator, [seed], psi, label, noise_mode)[0].cpu()
-        written.append(folder / f"seed{seed:04d}.png")
+    for name, image in named:
+        written.append(folder / f"{name}.png")
         save_png(written[-1], image)
         if grid:
             images.append(image)

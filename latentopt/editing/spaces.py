@@ -12,6 +12,7 @@ from torch import Tensor
 from latentopt.editing.coordinates import Coordinates
 from latentopt.editing.direction import Direction
 from latentopt.errors import UsageError
+from latentopt.files.text import to_run
 from latentopt.protocols import Generator
 from latentopt.registry import COORDINATES
 from latentopt.statistics.pnorm import PNorm
@@ -31,9 +32,7 @@ class EditingSpace:
 
     def __post_init__(self) -> None:
         if self.kind.statistics and self.pnorm is None:
-            raise UsageError(
-                f"space {self.name} needs P-norm statistics: latentopt fit-pnorm --network {self.generator.source}"
-            )
+            raise UsageError(f"space {self.name} needs P-norm statistics: {to_run('fit-pnorm', self.generator.source)}")
 
     @cached_property
     def kind(self) -> Coordinates:

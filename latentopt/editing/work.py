@@ -25,6 +25,7 @@ from latentopt.protocols import Generator, Parameterization
 from latentopt.types import REPLACES
 from latentopt.watching.phases import counted
 
+UNEDITED = "unedited"  # the name of pictures that are drawn as they are
 ON_SHEET = 16  # images
 FRAMES = 48  # of a film, one way
 FPS = 24
@@ -44,14 +45,21 @@ class Sequences:
 
     @property
     def steps(self) -> list[list[Edit]]:
-        """The edits behind each picture of an image."""
+        """The edits behind each picture of an image; where nothing is to be done, it is drawn as it is."""
         after = [[*self.done, edit] for sweep in self.sweeps for edit in sweep]
-        return [list(self.done[: i + 1]) for i in range(len(self.done))] + after
+        return [list(self.done[: i + 1]) for i in range(len(self.done))] + after or [[]]
 
     @property
     def title(self) -> str:
         """A name for the sheet."""
-        return file_name("_".join([*(e.label for e in self.done), *(s[0].name + "-sweep" for s in self.sweeps)]))
+        words = [*(e.label for e in self.done), *(s[0].name + "-sweep" for s in self.sweeps)]
+        return file_name("_".join(words or [UNEDITED]))
+
+    @property
+    def headings(self) -> list[str]:
+        """Over the columns of the sheet, one for each of `steps`."""
+        steps = [edits for edits in self.steps if edits]
+        return [("then " if 0 < i < len(self.done) else "") + e[-1].label for i, e in enumerate(steps)] or [UNEDITED]
 
 
 def edit_latents(
@@ -81,8 +89,7 @@ def edit_latents(
             sheet.append(pictures)
             names.append(latent.name)
     path = folder / f"{asked.title}.png"
-    headings = [("then " if 0 < i < len(asked.done) else "") + e[-1].label for i, e in enumerate(asked.steps)]
-    contact_sheet(sheet, path, columns=["target", "inversion", *headings], labels=names)
+    contact_sheet(sheet, path, columns=["target", "inversion", *asked.headings], labels=names)
     return written, path
 
 
@@ -107,7 +114,7 @@ def _edit(latent: Latent, asked: Sequences, generator: Generator, folder: Path) 
     for edits in counted(asked.steps, f"editing {latent.name}", "pictures"):
         edited = apply_edits(latent.inputs, edits, asked.directions, asked.layers)
         pictures.append(draw(generator, edited, latent.noise_mode))
-        label = file_name("_".join(edit.label for edit in edits))
+        label = file_name("_".join(edit.label for edit in edits) or UNEDITED)
         held = edited if source is None else edited.replace(deltas=None)  # they lie beside it
         save_latent(own / label, pictures[-1], held, generator)
     return pictures

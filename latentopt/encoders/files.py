@@ -22,6 +22,7 @@ from latentopt.encoders.official import official_encoder
 from latentopt.errors import CheckpointError, MissingWeightsError
 from latentopt.files.kinds import check_file
 from latentopt.files.storage import load_metadata, save_tensors
+from latentopt.files.text import to_run
 from latentopt.protocols import Generator
 
 FORMAT = "latentopt-encoder-1"
@@ -88,7 +89,7 @@ def _bundled(kind: str, generator: Generator | None) -> Path:
     network = "NETWORK" if generator is None else generator.source
     raise MissingWeightsError(
         f"no bundled {kind} encoder{whom}; give an encoder's file, or train one: "
-        f"latentopt train encoder --kind {kind} --network {network}"
+        f"{to_run(f'train encoder --kind {kind}', network)}, and name its file"
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentopt.editing.files import DIRECTIONS
 from latentopt.errors import UsageError
 from latentopt.evaluation.measure import Measure, jackknife_interval, measure_mean
 from latentopt.evaluation.subject import Found, LatentEdit, Subject
@@ -39,7 +40,8 @@ def consistency(subject: Subject) -> Found:
     if not count:
         return Found()
     if not subject.directions:
-        return Found(notes=["lec: left out, this generator has no directions; latentopt directions find makes some"])
+        run = DIRECTIONS.to_make(subject.generator)
+        return Found(notes=[f"lec: left out, this generator has no directions; run {run}"])
     pose = next((name for name in subject.directions if plain(name) == plain(subject.pose)), None)
     name = next(iter(subject.directions)) if pose is None else pose
     edit = subject.directions[name]

@@ -176,7 +176,7 @@ def _distance(name: str, generator: Generator) -> PictureDistance:
     try:
         return METRICS[name](generator)
     except MissingWeightsError as error:
-        raise MissingWeightsError(f"metric {name}: {error}; to evaluate without: --metrics bundled") from error
+        raise MissingWeightsError(f"metric {name}: {error}", error.network) from error
 
 
 def _statistics(generator: Generator) -> PNorm | None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from latentopt.evaluation.measure import Better, measure_mean
 from latentopt.evaluation.subject import SAMPLES_SEED, Found, Subject
-from latentopt.statistics.pnorm import PNorm
+from latentopt.statistics.pnorm import PNORM, PNorm
 from latentopt.statistics.sampling import sample_w
 
 FIRST = 10  # dimensions, of Figure 7
@@ -27,7 +27,8 @@ def latents(subject: Subject) -> Found:
     values = {"latent_variation": latent_variation(subject.ws)}
     found = Found()
     if subject.pnorm is None:
-        found.notes.append("P-norm: left out, no statistics of this generator; run latentopt fit-pnorm")
+        run = PNORM.to_make(subject.generator)
+        found.notes.append(f"P-norm: left out, no statistics of this generator; run {run}")
     else:
         v = subject.pnorm.whiten(subject.ws.cpu().double())  # [N,L,C]
         last = max(1, round(LAST * v.shape[2]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +10,14 @@ from latentopt.errors import UsageError
 from latentopt.recipe.recipe import Recipe
 
 
-def load_recipes(names: Sequence[str], steps: int | None = None) -> dict[str, Recipe]:
-    """Recipes by distinct names, shipped ones or TOML files; at most `steps` steps a stage.
+def load_recipes(
+    names: Sequence[str],
+    steps: int | None = None,
+    terms: Sequence[Mapping[str, object]] | None = None,
+    settings: Sequence[str] = (),
+) -> dict[str, Recipe]:
+    """Recipes by distinct names, shipped ones or TOML files; steps, terms: of every stage, where they are given;
+    settings: entries of every recipe, as `Recipe.override` takes them.
 
     Raises UsageError for none, an unknown one, and one that goes on from an earlier result.
     """
@@ -25,14 +31,19 @@ def load_recipes(names: Sequence[str], steps: int | None = None) -> dict[str, Re
         while key in found:
             number += 1
             key = f"{base}-{number}"
-        found[key] = recipe if steps is None else capped(recipe, steps)
+        found[key] = with_steps(recipe, steps).in_every_stage(terms=terms).override(settings)
     if not found:
         raise UsageError("no recipe to compare; name some with --recipes")
     return found
 
 
-def capped(recipe: Recipe, steps: int) -> Recipe:
-    """The same recipe with at most `steps` steps a stage. Raises UsageError for less than 1."""
-    if steps < 1:
+def with_steps(recipe: Recipe, steps: int | None) -> Recipe:
+    """The same recipe with so many steps in every stage; None leaves them. Raises UsageError for less than 1."""
+    if steps is not None and steps < 1:
         raise UsageError(f"--steps {steps}: at least 1")
+    return recipe.in_every_stage(steps=steps)
+
+
+def capped(recipe: Recipe, steps: int) -> Recipe:
+    """The same recipe with at most `steps` steps a stage."""
     return replace(recipe, stages=tuple(replace(s, steps=min(s.steps, steps)) for s in recipe.stages))

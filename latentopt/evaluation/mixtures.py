@@ -15,6 +15,7 @@ from latentopt.evaluation.subject import Found, Subject
 from latentopt.parameterizations.constraint import PNormConstraint
 from latentopt.parameterizations.pnorm import Whitened
 from latentopt.protocols import Parameterization
+from latentopt.statistics.pnorm import PNORM
 from latentopt.types import GeneratorInputs
 
 
@@ -31,7 +32,8 @@ def interpolation(subject: Subject) -> Found:
     shares = [k / (steps + 1) for k in range(1, steps + 1)]
     lenses: dict[str, Parameterization | None] = {"w+": None}
     if subject.pnorm is None:
-        found.notes.append("interpolation in p-norm+: left out, no P-norm statistics; run latentopt fit-pnorm")
+        run = PNORM.to_make(subject.generator)
+        found.notes.append(f"interpolation in p-norm+: left out, no P-norm statistics; run {run}")
     else:
         basis = subject.pnorm.basis(dtype=torch.float64)
         lenses["p-norm+"] = Whitened(PNormConstraint(basis, subject.generator.num_ws))

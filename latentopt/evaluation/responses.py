@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from latentopt.evaluation.reconstruction import by_image
 from latentopt.evaluation.rendering import draw_samples
 from latentopt.evaluation.set_metrics import set_measures, too_few
 from latentopt.evaluation.subject import Found, LatentEdit, Subject
+from latentopt.files.text import to_run
 from latentopt.judge.protocol import judge_name, plain
 from latentopt.types import GeneratorInputs
 
@@ -33,7 +35,7 @@ def pose(subject: Subject) -> Found:
     """
     name = next((name for name in subject.labelled if plain(name) == plain(subject.pose)), None)
     if name is None:
-        return Found(notes=[_missing(subject, "pose", subject.pose)])
+        return Found(notes=[_missing(subject, "pose", subject.pose, f" --attributes {shlex.quote(subject.pose)}")])
     edit, column = subject.labelled[name]
     generator = subject.generator
     read = []
@@ -203,7 +205,8 @@ def curve(strengths: Sequence[float], readings: Tensor) -> dict[str, list]:
     }
 
 
-def _missing(subject: Subject, part: str, what: str) -> str:
+def _missing(subject: Subject, part: str, what: str, options: str = "") -> str:
     if subject.judge is None:
         return f"{part}: left out, no judge reads this generator's domain; name one with --judge"
-    return f"{part}: left out, no direction is named after {what}; latentopt directions find makes one"
+    run = to_run(f"directions find --method interfacegan{options}", subject.generator.source)
+    return f"{part}: left out, no direction is named after {what}; run {run}"

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+
 FORMULA = ("=", "+", "-", "@")  # a cell that begins so is computed by a spreadsheet
+
+
+def to_run(command: str, network: str) -> str:
+    """What to type to run a command of latentopt for the generator `network`, for the remedies of messages."""
+    return f"latentopt {command} --network {shlex.quote(network)}"
 
 
 def as_unicode(text: str) -> str:

@@ -37,7 +37,7 @@ class Linear(Initializer):
         if wanted != here:
             raise StatisticsError(
                 f"{path}: linear prior for {wanted}; here they are {here}: "
-                f"run latentopt fit-pnorm --prior --network {generator.source}"
+                f"run {PRIOR.to_make(generator, '--overwrite')}"
             )
 
     def __call__(self, target: Tensor, seeds: Sequence[int]) -> GeneratorInputs:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from latentopt.checkpoints.npz import load_projected_w
+from latentopt.checkpoints.latent_files import check_made_with, read_latents
 from latentopt.errors import CheckpointError, UsageError
-from latentopt.files.storage import load_tensors
 from latentopt.pictures.resizing import shrink
 from latentopt.protocols import Generator, Initializer
 from latentopt.statistics.at_hand import given_or_found
@@ -18,6 +18,8 @@ from latentopt.statistics.pnorm import PNORM
 from latentopt.statistics.sampling import drawn_at_once, sample_w
 from latentopt.types import GeneratorInputs
 from latentopt.watching.phases import Advance, phase
+
+LISTED = 4  # names in a message
 
 
 class Mean(Initializer):
@@ -85,35 +87,37 @@ class BestOf(Initializer):
 
 
 class File(Initializer):
-    """One image's saved inputs or a projector's `projected_w.npz`, for every image.
+    """One image's latents from a file, for every image: ours or another tool's (`latentopt.checkpoints.latent_files`).
 
-    `path` is `inputs.safetensors`, the result's folder that holds it, or the `.npz`.
+    `path` is the file, or a result's folder. `entry` chooses one of several by its name or number (from 0).
     What was saved with another generator is refused, unless `force`.
     """
 
     reads = {"path": "inputs"}
     examples = ({"path": "start.safetensors"},)
 
-    def __init__(self, generator: Generator, *, path: str, force: bool = False) -> None:
-        self.generator, self.force = generator, force
+    def __init__(self, generator: Generator, *, path: str, entry: str | int | None = None, force: bool = False) -> None:
+        self.generator, self.entry, self.force = generator, entry, force
         self.path = Path(path) / "inputs.safetensors" if Path(path).is_dir() else Path(path)
 
     def __call__(self, target: Tensor, seeds: Sequence[int]) -> GeneratorInputs:
-        inputs = self._read().to(target.device)
-        expected = (1, self.generator.num_ws, self.generator.w_dim)
-        if tuple(inputs.ws.shape) != expected:
-            raise CheckpointError(
-                f"{self.path}: holds latents {list(inputs.ws.shape)}, needed are one image's {list(expected)}"
-            )
-        return inputs.index([0] * len(target))
+        return self._read().to(target.device).index([0] * len(target))
 
     def _read(self) -> GeneratorInputs:
-        if self.path.suffix == ".npz":
-            return GeneratorInputs(load_projected_w(self.path))
-        fingerprint = load_tensors(self.path)[1].get("fingerprint")
-        if fingerprint not in (None, "", self.generator.fingerprint) and not self.force:
+        held = read_latents(self.path, self.generator, None if self.force else self._check)
+        names = [name for name, _ in held.images]
+        if self.entry is None and len(names) == 1:
+            return held.images[0][1]
+        keys: list[str | int] = [*range(len(names)), *names]
+        if self.entry is None or self.entry not in keys:
+            known = ", ".join(dict.fromkeys(filter(None, names[:LISTED]))) or f"0 to {len(names) - 1}"
+            asked = f"none of them is {self.entry!r}" if self.entry is not None else "a start is one of them"
             raise CheckpointError(
-                f"{self.path}: saved with generator {fingerprint}, not with {self.generator.name!r} "
-                f"({self.generator.fingerprint}); start from its own, or set force = true"
+                f"{self.path}: holds {len(names)} latents ({known}{', ...' * (len(names) > LISTED)}); {asked}: "
+                f"--init '{{name = \"file\", path = {json.dumps(str(self.path))}, entry = 0}}' takes the first"
             )
-        return GeneratorInputs.load(self.path)
+        return held.images[keys.index(self.entry) % len(names)][1]
+
+    def _check(self, made_for: Mapping[str, str]) -> None:
+        forced = f", or force it: --init '{{name = \"file\", path = {json.dumps(str(self.path))}, force = true}}'"
+        check_made_with(str(self.path), made_for, self.generator, forced)

@@ -155,7 +155,7 @@ def _starts(generator: Generator, results: Results) -> tuple[Recipe, Sequence[It
 def encode(
     generator: Generator,
     images: Images,
-    encoder: str | Path = "e4e",
+    encoder: str | Path | Recipe = "e4e",
     *,
     terms: Sequence[Mapping[str, object]] | None = None,
     names: Sequence[str] | None = None,
@@ -175,13 +175,14 @@ def encode(
 ) -> list[Inversion]:
     """Find latents of `images` by an encoder, without optimisation.
 
-    encoder: psp, e4e, restyle-psp, restyle-e4e for the bundled one of the generator, or a file. start: options of the
+    encoder: psp, e4e, restyle-psp, restyle-e4e for the bundled one of the generator, or a file; or a recipe that
+    `encoding_recipe` made, which says the rest too. start: options of the
     initialiser `encoder` (steps, stage, bootstrap, bootstrap_network, mix, share, force). terms: what is measured.
     keep_steps: also every step's picture and codes; heat_maps: what each step changed, drawn for each image and as a
     mean. batch: images at once. on_note: called with what there is to say of the encoder's file. The others are as for
     `invert`, and so are what is returned and raised.
     """
-    recipe = encoding_recipe(encoder, terms, start)
+    recipe = encoder if isinstance(encoder, Recipe) else encoding_recipe(encoder, terms, start)
     folder = None if out is None else Path(out)
     items = items_of(
         generator, images, names, None, fit, "composite", look, [] if folder is None else [folder], overwrite
@@ -210,9 +211,15 @@ def encode(
 
 
 def encoding_recipe(
-    encoder: str | Path, terms: Sequence[Mapping[str, object]] | None, start: Mapping[str, Any]
+    encoder: str | Path,
+    terms: Sequence[Mapping[str, object]] | None,
+    start: Mapping[str, Any],
+    settings: Sequence[str] = (),
 ) -> Recipe:
-    """What `encode` does, as a recipe of no steps. Raises UsageError for options that do not go together."""
+    """What `encode` does, as a recipe of no steps. settings: entries of it, as `Recipe.override` takes them.
+
+    Raises UsageError for options that do not go together, and for a start that is no encoder.
+    """
     for option, needs in NEEDS.items():
         if start.get(option) is not None and start.get(needs) is None:
             raise UsageError(f"--{option.replace('_', '-')} needs --{needs}: without it, it has no effect")
@@ -221,7 +228,10 @@ def encoding_recipe(
     changes: dict[tuple[str | int, ...], object] = {("stages", 0, "init"): init}
     if terms is not None:
         changes["stages", 0, "terms"] = list(terms)
-    return Recipe.load("encode").changed(changes)
+    recipe = Recipe.load("encode").override(settings, changes)
+    if len(recipe.stages) > 1 or recipe.stages[0].steps or recipe.stages[0].init["name"] != "encoder":
+        raise UsageError("encode optimises nothing and starts from an encoder; latentopt invert does the rest")
+    return recipe
 
 
 def encoding_of(recipe: Recipe, generator: Generator) -> Encoding:

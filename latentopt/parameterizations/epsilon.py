@@ -59,7 +59,7 @@ class Epsilon(Parameterization):
         if coefficient not in COEFFICIENTS:
             raise UsageError(f"coefficient {coefficient!r} is not one of {', '.join(COEFFICIENTS)}")
         self.scale, self.path = given_or_found(SIGMA, generator, sigma)
-        self.sigma = _chosen(self.scale, self.path, choose_weights(generator, layers), generator.device)
+        self.sigma = _chosen(self.scale, self.path, choose_weights(generator, layers), generator)
         self.alpha, self.start, self.shared = alpha, start, shared
         self.printed = coefficient == "alpha/sigma"
 
@@ -85,11 +85,12 @@ class Epsilon(Parameterization):
         return self.alpha * sum_of_squares(variables.values())
 
 
-def _chosen(sigma: Sigma, path: Path, names: tuple[str, ...], device: torch.device) -> dict[str, Tensor]:
+def _chosen(sigma: Sigma, path: Path, names: tuple[str, ...], generator: Generator) -> dict[str, Tensor]:
     missing = [name for name in names if name not in sigma.tensors]
     if missing:
+        more, chosen = "sigma/more.safetensors", ",".join(names)
         raise StatisticsError(
-            f"{path}: has no sigma for {', '.join(missing)}; choose other layers, or make one that covers them with "
-            f"`latentopt fit-sigma --layers`"
+            f"{path}: has no sigma for {', '.join(missing)}; choose other layers, or make one that covers them "
+            f"({SIGMA.to_make(generator, f'--layers {chosen} --out {more}')}) and name it: --sigma {more}"
         )
-    return {name: sigma.tensors[name].to(device) for name in names}
+    return {name: sigma.tensors[name].to(generator.device) for name in names}

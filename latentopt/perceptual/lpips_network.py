@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from latentopt.checkpoints.restricted_pickle import read_torch_file
 from latentopt.errors import CheckpointError, MissingWeightsError
 
+NETWORKS = {"vgg": "vgg16", "alex": "alexnet"}  # backbones, and what torchvision calls them
+
 
 def load_lpips(backbone: str, weights: str | None = None) -> nn.Module:
     """The `lpips` package's network, frozen, in evaluation mode.
@@ -35,16 +37,24 @@ def _downloaded(backbone: str) -> Mapping[str, Tensor]:
     """torchvision's weights of the backbone, by its own cache."""
     from torchvision.models import get_model_weights
 
-    first = next(iter(get_model_weights({"vgg": "vgg16", "alex": "alexnet"}[backbone])))
+    first = next(iter(get_model_weights(NETWORKS[backbone])))
     try:
         return first.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:  # offline, or a broken file
-        raise MissingWeightsError(
-            f"the weights of LPIPS-{backbone} are not on this machine and could not be downloaded, or "
-            f"torchvision's copy under {torch.hub.get_dir()} is damaged ({error}). Connect once; or name "
-            f"torchvision's file with weights = '...' in the perceptual term; or use another distance: "
-            "--terms l2=1, or net = 'bundled'"
-        ) from error
+        raise missing_weights(f"LPIPS-{backbone}", NETWORKS[backbone], error) from error
+
+
+def missing_weights(title: str, network: str, error: Exception) -> MissingWeightsError:
+    """For torchvision's weights of `network` that cannot be had: what would help, whoever asks for them."""
+    from torchvision.models import get_model_weights
+
+    folder = Path(torch.hub.get_dir())
+    file = folder / "checkpoints" / Path(next(iter(get_model_weights(network))).url).name
+    return MissingWeightsError(
+        f"the weights of {title} are not on this machine and could not be downloaded, or torchvision's copy under "
+        f"{folder} is damaged ({error}). Connect once, or copy torchvision's file to {file}",
+        network=title.lower(),
+    )
 
 
 def _load_backbone(net: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentopt.errors import MissingWeightsError
+from latentopt.perceptual.lpips_network import missing_weights
 from latentopt.perceptual.network import weights_hash
 from latentopt.pictures.channels import in_colour
 from latentopt.pictures.resizing import shrink
@@ -61,7 +61,4 @@ def _vgg16() -> nn.Sequential:
     try:
         return vgg16(weights=VGG16_Weights.IMAGENET1K_V1).features
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:  # offline, or a broken file
-        raise MissingWeightsError(
-            f"torchvision's VGG-16 is not on this machine and could not be downloaded, or its copy under "
-            f"{torch.hub.get_dir()} is damaged ({error}). Connect once, or leave the metric vgg out"
-        ) from error
+        raise missing_weights("VGG", "vgg16", error) from error

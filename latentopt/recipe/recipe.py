@@ -21,7 +21,7 @@ from latentopt.files.schema import read_text
 from latentopt.files.text import as_unicode
 from latentopt.files.toml import TOML_LIMIT, parse_toml
 from latentopt.recipe.stage import PREVIOUS, Reading, Stage, check_keys, checked_stage
-from latentopt.registry import PARAMETERIZATIONS, Registry
+from latentopt.registry import PARAMETERIZATIONS, TERMS, Registry
 
 Key = tuple[str | int, ...]
 WANTED = "a recipe (a TOML file, or the name of a shipped one)"
@@ -89,6 +89,24 @@ class Recipe:
     def changed(self, values: Mapping[Key, object]) -> Recipe:
         """The recipe with some entries replaced: `{("stages", 0, "lr"): 0.02}`. Checked again. Raises UsageError."""
         return self.override([], values)
+
+    def in_every_stage(
+        self, *, steps: int | None = None, terms: Sequence[Mapping[str, object]] | None = None
+    ) -> Recipe:
+        """The recipe with that many steps and those terms in every stage; None leaves them as they are.
+
+        A stage that stops by a term that it no longer has stops by nothing. Checked again. Raises UsageError.
+        """
+        table = self.table()
+        for stage in table["stages"]:
+            if steps is not None:
+                stage["steps"] = steps
+            if terms is not None:
+                stage["terms"] = list(terms)
+                names = {"loss", *(TERMS.resolve(str(term["name"])) for term in terms)}
+                if stage["stop"] is not None and stage["stop"]["term"] not in names:
+                    stage["stop"] = None
+        return Recipe.from_table(table, self.name)
 
     def table(self) -> dict[str, Any]:
         """The whole recipe as plain values, defaults written out."""

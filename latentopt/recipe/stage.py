@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
@@ -231,6 +232,8 @@ def checked_plugin(
     if name not in also:
         name = registry.resolve(name)
         registry.check(name, table, place)
+        files = {key: os.path.expanduser(table[key]) for key in registry.declared(name).reads if table.get(key)}  # noqa: PTH111
+        table |= files
         defaults = {key: option.default for key, option in registry.options(name).items()}
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
         table = {key: value for key, value in plain.items() if value is not None} | table

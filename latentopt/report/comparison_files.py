@@ -49,7 +49,7 @@ def usual_edits(directions: Mapping[str, Direction]) -> list[Edit]:
 
 
 def settings_of(comparison: Comparison, steps: int | None, lec: int) -> list[tuple[str, str]]:
-    """What a comparison was asked for, for its page. steps: the cap on each stage; lec: images inverted again."""
+    """What a comparison was asked for, for its page. steps: of every stage, where given; lec: images inverted again."""
     first = comparison.compared[0]
     amounts = (
         f"{AMOUNTS.samples} samples of the generator, {AMOUNTS.paths} paths of each kind an image, {AMOUNTS.steps} "
@@ -61,7 +61,7 @@ def settings_of(comparison: Comparison, steps: int | None, lec: int) -> list[tup
         ("images", ", ".join(result.name for result in first.results)),
         ("seed", str(comparison.seed)),
         ("precision", comparison.dtype),
-        ("steps", "as in the recipes" if steps is None else f"at most {steps} a stage: less than the recipes ask for"),
+        ("steps", "as in the recipes" if steps is None else f"{steps} in every stage, not as in the recipes"),
         ("evaluation", amounts),
         ("judge", str(judge)),
         ("directions", ", ".join(comparison.directions) or "none: latentopt directions find makes some"),

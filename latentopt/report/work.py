@@ -11,7 +11,7 @@ from latentopt.editing.sequence import Edit, choose, parse_edit
 from latentopt.evaluation.comparison import SILENT, Callbacks, Comparison
 from latentopt.evaluation.dial import find_dial
 from latentopt.evaluation.framework import Asked, picture_distances
-from latentopt.evaluation.methods import capped, load_recipes
+from latentopt.evaluation.methods import load_recipes, with_steps
 from latentopt.files.outputs import check_inside, workplace
 from latentopt.inverting.items import Look, items_of
 from latentopt.inverting.names import OWN_FILES, check_names
@@ -50,7 +50,7 @@ def compare(
 
     images, seed, names, look: as for `invert`. recipes: shipped ones' names or TOML files, or recipes by the names
     that methods are to have. out: the folder of everything; an interrupted call goes on where it was when repeated.
-    steps: at most so many a stage. dials: settings to sweep, of `clip`, `penalty` and `w-to-w+`. edits: of the
+    steps: so many in every stage. dials: settings to sweep, of `clip`, `penalty` and `w-to-w+`. edits: of the
     strips, such as "smile=+2", along `directions`, by default those at hand for the generator. judge, pose, metrics:
     as for `evaluate`; lec: images that are inverted again. dtype: what the generator's precision is called on the
     page. optional: recipes that lack a file are left out with a note. settings: further (name, value) pairs for the
@@ -62,8 +62,7 @@ def compare(
     """
     methods = dict(recipes) if isinstance(recipes, Mapping) else load_recipes([str(recipe) for recipe in recipes])
     check_names(list(methods), [*OWN_FILES, PAGE, FIGURES])
-    if steps is not None:
-        methods = {name: capped(recipe, steps) for name, recipe in methods.items()}
+    methods = {name: with_steps(recipe, steps) for name, recipe in methods.items()}
     turned = [find_dial(kind)(generator) for kind in dict.fromkeys(dials)]
     shown = [parse_edit(edit) if isinstance(edit, str) else edit for edit in edits]
     known = find_directions(generator) if directions is None else directions

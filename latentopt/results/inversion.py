@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from latentopt.checkpoints.delta import Delta
+from latentopt.checkpoints.latent_files import check_made_with
 from latentopt.checkpoints.saved_inputs import check_inputs
 from latentopt.errors import CheckpointError, ImageError
 from latentopt.files.outputs import clear_write_errors
@@ -121,12 +122,8 @@ class Inversion:
 
 def check_generator(where: str, record: Mapping[str, Any], generator: Generator) -> None:
     """Raise CheckpointError, naming `where`, unless the result of this run.json was made with `generator`."""
-    made_with = record.get("generator", {})
-    if made_with.get("fingerprint") != generator.fingerprint:
-        raise CheckpointError(
-            f"{where}: inverted with generator {made_with.get('name')!r} ({made_with.get('fingerprint')}), not with "
-            f"{generator.name!r} ({generator.fingerprint}); name the same generator (--network), or invert it again"
-        )
+    made_with = {"fingerprint": "unknown", "name": "unknown", **record.get("generator", {})}
+    check_made_with(where, made_with, generator, ", or invert it again")
 
 
 def read_run(folder: Path) -> RunRecord:

@@ -6,6 +6,7 @@ plug-in's options) and returns the files that are read.
 
 from __future__ import annotations
 
+import glob
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,12 +17,21 @@ from latentopt.checkpoints.model_files import BUNDLED, resolve
 from latentopt.errors import CheckpointError, LatentoptError, StatisticsError
 from latentopt.files.resources import resource_folder
 from latentopt.files.storage import load_metadata
+from latentopt.files.text import to_run
 from latentopt.protocols import Generator
 from latentopt.statistics.moments import StatisticsWarning
 
 FOLDERS = ("pnorm_stats", "sigma", "directions")  # in the working folder; the first is also shipped
 
 T = TypeVar("T")
+
+
+def _is_anothers(path: Path, generator: Generator) -> bool:
+    """Whether the file is on record as another generator's; one that is damaged may be."""
+    try:
+        return path.exists() and load_metadata(path).get("fingerprint") not in (None, generator.fingerprint)
+    except CheckpointError:
+        return True
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,7 @@ class FileKind(Generic[T]):
              damaged, does not fit or is another generator's
     make     (generator, path): measures in seconds what is asked for and not there, and keeps it at `path`; None for
              what takes longer, which is refused instead
+    unfinished  patterns of files beside a new one, of its {stem}, in which unfinished work on it is kept
     """
 
     title: str
@@ -48,6 +59,7 @@ class FileKind(Generic[T]):
     command: str
     read: Callable[[Path, Generator], T]
     make: Callable[[Generator, Path], object] | None = None
+    unfinished: tuple[str, ...] = ()
 
     def __call__(self, generator: Generator, named: str | None, part: Mapping[str, Any]) -> list[Path]:
         """The file that is named, or the one at hand; none is no error."""
@@ -56,18 +68,25 @@ class FileKind(Generic[T]):
         found = first_at_hand(self, generator)
         return [] if found is None else [found[1]]
 
+    def to_make(self, generator: Generator, options: str = "") -> str:
+        """What to type to make one for `generator`, for the remedies of messages."""
+        return to_run(f"{self.command} {options}".strip(), generator.source)
+
     def called_after(self, generator: Generator) -> str:
         """The name of the generator's file in the kind's folder."""
         return f"{generator.name}{self.suffix}"
 
-    def new_path(self, generator: Generator) -> Path:
-        """Where a new file is kept: under the generator's name, with its fingerprint where the name is another's."""
-        path = Path(self.folder) / self.called_after(generator)
-        try:
-            taken = path.exists() and load_metadata(path).get("fingerprint") not in (None, generator.fingerprint)
-        except CheckpointError:
-            taken = True  # it is damaged, and perhaps not ours
-        return path.with_name(f"{generator.name}-{generator.fingerprint}{self.suffix}") if taken else path
+    def new_path(self, generator: Generator, suffix: str | None = None) -> Path:
+        """Where a new file is kept: under the generator's name, with its fingerprint where the name is another's.
+
+        suffix: of the name, after the generator's, where it is not the kind's.
+        """
+        suffix = self.suffix if suffix is None else suffix
+        path = Path(self.folder) / f"{generator.name}{suffix}"
+        stem = glob.escape(path.stem)
+        unfinished = [file for pattern in self.unfinished for file in path.parent.glob(pattern.format(stem=stem))]
+        taken = any(_is_anothers(file, generator) for file in [path, *unfinished])
+        return path.with_name(f"{generator.name}-{generator.fingerprint}{suffix}") if taken else path
 
 
 def at_hand(kind: FileKind[T], generator: Generator) -> Iterator[tuple[T, Path]]:
@@ -108,7 +127,7 @@ def given_or_found(kind: FileKind[T], generator: Generator, given: str | Path | 
         if (found := first_at_hand(kind, generator)) is not None:
             return found
     missing = f"no {kind.title} of {generator.name!r} ({generator.fingerprint}); "
-    remedy = f"run: latentopt {kind.command} --network {generator.source}"
+    remedy = f"run: {kind.to_make(generator)}"
     raise StatisticsError("\n".join([missing + remedy, *_refusals(kind, generator)]))
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from latentopt.errors import CheckpointError, StatisticsError
 from latentopt.files.schema import parse_json
 from latentopt.files.storage import STATISTICS_LIMIT, load_tensors, save_tensors
+from latentopt.files.text import to_run
 from latentopt.perceptual.features import PerceptualFeatures
 from latentopt.protocols import Generator
 from latentopt.statistics.at_hand import FOLDERS, FileKind
@@ -206,7 +207,7 @@ class LinearPrior:
         if generator is not None and prior.fingerprint != generator.fingerprint:
             raise StatisticsError(
                 f"{path}: linear prior of generator {prior.fingerprint}, not of {generator.name!r} "
-                f"({generator.fingerprint}); run latentopt fit-pnorm --prior --network {generator.source}"
+                f"({generator.fingerprint}); run {to_run('fit-pnorm --prior', generator.source)}"
             )
         return prior
 

@@ -17,6 +17,7 @@ from torch.nn.functional import leaky_relu
 
 from latentopt.errors import CheckpointError, StatisticsError
 from latentopt.files.storage import save_tensors
+from latentopt.files.text import to_run
 from latentopt.protocols import Generator
 from latentopt.statistics.at_hand import FOLDERS, FileKind
 from latentopt.statistics.moments import Moments, StatisticsWarning, principal_components
@@ -25,6 +26,7 @@ from latentopt.statistics.pnorm_files import FORMAT, read_pca_npz, read_safetens
 LARGEST = 4096  # dimensions of w
 SLOPES = (1e-4, 1e4)
 SLOPE = 0.2  # of the leaky ReLU in StyleGAN's mapping networks
+UNFINISHED = ("{stem}.shard-*-of-*.safetensors", ".{stem}.partial.safetensors")  # of a fit; see pnorm_fit
 ORTHONORMAL_TOLERANCE = 1e-4  # existing files hold components computed in float32
 
 
@@ -215,7 +217,7 @@ def _check_fits(pnorm: PNorm, path: Path, generator: Generator, force: bool) -> 
     if pnorm.fingerprint not in (None, generator.fingerprint) and not force:
         raise StatisticsError(
             f"{path}: P-norm statistics of generator {pnorm.name!r} ({pnorm.fingerprint}), not of {generator.name!r} "
-            f"({generator.fingerprint}); run latentopt fit-pnorm --network {generator.source}"
+            f"({generator.fingerprint}); run {to_run('fit-pnorm', generator.source)}"
         )
 
 
@@ -225,4 +227,6 @@ def _measure(generator: Generator, path: Path) -> None:
     measure_now(generator, path)
 
 
-PNORM = FileKind("P-norm statistics", FORMAT, "pnorm", FOLDERS[0], ".safetensors", "fit-pnorm", PNorm.load, _measure)
+PNORM = FileKind(
+    "P-norm statistics", FORMAT, "pnorm", FOLDERS[0], ".safetensors", "fit-pnorm", PNorm.load, _measure, UNFINISHED
+)

@@ -130,7 +130,8 @@ class PNormFit:
         if self.partial is not None:
             tensors = {"mean": torch.from_numpy(self.moments.mean), "scatter": torch.from_numpy(self.moments.scatter)}
             state = {**self.key, "shard": self.shard, "next": self.next, "count": self.done}
-            save_tensors(self.partial, tensors, {"format": FORMAT, "state": json.dumps(state)})
+            about = {"format": FORMAT, "fingerprint": self.generator.fingerprint, "state": json.dumps(state)}
+            save_tensors(self.partial, tensors, about)
 
     def _rows(self, i: int) -> int:
         return min(self.batch, self.samples - i * self.batch)

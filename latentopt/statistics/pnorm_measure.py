@@ -8,6 +8,7 @@ from pathlib import Path
 
 from latentopt.errors import StatisticsError, UsageError
 from latentopt.files.outputs import clear_write_errors
+from latentopt.files.text import to_run
 from latentopt.protocols import Generator
 from latentopt.statistics.kept import kept
 from latentopt.statistics.pnorm import PNorm
@@ -84,6 +85,6 @@ def take_over_pnorm(generator: Generator, npz: Path, out: Path, seed: int = 0) -
     if not CHECK_RANGE[0] <= mean_square <= CHECK_RANGE[1]:
         raise StatisticsError(
             f"{npz}: does not describe {generator.name!r}: its codes have mean square {mean_square:.3g} there, not 1; "
-            f"run latentopt fit-pnorm --network {generator.source} without --npz"
+            f"run without --npz: {to_run('fit-pnorm', generator.source)}"
         )
     return keep_pnorm(replace(pnorm, fingerprint=generator.fingerprint, name=generator.name), out)

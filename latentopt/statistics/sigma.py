@@ -19,6 +19,7 @@ from latentopt.checkpoints.model_files import Checkpoint
 from latentopt.errors import CheckpointError, StatisticsError
 from latentopt.files.schema import parse_json
 from latentopt.files.storage import load_tensors, save_tensors
+from latentopt.files.text import to_run
 from latentopt.protocols import Generator
 from latentopt.statistics.at_hand import FileKind
 
@@ -107,7 +108,7 @@ def _check_fits(sigma: Sigma, path: Path, generator: Generator, force: bool = Fa
     if not force and not sigma.belongs_to(generator):
         raise StatisticsError(
             f"{path}: sigma of another generator ({sigma.fingerprint}), not of {generator.name!r} "
-            f"({generator.fingerprint}); run latentopt fit-sigma --network {generator.source}"
+            f"({generator.fingerprint}); run {to_run('fit-sigma', generator.source)}"
         )
     for name, tensor in sigma.tensors.items():
         shape = generator.tunable.get(name)
