@@ -26,6 +26,7 @@ from latentopt.statistics.sigma import SIGMA, Sigma
 
 KINDS = {kind.word: kind for kind in (PNORM, PRIOR, SIGMA, METRIC, DIRECTIONS, PREFLIGHT)}
 CHANNELS = (8, 6, 4)
+CARD = {"n": 8, "seed": 0, "ridge": 1.0, "share": 0.5}
 
 
 def prior_of(generator) -> LinearPrior:
@@ -45,7 +46,7 @@ def prior_of(generator) -> LinearPrior:
         "std": torch.ones(dim),
         "r2": torch.zeros(dim),
     }
-    return LinearPrior(**tensors, fingerprint=generator.fingerprint, network="some", grids=(1,))
+    return LinearPrior(**tensors, fingerprint=generator.fingerprint, network="some", grids=(1,), card=CARD)
 
 
 def write(kind: FileKind, generator, path: Path) -> None:
