@@ -196,7 +196,7 @@ def test_a_table_of_sample_pictures(tmp_path, tiny_generator):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected a first line"),
+        ("", "an empty file"),
         ("picture,smile\n", "expected a first line"),
         ("picture\nseed1\n", "expected a first line"),
         ("picture,smile,smile\nseed1,1,2\n", "expected a first line"),
