@@ -74,6 +74,8 @@ COMMAND_LINES = [  # each on a folder where out/ holds an inversion of three pic
     ("info", "net/tiny.safetensors"),
     ("sample", *NET, "--seeds", "0-1", "--outdir", "drawn"),
     ("fit-pnorm", *NET, "--samples", "600", "--batch", "300", "--out", "p.safetensors"),
+    ("fit-metric", *NET, "--probes", "16", "-q"),
+    ("invert", "photos/a.png", *NET, "--recipe", "fast", "--set", "stages.0.optimize.0.metric=false", *NEW),
     ("fit-sigma", *NET, "--samples", "2", "-q"),
     ("invert", "photos", *NET, "--space", "pnorm+", "--clip", "2", "--save-video", *NEW),
     ("invert", "photos", *NET, "--recipe", "sg2", "--alpha", "mask", "--fit", "pad", *NEW),

@@ -57,15 +57,16 @@ def read_arrays(source: str | Path, wanted: str) -> Arrays:
     if kind.name == "pickle":
         _refuse_pickle(path, wanted)
     if kind.name not in READERS:
-        raise CheckpointError(refusal(path, wanted, _told(kind)))
+        raise CheckpointError(refusal(path, wanted, _told(kind, wanted)))
     arrays = READERS[kind.name](path, wanted)
     if model := model_words(arrays):
         raise CheckpointError(f"{path}: {model}, not {wanted}; models are given with --network")
     return arrays
 
 
-def _told(kind: Kind) -> Kind:
-    return Kind(kind.name, kind.words, PICTURE_REMEDY) if kind.name == "picture" else kind
+def _told(kind: Kind, wanted: str) -> Kind:
+    inverted = kind.name == "picture" and wanted == "latents"
+    return Kind(kind.name, kind.words, PICTURE_REMEDY) if inverted else kind
 
 
 def model_words(arrays: Arrays) -> str | None:

@@ -22,6 +22,8 @@ _STORAGE_DTYPES = {
     "CharStorage": torch.int8,
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
 }
 STORAGES: dict[Global, str | None] = {Global("torch", name): None for name in _STORAGE_DTYPES}
 
