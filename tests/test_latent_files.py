@@ -145,7 +145,7 @@ REFUSED = {  # what writes it, words of the message
     "whole numbers": (saved(torch.ones(3, ROWS, DIM, dtype=torch.int64)), "int64 .*no real numbers"),
     "bytes": (npy(x=np.ones((ROWS, DIM), np.uint8)), "uint8 .*no real numbers"),
     "truth values": (npy(x=np.ones((ROWS, DIM), bool)), "bool .*no real numbers"),
-    "complex": (saved(W.to(torch.complex64)), "no real numbers"),
+    "complex": (npy(x=np.ones((ROWS, DIM), np.complex64)), "no real numbers"),
     "texts": (npy(x=np.array(["a", "b"])), "no latents"),
     "raw bytes": (npy(x=np.zeros((ROWS, DIM), "V2")), "no latents"),
     "a record array": (npy(x=np.zeros(3, [("a", "f4"), ("b", "f4")])), "no latents"),
