@@ -272,6 +272,12 @@ def test_saved_inputs_of_several_images(tmp_path, tiny_generator):
         open_sources(find_sources(tmp_path / "inputs.safetensors"), other)
 
 
+def test_saved_inputs_that_name_no_generator_come_back_whole(tmp_path, tiny_generator):
+    GeneratorInputs(ONE, noise={"b4.conv1": torch.ones(1, 1, 4, 4)}).save(tmp_path / "inputs.safetensors")
+    ((_, inputs),) = read_latents(tmp_path / "inputs.safetensors", tiny_generator).images
+    assert torch.equal(inputs.ws, ONE) and torch.equal(inputs.noise["b4.conv1"], torch.ones(1, 1, 4, 4))
+
+
 @pytest.mark.parametrize(("entry", "row"), [(0, 0), (1, 1), ("b", 1)])
 def test_a_start_is_one_of_several(entry, row, tmp_path, tiny_generator):
     torch.save({"a.png": W[0], "b.png": W[1]}, tmp_path / "two.pt")
