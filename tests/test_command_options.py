@@ -27,7 +27,8 @@ def commands(command: click.Command = cli, words: tuple[str, ...] = ()) -> Itera
 ALL = dict(commands())
 RUN_A_RECIPE = ("invert", "tune", "compare", "encode")
 OTHERS = {  # flags that mean something else in some commands, where no other word will do: flag -> those commands
-    "--steps": ("encode", "evaluate", "interpolate", "directions find", "train encoder", "train judge", "train perceptual"),
+    "--steps": ("encode", "evaluate", "interpolate", "directions find", "train encoder", "train judge",
+                "train perceptual"),
     "--batch": ("fit-pnorm", "fit-sigma", "train encoder", "train generator", "train wrangan"),
     "--lr": ("train encoder", "train generator", "train wrangan"),
     "--force": ("encode", "convert"),
@@ -146,8 +147,8 @@ def test_encode_takes_the_options_of_recipes(latentopt):
 
 
 PLAIN = {  # options that are texts and no paths
-    "--space", "--terms", "--set", "--layers", "--do", "--sweep", "--parts", "--metrics", "--pose", "--dial", "--device",
-    "--attributes", "--name", "--condition", "--layer",
+    "--space", "--terms", "--set", "--layers", "--do", "--sweep", "--parts", "--metrics", "--pose", "--dial",
+    "--device", "--attributes", "--name", "--condition", "--layer",
 }  # fmt: skip
 TEXTS = [
     (name, p)
@@ -226,8 +227,8 @@ def test_results_go_to_the_home_folder_and_none_is_called_tilde(folder, monkeypa
     (folder / "net").rename(home / "net")
     monkeypatch.setenv("HOME", str(home))
     code, _, err = latentopt(
-        "invert", "~/a.png", "--network", "~/net/tiny.safetensors", "--outdir=~/results", "--steps", "1", "--terms", "l2=1",
-        "--recipe", "i2s", "--no-preflight", "-q",
+        "invert", "~/a.png", "--network", "~/net/tiny.safetensors", "--outdir=~/results", "--steps", "1",
+        "--terms", "l2=1", "--recipe", "i2s", "--no-preflight", "-q",
     )  # fmt: skip
     assert code == 0, err
     assert (home / "results" / "a" / "run.json").is_file() and not (folder / "~").exists()

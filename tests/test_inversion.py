@@ -15,8 +15,7 @@ import safetensors.torch
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from latentopt.checkpoints.npz import load_projected_w
-from latentopt.errors import CheckpointError, LatentoptError, UntrustedFileError, UsageError
+from latentopt.errors import CheckpointError, LatentoptError, UsageError
 from latentopt.files import storage
 from latentopt.files.outputs import check_outdir, sweep
 from latentopt.files.storage import load_tensors
@@ -99,7 +98,7 @@ def test_projected_w_is_as_nvidias_tools_read_it(inversion, folder):
     with np.load(folder / "projected_w.npz", allow_pickle=False) as file:
         assert list(file) == ["w"] and file["w"].dtype == np.float32
         assert file["w"].shape == (1, *inversion.inputs.ws.shape[1:])
-    assert torch.equal(load_projected_w(folder / "projected_w.npz"), inversion.inputs.ws)
+        assert torch.equal(torch.from_numpy(file["w"]), inversion.inputs.ws)
 
 
 def test_one_image_a_folder(inversion, folder, tiny_inputs):
@@ -111,7 +110,7 @@ def test_one_image_a_folder(inversion, folder, tiny_inputs):
 def test_another_generator_is_refused(inversion, tiny_generator):
     inversion.check_generator(tiny_generator)
     other = dataclasses.replace(inversion, manifest={"generator": {"name": "other", "fingerprint": "00"}})
-    with pytest.raises(CheckpointError, match=r"'other'.*same generator"):
+    with pytest.raises(CheckpointError, match=r"'other'.*name the one it was made with"):
         other.check_generator(tiny_generator)
 
 
@@ -309,31 +308,6 @@ def test_sweep_reads_each_folder_once(tmp_path, monkeypatch):
 
 
 # ---- foreign latents
-
-
-def test_projected_w_accepts_one_image(tmp_path):
-    for shape in ((1, 8, 16), (8, 16)):
-        np.savez(tmp_path / "w.npz", w=np.ones(shape))
-        assert load_projected_w(tmp_path / "w.npz").shape == (1, 8, 16)
-
-
-@pytest.mark.parametrize(
-    ("arrays", "error", "message"),
-    [
-        ({"w": np.array([{"a": 1}], object)}, UntrustedFileError, "Python objects"),
-        ({"v": np.ones((1, 8, 16))}, CheckpointError, "no array 'w'"),
-        ({"w": np.ones((2, 8, 16))}, CheckpointError, "expected finite floats"),
-        ({"w": np.ones(16)}, CheckpointError, "expected finite floats"),
-        ({"w": np.ones((8, 16), int)}, CheckpointError, "expected finite floats"),
-        ({"w": np.full((8, 16), np.nan)}, CheckpointError, "expected finite floats"),
-        ({"w": np.ones((8, 16), complex)}, CheckpointError, "no real numbers"),
-    ],
-)
-def test_bad_latents(tmp_path, arrays, error, message):
-    np.savez(tmp_path / "w.npz", **arrays)
-    with pytest.raises(error, match=message) as caught:
-        load_projected_w(tmp_path / "w.npz")
-    assert str(tmp_path / "w.npz") in str(caught.value)
 
 
 # ---- metrics

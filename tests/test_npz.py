@@ -7,10 +7,17 @@ import zipfile
 
 import numpy as np
 import pytest
+from conftest import make_tiny_generator
 
-from latentopt.checkpoints.npz import load_projected_w, read_npz
+from latentopt.checkpoints.latent_files import read_latents
+from latentopt.checkpoints.npz import read_npz
 from latentopt.errors import CheckpointError, LatentoptError, UntrustedFileError
 from latentopt.statistics.pnorm import PNorm
+
+
+def load_latents(path):
+    return read_latents(path, make_tiny_generator())
+
 
 NAMES = ("w", "X_mean", "X_comp", "X_stdev")
 
@@ -48,7 +55,7 @@ DAMAGED = {
 }
 
 
-@pytest.mark.parametrize("read", [load_projected_w, PNorm.load], ids=["latent", "statistics"])
+@pytest.mark.parametrize("read", [load_latents, PNorm.load], ids=["latent", "statistics"])
 @pytest.mark.parametrize("contents", DAMAGED.values(), ids=DAMAGED)
 def test_damaged_members(tmp_path, read, contents):
     path = write(tmp_path / "a.npz", contents)
@@ -61,14 +68,14 @@ def test_the_claim_of_petabytes_is_one():
     assert b"1000000000000000" in HUGE
 
 
-@pytest.mark.parametrize("read", [load_projected_w, PNorm.load], ids=["latent", "statistics"])
+@pytest.mark.parametrize("read", [load_latents, PNorm.load], ids=["latent", "statistics"])
 def test_python_objects(tmp_path, read):
     path = write(tmp_path / "a.npz", npy(np.array([{}], object)))
     with pytest.raises(UntrustedFileError, match=r"a\.npz.*Python objects"):
         read(path)
 
 
-@pytest.mark.parametrize("read", [load_projected_w, PNorm.load], ids=["latent", "statistics"])
+@pytest.mark.parametrize("read", [load_latents, PNorm.load], ids=["latent", "statistics"])
 def test_swollen_files(tmp_path, monkeypatch, read):
     """Refused by the sizes in the index, before anything is inflated."""
     path = write(tmp_path / "a.npz", npy(np.zeros((1, 512, 512))), zipfile.ZIP_DEFLATED)
@@ -82,7 +89,7 @@ def test_swollen_files(tmp_path, monkeypatch, read):
 @pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA], ids=["bz2", "lzma"])
 def test_compressions_that_inflate_without_limit(tmp_path, compression):
     with pytest.raises(CheckpointError, match=r"a\.npz: compressed as numpy does not"):
-        load_projected_w(write(tmp_path / "a.npz", npy(np.ones((8, 16))), compression))
+        load_latents(write(tmp_path / "a.npz", npy(np.ones((8, 16))), compression))
 
 
 @pytest.mark.parametrize("data", [b"", b"junk", b"PK\x03\x04junk", None], ids=["empty", "junk", "cut", "absent"])

@@ -23,7 +23,7 @@ from latentopt.checkpoints.arrays import DEEPEST, PICTURE_REMEDY, read_arrays, s
 from latentopt.errors import CheckpointError
 from latentopt.files.text import one_line
 from latentopt.protocols import Generator
-from latentopt.types import GeneratorInputs
+from latentopt.types import EARLIER, GROUPS, GeneratorInputs
 
 LATENT_KEYS = (
     "w", "ws", "wp", "w+", "w_plus", "wplus", "latent", "latents", "dlatent", "dlatents", "latent_in", "latent_code",
@@ -85,12 +85,18 @@ def read_latents(
     reader = _Reader(path, generator, [f"{path}: left out: {entry}" for entry in arrays.left_out])
     if (form := arrays.metadata.get("format", "")) in OURS:
         raise CheckpointError(f"{path}: {OURS[form]}, not latents; latents are what latentopt invert finds")
-    if arrays.metadata.keys() & {"fingerprint"} and isinstance(arrays.contents, dict) and "ws" in arrays.contents:
+    if isinstance(arrays.contents, dict) and _is_ours(arrays.contents, arrays.metadata):
         return LatentFile(_saved_inputs(path, arrays.contents, reader), dict(arrays.metadata), tuple(reader.notes))
     images = [
         (name, GeneratorInputs(ws, noise=noise)) for name, ws, noise in reader.images(arrays.contents, "", DEEPEST)
     ]
     return LatentFile(images, notes=tuple(dict.fromkeys(reader.notes)))
+
+
+def _is_ours(tensors: Mapping[Any, Any], metadata: Mapping[str, str]) -> bool:
+    """Whether these are saved `GeneratorInputs`."""
+    fields = any(str(key).startswith((*(f"{group}/" for group in GROUPS), EARLIER)) for key in tensors)
+    return "ws" in tensors and ("fingerprint" in metadata or "transform" in tensors or fields)
 
 
 def _saved_inputs(path: Path, tensors: Mapping[str, Tensor], reader: _Reader) -> list[tuple[str, GeneratorInputs]]:

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from latentopt.errors import CheckpointError, LatentoptError, UntrustedFileError
 from latentopt.files.kinds import check_file, kind_of, refusal
@@ -54,14 +52,3 @@ def check_archive(path: Path) -> None:
         raise CheckpointError(f"{path}: inflates to more than {NPZ_LIMIT >> 20} MiB; refused")
     if any(member.compress_type not in NPZ_COMPRESSIONS for member in members):
         raise CheckpointError(f"{path}: compressed as numpy does not; save it again with numpy.savez")
-
-
-def load_projected_w(path: Path) -> Tensor:
-    """The latent of a `projected_w.npz`, ours or NVIDIA's projector's: key `w`, [1,L,C] or [L,C] -> [1,L,C] float32.
-
-    Raises UntrustedFileError for arrays of Python objects, CheckpointError for any other file that is no such latent.
-    """
-    w = read_npz(path, ["w"])["w"]
-    if w.dtype.kind != "f" or w.ndim not in (2, 3) or (w.ndim == 3 and w.shape[0] != 1) or not np.isfinite(w).all():
-        raise CheckpointError(f"{path}: 'w' is {w.dtype} {list(w.shape)}; expected finite floats [1,L,C]")
-    return torch.from_numpy(w.reshape(1, *w.shape[-2:]).astype(np.float32))

@@ -42,7 +42,10 @@ def save_samples(
 
     psi, label, noise_mode: as of `sample_images`, which says what is raised. Returns the files in the order written.
     """
-    drawn = ((f"seed{seed:04d}", sample_images(generator, [seed], psi, label, noise_mode)[0].cpu()) for seed in seeds)
+    drawn = (
+        (f"seed{seed:04d}", sample_images(generator, [seed], psi, label, noise_mode)[0].cpu())
+        for seed in counted(seeds, "drawing", "pictures")
+    )
     return save_pictures(drawn, folder, grid)
 
 
