@@ -326,7 +326,7 @@ def lens(small, name="w+", **options):
             "no metric of 'tiny'.* for bundled at 32 pixels; run latentopt fit-metric",
         ),
         ({"metric_net": None, "metric_size": None}, StatisticsError, "for lpips-vgg at 256 pixels; run latentopt fit"),
-        ({"metric_net": "none"}, StatisticsError, "for pixels; run latentopt fit-metric --network tiny --net none"),
+        ({"metric_net": "none"}, StatisticsError, "for pixels; run latentopt fit-metric --net none --network tiny"),
         (
             {"metric_file": "m.safetensors", "metric_size": 32},
             StatisticsError,
@@ -532,9 +532,11 @@ def test_a_file_that_must_not_be_replaced(run, small, empty, what):
     OUT.parent.mkdir()
     OUT.write_bytes(b"something else") if what == "something else" else made.save(OUT)
     before = OUT.read_bytes()
-    code, _, err = run(*FIT)
+    code, _, err = run(*FIT, "--out", OUT)
     assert code == 1 and "--overwrite" in err and str(OUT) in err and OUT.read_bytes() == before
-    assert run(*FIT, "--overwrite")[0] == 0 and OUT.read_bytes() != before
+    if what == "another generator":  # of the same name: this one's is kept beside it
+        assert run(*FIT)[0] == 0 and metric_at_hand(small, **NET)[1].name == f"tiny-{small.fingerprint}{OUT.name[4:]}"
+    assert run(*FIT, "--out", OUT, "--overwrite")[0] == 0 and OUT.read_bytes() != before
 
 
 def test_a_recipe_that_needs_one_says_so_in_one_line(run, empty, few, small):

@@ -487,6 +487,7 @@ def test_statistics_of_another_generator_are_not_taken(tmp_path, statistics, tin
     """Named, they are refused; the generator's own are measured on the spot and kept beside them."""
     monkeypatch.setattr("latentopt.statistics.pnorm_measure.SAMPLES", 500)
     folder, other = tmp_path / "pnorm_stats", make_tiny_generator(7)
+    (folder / "tiny.metric.safetensors").unlink()
     with pytest.raises(StatisticsError, match="fit-pnorm"):
         lens_of("p-norm+", {"stats": str(folder / "tiny.safetensors")}, other)
     lens_of("w+", {}, other)  # needs none

@@ -21,6 +21,7 @@ from latentopt.files.text import to_run
 from latentopt.protocols import Generator
 from latentopt.statistics.moments import StatisticsWarning
 
+UNFINISHED = ("{stem}.shard-*-of-*.safetensors", ".{stem}.partial.safetensors")  # of a fit in parts
 FOLDERS = ("pnorm_stats", "sigma", "directions")  # in the working folder; the first is also shipped
 
 T = TypeVar("T")

@@ -22,6 +22,7 @@ from torch import Tensor
 from latentopt.checkpoints.model_files import Checkpoint
 from latentopt.errors import CheckpointError, StatisticsError
 from latentopt.files.storage import load_tensors, save_tensors
+from latentopt.files.text import to_run
 from latentopt.protocols import Generator
 
 FORMAT = "latentopt-metric-1"
@@ -201,7 +202,7 @@ def _check_fits(metric: Metric, path: Path, generator: Generator) -> None:
     if metric.fingerprint != generator.fingerprint:
         raise StatisticsError(
             f"{path}: metric of generator {metric.name!r} ({metric.fingerprint}), not of {generator.name!r} "
-            f"({generator.fingerprint}); run latentopt fit-metric --network {generator.source}"
+            f"({generator.fingerprint}); run {to_run('fit-metric', generator.source)}"
         )
     wanted: dict[str, tuple[int, ...]] = {"ws": (generator.num_ws, generator.w_dim), "w": (generator.w_dim,)}
     for name in metric.weights:

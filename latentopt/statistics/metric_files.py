@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -11,7 +12,7 @@ from typing import Any
 from latentopt.errors import StatisticsError, UsageError
 from latentopt.perceptual.features import NETS, named_distance
 from latentopt.protocols import Generator
-from latentopt.statistics.at_hand import FOLDERS, FileKind, at_hand
+from latentopt.statistics.at_hand import FOLDERS, UNFINISHED, FileKind, at_hand
 from latentopt.statistics.metric import FORMAT, PIXELS, Metric
 
 
@@ -27,7 +28,16 @@ class MetricKind(FileKind[Metric]):
 
 
 NONE = "none"  # the distance of pixels alone
-METRIC = MetricKind("metric", FORMAT, "metric", FOLDERS[0], ".metric.safetensors", "fit-metric", Metric.load)
+METRIC = MetricKind(
+    "metric",
+    FORMAT,
+    "metric",
+    FOLDERS[0],
+    ".metric.safetensors",
+    "fit-metric",
+    Metric.load,
+    unfinished=UNFINISHED,
+)
 
 
 def check_distance(net: str, size: int | None) -> None:
@@ -96,18 +106,18 @@ def given_or_found_metric(
 
 
 def metric_path(generator: Generator, net: str = "auto", size: int | None = None) -> Path:
-    """Where the metric for a distance is kept: under the generator's name, and the distance's where that is not the
-    default one.
+    """Where the metric for a distance is kept (`FileKind.new_path`): the distance is named where it is not the default
+    one.
     """
-    path, chosen = Path(METRIC.folder) / METRIC.called_after(generator), named_distance(generator, net, size)
+    chosen = named_distance(generator, net, size)
     if chosen == named_distance(generator):
-        return path
+        return METRIC.new_path(generator)
     of = NONE if chosen[0] == NONE else f"{chosen[0]}-{chosen[1]}"
-    return path.with_name(f"{generator.name}.{of}{METRIC.suffix}")
+    return METRIC.new_path(generator, f".{of}{METRIC.suffix}")
 
 
 def new_metric_path(generator: Generator, net: str = "auto", size: int | None = None) -> Path:
-    """The same for a new one; with a number where the name is taken."""
+    """The same for a new one; with a number where there is one already."""
     path = metric_path(generator, net, size)
     stem = path.name.removesuffix(METRIC.suffix)
     numbered = (path.with_name(f"{stem}-{i}{METRIC.suffix}") for i in count(2))
@@ -121,5 +131,5 @@ def in_words(net: str, size: int) -> str:
 
 def remedy(generator: Generator, net: str, size: int, layers: str = "") -> str:
     """The command that measures a metric."""
-    asked = f"--net {net}" + ("" if net == NONE else f" --size {size}") + (f" --layers {layers}" if layers else "")
-    return f"run latentopt fit-metric --network {generator.source} {asked}"
+    asked = f"--net {net}" + ("" if net == NONE else f" --size {size}")
+    return f"run {METRIC.to_make(generator, asked + (f' --layers {shlex.quote(layers)}' if layers else ''))}"

@@ -173,7 +173,8 @@ class MetricFit:
         """Write the sums to `partial`, atomically."""
         if self.partial is not None and self.done:
             state = self._state | {"count": self.done}
-            save_tensors(self.partial, self.moments.sums, {"format": MOMENTS, "state": json.dumps(state)})
+            about = {"format": MOMENTS, "fingerprint": self.generator.fingerprint, "state": json.dumps(state)}
+            save_tensors(self.partial, self.moments.sums, about)
 
     def _resume(self, path: Path) -> None:
         try:

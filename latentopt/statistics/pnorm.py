@@ -19,14 +19,13 @@ from latentopt.errors import CheckpointError, StatisticsError
 from latentopt.files.storage import save_tensors
 from latentopt.files.text import to_run
 from latentopt.protocols import Generator
-from latentopt.statistics.at_hand import FOLDERS, FileKind
+from latentopt.statistics.at_hand import FOLDERS, UNFINISHED, FileKind
 from latentopt.statistics.moments import Moments, StatisticsWarning, principal_components
 from latentopt.statistics.pnorm_files import FORMAT, read_pca_npz, read_safetensors
 
 LARGEST = 4096  # dimensions of w
 SLOPES = (1e-4, 1e4)
 SLOPE = 0.2  # of the leaky ReLU in StyleGAN's mapping networks
-UNFINISHED = ("{stem}.shard-*-of-*.safetensors", ".{stem}.partial.safetensors")  # of a fit; see pnorm_fit
 ORTHONORMAL_TOLERANCE = 1e-4  # existing files hold components computed in float32
 
 
