@@ -13,7 +13,7 @@ from latentopt.commands import shared
 from latentopt.commands.batches import Films, load_network, low_memory_option, report, watched
 from latentopt.commands.paths import UserPath
 from latentopt.commands.preflight import Warnings, notes_told, picture_check, preflight_option
-from latentopt.errors import UsageError
+from latentopt.errors import ImageError, UsageError
 from latentopt.files.outputs import check_free
 from latentopt.files.text import one_line
 from latentopt.recipe.recipe import Key, Recipe, read_value
@@ -193,12 +193,23 @@ def tell_profile(profile: Profile, path: Path) -> None:
         write_text(path, "\n".join(lines) + "\n")
 
 
+def check_pictures(images: Sequence[str]) -> None:
+    """Raise ImageError, before anything is loaded, where all that is named are files of another kind."""
+    from latentopt.files.kinds import DAMAGED, kind_of, refusal
+    from latentopt.pictures.decoding import WANTED
+
+    named = [Path(image).expanduser() for image in images]
+    if all(path.is_file() and kind_of(path).name not in ("picture", *DAMAGED) for path in named):
+        raise ImageError(refusal(named[0], WANTED))
+
+
 def images_of(images: Sequence[str]) -> list[str]:
     """The images that are named, or the folder of the bundled samples."""
     from latentopt.files.resources import PACKAGE
     from latentopt.pictures.finding import passed_over
 
     if images:
+        check_pictures(images)
         if (others := passed_over(images)) != "":
             click.echo(one_line(others), err=True)
         return list(images)

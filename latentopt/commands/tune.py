@@ -122,9 +122,10 @@ def command(
     for folder in [to] if results is not None else [run, to]:
         check_free(folder)
     if results is None:
+        images = images_of(sources)
         generator = load_network(network or "portraits", device, dtype, low_memory=low_memory)
         prepare(resolved, generator)
-        results = _invert(sources, generator, inversion, run, seed, exact, dtype, quiet)
+        results = _invert(images, generator, inversion, run, seed, exact, dtype, quiet)
     else:
         recorded = str(results[0].record["generator"].get("source", "portraits"))
         generator = load_recorded(network, recorded, str(run), device, dtype, low_memory)
@@ -196,7 +197,7 @@ def _tuning(method: Recipe, earlier: Recipe, options: dict[str, Any]) -> Recipe:
 
 
 def _invert(
-    images: tuple[str, ...],
+    images: list[str],
     generator: Generator,
     recipe: Recipe,
     run: Path,
@@ -209,13 +210,12 @@ def _invert(
     from latentopt.pictures.finding import find_images
     from latentopt.results.earlier import find_results
 
-    sources = images_of(images)
     call = partial(
-        invert, generator, sources, recipe, seed=seed, exact=exact, look=notes_told(None), out=run, keep=False
+        invert, generator, images, recipe, seed=seed, exact=exact, look=notes_told(None), out=run, keep=False
     )
     steps = sum(stage.steps + 1 for stage in recipe.stages)
     rows = watched(
-        partial(call, options=_reading(generator, dtype)), len(find_images(sources)), steps=steps, quiet=quiet
+        partial(call, options=_reading(generator, dtype)), len(find_images(images)), steps=steps, quiet=quiet
     )
     report(rows, run, f"recipe {recipe.name}")
     names = {row["name"] for row in rows if row["status"] == "ok"}
