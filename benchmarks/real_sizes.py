@@ -6,9 +6,9 @@
 The generators have the official channel plan (config F: 512 channels, halved from 64 pixels on) and random weights, and
 so has the backbone of LPIPS-VGG: neither time nor memory depends on their values. Every case runs in a process of its
 own, whose clock starts when the modules are imported: files are read, statistics measured, and everything is checked
-within the time to the first step. tune starts from an inversion of one step, which is not counted. With one thread on a
-CPU the clock is that of the process, which other work on the machine disturbs least. Where memory is short, large layers
-are computed twice, as by --low-memory, and fewer images are drawn at once.
+within the time to the first step. tune starts from an inversion of one step, which is not counted. With one thread on
+a CPU the clock is that of the process, which other work on the machine disturbs least. Where memory is short, large
+layers are computed twice, as by --low-memory, and fewer images are drawn at once.
 """
 
 from __future__ import annotations
