@@ -91,7 +91,7 @@ def test_one_page_of_two_recipes(project, latentopt):
     name = NAME.replace("/", "")
     assert name in page.text and "<i>someone</i>" in page.text and "yaw+2" in page.text
     assert page.tags.count("img") == 3 * (1 + 2 * 2), "target, and by two methods the reconstruction and an edit"
-    assert "at most 2 a stage" in page.text and "From W to W+" in page.text and "1 samples" not in page.text
+    assert "2 in every stage" in page.text and "From W to W+" in page.text and "1 samples" not in page.text
     table = json.loads((project / "compared" / "comparison.json").read_text())
     assert set(table["methods"]) == {"a", "b"}
     for entry in table["methods"].values():
@@ -228,14 +228,14 @@ def test_a_recipe_that_reads_a_sigma_gets_one(quick, monkeypatch):
 # ---- recipes
 
 
-def test_recipes_have_distinct_names_and_are_capped(tmp_path):
+def test_recipes_have_distinct_names_and_the_steps_that_are_asked_for(tmp_path):
     (tmp_path / "ii2s.toml").write_text(Recipe.load("i2s").dump())
     found = load_recipes(["ii2s", str(tmp_path / "ii2s.toml"), "pti"], steps=100)
     assert list(found) == ["ii2s", "ii2s-2", "pti"]
     assert [stage.steps for stage in found["pti"].stages] == [100, 100]
     assert capped(found["pti"], 1000) == found["pti"], "a cap, not a length"
     with pytest.raises(UsageError, match="at least 1"):
-        capped(found["pti"], 0)
+        load_recipes(["pti"], steps=0)
 
 
 def test_a_recipe_that_goes_on_from_elsewhere_is_refused(tmp_path):

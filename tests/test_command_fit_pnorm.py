@@ -78,12 +78,15 @@ def test_another_generators_file_is_kept(folder, run, tmp_path):
     run("--samples", 500)
     save_generator(make_tiny_generator(seed=4), Path("other/tiny.safetensors"))
     before = STATS.read_bytes()
-    code, _, err = run("--network", "other/tiny.safetensors", "--samples", 500)
+    assert run("--network", "other/tiny.safetensors", "--samples", 500)[0] == 0, "it is kept beside it"
+    assert STATS.read_bytes() == before
+    named = ("--network", "other/tiny.safetensors", "--samples", 500, "--out", STATS)
+    code, _, err = run(*named)
     assert code == 1 and "--overwrite" in err and STATS.read_bytes() == before
-    assert run("--network", "other/tiny.safetensors", "--samples", 500, "--overwrite")[0] == 0
+    assert run(*named, "--overwrite")[0] == 0
     assert STATS.read_bytes() != before
     STATS.write_bytes(b"something else")
-    assert run("--samples", 500)[0] == 1
+    assert run("--samples", 500, "--out", STATS)[0] == 1
     assert STATS.read_bytes() == b"something else"
 
 

@@ -257,6 +257,12 @@ def test_a_folder_of_latents(tmp_path, tiny_generator):
         torch.save(ONE, tmp_path / name / "0.pt")
     np.save(tmp_path / "carl.npy", W[1].numpy())
     assert [s.name for s in open_sources(find_sources(tmp_path), tiny_generator)] == ["anna/0", "ben/0", "carl"]
+    (tmp_path / "edits").mkdir()
+    torch.save(ONE, tmp_path / "edits" / "x.pt")
+    torch.save({"g": {"a.weight": W}}, tmp_path / "model.pt")
+    notes: list[str] = []
+    opened = open_sources(find_sources(tmp_path), tiny_generator, notes.append)
+    assert [s.name for s in opened] == ["anna/0", "ben/0", "carl"] and "model.pt" in notes[0]
     (tmp_path / "none").mkdir()
     with pytest.raises(CheckpointError, match="no finished inversion"):
         find_sources(tmp_path / "none")

@@ -457,13 +457,13 @@ def test_what_the_command_does_not_replace(model, small):
     }
     for message, sigma in kept.items():
         sigma.save(out)
-        result = fit_command("--network", model)
+        result = fit_command("--network", model, "--out", out)
         assert isinstance(result.exception, StatisticsError)
         assert message in str(result.exception)
         assert "--overwrite" in str(result.exception)
     out.write_bytes(b"no sigma")
-    assert isinstance(fit_command("--network", model).exception, StatisticsError)
-    assert fit_command("--network", model, "--overwrite").exit_code == 0
+    assert isinstance(fit_command("--network", model, "--out", out).exception, StatisticsError)
+    assert fit_command("--network", model, "--out", out, "--overwrite").exit_code == 0
     assert Sigma.load(out).origin == "estimated"
 
 

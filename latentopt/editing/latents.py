@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from latentopt.checkpoints.delta import Delta
 from latentopt.checkpoints.latent_files import check_made_with, read_latents
-from latentopt.errors import CheckpointError, UsageError
+from latentopt.errors import CheckpointError, UntrustedFileError, UsageError
 from latentopt.files.kinds import check_file, kind_of
 from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import load_metadata
@@ -23,6 +24,7 @@ from latentopt.results.inversion import Inversion
 from latentopt.types import GeneratorInputs
 
 LONGEST_NAME = 120  # characters
+WRITTEN = {"edits", "mixed", "interpolated"}  # folders of what is made of latents
 SUFFIXES = (".safetensors", ".npz", ".npy", ".pt", ".pth")  # looked for in a folder without results
 
 
@@ -41,13 +43,15 @@ class Latent:
 class Source:
     """Where latents lie: a result's folder, or a file; `generator` is what is on record of the one they are for.
 
-    A file may hold several images. `open_sources` makes one source of each, with its `inputs`.
+    A file may hold several images. `open_sources` makes one source of each, with its `inputs`. `among`: the file was
+    not named, but lies in a folder that was.
     """
 
     path: Path
     name: str
     generator: Mapping[str, Any] = field(default_factory=dict)
     inputs: GeneratorInputs | None = None
+    among: bool = False
 
 
 def result_sources(results: Sequence[EarlierResult]) -> list[Source]:
@@ -63,12 +67,14 @@ def find_sources(path: Path) -> list[Source]:
     if not path.is_dir():
         return [_file_source(check_file(path, "latents"), path.stem)]
     if next(path.rglob("run.json"), None) is None and (files := _latent_files(path)):
-        return [_file_source(file, file.relative_to(path).with_suffix("").as_posix()) for file in files]
+        named = [_file_source(file, file.relative_to(path).with_suffix("").as_posix()) for file in files]
+        return [replace(source, among=True) for source in named]
     return result_sources(find_results(path))
 
 
 def _latent_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+    files = (file for file in folder.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+    return sorted(file for file in files if not WRITTEN & set(file.relative_to(folder).parts[:-1]))
 
 
 def _file_source(path: Path, name: str) -> Source:
@@ -85,11 +91,17 @@ def open_sources(
     """
     found: list[Source] = []
     for source in sources:
-        check_source(source, generator)
         if source.path.is_dir():
+            check_source(source, generator)
             found.append(source)
             continue
-        held = read_latents(source.path, generator)
+        try:
+            held = read_latents(source.path, generator, partial(check_made_with, str(source.path), generator=generator))
+        except (CheckpointError, UntrustedFileError) as error:
+            if not source.among or (source is sources[-1] and not found):
+                raise
+            on_note(f"left out: {error}")
+            continue
         for note in held.notes:
             on_note(note)
         delta = source.path.with_name(DELTA_FILE)
