@@ -72,6 +72,14 @@ def _free_in_container() -> float | None:
         return None
 
 
+def normal(*shape: int, divisor: float = 1.0) -> torch.Tensor:
+    """Standard normal numbers over `divisor`, on the device at hand; on `meta`, where shapes alone count, none are
+    drawn: any arithmetic there makes torch load its compiler, which takes longer than a small inversion.
+    """
+    x = torch.empty(shape)
+    return x if x.is_meta else x.normal_().div_(divisor)
+
+
 def peak_memory(device: torch.device) -> float:
     """The most memory ever in use, in MB: on the GPU, or (CPU) by the whole process; NaN where nobody counts it."""
     if device.type == "cuda":

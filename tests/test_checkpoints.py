@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -575,3 +577,17 @@ def test_bundled_names(tmp_path, monkeypatch, tiny_generator):
         bundled_path("toys", "judge")
     with pytest.raises(CheckpointError, match=r"no such file.*bundled model \(toys\)"):
         load_generator("toyz")
+
+
+def test_to_load_networks_does_not_load_torchs_compiler():
+    """Arithmetic on the meta device would, and takes seconds."""
+    code = (
+        "import sys; from latentopt.checkpoints.networks import load_discriminator, load_generator; "
+        "from latentopt.encoders.files import load_encoder; from latentopt.judge.network import load_judge; "
+        "from latentopt.perceptual.network import load_perceptual_net; "
+        "[load('portraits') for load in (load_generator, load_discriminator, load_perceptual_net, load_judge)]; "
+        "[load_encoder(kind) for kind in ('psp', 'restyle-e4e')]; "
+        "print(sorted({'sympy', 'torch._dynamo', 'scipy', 'matplotlib'} & sys.modules.keys()))"
+    )
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert made.stdout.strip() == "[]"

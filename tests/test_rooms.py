@@ -21,7 +21,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
     "devices": {"errors"},
     "recipe": {"errors", "files", "registry", "protocols"},
     "pictures": {"errors", "files"},
-    "generators": {"errors", "files", "registry", "types", "protocols"},
+    "generators": {"errors", "devices", "files", "registry", "types", "protocols"},
     "checkpoints": {"errors", "files", "registry", "types", "protocols", "pictures", "generators"},
     "perceptual": {"errors", "files", "protocols", "pictures", "checkpoints"},
     "statistics": {"errors", "watching", "files", "types", "protocols", "generators", "checkpoints", "perceptual"},
@@ -30,7 +30,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
     "parameterizations": {"errors", "types", "protocols", "generators", "statistics"},
     "terms": {"errors", "types", "protocols", "pictures", "perceptual", "statistics"},
     "operators": {"errors", "protocols"},
-    "encoders": {"errors", "files", "types", "protocols", "pictures", "checkpoints"},
+    "encoders": {"errors", "devices", "files", "types", "protocols", "pictures", "checkpoints"},
     "initializers": {
         "errors",
         "watching",

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, linear
 
+from latentopt.devices import normal
+
 SLOPE = 0.01  # of the leaky ReLUs here; the generator's are 0.2
 W_PLUS_POOL = 7
 
@@ -18,10 +20,7 @@ class EqualLinear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        weight = torch.empty(outputs, inputs)
-        self.weight = nn.Parameter(
-            weight if weight.is_meta else weight.normal_()
-        )  # on meta, torch would load its compiler
+        self.weight = nn.Parameter(normal(outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.scale = 1 / math.sqrt(inputs)
 

@@ -52,6 +52,8 @@ def bias_act(
 def fir_filter(taps: Sequence[float] = (1, 3, 3, 1)) -> Tensor:
     """The 2-D outer product of `taps`, summing to 1: [1,3,3,1] gives the [4,4] filter of every official StyleGAN2."""
     f = torch.as_tensor(taps, dtype=torch.float32)
+    if f.is_meta:  # see `latentopt.devices.normal`
+        return f.new_empty(len(f), len(f))
     f = torch.outer(f, f)  # [t,t]
     return f / f.sum()
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from latentopt.devices import normal
 from latentopt.errors import UsageError
 from latentopt.generators.layers import Conv2d, SynthesisLayer, ToRGB, tuned
 from latentopt.generators.ops import fir_filter, upsample2d
@@ -54,7 +55,7 @@ class SynthesisBlock(nn.Module):
             return SynthesisLayer(inputs, out_channels, w_dim, size, up, conv_clamp, epsilon)
 
         if index == 0:
-            self.const = nn.Parameter(torch.randn(out_channels, *size))
+            self.const = nn.Parameter(normal(out_channels, *size))
         else:
             self.conv0 = layer(in_channels, up=2)
         self.conv1 = layer(out_channels, up=1)

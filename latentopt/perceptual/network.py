@@ -55,7 +55,8 @@ class PerceptualNet(nn.Module):
         self.hidden = nn.Linear(32 * 4 * 4, 128)
         self.readout = nn.Linear(128, len(config.attributes) + len(DEGRADATIONS))
         for convolution in stages:
-            nn.init.kaiming_normal_(convolution.weight, a=0.2)
+            if not convolution.weight.is_meta:  # see `latentopt.devices.normal`
+                nn.init.kaiming_normal_(convolution.weight, a=0.2)
             if convolution.bias is not None:
                 nn.init.zeros_(convolution.bias)
         self.register_buffer("mean", torch.zeros(len(config.attributes)))
