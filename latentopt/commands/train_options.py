@@ -41,6 +41,7 @@ adversarial_options = _together(
     click.option("--r1-gamma", type=float, help="Weight of the R1 penalty."),
     click.option("--path-weight", type=float, help="Weight of path-length regularisation; 0 leaves it out."),
     click.option("--noise-from", type=int, help="Images after which noise inputs join."),
+    click.option("--discriminator-first", type=int, help="Images that the discriminator learns from alone at first."),
     click.option("--precision", type=click.Choice(PRECISIONS), help="Of the training's arithmetic."),
     shared.seed(default=None, show_default="0"),
     click.option("--minutes", type=float, help="Stop after this long; the same command goes on."),

@@ -123,13 +123,16 @@ class GeneratorTrainer(Trainer[TrainingStep]):
         torch.manual_seed(step_seed(self.settings.seed, self.step))
         real = self.stream.batch(self.step, self.settings.batch).to(self.device)
         real = real.contiguous(memory_format=torch.channels_last)
-        ws = self._ws(self.settings.batch)
-        fake = self.generator.synthesis(self._inputs(ws), self._noise_mode)
+        learns = self.images_seen >= self.settings.discriminator_first
+        with torch.set_grad_enabled(learns):
+            fake = self.generator.synthesis(self._inputs(self._ws(self.settings.batch)), self._noise_mode)
         d_loss, r1 = self._update_discriminator(real, fake.detach())
         seen = [] if self.projected is None else self.projected.features(fake)
         h_loss = self._update_heads(real, seen)
-        g_loss, path = self._update_generator(real, fake, seen)
-        self._update_ema()
+        g_loss = path = torch.tensor(math.nan)
+        if learns:
+            g_loss, path = self._update_generator(real, fake, seen)
+            self._update_ema()
         self.step += 1
         losses = {"d_loss": d_loss, "g_loss": g_loss, "r1": r1, "path": path, "h_loss": h_loss}
         figures = {name: float(loss) for name, loss in losses.items()}
@@ -200,7 +203,7 @@ class GeneratorTrainer(Trainer[TrainingStep]):
 
     def _update_ema(self) -> None:
         s = self.settings
-        half_life = min(s.ema_images, max(self.images_seen * s.ema_rampup, 1.0))
+        half_life = min(s.ema_images, max((self.images_seen - s.discriminator_first) * s.ema_rampup, 1.0))
         decay = 0.5 ** (s.batch / half_life)
         average_(self.ema, self.generator, decay)
         average_(self.sigma_ema, self.sigma, decay)
