@@ -53,7 +53,9 @@ EMA_IMAGES = 20_000
 @click.option("--lr", default=1e-3, show_default=True, help="Of the adversarial training.")
 @click.option("--r1-gamma", default=GeneratorTraining.r1_gamma, show_default=True)
 @click.option("--mapping-steps", default=Regression.mapping_steps, show_default=True)
-@click.option("--fitted", default=Regression.fitted, show_default=True, help="Pictures that fit the mapping.")
+@click.option(
+    "--fitted", default=Regression.fitted, show_default=True, help="Samples that the mapping is fitted after."
+)
 @click.option("--precision", default="bfloat16", show_default=True)
 @click.option("--compile", "compiled", is_flag=True, help="Compile the synthesis.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps.")
@@ -91,7 +93,7 @@ def main(
         images=warm_images, batch=batch, lr=warm_lr, mapping_steps=mapping_steps, fitted=fitted, precision=precision,
         ema_images=EMA_IMAGES, seed=seed,
     )  # fmt: skip
-    settled = replace(warm, images=int(SETTLED * warm_images), lr=SETTLED * warm_lr, mapping_steps=0, seed=seed + 1)
+    settled = replace(warm, images=int(SETTLED * warm_images), lr=SETTLED * warm_lr, known=True, seed=seed + 1)
     for name, regression in (("warm", warm), ("settled", settled)) if warm_images else ():
         warming = warm_start(outdir / name, start, regression, drawn, outdir / "data", command, on)
         ready(warming, warming.trainer.generator, compiled)

@@ -1,7 +1,7 @@
 """Warm start of the portraits generator: every latent gets its portrait, and the generator learns to draw it.
 
     python scripts/warm_start.py --start portraits --minutes 60 --outdir train/warm
-    python scripts/warm_start.py --start train/warm --mapping-steps 0 --lr 0.0005 --outdir train/warm2
+    python scripts/warm_start.py --start train/warm --known --lr 0.001 --mapping-rate 1 --outdir train/warm2
 
 Writes generator.safetensors, and beside it the discriminator of the start, so that `latentopt train generator --start
 train/warm` goes on adversarially. The same command goes on where it stopped.
@@ -78,15 +78,17 @@ def follow_warm_start(training: Training[RegressionStep], minutes: float | None)
 @click.option(
     "--drawn", default=DRAWN, show_default=True, help="Portraits to draw and keep; 0 draws new ones at each step."
 )
-@click.option("--fitted", default=Regression.fitted, show_default=True, help="Pictures that fit the mapping.")
 @click.option(
-    "--mapping-steps",
-    default=Regression.mapping_steps,
-    show_default=True,
-    help="0 keeps an earlier warm start's mapping.",
+    "--fitted", default=Regression.fitted, show_default=True, help="Samples that the mapping is fitted after."
 )
+@click.option("--mapping-steps", default=Regression.mapping_steps, show_default=True, help="Steps that fit it.")
+@click.option("--known", is_flag=True, help="The start comes from an earlier warm start: it knows its portraits.")
 @click.option("--images", default=Regression.images, show_default=True, help="Pictures to learn in all.")
 @click.option("--lr", default=Regression.lr, show_default=True)
+@click.option(
+    "--mapping-rate", default=Regression.mapping_rate, show_default=True, help="The mapping's, in those of --lr."
+)
+@click.option("--mixing", default=Regression.mixing, show_default=True, help="Share of pictures with two styles.")
 @click.option("--seed", default=Regression.seed, show_default=True)
 @click.option("--minutes", type=float, help="Stop after this long; the same command goes on.")
 @click.option("--outdir", default="train/warm", show_default=True, type=click.Path(path_type=Path))
@@ -96,15 +98,21 @@ def main(
     drawn: int,
     fitted: int,
     mapping_steps: int,
+    known: bool,
     images: int,
     lr: float,
+    mapping_rate: float,
+    mixing: float,
     seed: int,
     minutes: float | None,
     outdir: Path,
     cache: Path,
 ) -> None:
     """Learn the portraits that belong to the latents of a generator."""
-    settings = Regression(images=images, lr=lr, seed=seed, fitted=fitted, mapping_steps=mapping_steps)
+    settings = Regression(
+        images=images, lr=lr, mapping_rate=mapping_rate, mixing=mixing, seed=seed, fitted=fitted,
+        mapping_steps=mapping_steps, known=known,
+    )  # fmt: skip
     command = " ".join(["python", "scripts/warm_start.py", *sys.argv[1:]])
     sys.exit(follow_warm_start(warm_start(outdir, start, settings, drawn, cache, command), minutes))
 

@@ -78,8 +78,9 @@ class GeneratorTrainer(Trainer[TrainingStep]):
         self.generator.set_memory_format(torch.channels_last)
         self.discriminator.to(memory_format=torch.channels_last)
         generator_and_sigma = torch.nn.ModuleList([self.generator, self.sigma])
-        self.g_optimizer = self._adam(generator_and_sigma, s.path_interval if s.path_weight else None)
-        self.d_optimizer = self._adam(self.discriminator, s.r1_interval)
+        g_interval = s.path_interval if s.path_weight else None
+        self.g_optimizer = self._adam(generator_and_sigma, g_interval, s.lr * s.generator_rate)
+        self.d_optimizer = self._adam(self.discriminator, s.r1_interval, s.lr)
         self.path_mean = torch.zeros([], device=self.device)
         self.adversarial = ADVERSARIAL[s.loss]
         self.projected: ProjectedDiscriminator | None = None
@@ -89,11 +90,12 @@ class GeneratorTrainer(Trainer[TrainingStep]):
             self.heads = self.projected.heads
             self.h_optimizer = torch.optim.Adam(self.heads.parameters(), lr=s.feature_lr, betas=(0.0, 0.99))
 
-    def _adam(self, network: torch.nn.Module, lazy_interval: int | None) -> torch.optim.Adam:
+    @staticmethod
+    def _adam(network: torch.nn.Module, lazy_interval: int | None, lr: float) -> torch.optim.Adam:
         """Adam whose rate and betas are corrected for lazy regularisation (appendix B)."""
         ratio = 1.0 if lazy_interval is None else lazy_interval / (lazy_interval + 1)
         betas = (0.0, 0.99**ratio)
-        return torch.optim.Adam(network.parameters(), lr=self.settings.lr * ratio, betas=betas, eps=1e-8)
+        return torch.optim.Adam(network.parameters(), lr=lr * ratio, betas=betas, eps=1e-8)
 
     @property
     def images_seen(self) -> int:

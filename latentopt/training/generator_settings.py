@@ -13,6 +13,7 @@ from latentopt.training import FEATURES, LOSSES
 class GeneratorTraining:
     """Settings of one training. `images` is the number of real images shown in all; gains and rates as in the paper.
 
+    `lr` is the discriminator's rate; the generator's is `generator_rate` times it.
     Noise inputs join after `noise_from` images: from the start, a small generator paints eyes and mouths with noise.
     The discriminator learns alone, from pictures of the start, for `discriminator_first` images.
     The last `randomized` convolutions have weights mu + sigma * epsilon, sigma being `sigma_init` at the start and,
@@ -32,6 +33,7 @@ class GeneratorTraining:
     images: int = 200_000
     batch: int = 16
     lr: float = 2.5e-3
+    generator_rate: float = 1.0
     r1_gamma: float = 0.4
     r1_interval: int = 16
     path_weight: float = 0.0

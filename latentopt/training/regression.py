@@ -24,7 +24,7 @@ from latentopt.data.portraits import ATTRIBUTES
 from latentopt.generators.stylegan2 import StyleGAN2
 from latentopt.perceptual.network import PerceptualNet, UnitFeatures
 from latentopt.training.loop import Trainer, average_
-from latentopt.training.mapping_fit import fit_mapping
+from latentopt.training.mapping_fit import fit_mapping, known_w, read_w
 from latentopt.training.mixing import first_styles
 from latentopt.training.portrait_latents import PortraitLatents
 from latentopt.training.streams import LabelledStream, step_seed
@@ -38,8 +38,9 @@ class Regression:
     """Settings of a warm start. `images` is the number of pictures that are learnt in all.
 
     `lr` is the rate of the synthesis network; that of the mapping, whose layers learn slowly, is `mapping_rate` times
-    it. `mixing` is the share of pictures with two styles. The mapping is fitted in `mapping_steps`, to `fitted`
-    pictures of the start; 0 keeps that of the start, which must come from a warm start with the same `latents_seed`.
+    it. `mixing` is the share of pictures with two styles. The mapping is fitted first, in `mapping_steps`, after
+    `fitted` samples of the start. `known` says that the start comes from an earlier warm start with this
+    `latents_seed`; only then may `mapping_steps` be 0.
     """
 
     images: int = 200_000
@@ -50,7 +51,8 @@ class Regression:
     perceptual_weight: float = 1.0
     reading_weight: float = 0.05
     fitted: int = 4096
-    mapping_steps: int = 2000
+    mapping_steps: int = 7000
+    known: bool = False
     latents_seed: int = 0
     ema_images: float = 5_000
     ema_rampup: float = 0.2
@@ -131,7 +133,9 @@ class RegressionTrainer(Trainer[RegressionStep]):
     def _begin(self) -> None:
         """Fit the mapping, that of the average too."""
         torch.manual_seed(self.settings.seed)
-        fit_mapping(self.generator, self.read_by, self.latents, self.settings.fitted, self.settings.mapping_steps)
+        generator, net, s = self.generator, self.read_by, self.settings
+        goal = known_w(generator, net, self.latents, s.fitted) if s.known else read_w(generator, net, s.fitted)
+        fit_mapping(generator.mapping, goal, net, self.latents, s.mapping_steps)
         self.ema.mapping.load_state_dict(self.generator.mapping.state_dict())
 
     def _drawn(self, normals: Tensor) -> Tensor:
