@@ -33,7 +33,8 @@ from latentopt.training.train_generator import train_generator
 
 WRITTEN_EVERY = 60.0  # seconds
 SETTLED = 0.2  # of the rate and of the pictures of the first training
-EMA_IMAGES = 20_000
+EMA_IMAGES, EMA_RAMPUP = 20_000, 0.5
+GENERATOR_RATE = 0.2  # in those of the discriminator: it begins where it is good
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -50,12 +51,13 @@ EMA_IMAGES = 20_000
 )
 @click.option("--batch", default=128, show_default=True)
 @click.option("--warm-lr", default=3e-3, show_default=True)
-@click.option("--lr", default=1e-3, show_default=True, help="Of the adversarial training.")
+@click.option("--lr", default=GeneratorTraining.lr, show_default=True, help="The discriminator's.")
 @click.option("--r1-gamma", default=GeneratorTraining.r1_gamma, show_default=True)
 @click.option("--mapping-steps", default=Regression.mapping_steps, show_default=True)
 @click.option(
     "--fitted", default=Regression.fitted, show_default=True, help="Samples that the mapping is fitted after."
 )
+@click.option("--known", is_flag=True, help="The start comes from an earlier warm start.")
 @click.option("--precision", default="bfloat16", show_default=True)
 @click.option("--compile", "compiled", is_flag=True, help="Compile the synthesis.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps.")
@@ -74,6 +76,7 @@ def main(
     r1_gamma: float,
     mapping_steps: int,
     fitted: int,
+    known: bool,
     precision: str,
     compiled: bool,
     device: str,
@@ -91,7 +94,7 @@ def main(
 
     warm = Regression(
         images=warm_images, batch=batch, lr=warm_lr, mapping_steps=mapping_steps, fitted=fitted, precision=precision,
-        ema_images=EMA_IMAGES, seed=seed,
+        ema_images=EMA_IMAGES, known=known, seed=seed,
     )  # fmt: skip
     settled = replace(warm, images=int(SETTLED * warm_images), lr=SETTLED * warm_lr, known=True, seed=seed + 1)
     for name, regression in (("warm", warm), ("settled", settled)) if warm_images else ():
@@ -100,9 +103,19 @@ def main(
         stop_unless_done(warming, follow_warm_start(warming, left()))
         start = str(outdir / name)
     adversarial = GeneratorTraining(
-        images=images, batch=batch, lr=lr, r1_gamma=r1_gamma, discriminator_first=discriminator_first, noise_from=0,
-        precision=precision, ema_images=EMA_IMAGES, seed=seed,
-    )  # fmt: skip
+        images=images,
+        batch=batch,
+        lr=lr,
+        generator_rate=GENERATOR_RATE,
+        r1_gamma=r1_gamma,
+        mixing=warm.mixing,
+        discriminator_first=discriminator_first,
+        noise_from=0,
+        ema_images=EMA_IMAGES,
+        ema_rampup=EMA_RAMPUP,
+        precision=precision,
+        seed=seed,
+    )
     plain = train_generator(
         outdir / "plain",
         adversarial,

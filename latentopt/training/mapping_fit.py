@@ -66,10 +66,9 @@ def known_w(generator: StyleGAN2, net: PerceptualNet, latents: PortraitLatents, 
     """From the portraits of so many latents, for a generator that has learnt them."""
     z = torch.randn(fitted, generator.z_dim, device=generator.device)
     normals, free = latents.parts(z)
-    x, w = _with_one(_standardised(attributes_of(normals), net)).cpu(), generator.mapping(z).cpu()
-    map_ = _least_squares(x, w)
-    of_free = _least_squares(free.cpu(), w - x @ map_)
-    return LinearW(map_.to(generator.device), of_free.to(generator.device))
+    x = torch.cat([_with_one(_standardised(attributes_of(normals), net)), free], dim=1)
+    map_ = _least_squares(x.cpu(), generator.mapping(z).cpu()).to(generator.device)
+    return LinearW(*map_.tensor_split([len(NAMES) + 1]))
 
 
 def fit_mapping(

@@ -39,8 +39,8 @@ class Regression:
 
     `lr` is the rate of the synthesis network; that of the mapping, whose layers learn slowly, is `mapping_rate` times
     it. `mixing` is the share of pictures with two styles. The mapping is fitted first, in `mapping_steps`, after
-    `fitted` samples of the start. `known` says that the start comes from an earlier warm start with this
-    `latents_seed`; only then may `mapping_steps` be 0.
+    `fitted` samples of the start; 0 steps keep the start's. `known` says that the start comes from an earlier warm start
+    with this `latents_seed`: the mapping is then fitted to what it has learnt, not to readings of pictures.
     """
 
     images: int = 200_000
