@@ -8,7 +8,7 @@ drawing takes longer than learning, `--drawn` keeps some.
 
 Three trainings, each in its own folder of `outdir`: `warm` (regression, see scripts/warm_start.py), `settled` (the same
 at a lower rate), and `plain` (StyleGAN2, which the bundled generator must end in). The same command goes on where it
-stopped. Weights and snapshots are written every minute; no file but that of kept portraits is larger than 16 MB.
+stopped. Weights and snapshots are written every minute, in files of at most 16 MB.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ GENERATOR_RATE = 0.2  # in those of the discriminator: it begins where it is goo
 @click.option("--seed", default=0, show_default=True)
 @click.option("--minutes", type=float, help="Stop after this long; the same command goes on.")
 @click.option("--outdir", default="train/gpu", show_default=True, type=click.Path(path_type=Path))
+@click.option("--cache", default="train/data", show_default=True, type=click.Path(path_type=Path))
 def main(
     start: str,
     warm_images: int,
@@ -83,6 +84,7 @@ def main(
     seed: int,
     minutes: float | None,
     outdir: Path,
+    cache: Path,
 ) -> None:
     """Warm start, then adversarial training, on one device."""
     torch.set_float32_matmul_precision("high")
@@ -98,7 +100,7 @@ def main(
     )  # fmt: skip
     settled = replace(warm, images=int(SETTLED * warm_images), lr=SETTLED * warm_lr, known=True, seed=seed + 1)
     for name, regression in (("warm", warm), ("settled", settled)) if warm_images else ():
-        warming = warm_start(outdir / name, start, regression, drawn, outdir / "data", command, on)
+        warming = warm_start(outdir / name, start, regression, drawn, cache, command, on)
         ready(warming, warming.trainer.generator, compiled)
         stop_unless_done(warming, follow_warm_start(warming, left()))
         start = str(outdir / name)
@@ -120,7 +122,7 @@ def main(
         outdir / "plain",
         adversarial,
         drawn=drawn,
-        cache=outdir / "data",
+        cache=cache,
         start=start,
         name="portraits",
         command=command,

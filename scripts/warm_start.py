@@ -1,7 +1,7 @@
 """Warm start of the portraits generator: every latent gets its portrait, and the generator learns to draw it.
 
     python scripts/warm_start.py --start portraits --minutes 60 --outdir train/warm
-    python scripts/warm_start.py --start train/warm --known --lr 0.001 --mapping-rate 1 --outdir train/warm2
+    python scripts/warm_start.py --start train/warm --known --lr 0.0006 --outdir train/warm2
 
 Writes generator.safetensors, and beside it the discriminator of the start, so that `latentopt train generator --start
 train/warm` goes on adversarially. The same command goes on where it stopped.

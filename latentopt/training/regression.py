@@ -37,16 +37,16 @@ AVERAGED = 4096  # w in the mean that truncation pulls to
 class Regression:
     """Settings of a warm start. `images` is the number of pictures that are learnt in all.
 
-    `lr` is the rate of the synthesis network; that of the mapping, whose layers learn slowly, is `mapping_rate` times
-    it. `mixing` is the share of pictures with two styles. The mapping is fitted first, in `mapping_steps`, after
-    `fitted` samples of the start; 0 steps keep the start's. `known` says that the start comes from an earlier warm start
-    with this `latents_seed`: the mapping is then fitted to what it has learnt, not to readings of pictures.
+    `lr` is the rate of the synthesis network; the mapping's, whose layers learn slowly, is `mapping_rate` times it.
+    `mixing` is the share of pictures with two styles. The mapping is fitted first, in `mapping_steps`, after `fitted`
+    samples of the start; 0 steps keep the start's. `known` says that the start comes from an earlier warm start with
+    this `latents_seed`: the mapping is then fitted to what it has learnt, not to readings of pictures.
     """
 
     images: int = 200_000
     batch: int = 16
-    lr: float = 2e-3
-    mapping_rate: float = 10.0
+    lr: float = 3e-3
+    mapping_rate: float = 1.0
     mixing: float = 0.5
     perceptual_weight: float = 1.0
     reading_weight: float = 0.05
