@@ -1,6 +1,7 @@
-"""Warm start of the portraits generator: the attributes of its pictures are spread as in portraits, redrawn and learnt.
+"""Warm start of the portraits generator: every latent gets its portrait, and the generator learns to draw it.
 
-    python scripts/warm_start.py --start portraits --minutes 10 --outdir train/warm
+    python scripts/warm_start.py --start portraits --minutes 60 --outdir train/warm
+    python scripts/warm_start.py --start train/warm --known --lr 0.0006 --outdir train/warm2
 
 Writes generator.safetensors, and beside it the discriminator of the start, so that `latentopt train generator --start
 train/warm` goes on adversarially. The same command goes on where it stopped.
@@ -18,26 +19,33 @@ import torch
 
 from latentopt.checkpoints.networks import save_discriminator, save_generator
 from latentopt.commands.train_loop import follow_training
-from latentopt.data.portraits import TRAIN_SEEDS, cached
 from latentopt.files.outputs import check_outdir
 from latentopt.perceptual.network import load_perceptual_net
 from latentopt.training import DRAWN
 from latentopt.training.loop import Training
 from latentopt.training.regression import Regression, RegressionStep, RegressionTrainer
 from latentopt.training.starts import load_start, start_name
+from latentopt.training.streams import stream_with_normals
 
 LOGGED_EVERY = 50  # steps
 
 
-def warm_start(outdir: Path, start: str, settings: Regression, drawn: int, cache: Path) -> Training[RegressionStep]:
+def warm_start(
+    outdir: Path,
+    start: str,
+    settings: Regression,
+    drawn: int,
+    cache: Path,
+    command: str,
+    device: torch.device | str = "cpu",
+) -> Training[RegressionStep]:
     """The training, which leaves a generator and a discriminator in `outdir` as it is iterated."""
     check_outdir(outdir)
     generator, discriminator = load_start(start)
-    images, _ = cached(cache, drawn, generator.resolution[0], TRAIN_SEEDS.start)
-    real = torch.from_numpy(images[: settings.fitted].copy()).float().div_(127.5).sub_(1)
-    trainer = RegressionTrainer(generator, load_perceptual_net("portraits"), real, settings)
+    stream = stream_with_normals(cache, drawn, generator.resolution[0], settings.seed, device)
+    trainer = RegressionTrainer(generator.to(device), load_perceptual_net("portraits"), stream, settings)
     card = {"name": "warm start", "data": "portraits", "drawn": drawn, "start": start_name(start)}
-    card |= {"command": " ".join(["python", "scripts/warm_start.py", *sys.argv[1:]]), "licence": "Apache-2.0"}
+    card |= {"command": command, "licence": "Apache-2.0"}
 
     def leave() -> None:
         seen = {"images_seen": trainer.images_seen, "steps": trainer.step}
@@ -51,14 +59,36 @@ def warm_start(outdir: Path, start: str, settings: Regression, drawn: int, cache
     return Training(trainer, outdir / "snapshot.pt", leave, log=outdir / "log.jsonl", logged=logged)
 
 
+def follow_warm_start(training: Training[RegressionStep], minutes: float | None) -> int:
+    """Show its progress; the exit code."""
+    return follow_training(
+        training,
+        "warm start",
+        lambda record: {"l1": record.l1, "distance": record.distance},
+        unit="image",
+        per_step=training.trainer.settings.batch,
+        minutes=minutes,
+    )
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--start", default="portraits", show_default=True, help="A bundled generator, or a folder with both files."
 )
-@click.option("--drawn", default=DRAWN, show_default=True, help="Portraits to draw and keep; the first give the goal.")
-@click.option("--fitted", default=Regression.fitted, show_default=True, help="Pictures that fit the transport.")
+@click.option(
+    "--drawn", default=DRAWN, show_default=True, help="Portraits to draw and keep; 0 draws new ones at each step."
+)
+@click.option(
+    "--fitted", default=Regression.fitted, show_default=True, help="Samples that the mapping is fitted after."
+)
+@click.option("--mapping-steps", default=Regression.mapping_steps, show_default=True, help="Steps that fit it.")
+@click.option("--known", is_flag=True, help="The start comes from an earlier warm start: it knows its portraits.")
 @click.option("--images", default=Regression.images, show_default=True, help="Pictures to learn in all.")
 @click.option("--lr", default=Regression.lr, show_default=True)
+@click.option(
+    "--mapping-rate", default=Regression.mapping_rate, show_default=True, help="The mapping's, in those of --lr."
+)
+@click.option("--mixing", default=Regression.mixing, show_default=True, help="Share of pictures with two styles.")
 @click.option("--seed", default=Regression.seed, show_default=True)
 @click.option("--minutes", type=float, help="Stop after this long; the same command goes on.")
 @click.option("--outdir", default="train/warm", show_default=True, type=click.Path(path_type=Path))
@@ -67,26 +97,24 @@ def main(
     start: str,
     drawn: int,
     fitted: int,
+    mapping_steps: int,
+    known: bool,
     images: int,
     lr: float,
+    mapping_rate: float,
+    mixing: float,
     seed: int,
     minutes: float | None,
     outdir: Path,
     cache: Path,
 ) -> None:
-    """Learn portraits near the pictures of the generator that is started from."""
-    settings = Regression(images=images, lr=lr, seed=seed, fitted=fitted)
-    training = warm_start(outdir, start, settings, drawn, cache)
-    sys.exit(
-        follow_training(
-            training,
-            "warm start",
-            lambda record: {"l1": record.l1, "distance": record.distance},
-            unit="image",
-            per_step=settings.batch,
-            minutes=minutes,
-        )
-    )
+    """Learn the portraits that belong to the latents of a generator."""
+    settings = Regression(
+        images=images, lr=lr, mapping_rate=mapping_rate, mixing=mixing, seed=seed, fitted=fitted,
+        mapping_steps=mapping_steps, known=known,
+    )  # fmt: skip
+    command = " ".join(["python", "scripts/warm_start.py", *sys.argv[1:]])
+    sys.exit(follow_warm_start(warm_start(outdir, start, settings, drawn, cache, command), minutes))
 
 
 if __name__ == "__main__":

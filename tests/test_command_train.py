@@ -24,7 +24,7 @@ from latentopt.training import loop
 from latentopt.training.generator import PARTS, GeneratorTrainer
 from latentopt.training.generator_settings import GeneratorTraining
 from latentopt.training.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
-from latentopt.training.snapshots import load_snapshot
+from latentopt.training.snapshots import load_snapshot, save_snapshot
 from latentopt.training.streams import ArrayStream, portrait_stream
 
 STEPS = 8
@@ -215,11 +215,22 @@ def states(trainer: GeneratorTrainer) -> dict:
     return {name: getattr(trainer, name).state_dict() for name in PARTS} | {"path_mean": trainer.path_mean}
 
 
+def parts_of(trainer: GeneratorTrainer) -> dict[str, dict]:
+    return {name: dict(getattr(trainer, name).named_parameters()) for name in ("generator", "ema", "discriminator")}
+
+
+def differ(first: dict, second: dict) -> bool:
+    return any(not torch.equal(x, second[key]) for key, x in first.items())
+
+
 def untimed(record) -> list:
     return [repr(getattr(record, name)) for name in ("step", "images", "d_loss", "g_loss", "r1", "path")]
 
 
-@pytest.mark.parametrize("changes", [{}, {"path_weight": 2.0, "path_interval": 2, "noise_from": 8}], ids=str)
+CHANGES = ({}, {"path_weight": 2.0, "path_interval": 2, "noise_from": 8}, {"discriminator_first": 12})
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
 def test_saved_after_any_step_and_gone_on_with_is_the_same_to_the_bit(stream, changes, folder):
     whole = GeneratorTrainer(settings(**changes), stream)
     records = []
@@ -247,6 +258,42 @@ def test_noise_joins_late(stream):
         strengths.append(sum(x.abs().sum().item() for name, x in named if name.endswith("noise_strength")))
     assert strengths[:2] == [0, 0]
     assert all(strength > 0 for strength in strengths[2:])
+
+
+def test_the_discriminator_may_learn_alone_first(stream):
+    trainer = GeneratorTrainer(settings(discriminator_first=8), stream)
+    before = {name: {k: x.clone() for k, x in state.items()} for name, state in parts_of(trainer).items()}
+    for record in trainer.train():
+        changed = {name for name, state in parts_of(trainer).items() if differ(state, before[name])}
+        alone = record.step <= 2
+        assert changed == {"discriminator"} | (set() if alone else {"generator", "ema"})
+        assert math.isnan(record.g_loss) == alone
+
+
+def test_first_moments_that_forget_are_not_kept(stream, folder):
+    """A snapshot with all of Adam's state, as earlier releases wrote, is continued as one without."""
+    trainer = GeneratorTrainer(settings(), stream)
+    next(trainer.train())
+    state = trainer.state()
+    assert all(moments.keys() == {"step", "exp_avg_sq"} for moments in state["g_optimizer"]["state"].values())
+    whole = state | {name: getattr(trainer, name).state_dict() for name in ("g_optimizer", "d_optimizer")}
+    records = []
+    for saved in (state, whole):
+        save_snapshot(folder / "snapshot.pt", saved)
+        resumed = GeneratorTrainer(settings(), stream)
+        resumed.load(folder / "snapshot.pt")
+        records.append([untimed(record) for record in resumed.train()])
+    assert records[0] == records[1]
+
+
+def test_new_portraits_at_each_step(train, folder):
+    """None is kept; the training goes on with them alone."""
+    code, _, err = train("--drawn", "0", "--outdir", "new", "--cache", "data")
+    assert code == 0, err
+    assert json.loads(load_tensors(folder / "new" / "generator.safetensors")[1]["card"])["drawn"] == 0
+    assert not (folder / "data").exists()
+    code, _, err = train("--outdir", "new", *DRAWN)
+    assert code == 2 and "was trained on {'data': 'portraits', 'drawn': 0}" in err
 
 
 def test_the_average_follows_the_weights(stream):

@@ -1,11 +1,11 @@
-"""Readings carried to a distribution; the warm start, a regression of pictures on redrawn portraits; its trials."""
+"""The warm start: a portrait for every latent, a mapping that begins there, regression; its scripts and trials."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,15 +15,32 @@ from conftest import make_tiny_generator
 from test_command_train import assert_same
 
 from latentopt.checkpoints.networks import load_stylegan2
-from latentopt.data.portraits import NAMES, TEST_SEEDS, TRAIN_SEEDS, portraits, sample_attributes
-from latentopt.errors import CheckpointError
+from latentopt.data.portraits import (
+    CORRELATIONS,
+    MIRRORED,
+    NAMES,
+    TEST_SEEDS,
+    attributes_of,
+    flip,
+    independent_normals,
+    portraits,
+    render,
+    sample_attributes,
+)  # fmt: skip
+from latentopt.errors import CheckpointError, UsageError
 from latentopt.evaluation.distribution import ks_statistics
+from latentopt.generators.layers import MappingNetwork
+from latentopt.generators.stylegan2 import StyleGAN2
 from latentopt.perceptual.network import PerceptualNet, load_perceptual_net
+from latentopt.training import mapping_fit
+from latentopt.training.mapping_fit import LinearW, fit_mapping, known_w, read_w
+from latentopt.training.mixing import first_styles
+from latentopt.training.portrait_latents import PortraitLatents
 from latentopt.training.regression import Regression, RegressionTrainer
 from latentopt.training.starts import check_pair, load_start
-from latentopt.training.transport import Transport, gaussian_transport
+from latentopt.training.streams import DrawnStream, LabelledStream, stream_with_normals
 
-SETTINGS = Regression(images=16, batch=4, precision="float32", fitted=32)
+SETTINGS = Regression(images=16, batch=4, precision="float32", fitted=64, mapping_steps=2)
 
 
 ROOT = Path(__file__).parent.parent
@@ -43,79 +60,139 @@ def net() -> PerceptualNet:
 
 
 @pytest.fixture(scope="module")
-def real() -> torch.Tensor:
-    return portraits(TRAIN_SEEDS[:64], 64)[0]
+def stream(tmp_path_factory) -> LabelledStream:
+    return stream_with_normals(tmp_path_factory.mktemp("data"), 16, 64)
 
 
-def test_transport_reaches_the_goal():
-    rng = np.random.default_rng(0)
-    start, goal = (np.cov(rng.standard_normal((5, 40))) for _ in range(2))
-    map_ = gaussian_transport(start, goal)
-    np.testing.assert_allclose(map_, map_.T, atol=1e-9)
-    np.testing.assert_allclose(map_ @ start @ map_, goal, atol=1e-9)
-    np.testing.assert_allclose(gaussian_transport(goal, goal), np.eye(5), atol=1e-6)
+def tiny() -> StyleGAN2:
+    return make_tiny_generator(z_dim=32)
 
 
-def test_squeezed_and_correlated_readings_get_the_distribution_of_the_goal():
-    """Others than those it was fitted on, too; and who smiled more still does."""
-    start, goal, true = (sample_attributes(TEST_SEEDS[i * 3000 : (i + 1) * 3000]) for i in range(3))
-    rng = torch.manual_seed(0)
-    squeezed = [0.4 * x + 0.1 * x.roll(1, dims=1) + 0.05 * torch.randn(x.shape, generator=rng) for x in (start, true)]
-    moved = Transport(squeezed[0], goal)(squeezed[1])
-    assert max(ks_statistics(true, moved, NAMES).values()) < 0.06
-    kept = [i for i, name in enumerate(NAMES) if name != "glasses"]
-    assert np.abs(np.corrcoef(moved.T[kept]) - np.corrcoef(true.T[kept])).max() < 0.1
-    smile = NAMES.index("smile")
-    assert np.corrcoef(moved[:, smile], squeezed[1][:, smile])[0, 1] > 0.9
+def test_portraits_of_random_z_are_those_of_the_domain():
+    latents = PortraitLatents(128, 10)
+    torch.manual_seed(0)
+    drawn = attributes_of(latents.parts(torch.randn(4000, 128))[0])
+    assert max(ks_statistics(sample_attributes(TEST_SEEDS[:4000]), drawn, NAMES).values()) < 0.05
+    first, second = (drawn[:, [NAMES.index(pair[i]) for pair in CORRELATIONS]] for i in range(2))
+    for x, y, wanted in zip(first.T, second.T, CORRELATIONS.values(), strict=True):
+        assert abs(np.corrcoef(x, y)[0, 1] - wanted) < 0.15
 
 
-def test_readings_of_portraits_are_redrawn_as_those_portraits(net, real):
-    """Where nothing is to be spread, a picture's target is nearly the picture."""
-    trainer = RegressionTrainer(load_stylegan2("portraits"), net, real, SETTINGS)
-    with torch.no_grad():
-        readings = net(real)[0][:, : len(NAMES)]
-    trainer.transport = Transport(readings, readings)
-    drawn = trainer.redrawn(readings)
-    assert (drawn - real).abs().mean() < 0.06 < (drawn - real.roll(1, dims=0)).abs().mean()
+@pytest.mark.parametrize("num_ws", [10, 4])
+def test_each_attribute_follows_the_style_of_its_layer(num_ws):
+    """Of the two z of a portrait, the one that drives an attribute's layer holds its variable."""
+    latents, normals = PortraitLatents(64, num_ws), torch.randn(32, len(NAMES), generator=torch.manual_seed(0))
+    first = first_styles(32, num_ws, 1.0)
+    z = latents.of(normals, first)
+    torch.testing.assert_close(z.square().sum(dim=2), torch.full((2, 32), 64.0))
+    held = torch.stack([latents.parts(part)[0] for part in z])  # [2,B,A]
+    own = first[:, latents.rows]
+    torch.testing.assert_close(torch.where(own, held[0], held[1]), normals)
+    assert (torch.where(own, held[1], held[0]) - normals).abs().mean() > 0.5
+    for one, other in CORRELATIONS:
+        assert latents.rows[NAMES.index(one)] == latents.rows[NAMES.index(other)]
 
 
-def test_a_warm_start_goes_on_to_the_bit(net, real, tmp_path):
+def test_z_needs_more_dimensions_than_there_are_attributes():
+    with pytest.raises(UsageError, match="z has 24 dimensions"):
+        PortraitLatents(24, 10)
+
+
+def test_kept_and_new_portraits_have_the_variables_behind_them(stream, tmp_path):
+    """Mirrored ones, too."""
+    for portraits_, tolerance in ((stream, 2 / 255), (DrawnStream(64), 1e-6)):
+        images, normals = portraits_.labelled_batch(3, 8)
+        torch.testing.assert_close(render(attributes_of(normals), 64), images, rtol=0, atol=tolerance)
+        again = portraits_.labelled_batch(3, 8)
+        assert torch.equal(images, again[0]) and torch.equal(normals, again[1])
+        assert not torch.equal(images, portraits_.batch(4, 8))
+    assert isinstance(stream_with_normals(tmp_path, 0, 64), DrawnStream)
+    normals = independent_normals(TEST_SEEDS[:4])
+    sign = torch.tensor([-1.0 if name in MIRRORED else 1.0 for name in NAMES])
+    mirrored = flip(*portraits(TEST_SEEDS[:4], 16))[1]
+    torch.testing.assert_close(attributes_of(normals * sign), mirrored, rtol=0, atol=1e-6)
+
+
+def test_what_attributes_are_in_w():
+    """A generator whose w are its pictures, and a net that reads a plane of them: that plane is found, and no direction
+    of it is weak; what is left over is at right angles to it.
+    """
+    a, rng = len(NAMES), torch.manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(40, 40, generator=rng))[0]
+    strengths = torch.linspace(0.3, 3.0, a)  # of the attributes in w
+    generator = SimpleNamespace(
+        z_dim=40, device="cpu", broadcast=lambda w: w[:, None], synthesis=lambda inputs, noise: inputs.ws[:, 0],
+        mapping=lambda z: torch.cat([z[:, :a] * strengths, 0.01 * z[:, a:]], dim=1) @ basis.T / 10,
+    )  # fmt: skip
+    reader = SimpleNamespace(
+        read=lambda image: 10 * image @ basis[:, :a] / strengths, mean=torch.zeros(a), std=torch.ones(a)
+    )
+    found = read_w(generator, reader, 2000)
+    map_ = found.of_attributes[:-1]
+    least = torch.linalg.svdvals(map_)
+    torch.testing.assert_close(least, torch.full_like(least, mapping_fit.STRENGTH), rtol=1e-3, atol=0)
+    assert (map_ @ basis[:, a:]).abs().max() < 0.05 > found.of_attributes[-1].abs().max()
+    assert found.of_free.shape == (40 - a, 40) and (found.of_free @ map_.T).abs().max() < 1e-4 < found.of_free.norm()
+
+
+def test_a_mapping_learns_where_portraits_are(net):
+    """And where one has learnt it exactly, that is found in it again."""
+    mapping, latents = MappingNetwork(32, 0, 64, 3), PortraitLatents(32, 8)
+    torch.manual_seed(0)
+    of_attributes = torch.cat([0.3 * torch.randn(len(NAMES), 64), torch.zeros(1, 64)])
+    goal = LinearW(of_attributes, 0.1 * torch.randn(32 - len(NAMES), 64))
+    losses = fit_mapping(mapping, goal, net, latents, 150)
+    assert losses[-1] < 0.3 * losses[0]
+
+    def exact(z: torch.Tensor) -> torch.Tensor:
+        normals, free = latents.parts(z)
+        return goal((attributes_of(normals) - net.mean) / net.std, free)
+
+    found = known_w(SimpleNamespace(z_dim=32, device="cpu", mapping=exact), net, latents, 500)
+    for kept, wanted in zip(found, goal, strict=True):
+        torch.testing.assert_close(kept, wanted, rtol=0, atol=1e-3)
+
+
+def test_a_warm_start_goes_on_to_the_bit(net, stream, tmp_path):
     start = load_stylegan2("portraits")
-    trainer, records = RegressionTrainer(start, net, real, SETTINGS), []
+    trainer, records = RegressionTrainer(start, net, stream, SETTINGS), []
     for record in trainer.train():
         records.append(record)
         if record.step == 2:
             trainer.save(tmp_path / "snapshot.pt")
     assert trainer.step == len(records) == trainer.steps == 4
     assert all(np.isfinite([r.l1, r.distance, r.reading]).all() for r in records)
-    resumed = RegressionTrainer(start, net, real, SETTINGS)
+    resumed = RegressionTrainer(start, net, stream, SETTINGS)
     resumed.load(tmp_path / "snapshot.pt")
     assert [record.l1 for record in resumed.train()] == [record.l1 for record in records[2:]]
     assert_same(resumed.generator.state_dict(), trainer.generator.state_dict())
     assert resumed.averaged().fingerprint not in (start.fingerprint, trainer.generator.fingerprint)
     with pytest.raises(CheckpointError, match="other settings"):
-        RegressionTrainer(start, net, real, Regression(batch=8, fitted=32)).load(tmp_path / "snapshot.pt")
+        RegressionTrainer(start, net, stream, Regression(batch=8)).load(tmp_path / "snapshot.pt")
     with pytest.raises(CheckpointError, match="base"):
-        RegressionTrainer(load_stylegan2("portraits-wrangan"), net, real, SETTINGS).load(tmp_path / "snapshot.pt")
+        RegressionTrainer(load_stylegan2("portraits-wrangan"), net, stream, SETTINGS).load(tmp_path / "snapshot.pt")
 
 
-def test_another_resolution_is_no_obstacle(net):
-    """A tiny generator of 32 pixels, none of whose pictures is a portrait."""
-    trainer = RegressionTrainer(make_tiny_generator(), net, portraits(TRAIN_SEEDS[:64], 32)[0], SETTINGS)
+def test_a_later_round_keeps_the_mapping(net, stream):
+    """A tiny generator of 32 pixels: another resolution is no obstacle."""
+    settings = Regression(images=4, batch=4, precision="float32", mapping_steps=0, lr=0.0)
+    start = tiny()
+    trainer = RegressionTrainer(start, net, DrawnStream(32), settings)
     assert np.isfinite(next(trainer.train()).l1)
+    assert_same(trainer.generator.mapping.state_dict(), start.mapping.state_dict())
 
 
 def test_its_script_leaves_a_pair_to_train_on(tmp_path, monkeypatch):
     """In two parts, as in one; `latentopt train generator --start FOLDER` takes what it leaves."""
-    module, settings = script("scripts/warm_start.py"), ["--fitted", "32", "--drawn", "32"]
+    module, settings = script("scripts/warm_start.py"), ["--fitted", "64", "--mapping-steps", "2", "--drawn", "32"]
     monkeypatch.setattr(module, "LOGGED_EVERY", 1)
-    for images in (32, 64):
+    for images in (16, 32):
         folders = ["--outdir", str(tmp_path / "warm"), "--cache", str(tmp_path / "data")]
         result = CliRunner().invoke(module.main, [*settings, *folders, "--images", str(images)])
         assert result.exit_code == 0, result.output
     assert len((tmp_path / "warm" / "log.jsonl").read_text().splitlines()) == 2
     generator, discriminator = load_start(str(tmp_path / "warm"))
-    assert generator.card["images_seen"] == 64
+    assert generator.card["images_seen"] == 32
     assert check_pair("warm", generator, discriminator) == 64
 
 
@@ -149,3 +226,21 @@ def test_noise_without_strength_has_no_effect(monkeypatch):
         for layer in generator.synthesis.layers.values():
             layer.noise_strength.fill_(strength)
         assert (module.noise_effect(generator, n=4) > 0) == moved
+
+
+def test_one_command_from_a_start_to_an_adversarial_end(tmp_path, monkeypatch):
+    """On any device; stopped in the middle, it goes on with what was left."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    module = script("scripts/train_domain_gpu.py")
+    options = ["--warm-images", "10", "--images", "8", "--batch", "4", "--discriminator-first", "4", "--device", "cpu"]
+    options += ["--precision", "float32", "--fitted", "64", "--mapping-steps", "2", "--outdir", str(tmp_path)]
+    result = CliRunner().invoke(module.main, [*options, "--minutes", "0"])
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["warm"]
+    result = CliRunner().invoke(module.main, options)
+    assert result.exit_code == 0, result.output
+    assert "going on after" in result.output
+    generator, discriminator = load_start(str(tmp_path / "plain"))
+    assert (generator.card["images_seen"], generator.card["start"]) == (8, "settled")
+    assert check_pair("plain", generator, discriminator) == 64
+    assert all(path.stat().st_size < 16e6 for path in tmp_path.rglob("*.*"))

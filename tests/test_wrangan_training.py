@@ -181,7 +181,7 @@ def test_without_randomised_weights_nothing_is_added(stream, tmp_path):
     torch.save(state | {"settings": json.dumps(earlier)}, tmp_path / "snapshot.pt")
     resumed = trainer_of(stream, random_pair(3), randomized=0)
     resumed.load(tmp_path / "snapshot.pt")
-    assert_same(states(resumed), states(trainer))
+    assert_same(resumed.state(), trainer.state())
     tiny = trainer_of(stream, sigma_init=1e-30)
     assert untimed(next(tiny.train()))[2:4] == untimed(first)[2:4], "epsilon is drawn after the images' z"
 

@@ -37,7 +37,7 @@ def command() -> None:
     metavar="NAME|FOLDER",
     help="portraits (drawn by latentopt), or a folder.",
 )
-@click.option("--drawn", default=DRAWN, show_default=True, help="How many portraits to draw and keep.")
+@click.option("--drawn", default=DRAWN, show_default=True, help="Portraits to draw and keep; 0: new ones each step.")
 @images_option
 @click.option("--resolution", default=64, show_default=True, help="Side of the images, a power of 2.")
 @click.option("--channel-base", type=int, help="Channels at r x r are min(channel-base / r, channel-max).")

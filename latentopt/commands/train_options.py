@@ -37,10 +37,14 @@ folder_options = _together(shared.outdir(default="train"), cache_option, shared.
 
 adversarial_options = _together(
     click.option("--batch", type=int, help="Images a step."),
-    click.option("--lr", type=float, help="Learning rate."),
+    click.option("--lr", type=float, help="Learning rate of the discriminator."),
+    click.option("--generator-rate", type=float, help="The generator's, in those of --lr; 1 by default."),
+    click.option("--mixing", type=float, help="Share of pictures with two styles."),
+    click.option("--ema-rampup", type=float, help="Half-life of the moving average, in all images so far, at first."),
     click.option("--r1-gamma", type=float, help="Weight of the R1 penalty."),
     click.option("--path-weight", type=float, help="Weight of path-length regularisation; 0 leaves it out."),
     click.option("--noise-from", type=int, help="Images after which noise inputs join."),
+    click.option("--discriminator-first", type=int, help="Images that the discriminator learns from alone at first."),
     click.option("--precision", type=click.Choice(PRECISIONS), help="Of the training's arithmetic."),
     shared.seed(default=None, show_default="0"),
     click.option("--minutes", type=float, help="Stop after this long; the same command goes on."),

@@ -25,6 +25,8 @@ from latentopt.files.outputs import refuse_link
 
 VERSION = 1  # of the pictures: raise it whenever the same seed gives other pixels or attributes
 
+DEVICE_PIXELS = 1 << 23  # drawn at once by a device other than a CPU: some 30 planes of 4 bytes in all, 1 GB
+
 TRAIN_SEEDS = range(0, 1_000_000)
 TEST_SEEDS = range(10_000_000, 11_000_000)
 SAMPLE_SEEDS = range(20_000_000, 20_000_016)
@@ -104,15 +106,11 @@ def _correlation_factor() -> np.ndarray:
     return np.linalg.cholesky(matrix)
 
 
-def sample_attributes(seeds: Tensor | Sequence[int]) -> Tensor:
-    """Attributes of the portraits with these seeds.
+def independent_normals(seeds: Tensor | Sequence[int]) -> Tensor:
+    """Independent standard normal variables [B,A], float64, that decide the attributes of these seeds' portraits.
 
     Args:
         seeds: B whole numbers of at least 0. A row depends on its own seed alone.
-
-    Returns:
-        [B,A] float32 in the order of `NAMES`, each within its `ATTRIBUTES` range. Uniform, but: yaw, position and
-        scale favour the middle, beard and hair_red favour 0, glasses are worn by `GLASSES_SHARE`.
 
     Raises:
         UsageError: seeds are not whole numbers of at least 0.
@@ -123,9 +121,17 @@ def sample_attributes(seeds: Tensor | Sequence[int]) -> Tensor:
     # Box-Muller transform: exactly normal from two uniforms.
     u = _uniforms(numbers.reshape(-1), 2 * len(NAMES))
     u1, u2 = u[:, ::2], u[:, 1::2]
-    normal = np.sqrt(-2 * np.log(u1)) * np.cos(2 * np.pi * u2)
+    return torch.from_numpy(np.sqrt(-2 * np.log(u1)) * np.cos(2 * np.pi * u2))
+
+
+def attributes_of(normals: Tensor) -> Tensor:
+    """Attributes [B,A], float32 in the order of `NAMES`, that independent standard normal variables [B,A] decide.
+
+    Each is within its `ATTRIBUTES` range. Uniform, but: yaw, position and scale favour the middle, beard and hair_red
+    favour 0, glasses are worn by `GLASSES_SHARE`. A mirrored portrait has `MIRRORED` variables of the other sign.
+    """
     # einsum, not BLAS: the result of a row must not depend on how many rows there are.
-    normal = np.einsum("bi,ji->bj", normal, _correlation_factor())  # [B,A]
+    normal = np.einsum("bi,ji->bj", normals.double().cpu().numpy(), _correlation_factor())  # [B,A]
     level = ndtr(normal)  # uniform in (0,1)
     for name in ("yaw", "position_x", "position_y", "scale"):
         level[:, NAMES.index(name)] = ndtr(0.75 * normal[:, NAMES.index(name)])
@@ -135,7 +141,15 @@ def sample_attributes(seeds: Tensor | Sequence[int]) -> Tensor:
     level[:, worn] = level[:, worn] > 1 - GLASSES_SHARE
     low = np.array([attribute.low for attribute in ATTRIBUTES])
     high = np.array([attribute.high for attribute in ATTRIBUTES])
-    return torch.from_numpy((low + (high - low) * level).astype(np.float32))
+    return torch.from_numpy((low + (high - low) * level).astype(np.float32)).to(normals.device)
+
+
+def sample_attributes(seeds: Tensor | Sequence[int]) -> Tensor:
+    """Attributes [B,A] of the portraits with these seeds, as `attributes_of` describes them.
+
+    Raises UsageError for seeds that are not whole numbers of at least 0.
+    """
+    return attributes_of(independent_normals(seeds))
 
 
 @torch.no_grad()
@@ -169,7 +183,8 @@ def render(
     y = (torch.arange(rows, device=attributes.device) - 0.5 * (rows - 1)) * pixel
     x = (torch.arange(columns, device=attributes.device) - 0.5 * (columns - 1)) * pixel
     images = attributes.new_empty(len(attributes), 3, height, width, dtype=dtype)
-    batch = max(1, 65536 // (rows * columns))  # a few planes of this size stay in a core's cache
+    # A few planes of this size stay in a core's cache; elsewhere, the fewer calls the better.
+    batch = max(1, (65536 if attributes.device.type == "cpu" else DEVICE_PIXELS) // (rows * columns))
     for start in range(0, len(attributes), batch):
         part = attributes[start : start + batch].float()
         drawn = draw(dict(zip(NAMES, part.unbind(1), strict=True)), x, y, pixel)

@@ -78,8 +78,9 @@ class GeneratorTrainer(Trainer[TrainingStep]):
         self.generator.set_memory_format(torch.channels_last)
         self.discriminator.to(memory_format=torch.channels_last)
         generator_and_sigma = torch.nn.ModuleList([self.generator, self.sigma])
-        self.g_optimizer = self._adam(generator_and_sigma, s.path_interval if s.path_weight else None)
-        self.d_optimizer = self._adam(self.discriminator, s.r1_interval)
+        g_interval = s.path_interval if s.path_weight else None
+        self.g_optimizer = self._adam(generator_and_sigma, g_interval, s.lr * s.generator_rate)
+        self.d_optimizer = self._adam(self.discriminator, s.r1_interval, s.lr)
         self.path_mean = torch.zeros([], device=self.device)
         self.adversarial = ADVERSARIAL[s.loss]
         self.projected: ProjectedDiscriminator | None = None
@@ -89,11 +90,12 @@ class GeneratorTrainer(Trainer[TrainingStep]):
             self.heads = self.projected.heads
             self.h_optimizer = torch.optim.Adam(self.heads.parameters(), lr=s.feature_lr, betas=(0.0, 0.99))
 
-    def _adam(self, network: torch.nn.Module, lazy_interval: int | None) -> torch.optim.Adam:
+    @staticmethod
+    def _adam(network: torch.nn.Module, lazy_interval: int | None, lr: float) -> torch.optim.Adam:
         """Adam whose rate and betas are corrected for lazy regularisation (appendix B)."""
         ratio = 1.0 if lazy_interval is None else lazy_interval / (lazy_interval + 1)
         betas = (0.0, 0.99**ratio)
-        return torch.optim.Adam(network.parameters(), lr=self.settings.lr * ratio, betas=betas, eps=1e-8)
+        return torch.optim.Adam(network.parameters(), lr=lr * ratio, betas=betas, eps=1e-8)
 
     @property
     def images_seen(self) -> int:
@@ -123,13 +125,16 @@ class GeneratorTrainer(Trainer[TrainingStep]):
         torch.manual_seed(step_seed(self.settings.seed, self.step))
         real = self.stream.batch(self.step, self.settings.batch).to(self.device)
         real = real.contiguous(memory_format=torch.channels_last)
-        ws = self._ws(self.settings.batch)
-        fake = self.generator.synthesis(self._inputs(ws), self._noise_mode)
+        learns = self.images_seen >= self.settings.discriminator_first
+        with torch.set_grad_enabled(learns):
+            fake = self.generator.synthesis(self._inputs(self._ws(self.settings.batch)), self._noise_mode)
         d_loss, r1 = self._update_discriminator(real, fake.detach())
         seen = [] if self.projected is None else self.projected.features(fake)
         h_loss = self._update_heads(real, seen)
-        g_loss, path = self._update_generator(real, fake, seen)
-        self._update_ema()
+        g_loss = path = torch.tensor(math.nan)
+        if learns:
+            g_loss, path = self._update_generator(real, fake, seen)
+            self._update_ema()
         self.step += 1
         losses = {"d_loss": d_loss, "g_loss": g_loss, "r1": r1, "path": path, "h_loss": h_loss}
         figures = {name: float(loss) for name, loss in losses.items()}
@@ -200,7 +205,7 @@ class GeneratorTrainer(Trainer[TrainingStep]):
 
     def _update_ema(self) -> None:
         s = self.settings
-        half_life = min(s.ema_images, max(self.images_seen * s.ema_rampup, 1.0))
+        half_life = min(s.ema_images, max((self.images_seen - s.discriminator_first) * s.ema_rampup, 1.0))
         decay = 0.5 ** (s.batch / half_life)
         average_(self.ema, self.generator, decay)
         average_(self.sigma_ema, self.sigma, decay)

@@ -13,7 +13,9 @@ from latentopt.training import FEATURES, LOSSES
 class GeneratorTraining:
     """Settings of one training. `images` is the number of real images shown in all; gains and rates as in the paper.
 
+    `lr` is the discriminator's rate; the generator's is `generator_rate` times it.
     Noise inputs join after `noise_from` images: from the start, a small generator paints eyes and mouths with noise.
+    The discriminator learns alone, from pictures of the start, for `discriminator_first` images.
     The last `randomized` convolutions have weights mu + sigma * epsilon, sigma being `sigma_init` at the start and,
     with `keep_level`, on the whole also later; 0 is the plain generator.
     `loss` is that of the discriminator of images: logistic with R1 (StyleGAN2), or relativistic with R1 and R2 (R3GAN).
@@ -31,12 +33,14 @@ class GeneratorTraining:
     images: int = 200_000
     batch: int = 16
     lr: float = 2.5e-3
+    generator_rate: float = 1.0
     r1_gamma: float = 0.4
     r1_interval: int = 16
     path_weight: float = 0.0
     path_interval: int = 4
     mixing: float = 0.9
     noise_from: int = 400_000
+    discriminator_first: int = 0
     ema_images: float = 5_000
     ema_rampup: float = 0.05
     w_avg_beta: float = 0.998
@@ -64,7 +68,9 @@ class GeneratorTraining:
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """One record a step: losses are batch means; `r1`, `path` and `h_loss` (heads on features) are NaN without them."""
+    """One record a step: losses are batch means; `g_loss`, `r1`, `path` and `h_loss` (heads on features) are NaN where
+    there is none.
+    """
 
     step: int
     images: int

@@ -27,6 +27,8 @@ from latentopt.training.snapshots import (
     load_snapshot,
     restoring,
     save_snapshot,
+    state_of,
+    whole_state,
 )
 
 Record = TypeVar("Record")
@@ -80,7 +82,7 @@ class Trainer(ABC, Generic[Record]):
     def state(self) -> dict[str, Any]:
         """All that a snapshot holds."""
         said = {"settings": json.dumps(asdict(self.settings)), "made": json.dumps(self.made_from)}
-        return {name: getattr(self, name).state_dict() for name in self.parts} | {"step": self.step} | said
+        return {name: state_of(getattr(self, name)) for name in self.parts} | {"step": self.step} | said
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over the state of a snapshot. Raises KeyError, TypeError, ValueError, RuntimeError for a damaged one."""
@@ -90,7 +92,7 @@ class Trainer(ABC, Generic[Record]):
         for name in self.parts:
             part = getattr(self, name)
             check_like(state[name], part.state_dict(), name)
-            part.load_state_dict(state[name])
+            part.load_state_dict(whole_state(part, state[name]))
             if isinstance(part, torch.optim.Optimizer):
                 check_moments(part)
         self.step = step

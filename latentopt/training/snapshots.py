@@ -25,6 +25,27 @@ def save_snapshot(path: Path, state: Mapping[str, Any]) -> None:
     write_atomically(path, lambda temporary: torch.save(dict(state), temporary))
 
 
+def state_of(part: Any) -> dict[str, Any]:
+    """The `state_dict` of a part. Adam's first moments are left out where beta1 is 0: they are the last gradient."""
+    state: dict[str, Any] = part.state_dict()
+    if not isinstance(part, torch.optim.Adam):
+        return state
+    fresh = {i for group in state["param_groups"] if group["betas"][0] == 0 for i in group["params"]}
+    moments = {
+        i: {key: value for key, value in of.items() if key != "exp_avg" or i not in fresh}
+        for i, of in state["state"].items()
+    }
+    return state | {"state": moments}
+
+
+def whole_state(part: Any, state: Mapping[str, Any]) -> dict[str, Any]:
+    """What `state_of` gave of such a part as its `state_dict` has it; a whole `state_dict` stays as it is."""
+    if not isinstance(part, torch.optim.Adam):
+        return dict(state)
+    moments = {i: {"exp_avg": torch.zeros_like(of["exp_avg_sq"])} | of for i, of in state["state"].items()}
+    return {**state, "state": moments}
+
+
 def load_snapshot(path: Path) -> dict[str, Any]:
     """Read what `save_snapshot` wrote. Runs nothing.
 

@@ -68,7 +68,9 @@ def chosen_data(start: str, card: dict[str, object], data: str | None, drawn: in
         said = f" (it was trained on: {card['data']})" if card.get("data") else ""
         raise UsageError(f"--start {start}: does not say where its training data are{said}; give --data")
     known = card.get("drawn")
-    return data or "portraits", drawn or (known if isinstance(known, int) else DRAWN)
+    if drawn is None:
+        drawn = known if isinstance(known, int) else DRAWN
+    return data or "portraits", drawn
 
 
 def inherited(generator: StyleGAN2) -> dict[str, Any]:

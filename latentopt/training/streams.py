@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentopt.data.portraits import MIRRORED, NAMES, TRAIN_SEEDS, cached
+from latentopt.data.portraits import MIRRORED, NAMES, TRAIN_SEEDS, attributes_of, cached, independent_normals, render
 from latentopt.errors import UsageError
 from latentopt.statistics.streams import step_stream
 
@@ -26,6 +26,13 @@ class ImageStream(Protocol):
     """Training images: `batch(step, size)` is [size,3,H,W] in [-1,1], the same for the same step after a resume."""
 
     def batch(self, step: int, size: int) -> Tensor: ...
+
+
+class LabelledStream(ImageStream, Protocol):
+    """Images with a row of numbers each."""
+
+    def labelled_batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
+        """Images [size,3,H,W] in [-1,1] and their labels [size,A]."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,43 @@ class ArrayStream:
         return torch.where(flip[:, None, None, None], images.flip(-1), images), rows, flip
 
 
+@dataclass(frozen=True)
+class DrawnStream:
+    """Portraits that are drawn anew for each step, on a device: none is seen twice."""
+
+    resolution: int
+    device: torch.device | str = "cpu"
+    seed: int = 0
+
+    def batch(self, step: int, size: int) -> Tensor:
+        """[size,3,H,W] in [-1,1]."""
+        return self.labelled_batch(step, size)[0]
+
+    def labelled_batch(self, step: int, size: int) -> tuple[Tensor, Tensor]:
+        """Portraits [size,3,H,W] in [-1,1] and the variables behind their attributes [size,A]."""
+        normals = torch.randn(size, len(NAMES), generator=step_stream(self.seed, step))
+        return render(attributes_of(normals).to(self.device), self.resolution), normals.to(self.device)
+
+
 def portrait_stream(directory: Path, n: int, resolution: int, seed: int = 0) -> ArrayStream:
-    """The first `n` training portraits, drawn once into `directory`."""
+    """The first `n` training portraits, drawn once into `directory`, and their attributes."""
     images, attributes = cached(directory, n, resolution, TRAIN_SEEDS.start)
-    mirrored = torch.tensor([name in MIRRORED for name in NAMES])
-    return ArrayStream(images, attributes, mirrored, seed)
+    return ArrayStream(images, attributes, _mirrored(), seed)
+
+
+def stream_with_normals(
+    directory: Path, n: int, resolution: int, seed: int = 0, device: torch.device | str = "cpu"
+) -> LabelledStream:
+    """The first `n` training portraits, drawn once into `directory`, or new ones at each step on `device` where n is 0.
+
+    Their labels are the variables behind their attributes.
+    """
+    if n == 0:
+        return DrawnStream(resolution, device, seed)
+    images, _ = cached(directory, n, resolution, TRAIN_SEEDS.start)
+    normals = independent_normals(range(TRAIN_SEEDS.start, TRAIN_SEEDS.start + n)).float()
+    return ArrayStream(images, normals, _mirrored(), seed)
+
+
+def _mirrored() -> Tensor:
+    return torch.tensor([name in MIRRORED for name in NAMES])

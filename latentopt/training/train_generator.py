@@ -19,7 +19,7 @@ from latentopt.training.generator_settings import GeneratorTraining, TrainingSte
 from latentopt.training.loop import Training
 from latentopt.training.randomized import last_convolutions
 from latentopt.training.starts import check_data, check_pair, chosen_data, inherited, load_start, start_name
-from latentopt.training.streams import ArrayStream, portrait_stream
+from latentopt.training.streams import ArrayStream, ImageStream, stream_with_normals
 
 SNAPSHOT, GENERATOR = "snapshot.pt", "generator.safetensors"
 LOGGED_EVERY = 100  # steps
@@ -45,6 +45,7 @@ def train_generator(
     Args:
         settings: their `resolution` is a power of 2, at least 8.
         data: portraits, of which `drawn` are drawn, or a folder of pictures; both are kept in `cache` (outdir/data).
+            Where `drawn` is 0, each step draws new portraits on `device`, and none is kept.
         start: a trained pair to begin with: portraits, a folder that has both, or a snapshot (.pkl, .pt) with both.
         name, command: stored in the card.
 
@@ -58,7 +59,7 @@ def train_generator(
         raise UsageError(f"--resolution {settings.resolution}: must be a power of 2 of at least 8")
     check_outdir(outdir)
     described = _described(data, drawn)
-    stream, notes = _stream(data, drawn, cache or outdir / "data", settings.resolution)
+    stream, notes = _stream(data, drawn, cache or outdir / "data", settings.resolution, device)
     trainer = GeneratorTrainer(settings, stream, device)
     if start is not None and not (outdir / SNAPSHOT).exists():
         trainer.start_from(*load_start(start))
@@ -101,7 +102,7 @@ def train_wrangan(
     randomized = {"randomized": layers, "sigma_init": sigma_init, "keep_level": keep_level}
     chosen = GeneratorTraining(**inherited(generator) | own | dict(settings or {}) | randomized)
     described = _described(data, drawn)
-    stream, notes = _stream(data, drawn, cache or outdir / "data", resolution)
+    stream, notes = _stream(data, drawn, cache or outdir / "data", resolution, device)
     trainer = GeneratorTrainer(chosen, stream, device, (generator.config, discriminator.config))
     trainer.start_from(generator, discriminator)
     origin = {"start": start_name(start), "base": generator.fingerprint, "layers": layers}
@@ -141,9 +142,11 @@ def _described(data: str, drawn: int) -> dict[str, object]:
     return {"data": "portraits", "drawn": drawn} if data == "portraits" else {"data": f"folder {Path(data).name}"}
 
 
-def _stream(data: str, drawn: int, cache: Path, resolution: int) -> tuple[ArrayStream, tuple[str, ...]]:
+def _stream(
+    data: str, drawn: int, cache: Path, resolution: int, device: torch.device | str
+) -> tuple[ImageStream, tuple[str, ...]]:
     """The images of `data`, drawn portraits or a folder's pictures, and notes on pictures that cannot be read."""
     if data == "portraits":
-        return portrait_stream(cache, drawn, resolution), ()
+        return stream_with_normals(cache, drawn, resolution, device=device), ()
     images, skipped = folder_images(Path(data), cache, resolution)
     return ArrayStream(images), tuple(f"skipped: {reason}" for reason in skipped)
