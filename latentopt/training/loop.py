@@ -24,6 +24,7 @@ from latentopt.training.snapshots import (
     check_agrees,
     check_like,
     check_moments,
+    lay_out_moments,
     load_snapshot,
     restoring,
     save_snapshot,
@@ -95,6 +96,7 @@ class Trainer(ABC, Generic[Record]):
             part.load_state_dict(whole_state(part, state[name]))
             if isinstance(part, torch.optim.Optimizer):
                 check_moments(part)
+                lay_out_moments(part)
         self.step = step
 
     def save(self, path: Path) -> None:

@@ -99,6 +99,14 @@ def check_like(loaded: object, own: object, place: str) -> None:
         raise ValueError(f"{place} is a {type(loaded).__name__}, not a {type(own).__name__}")
 
 
+def lay_out_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Moments are laid out in memory as their weights are: what a file gives is contiguous, and rounds differently."""
+    for parameter, kept in optimizer.state.items():
+        for name, x in kept.items():
+            if isinstance(x, Tensor) and x.shape == parameter.shape:
+                kept[name] = torch.empty_like(parameter, dtype=x.dtype).copy_(x)
+
+
 def check_moments(optimizer: torch.optim.Optimizer) -> None:
     """Raise ValueError where what an optimiser has loaded of a parameter has not the parameter's shape."""
     for parameter, moments in optimizer.state.items():
