@@ -75,20 +75,24 @@ def main(only: tuple[str, ...], images: int, corruption: int) -> None:
         other.run([PTI["pivot"], PTI["pti"], TUNED, FURTHER])
     parts = {}
     if {"costs", "batch", "report"} & set(wanted):
-        rows = [(one, (PTI["pti"], TUNED, FURTHER)), (many, (FURTHER,)), (half, (FURTHER,))]
-        parts[SOONER] = costs(PTI["pti"], one, rows)
+        base = one.finished([PTI["pti"], TUNED, FURTHER])
+        rows = [(runs.finished([FURTHER]), (FURTHER,)) for runs in (many, half)]
+        parts[SOONER] = costs(PTI["pti"], base, [(base, (PTI["pti"], TUNED, FURTHER)), *rows])
+    if {"costs", "report"} & set(wanted):
+        few = few.finished([PTI["pti, no locality"], TUNED, FURTHER])
         parts[PLAIN] = costs(PTI["pti, no locality"], few, [(few, (PTI["pti, no locality"], TUNED, FURTHER))])
     if {"price", "report"} & set(wanted):
         parts[PRICE] = price_table(one, many, corruption)
     if {"curve", "report"} & set(wanted):
         parts["Speed against editability"] = curve()
     if {"second", "report"} & set(wanted):
+        done = other.finished([PTI["pti"], TUNED, FURTHER])
         parts["Another generator: the bundled WRanGAN's"] = costs(
-            PTI["pti"], other, [(other, (PTI["pti"], TUNED, FURTHER))]
+            PTI["pti"], done, [(done, (PTI["pti"], TUNED, FURTHER))]
         )
-    facts = provenance(torch.device("cpu"), f"portraits {FRESH[0]} to {FRESH[images - 1]}")
-    sections = [f"## {title}\n\n{TEXTS.get(title, '')}\n\n{table}" for title, table in parts.items()]
+    sections = [f"## {title}\n\n{TEXTS.get(title, '')}\n\n{table}" for title, table in parts.items() if table]
     if "report" in wanted:
+        facts = provenance(torch.device("cpu"), f"portraits {FRESH[0]} to {FRESH[images - 1]}")
         write_report(RESULTS / "fast.md", "Fast recipes against pivotal tuning", *sections, facts)
     else:
         print("\n\n".join(sections))
@@ -100,12 +104,16 @@ Cases = list[tuple[Runs, tuple[Method, ...]]]
 
 
 def costs(base: Method, theirs: Runs, cases: Cases) -> str:
-    """CPU seconds and units to each level, and how many times less than `base` in its own runs, image by image."""
+    """CPU seconds and units to each level, and how many times less than `base` in its own runs (on those of the images
+    that it was run on), image by image.
+    """
     lines = [
         [f"{level:g}", method.name, f"{runs.batch}, {runs.dtype}", *cost(runs, method, level, base, theirs)]
         for level in LEVELS
         for runs, methods in cases
+        if runs.seeds
         for method in methods
+        if any(runs.reach(method, name, level) for name in runs.names)
     ]
     columns = ["to", "method", "batch", "reached", "CPU s an image: median (mean; range)", "units: median (range)"]
     return markdown_table([*columns, f"times less CPU than {base.name}: median (range)", "most"], lines)
@@ -115,15 +123,15 @@ def cost(runs: Runs, method: Method, level: float, base: Method, theirs: Runs) -
     reached = {name: runs.reach(method, name, level) for name in runs.names}
     found = {name: reached[name] or runs.whole(method, name) for name in runs.names}
     cpu, work = ([pair[i] for pair in found.values()] for i in range(2))
-    ends = {name: theirs.reach(base, name, level) for name in runs.names}
-    ratios = [(ends[name] or theirs.whole(base, name))[0] / found[name][0] for name in runs.names]
+    ends = {name: theirs.reach(base, name, level) for name in runs.names if name in theirs.names}
+    ratios = [(end or theirs.whole(base, name))[0] / found[name][0] for name, end in ends.items()]
     bound = ">" if any(end is None for end in ends.values()) else ""
     most = max(found, key=lambda name: found[name][0])
     return [
         f"{sum(x is not None for x in reached.values())} of {len(found)}",
         f"{median(cpu):.2f} ({mean(cpu):.2f}; {min(cpu):.2f} to {max(cpu):.2f})",
         f"{median(work):.0f} ({min(work):.0f} to {max(work):.0f})",
-        "" if method.start else f"{bound}{median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})",
+        "" if method.start or not ratios else f"{bound}{median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})",
         f"{most}: {found[most][0]:.2f} s",
     ]
 
@@ -151,19 +159,26 @@ def price(runs: Runs, method: Method, corruption: int, lec: int = 16, samples: i
 
 def price_table(one: Runs, many: Runs, corruption: int) -> str:
     """Every measure with its interval; the edit response as a share of that of `pti`, over the same images."""
-    cases = [(one, PTI["pti"]), (many, PTI["pti, stop at .01"]), *((one, method) for method in (FAST, TUNED, FURTHER))]
-    prices = {method.name: price(runs, method, corruption) for runs, method in cases}
+    cases = [(one, PTI["pti"]), (many, PTI["pti, stop at .01"]), *((many, method) for method in (FAST, TUNED, FURTHER))]
+    prices = {}
+    for runs, method in cases:
+        done = runs.finished([method])
+        if done.seeds:
+            prices[method.name] = price(done, method, corruption)
     lines = []
     for name, found in prices.items():
         measures = {key: Measure(**value) for key, value in found["measures"].items()}
-        shares = [share_of(found, prices[base]) for base in BASES]
+        shares = [share_of(found, prices[base]) if base in prices else None for base in BASES]
         lines.append([name, *(interval(measures.get(key)) for key in MEASURES), *map(interval, shares)])
     columns = [*(key.replace("_", " ") for key in MEASURES), *(f"edit response / that of {base}" for base in BASES)]
     return markdown_table(["method", *columns], lines)
 
 
 def share_of(found: dict, base: dict) -> Measure:
-    above, below = (torch.tensor([row["edit_response"] for row in x["rows"]]) for x in (found, base))
+    """Of the images that both have."""
+    theirs = {row["name"]: row["edit_response"] for row in base["rows"]}
+    pairs = [(row["edit_response"], theirs[row["name"]]) for row in found["rows"] if row["name"] in theirs]
+    above, below = torch.tensor(pairs).T
     return measure_ratio("share", above, below)
 
 

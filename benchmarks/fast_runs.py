@@ -80,6 +80,12 @@ class Runs:
     def groups(self) -> list[list[str]]:
         return [self.names[i : i + self.batch] for i in range(0, len(self.seeds), self.batch)]
 
+    def finished(self, methods: Sequence[Method]) -> Runs:
+        """Of those images alone that all the methods have been run on."""
+        sized = [method.sized(self.batch) for method in methods]
+        done = [seed for seed in self.seeds if all(self._trace_path(m, str(seed)).is_file() for m in sized)]
+        return replace(self, seeds=tuple(done))
+
     def folder(self, method: Method) -> Path:
         where = f"{self.network}-{self.batch}-{self.dtype}"
         start = "" if method.start is None else f"-{method.start.recipe.digest}"
