@@ -256,6 +256,7 @@ def test_the_files_that_a_recipe_reads(recipe, path, entry, files, needs):
 READ = {  # the kinds of files that each shipped recipe looks for
     "encode": {"encoder"},
     "fast": {"start at hand", "metric"},
+    "fast-pnorm": {"p-norm"},
     "fast-tune": {"start at hand", "metric"},
     "hybrid-e4e": {"encoder"},
     "hybrid-psp": {"encoder"},
