@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from latentopt.commands import shared
 from latentopt.commands.batches import load_network
 from latentopt.commands.numbers import Count, Shard
+from latentopt.commands.paths import UserPath
 from latentopt.errors import UsageError
 from latentopt.files.outputs import check_output
 from latentopt.files.text import escape_controls
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--network", default="portraits", show_default=True, help="A bundled generator or a checkpoint file.")
+@shared.network()
 @click.option(
     "--net",
     type=click.Choice(["auto", "bundled", "lpips-vgg", "lpips-alex", "none"]),
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     help="The network of the image distance; auto: the one that the perceptual term takes; none: pixels alone.",
 )
 @click.option("--size", type=click.IntRange(min=16), help="Height of the images that it compares, as in the term.")
-@click.option("--weights", metavar="FILE", help="torchvision's weights of that network, not to download them.")
+@click.option("--weights", type=UserPath(), help="torchvision's weights of that network, not to download them.")
 @click.option(
     "--layers",
     default="convs",
@@ -36,15 +38,15 @@ if TYPE_CHECKING:
     help="Weights to measure beside the latents: all, convs, convs:N, or globs, joined by commas.",
 )
 @click.option("--probes", type=Count(), default="640", show_default=True, help="Pictures to draw.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@shared.seed()
 @click.option("--batch", type=Count(), default="8", show_default=True, help="Pictures at once: speed and memory only.")
 @click.option("--shard", type=Shard(), help="Draw only every N-th batch, from the i-th (0 to N-1); see --merge.")
 @click.option("--merge", is_flag=True, help="Merge the finished shards beside the output.")
-@click.option("--out", type=click.Path(path_type=Path), help="Default: pnorm_stats/<generator>.metric.safetensors")
-@click.option("--overwrite", is_flag=True, help="Replace the output whatever it is.")
-@click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:<index> or mps.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@shared.out()
+@click.option("--overwrite", is_flag=True, help="Replace the output file, whatever it holds.")
+@shared.dtype()
+@shared.device()
+@shared.quiet()
 def command(
     network: str,
     net: str,
@@ -61,7 +63,7 @@ def command(
     Spaces with `metric = true`, such as those of the recipes fast and fast-tune, are optimised in its coordinates, and
     need far fewer steps there. It is measured from the generator's own samples, one backward pass a picture, for one
     image distance. A killed fit goes on where it was; a finished one is not repeated. A recipe that needs a metric
-    measures it by itself where there is none.
+    measures it by itself where there is none. By default it is kept in pnorm_stats/GENERATOR.metric.safetensors.
 
     \b
     Example:
