@@ -36,7 +36,7 @@ OTHERS = {  # flags that mean something else in some commands, where no other wo
     "--probes": ("fit-metric",),
     "--size": ("fit-metric",),
     "--pictures": ("interpolate",),
-    "--layers": ("tune", "edit", "fit-metric", "directions find", "train wrangan"),
+    "--layers": ("tune", "edit", "directions find", "fit-metric", "train wrangan"),
     "--space": ("invert", "interpolate"),
     "--method": ("tune",),
     "--name": ("directions find",),
@@ -49,7 +49,7 @@ OTHERS = {  # flags that mean something else in some commands, where no other wo
     "--images": ("evaluate", "train judge", "train perceptual"),
     "--features": ("fit-sigma",),
     "--data": ("train encoder", "train wrangan"),
-    "--drawn": ("train wrangan", "train generator"),
+    "--drawn": ("train generator", "train wrangan"),
     "--start": ("train encoder", "train wrangan"),
     "--precision": ("train encoder",),
 }  # fmt: skip

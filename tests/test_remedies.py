@@ -68,6 +68,7 @@ NEED_LPIPS = {
     "evaluate": ("evaluate", "made", *NETWORK, "--parts", "reconstruction", "-q"),
     "encode": ("encode", "photos/a.png", *NETWORK, "--encoder", "psp.safetensors", "-q"),
     "fit-pnorm": ("fit-pnorm", *NETWORK, "--samples", "2000", "--prior", "--prior-samples", "200", "-q"),
+    "fit-metric": ("fit-metric", *NETWORK, "--probes", "8", "--layers", "convs:1", "-q"),
     "fit-sigma": ("fit-sigma", *NETWORK, "--samples", "2", "--layers", "convs:1", "--features", "perceptual", "-q"),
 }
 

@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     help="The network of the image distance; auto: the one that the perceptual term takes; none: pixels alone.",
 )
 @click.option("--size", type=click.IntRange(min=16), help="Height of the images that it compares, as in the term.")
-@click.option(
-    "--weights", type=UserPath(), metavar="FILE", help="torchvision's weights of that network, not to download them."
-)
+@click.option("--weights", type=UserPath(), help="torchvision's weights of that network, not to download them.")
 @click.option(
     "--layers",
     default="convs",
@@ -45,7 +43,7 @@ if TYPE_CHECKING:
 @click.option("--shard", type=Shard(), help="Draw only every N-th batch, from the i-th (0 to N-1); see --merge.")
 @click.option("--merge", is_flag=True, help="Merge the finished shards beside the output.")
 @shared.out()
-@click.option("--overwrite", is_flag=True, help="Replace the output whatever it is.")
+@click.option("--overwrite", is_flag=True, help="Replace the output file, whatever it holds.")
 @shared.dtype()
 @shared.device()
 @shared.quiet()
@@ -65,7 +63,7 @@ def command(
     Spaces with `metric = true`, such as those of the recipes fast and fast-tune, are optimised in its coordinates, and
     need far fewer steps there. It is measured from the generator's own samples, one backward pass a picture, for one
     image distance. A killed fit goes on where it was; a finished one is not repeated. A recipe that needs a metric
-    measures it by itself where there is none.
+    measures it by itself where there is none. By default it is kept in pnorm_stats/GENERATOR.metric.safetensors.
 
     \b
     Example:

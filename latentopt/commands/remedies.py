@@ -12,6 +12,7 @@ INSTEAD = {  # an option, by the name of its parameter: what to give it instead 
     "terms": "--terms l2=1",
     "metrics": "--metrics bundled",
     "prior_net": "--prior-net bundled",
+    "net": "--net bundled",
     "perceptual_net": "--perceptual bundled",
     "features": "--features image",
 }
