@@ -54,6 +54,8 @@ from latentopt.results.earlier import find_results
 from latentopt.results.inversion import Inversion
 from latentopt.results.summary import row_of
 from latentopt.statistics.linear_prior import LinearPrior
+from latentopt.statistics.metric import Metric
+from latentopt.statistics.metric_fit import Distance, MetricFit, merge_metric_shards
 from latentopt.statistics.pnorm import PNorm
 from latentopt.statistics.pnorm_fit import PNormFit, fit_pnorm, merge_shards
 from latentopt.statistics.sigma import Sigma
@@ -159,6 +161,9 @@ def _statistics(folder: Path, g: StyleGAN2) -> None:
     card = {"n": 9, "seed": 0, "ridge": 0.1, "share": 0.5}
     prior = LinearPrior(**normal, **centre, **basis, fingerprint=g.fingerprint, network="net", grids=(1, 1), card=card)
     prior.save(folder / "prior.safetensors")
+    fit = _metric_fit(g, folder / "sums.safetensors")
+    list(fit.run())
+    fit.result().save(folder / "metric.safetensors")
     Sigma({"synthesis.b4.conv1.weight": torch.ones(4, 4, 3, 3)}, "estimated", g.fingerprint).save(
         folder / "sigma.safetensors"
     )
@@ -294,6 +299,23 @@ def _pnorm(world: World, path: Path) -> None:
     pnorm.unwhiten(pnorm.whiten(world.generator.w_avg))
 
 
+def _metric(world: World, path: Path) -> None:
+    describe(str(path))
+    metric = Metric.load(path, world.generator)
+    metric.roots("ws", 0.1)
+    metric.weight_roots("synthesis.b4.conv1.weight", (4, 4, 3, 3), 0.1)
+
+
+def _metric_fit(generator: StyleGAN2, path: Path) -> MetricFit:
+    return MetricFit(generator, Distance.of(generator, "none", None, None), 4, batch=2, partial=path)
+
+
+def _metric_fitted(world: World, path: Path) -> None:
+    fit = _metric_fit(world.generator, path)
+    list(fit.run())
+    fit.result()
+
+
 def _preflight(world: World, path: Path) -> None:
     Preflight.load(path, world.start, world.generator).check(world.targets)
 
@@ -320,6 +342,9 @@ KINDS = {
     "moments": Kind("moments.safetensors", _fitted, forgiven=True),
     "merged moments": Kind("moments.safetensors", lambda w, p: merge_shards(w.generator, [p])),
     "prior": Kind("prior.safetensors", lambda w, p: LinearPrior.load(p, w.generator).predict(torch.ones(1, 6))),
+    "metric": Kind("metric.safetensors", _metric),
+    "metric sums": Kind("sums.safetensors", _metric_fitted, forgiven=True),
+    "merged sums": Kind("sums.safetensors", lambda w, p: merge_metric_shards(w.generator, [p])),
     "sigma": Kind("sigma.safetensors", lambda w, p: (describe(str(p)), Sigma.load(p, w.generator))),
     "preflight": Kind("preflight.safetensors", _preflight),
     "directions": Kind("directions.safetensors", _edited),

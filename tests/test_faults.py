@@ -7,11 +7,13 @@ import struct
 import subprocess
 import sys
 import warnings
+import zipfile
 import zlib
 from pathlib import Path
 from random import Random
 
 import pytest
+import torch
 from file_kinds import KINDS, World, make_world, outcome, trainer
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,12 +22,13 @@ from safetensors.torch import save_file
 
 from latentopt.checkpoints.networks import load_generator
 from latentopt.data.portraits import cached
-from latentopt.errors import CheckpointError, LatentoptError, UsageError
+from latentopt.errors import CheckpointError, LatentoptError, UntrustedFileError, UsageError
 from latentopt.files.schema import conform, parse_json, read_text
 from latentopt.files.storage import load_tensors
 from latentopt.files.toml import TOML_LIMIT, parse_toml
 from latentopt.pictures.images import read_image, read_png
 from latentopt.training.loop import Training
+from latentopt.training.snapshots import load_snapshot
 
 EXAMPLES = {
     "saved batch": 5,
@@ -216,3 +219,26 @@ def test_killed_runs_go_on_as_if_nothing_had_happened(tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("as if nothing had happened") == 6
+
+
+class Code:
+    """What a hostile snapshot would have run."""
+
+    def __reduce__(self):
+        return os.system, ("touch ran",)
+
+
+def test_a_snapshot_runs_nothing_and_nothing_in_it_inflates(tmp_path, world, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"settings": "{}", "step": Code()}, "snapshot.pt")
+    with pytest.raises(UntrustedFileError, match=r"snapshot\.pt: asks for .*system"):
+        load_snapshot(Path("snapshot.pt"))
+    assert not Path("ran").exists()
+    with (
+        zipfile.ZipFile(world.folder / "snapshot.pt") as good,
+        zipfile.ZipFile("big.pt", "w", zipfile.ZIP_DEFLATED) as big,
+    ):
+        for name in good.namelist():
+            big.writestr(name, good.read(name))
+    with pytest.raises(CheckpointError, match=r"big\.pt: not a readable snapshot.*compressed"):
+        load_snapshot(Path("big.pt"))

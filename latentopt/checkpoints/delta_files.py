@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from latentopt.checkpoints.model_files import Checkpoint
-from latentopt.checkpoints.persistence import plain_entries
 from latentopt.errors import CheckpointError
+from latentopt.files.schema import parse_json
 from latentopt.files.storage import load_tensors
 from latentopt.pictures.images import DELTA_FILE
 from latentopt.protocols import Generator
@@ -86,17 +85,18 @@ def parse_delta(contents: Mapping[str, Tensor], metadata: Mapping[str, str], whe
         raise CheckpointError(f"{where}: its format is {metadata.get('format')!r}, not that of a delta ({FORMAT!r})")
     try:
         tensors, factors = _sorted_out(contents)
-        stated = {name: _shape(shape) for name, shape in json.loads(metadata.get("shapes", "{}")).items()}
+        listed = parse_json(metadata.get("shapes", "{}"), dict[str, list[int]])
+        stated = {name: _shape(shape) for name, shape in listed.items()}
         shapes = {name: tuple(x.shape) for name, x in tensors.items()}
         shapes |= {name: _factored_shape(name, pair, stated) for name, pair in factors.items()}
-        about = json.loads(metadata.get("about", "{}"))
+        about = parse_json(metadata.get("about", "{}"))
         fingerprint = metadata["fingerprint"]
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         reason = f"no {error.args[0]}" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(f"{where}: a damaged delta: {reason}; write it again") from error
     if not any(math.prod(shape) for shape in shapes.values()):
         raise CheckpointError(f"{where}: a delta without any weights; write it again")
-    about = plain_entries(about) if isinstance(about, dict) else {}
+    about = about if isinstance(about, dict) else {}
     return StoredDelta(tensors, factors, shapes, fingerprint, metadata.get("name", "generator"), about)
 
 

@@ -29,6 +29,7 @@ from latentopt.checkpoints.weights import (
     without_filters,
 )
 from latentopt.errors import CheckpointError
+from latentopt.files.schema import parse_json
 from latentopt.files.storage import save_tensors, write_atomically
 from latentopt.generators.config import Network, NetworkConfig
 from latentopt.generators.discriminator import Discriminator, DiscriminatorConfig
@@ -152,8 +153,8 @@ def _own_weights(checkpoint: Checkpoint, config_class: type[NetworkConfig[Networ
     path, metadata, state = str(checkpoint.path), checkpoint.metadata, dict(checkpoint.contents)
     try:
         config = config_class.from_json(metadata["config"])
-        notes = tuple(str(note) for note in json.loads(metadata.get("notes", "[]")))
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        notes = parse_json(metadata.get("notes", "[]"), tuple[str, ...])
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its configuration cannot be read ({error!r}); the file is damaged") from error
     return NetworkWeights(config, *without_filters(state, path), notes)
 
@@ -167,10 +168,9 @@ def card_of(checkpoint: Checkpoint) -> dict[str, Any]:
         settings = checkpoint.contents.get("training_set_kwargs")
         return {"training_set_kwargs": plain_entries(settings)} if isinstance(settings, dict) else {}
     try:
-        card = json.loads(checkpoint.metadata.get("card", "{}"))
-    except (ValueError, RecursionError) as error:
+        return parse_json(checkpoint.metadata.get("card", "{}"), dict[str, Any])
+    except ValueError as error:
         raise CheckpointError(f"{checkpoint.path}: its card is not JSON ({error}); the file is damaged") from error
-    return plain_entries(card) if isinstance(card, dict) else {}
 
 
 def save_generator(generator: Generator, path: Path, card: Mapping[str, Any] | None = None) -> None:

@@ -12,7 +12,6 @@ import torch
 from latentopt.checkpoints.describe import described_card
 from latentopt.checkpoints.model_files import BUNDLED, Checkpoint, read_checkpoint, resolve
 from latentopt.checkpoints.networks import load_generator
-from latentopt.checkpoints.persistence import plain_entries
 from latentopt.checkpoints.weights import has_decoder, looks_like
 from latentopt.encoders import KINDS
 from latentopt.encoders.building import build_net, rows_of_average
@@ -21,6 +20,7 @@ from latentopt.encoders.encoder import Encoder
 from latentopt.encoders.official import official_encoder
 from latentopt.errors import CheckpointError, MissingWeightsError
 from latentopt.files.kinds import check_file
+from latentopt.files.schema import parse_json
 from latentopt.files.storage import load_metadata, save_tensors
 from latentopt.files.text import to_run
 from latentopt.protocols import Generator
@@ -126,14 +126,13 @@ def _own_encoder(checkpoint: Checkpoint, name: str) -> Encoder:
     path, metadata = str(checkpoint.path), checkpoint.metadata
     try:
         config = EncoderConfig.from_json(metadata["config"])
-        card = json.loads(metadata.get("card", "{}"))
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        card = parse_json(metadata.get("card", "{}"), dict[str, Any])
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its configuration cannot be read ({error!r}); the file is damaged") from error
     state = dict(checkpoint.contents)
     average = state.pop(AVERAGE, None)
     net = build_net(config, state, path)
     latent_avg = None if average is None else rows_of_average(average, config, path)
-    card = plain_entries(card) if isinstance(card, dict) else {}
     return Encoder(net, latent_avg, metadata.get("generator", ""), name, card)
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from latentopt.checkpoints.model_files import Checkpoint
 from latentopt.errors import CheckpointError, StatisticsError
+from latentopt.files.schema import parse_json
 from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.files.text import to_run
 from latentopt.protocols import Generator
@@ -181,9 +182,7 @@ def parse_metric(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], pat
     try:
         if metadata.get("format") != FORMAT:
             raise StatisticsError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
-        card = json.loads(metadata.get("card", "{}"))
-        if not isinstance(card, dict):
-            raise StatisticsError("its card is not a table")
+        card = parse_json(metadata.get("card", "{}"), dict[str, Any])
         return Metric(
             {name: unpack(x) for name, x in tensors.items()},
             metadata["distance"],
@@ -193,7 +192,7 @@ def parse_metric(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], pat
             metadata.get("name", "generator"),
             card,
         )
-    except (StatisticsError, KeyError, ValueError, IndexError, RecursionError) as error:
+    except (StatisticsError, KeyError, ValueError, IndexError) as error:
         text = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise StatisticsError(f"{path}: not a usable metric: {text}") from error
 

@@ -12,15 +12,17 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, StatisticsError, UsageError
+from latentopt.files.schema import parse_json
 from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.perceptual.features import PerceptualFeatures
 from latentopt.protocols import Generator
@@ -56,6 +58,21 @@ class Distance:
     def beside_pixels(name: str = PIXELS, coordinates: Outputs = lambda image: []) -> Distance:
         """The mean squared difference of pixels, and the distance of that name."""
         return Distance(name, lambda image: [image / math.sqrt(image[0].numel()), *coordinates(image)])
+
+
+class FitState(TypedDict):
+    """What a fit was asked for, and how many pictures of how many its sums are of."""
+
+    fingerprint: str
+    distance: str
+    weights: list[str]
+    probes: int
+    seed: int
+    batch: int
+    dtype: str
+    shard: tuple[int, int]
+    total: int
+    count: int
 
 
 @dataclass(frozen=True)
@@ -181,12 +198,14 @@ class MetricFit:
             state, moments = read_sums(path)
         except StatisticsError:
             return  # damaged: nothing is lost but time
-        if state == self._state | {"count": moments.count}:
-            self.moments = moments
+        if dict(state) == self._state | {"count": moments.count} and moments.count <= self.total:
+            with suppress(StatisticsError):
+                check_sums(moments, self.generator, self.names)
+                self.moments = moments
 
     @property
     def _state(self) -> dict[str, Any]:
-        return {**self.key, "shard": list(self.shard), "total": self.total}
+        return {**self.key, "shard": tuple(self.shard), "total": self.total}
 
 
 def metric_from(moments: Moments, key: Mapping[str, Any], name: str) -> Metric:
@@ -201,21 +220,52 @@ def merge_metric_shards(generator: Generator, paths: Sequence[Path]) -> Metric:
     parts = [(path, *read_sums(path)) for path in paths]
     shards = [Shard(path, state, state["count"] >= state["total"]) for path, state, _ in parts]
     check_shards(generator, shards, SETTINGS, "fit-metric")
+    for path, state, found in parts:
+        try:
+            check_sums(found, generator, state["weights"])
+        except StatisticsError as error:
+            raise StatisticsError(f"{path}: {error}; remove it") from error
     moments = [moments for *_, moments in parts if moments.count]
     return metric_from(reduce(Moments.plus, moments), parts[0][1], generator.name)
 
 
-def read_sums(path: Path) -> tuple[dict, Moments]:
+def check_sums(moments: Moments, generator: Generator, names: Sequence[str]) -> None:
+    """Raise StatisticsError for sums that are not those of `generator` and its weights `names`."""
+    wide = generator.w_dim
+    shapes: dict[str, tuple[int, ...]] = {
+        "ws": (generator.num_ws, wide, wide),
+        "w": (wide, wide),
+        "slopes": (wide, wide),
+    }
+    for name in names:
+        if name not in generator.tunable:
+            raise StatisticsError(f"{generator.name!r} has no weight {name!r}")
+        out, into, _ = sides(generator.tunable[name])
+        shapes |= {LEFT + name: (out, out), RIGHT + name: (into, into)}
+    if {name: tuple(x.shape) for name, x in moments.sums.items()} != shapes:
+        raise StatisticsError(f"the sums are not those of {generator.name!r} and these weights")
+
+
+def read_sums(path: Path) -> tuple[FitState, Moments]:
     """What `MetricFit.save` wrote: its state and the sums. Raises StatisticsError."""
     try:
         tensors, metadata = load_tensors(path)
         if metadata.get("format") != MOMENTS:
             raise StatisticsError(f"{path}: not the sums of a metric's fit")
-        state = json.loads(metadata["state"])
-        kept = {key: state[key] for key in ("fingerprint", *SETTINGS, "shard", "total", "count")}
-        return kept, Moments(int(kept["count"]), tensors)
+        state: FitState = parse_json(metadata["state"], FitState)
+        if state["count"] < 1:
+            raise ValueError("sums of no picture")
+        if broken := [name for name, x in tensors.items() if not _is_sum(x)]:
+            raise ValueError(f"{broken[0]} holds no sum of squares")
+        return state, Moments(state["count"], tensors)
     except (CheckpointError, KeyError, TypeError, ValueError) as error:
         raise StatisticsError(f"{path}: damaged sums of a metric's fit ({error}); remove it") from error
+
+
+def _is_sum(x: Tensor) -> bool:
+    """Whether x [...,C,C] can be a sum of outer squares, of which a mean fits into 32 bits."""
+    square = x.dtype == torch.float64 and x.ndim in (2, 3) and x.shape[-1] == x.shape[-2]
+    return square and bool(x.float().isfinite().all()) and not bool((x.diagonal(dim1=-2, dim2=-1) < 0).any())
 
 
 def fit_metric(

@@ -106,6 +106,6 @@ def check_shards(generator: Generator, shards: Sequence[Shard], settings: Sequen
             raise StatisticsError(f"{shard.path}: {names} differ from those of {first.path}")
         if not shard.finished:
             raise StatisticsError(f"{shard.path}: unfinished; run latentopt {command} --shard {part}/{count} again")
-    if sorted(shard.state["shard"][0] for shard in shards) != list(range(count)):
+    if len(shards) != count or sorted(shard.state["shard"][0] for shard in shards) != list(range(len(shards))):
         found = ", ".join(str(shard.state["shard"][0]) for shard in shards)
         raise StatisticsError(f"shards 0 to {count - 1} are needed to merge; found {found}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from latentopt.checkpoints.networks import load_discriminator, load_stylegan2
-from latentopt.errors import LatentoptError, UsageError
-from latentopt.files.storage import load_tensors
+from latentopt.errors import CheckpointError, LatentoptError, UsageError
+from latentopt.files.schema import parse_json
+from latentopt.files.storage import load_metadata
 from latentopt.generators.discriminator import Discriminator
 from latentopt.generators.stylegan2 import StyleGAN2
 from latentopt.training import DRAWN, PRECISIONS
@@ -89,7 +89,10 @@ def check_data(weights: Path, described: dict[str, object]) -> None:
     """Refuse to go on with other data than the earlier part of the training had: the card of its weights says them."""
     if not weights.exists():
         return
-    card = json.loads(load_tensors(weights)[1].get("card", "{}"))
+    try:
+        card = parse_json(load_metadata(weights).get("card", "{}"), dict[str, Any])
+    except ValueError as error:
+        raise CheckpointError(f"{weights}: its card is damaged ({error}); use another --outdir") from error
     before = {key: card.get(key) for key in ("data", "drawn") if key in card}
     if before != described:
         raise UsageError(f"{weights}: was trained on {before}, not on {described}; use another --outdir")
