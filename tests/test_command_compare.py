@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -220,7 +221,7 @@ def test_a_recipe_that_reads_a_sigma_gets_one(quick, monkeypatch):
     work = comparison.Comparison(generator, quick, 0, "float32", {}, {})
     assert list(work.runnable({"i2s": Recipe.load("i2s")}, optional=False)) == ["i2s"] and not made
     tuning = Recipe.load("a.toml").override(['stages.0.optimize=["w", {name="epsilon", layers="convs:1"}]'])
-    monkeypatch.setattr(preparing, "build_lens", lambda *_: None)
+    monkeypatch.setattr(preparing, "build_lens", lambda *_: SimpleNamespace(lenses={}))
     assert work.runnable({"mine": tuning}, optional=False) == {"mine": tuning}
     assert made == [("tiny", "convs:1")]
 

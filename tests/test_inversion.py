@@ -108,6 +108,7 @@ def test_one_image_a_folder(inversion, folder, tiny_inputs):
 
 
 def test_another_generator_is_refused(inversion, tiny_generator):
+    inversion = dataclasses.replace(inversion, inputs=inversion.inputs.replace(deltas=None, noise=None))
     inversion.check_generator(tiny_generator)
     other = dataclasses.replace(inversion, manifest={"generator": {"name": "other", "fingerprint": "00"}})
     with pytest.raises(CheckpointError, match=r"'other'.*name the one it was made with"):
@@ -279,10 +280,10 @@ def test_sweep_takes_stale_temporary_files_only(tmp_path):
     for name in (*RUN_FILES, "summary.csv", "index.html", "grid.png"):
         with pytest.raises(Killed):
             storage.write_atomically(tmp_path / "a b" / name, killed)
-    young = tmp_path / ".target-abcdefgh.png"
+    young = tmp_path / ".unfinished-abcdefgh.png"
     for path in (*leavings, young):
         path.write_bytes(b"half")
-    others = [tmp_path / name for name in (".target.png", ".targets-abcdefgh", "target-abcdefgh.png", ".bashrc")]
+    others = [tmp_path / name for name in (".target.png", ".unfinished-abc", "target-abcdefgh.png", ".bashrc")]
     for path in others:
         path.write_bytes(b"mine")
     long_ago = time.time() - 7200
@@ -298,7 +299,7 @@ def test_sweep_reads_each_folder_once(tmp_path, monkeypatch):
     """However many kinds of temporary files there are: results are thousands of folders on a network disk."""
     for name in ("a", "b", "b/c"):
         (tmp_path / name).mkdir()
-    stale = [tmp_path / "b" / "c" / ".run-abcdefgh.json", tmp_path / "a" / ".target-abcdefgh.png"]
+    stale = [tmp_path / "b" / "c" / ".unfinished-abcdefgh.json", tmp_path / "a" / ".unfinished-abcdefgh.png"]
     for path in stale:
         path.write_bytes(b"half")
     read, scandir = [], os.scandir

@@ -22,7 +22,7 @@ class DiscriminatorConfig(NetworkConfig["Discriminator"]):
     """`channels` are the widths from coarse (4x4) to fine, the order of the generator's."""
 
     FILTER: ClassVar[str] = "resample_filter"
-    MAY_BE_ZERO: ClassVar[tuple[str, ...]] = ("c_dim", "mbstd_num_channels")
+    MAY_BE_ZERO: ClassVar[tuple[str, ...]] = ("c_dim", "mbstd_num_channels", "mapping_layers")
 
     channels: tuple[int, ...]
     img_channels: int = 3
