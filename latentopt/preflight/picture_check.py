@@ -21,6 +21,7 @@ from latentopt.watching.phases import tell
 SHARE = 0.05  # of the work, which the look may cost where nobody asked for it
 IN_A_STEP = 3  # pictures that could be drawn in the time of one step of one image: forward and backward
 MOMENT = 2.0  # seconds that it may cost in any case
+SMALL = 256 * 256  # pixels up to which that allows some pictures on a CPU
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,9 @@ class PictureCheck:
         """Pictures that may be drawn."""
         if self.work is None:
             return float("inf")
+        height, width = self.generator.resolution
+        if self.generator.device.type == "cpu" and height * width > SMALL:  # to time one would take seconds too
+            return self.work.draws
         return max(self.work.draws, MOMENT / self._seconds_a_picture())
 
     @torch.no_grad()
