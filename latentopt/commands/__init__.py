@@ -88,7 +88,7 @@ def main() -> None:
         click.echo("interrupted", err=True)
         sys.exit(130)
     except click.ClickException as error:
-        error.message = in_lines(error.message)
+        vars(error)["message"] = in_lines(error.message)
         error.show()
         sys.exit(error.exit_code)
     except LatentoptError as error:
