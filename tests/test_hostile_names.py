@@ -110,6 +110,34 @@ def test_file_names_forge_nothing_on_the_terminal(folder, latentopt, name):
     assert not any(line.startswith("b") for line in out.splitlines())
 
 
+NASTY = "[red]x[/] \x1b[31m\x9b2J\u202e\rb\n=1+1"
+AFTER = {
+    "invert again": ("invert", "given", *QUICK),
+    "tune": ("tune", "out", "--method", "weights", "--steps", "1", "--terms", "l2=1", "--corruption", "0"),
+    "edit": ("edit", "out"),
+    "mix": ("mix", "out"),
+    "interpolate": ("interpolate", "out", "--steps", "3"),
+    "evaluate": ("evaluate", "out", "--parts", "reconstruction", "--metrics", "lpips-alex"),
+    "nothing to tune": ("tune", f"out/{NASTY}/none"),
+    "no such picture": ("invert", f"given/{NASTY}.jpg"),
+    "no such network": ("sample", "--network", f"{NASTY}.pkl"),
+    "no such recipe": ("invert", "given", "--recipe", NASTY),
+    "no such entry": ("invert", "given", "--set", f"{NASTY}=1"),
+    "not a folder": ("sample", "--outdir", f"given/{NASTY}.png"),
+}
+
+
+@pytest.mark.parametrize("line", AFTER.values(), ids=AFTER)
+def test_no_command_shows_a_name_raw(folder, latentopt, line):
+    for name in ("plain", NASTY):
+        photo(folder / "given" / f"{name}.png", 1)
+    assert latentopt("invert", "given", *QUICK)[0] == 0
+    code, out, err = latentopt(*line)
+    assert code in (0, 1, 2), err
+    assert all(c.isprintable() or c == "\n" for c in out + err), ascii(out + err)
+    assert not any(text.startswith("=1") for text in (out + err).splitlines())
+
+
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(1+1)", "=cmd|' /C calc'!A1"])
 def test_no_cell_is_a_formula(tmp_path, text):
     write_summary(tmp_path, [failed_row("a", text), failed_row(text, "no")])

@@ -10,7 +10,7 @@ import click
 
 from latentopt.commands.remedies import meant, remedy
 from latentopt.errors import LatentoptError
-from latentopt.files.text import escape_controls, shortened
+from latentopt.files.text import in_lines
 from latentopt.files.versions import package_version
 
 COMMANDS = {  # name: (module, one line of help)
@@ -88,11 +88,11 @@ def main() -> None:
         click.echo("interrupted", err=True)
         sys.exit(130)
     except click.ClickException as error:
+        vars(error)["message"] = in_lines(error.message)
         error.show()
         sys.exit(error.exit_code)
     except LatentoptError as error:
-        text = shortened(f"latentopt: {error}{remedy(error, meant(cli, sys.argv[1:]))}")
-        click.echo(escape_controls(text), err=True)
+        click.echo(in_lines(f"latentopt: {error}{remedy(error, meant(cli, sys.argv[1:]))}"), err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)

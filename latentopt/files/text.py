@@ -39,6 +39,13 @@ def cell(text: str) -> str:
     return f"'{shown}" if shown.startswith(FORMULA) else shown
 
 
+def in_lines(text: str) -> str:
+    """A message of several lines: no longer than a screen, those after the first indented, so that a name with a line
+    break in it cannot look like a line of ours.
+    """
+    return escape_controls(shortened(text)).replace("\n", "\n  ")
+
+
 def shortened(text: str, length: int = 4000) -> str:
     """At most so many characters of a text that somebody else has made as long as it is."""
     return text if len(text) <= length else f"{text[:length]} ..."

@@ -71,15 +71,15 @@ def invert(
 
     images: [B,C,H,W] in [-1,1] of the generator's size, or files, folders and globs, which are read, cropped and
     resized. recipe: a shipped one's name, a TOML file, or a Recipe. seed: an image's result depends on it and on its
-    name alone, not on the others: up to rounding, which a batch of another size does differently (docs/python.md), and
-    to the bit where `exact` works on one image at a time. names: of the results; mask: [B,1,H,W], 1 where it counts
-    (tensors only). fit, alpha: how files are made to fit (`latentopt.read_image`); look: called with each picture that
-    is read and its source, it returns the picture, with further notes perhaps (the preflight is one). out: a folder
-    for results and their summary; given one, an interrupted call goes on where it was when repeated, and `overwrite`
-    does finished images again. options: whatever else decides a result, so that it is part of its key. on_event:
-    called with Progressed, Finished and Failed records; interrupted: asked after each step, True saves and raises
-    KeyboardInterrupt. keep: False returns nothing, for more images than memory holds. profile: takes down where the
-    time goes.
+    name alone, not on the others: up to rounding, which a batch of another size does differently (measured in
+    docs/reliability.md), and to the bit where `exact` works on one image at a time. names: of the results; mask:
+    [B,1,H,W], 1 where it counts (tensors only). fit, alpha: how files are made to fit (`latentopt.read_image`); look:
+    called with each picture that is read and its source, it returns the picture, with further notes perhaps (the
+    preflight is one). out: a folder for results and their summary; given one, an interrupted call goes on where it was
+    when repeated, and `overwrite` does finished images again. options: whatever else decides a result, so that it is
+    part of its key. on_event: called with Progressed, Finished and Failed records; interrupted: asked after each step,
+    True saves and raises KeyboardInterrupt. keep: False returns nothing, for more images than memory holds. profile:
+    takes down where the time goes.
 
     Statistics that the recipe reads, and that the generator has not yet, are measured first (`prepare`).
 
