@@ -225,7 +225,7 @@ def test_a_killed_fit_goes_on(folder, run, tiny_generator):
 
 
 @pytest.mark.parametrize(
-    "place", ["latentopt.statistics.moments.dsyrk", "latentopt.commands.progress.Progress.advance"]
+    "place", ["scipy.linalg.blas.dsyrk", "latentopt.commands.progress.Progress.advance"]
 )
 def test_ctrl_c_saves_and_exits_with_130(folder, run, tiny_generator, monkeypatch, place):
     """While a batch is added, and between two."""
