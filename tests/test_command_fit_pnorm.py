@@ -224,9 +224,7 @@ def test_a_killed_fit_goes_on(folder, run, tiny_generator):
     np.testing.assert_array_equal(once.moments.scatter, fit.moments.scatter)
 
 
-@pytest.mark.parametrize(
-    "place", ["scipy.linalg.blas.dsyrk", "latentopt.commands.progress.Progress.advance"]
-)
+@pytest.mark.parametrize("place", ["scipy.linalg.blas.dsyrk", "latentopt.commands.progress.Progress.advance"])
 def test_ctrl_c_saves_and_exits_with_130(folder, run, tiny_generator, monkeypatch, place):
     """While a batch is added, and between two."""
     from latentopt.statistics.pnorm_fit import PNormFit, fit_pnorm
