@@ -215,6 +215,32 @@ def test_best_parts_are_those_of_the_kept_point(generator, targets):
         assert run.best_parts(row) == pytest.approx({"loss": error, "l2": error}, rel=1e-4)
 
 
+@pytest.mark.parametrize("begun", [0, 1])
+def test_saved_before_a_stage_begins_and_gone_on_with(generator, targets, folder, monkeypatch, begun):
+    recipe, plain, count = Recipe.from_table({"name": "r", "stages": RECIPES["sg2 then w+"]}), Batch._begin, []
+    whole = start(generator, recipe, targets)
+    for _ in whole.steps():
+        pass
+
+    def stopped(self):
+        count.append(1)
+        if len(count) == begun + 1:
+            raise KeyboardInterrupt
+        return plain(self)
+
+    run = start(generator, recipe, targets)
+    monkeypatch.setattr(Batch, "_begin", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        for _ in run.steps():
+            pass
+    run.save(folder / "state.safetensors")
+    again = Batch.load(folder / "state.safetensors", generator, recipe, targets)
+    assert (again.stage, again.state) == (begun, None)
+    for _ in again.steps():
+        pass
+    assert torch.equal(again.result.ws, whole.result.ws)
+
+
 def test_an_image_that_fails_in_one_stage_is_left_out_of_the_next(generator, targets, monkeypatch):
     monkeypatch.setattr(Mean, "__call__", spoiled_start(1))
     recipe = Recipe.from_table({"name": "r", "stages": [*map(stage_table, ("w+", "w+"))]})

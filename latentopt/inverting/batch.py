@@ -224,8 +224,9 @@ class Batch:
             batch.stage, batch.status, batch.best_step = meta["stage"], meta["status"], meta["best_step"]
             batch.networks, batch.chunk = meta["networks"], meta.get("chunk")
             batch.history = parse_history(tensors["history"], images)
-            batch.inputs = inputs_of(unflatten("start", tensors, device))
-            check_start(batch.inputs, generator, images)
+            if (start := unflatten("start", tensors, device)) or meta["stage"] or "state" in meta:
+                batch.inputs = inputs_of(start)
+                check_start(batch.inputs, generator, images)
             check_progress(meta, batch.history, recipe)
             if "state" in meta:
                 values: dict[str, Any] = {"moments": {}} | unflatten("state", tensors, device) | meta["state"]

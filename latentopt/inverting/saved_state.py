@@ -87,9 +87,9 @@ def parse_history(data: Tensor, images: int) -> list[list[dict[str, Any]]]:
 
 
 def check_progress(meta: Meta, history: list[list[dict[str, Any]]], recipe: Recipe) -> None:
-    """Raise ValueError where stage, state and history contradict one another."""
+    """Raise ValueError where stage, state and history contradict one another. Between two stages there is no state."""
     stages, stage = len(recipe.stages), meta["stage"]
-    if not 0 <= stage <= stages or ("state" in meta) == (stage == stages):
+    if not 0 <= stage <= stages or ("state" in meta and stage == stages):
         raise ValueError(f"stage {stage} of {stages} without what belongs to it")
     if stage and not meta["best_step"]:
         raise ValueError("no best steps of the stage before")
@@ -97,6 +97,7 @@ def check_progress(meta: Meta, history: list[list[dict[str, Any]]], recipe: Reci
         state = meta["state"]
         if not 0 <= state["step"] <= recipe.stages[stage].steps + 1 or state["chunk"] < 1:
             raise ValueError(f"step {state['step']} of {recipe.stages[stage].steps}")
+    if stage < stages:
         return
     terms = ["loss", *(part["name"] for part in recipe.stages[-1].terms)]
     for status, best, records in zip(meta["status"], meta["best_step"], history, strict=True):

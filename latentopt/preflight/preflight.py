@@ -169,8 +169,8 @@ class Preflight:
 
 def _pooled(path: Path, generator: Generator, tensors: dict[str, Tensor]) -> NearestSample:
     """The nearest of the samples that are kept in the file. Raises StatisticsError where there are none."""
-    pool = tensors.get("pool")
-    if pool is None or pool.ndim != 4 or pool.dtype != torch.uint8 or not len(pool):
+    pool, shape = tensors.get("pool"), NearestSample(generator).shape
+    if pool is None or pool.dtype != torch.uint8 or tuple(pool.shape[1:]) != shape or not len(pool):
         raise StatisticsError(f"{path}: damaged: no samples [n,c,h,w] in it; remove it, and it is made again")
     return NearestSample(generator, len(pool), from_levels(pool).to(generator.device))
 

@@ -124,6 +124,12 @@ class NearestSample:
         if pool is not None:
             self.pool = pool
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a picture as it is compared, [c,h,w]."""
+        picture = torch.empty(1, self.generator.img_channels, *self.generator.resolution)
+        return tuple(_small(picture).shape[1:])
+
     @cached_property
     def pool(self) -> Tensor:
         """[n,3,h,w]; drawn when it is first needed."""
