@@ -82,9 +82,9 @@ def main(only: tuple[str, ...], images: int, corruption: int) -> None:
         few = few.finished([PTI["pti, no locality"], TUNED, FURTHER])
         parts[PLAIN] = costs(PTI["pti, no locality"], few, [(few, (PTI["pti, no locality"], TUNED, FURTHER))])
     if {"price", "report"} & set(wanted):
-        parts[PRICE] = price_table(one, many, corruption)
+        parts[PRICE] = price_table(one, many, corruption, make="price" in wanted)
     if {"curve", "report"} & set(wanted):
-        parts["Speed against editability"] = curve()
+        parts["Speed against editability"] = curve(make="curve" in wanted)
     if {"second", "report"} & set(wanted):
         done = other.finished([PTI["pti"], TUNED, FURTHER])
         parts["Another generator: the bundled WRanGAN's"] = costs(
@@ -115,6 +115,8 @@ def costs(base: Method, theirs: Runs, cases: Cases) -> str:
         for method in methods
         if any(runs.reach(method, name, level) for name in runs.names)
     ]
+    if not lines:
+        return ""
     columns = ["to", "method", "batch", "reached", "CPU s an image: median (mean; range)", "units: median (range)"]
     return markdown_table([*columns, f"times less CPU than {base.name}: median (range)", "most"], lines)
 
@@ -139,9 +141,13 @@ def cost(runs: Runs, method: Method, level: float, base: Method, theirs: Runs) -
 # --- the price
 
 
-def price(runs: Runs, method: Method, corruption: int, lec: int = 16, samples: int = 64) -> dict:
-    """Measures by name, and the rows of images; kept beside the results."""
+def price(
+    runs: Runs, method: Method, corruption: int, lec: int = 16, samples: int = 64, make: bool = True
+) -> dict | None:
+    """Measures by name, and the rows of images; kept beside the results. None where it is not to be made."""
     path = runs.folder(method.sized(runs.batch)) / f"price-{len(runs.seeds)}-{corruption}-{lec}.json"
+    if not path.is_file() and not make:
+        return None
     if not path.is_file():
         directions = {name: x for name, x in find_directions(runs.generator).items() if name in EDITS}
         found = evaluate(
@@ -157,19 +163,21 @@ def price(runs: Runs, method: Method, corruption: int, lec: int = 16, samples: i
     return json.loads(path.read_text())
 
 
-def price_table(one: Runs, many: Runs, corruption: int) -> str:
+def price_table(one: Runs, many: Runs, corruption: int, make: bool) -> str:
     """Every measure with its interval; the edit response as a share of that of `pti`, over the same images."""
     cases = [(one, PTI["pti"]), (many, PTI["pti, stop at .01"]), *((many, method) for method in (FAST, TUNED, FURTHER))]
     prices = {}
     for runs, method in cases:
         done = runs.finished([method])
-        if done.seeds:
-            prices[method.name] = price(done, method, corruption)
+        if done.seeds and (found := price(done, method, corruption, make=make)) is not None:
+            prices[method.name] = found
     lines = []
     for name, found in prices.items():
         measures = {key: Measure(**value) for key, value in found["measures"].items()}
         shares = [share_of(found, prices[base]) if base in prices else None for base in BASES]
         lines.append([name, *(interval(measures.get(key)) for key in MEASURES), *map(interval, shares)])
+    if not lines:
+        return ""
     columns = [*(key.replace("_", " ") for key in MEASURES), *(f"edit response / that of {base}" for base in BASES)]
     return markdown_table(["method", *columns], lines)
 
@@ -192,16 +200,21 @@ def interval(measure: Measure | None) -> str:
 # --- speed against editability
 
 
-def curve() -> str:
+def curve(make: bool) -> str:
     """Variants of `fast-tune`, and `pti`, on the portraits that settings were chosen on."""
     runs = Runs("portraits", tuple(CHOSEN_ON), batch=len(CHOSEN_ON))
     lines = []
     for method in (PTI["pti, stop at .01"], *variants()):
-        runs.run([method] if method.start is None else [method.start, method])
-        found = price(runs, method, corruption=60, lec=0, samples=32)
+        if make:
+            runs.run([method] if method.start is None else [method.start, method])
+        found = price(runs, method, corruption=60, lec=0, samples=32, make=make)
+        if found is None:
+            continue
         work = mean(runs.whole(method, name)[1] for name in runs.names)
         measures = ("perceptual", "edit_response", "edit_drift", "radius", "corruption_frechet")
         lines.append([method.name, work, *(found["measures"][key]["value"] for key in measures)])
+    if not lines:
+        return ""
     columns = ["variant", "units", "perceptual", "edit response", "edit drift", "radius", "corruption (60 pictures)"]
     return markdown_table(columns, lines)
 
