@@ -252,7 +252,7 @@ def test_sets_of_few_images_are_left_out_and_said_so():
     assert not any(name.endswith(("frechet", "swd")) for name in found.measures)
     assert sorted(note.split(":")[0] for note in found.notes) == sorted(parts)
     assert measured(planar(0.3, n=4), parts).notes == [
-        "interpolation in p-norm+: left out, no P-norm statistics; run latentopt fit-pnorm"
+        "interpolation in p-norm+: left out, no P-norm statistics; run latentopt fit-pnorm --network nowhere"
     ]
 
 
