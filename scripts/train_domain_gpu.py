@@ -34,6 +34,7 @@ from latentopt.training.train_generator import train_generator
 WRITTEN_EVERY = 60.0  # seconds
 SETTLED = 0.2  # of the rate and of the pictures of the first training
 EMA_IMAGES, EMA_RAMPUP = 20_000, 0.5
+NOISE_STRENGTH = 4e-3  # regression takes it away; this changes pixels by some 0.016 at first
 GENERATOR_RATE = 0.2  # in those of the discriminator: it begins where it is good
 
 
@@ -113,6 +114,7 @@ def main(
         mixing=warm.mixing,
         discriminator_first=discriminator_first,
         noise_from=0,
+        noise_strength=NOISE_STRENGTH,
         ema_images=EMA_IMAGES,
         ema_rampup=EMA_RAMPUP,
         precision=precision,

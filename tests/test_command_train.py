@@ -260,6 +260,18 @@ def test_noise_joins_late(stream):
     assert all(strength > 0 for strength in strengths[2:])
 
 
+def test_noise_of_a_trained_start_begins_with_a_strength(stream):
+    """Weaker ones are raised, in the generator and its average; stronger ones stay as they were learned."""
+    start = GeneratorTrainer(settings(), stream)
+    strongest = next(iter(start.generator.synthesis.layers.values())).noise_strength
+    strongest.data.fill_(-0.5)
+    trainer = GeneratorTrainer(settings(noise_strength=0.01), stream)
+    trainer.start_from(start.generator, start.discriminator)
+    for network in (trainer.generator, trainer.ema):
+        strengths = [layer.noise_strength.item() for layer in network.synthesis.layers.values()]
+        assert strengths == pytest.approx([-0.5] + [0.01] * (len(strengths) - 1))
+
+
 def test_the_discriminator_may_learn_alone_first(stream):
     trainer = GeneratorTrainer(settings(discriminator_first=8), stream)
     before = {name: {k: x.clone() for k, x in state.items()} for name, state in parts_of(trainer).items()}

@@ -44,6 +44,7 @@ adversarial_options = _together(
     click.option("--r1-gamma", type=float, help="Weight of the R1 penalty."),
     click.option("--path-weight", type=float, help="Weight of path-length regularisation; 0 leaves it out."),
     click.option("--noise-from", type=int, help="Images after which noise inputs join."),
+    click.option("--noise-strength", type=float, help="Of noise inputs at first, where those of --start are weaker."),
     click.option("--discriminator-first", type=int, help="Images that the discriminator learns from alone at first."),
     click.option("--precision", type=click.Choice(PRECISIONS), help="Of the training's arithmetic."),
     shared.seed(default=None, show_default="0"),

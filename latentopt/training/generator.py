@@ -221,6 +221,10 @@ class GeneratorTrainer(Trainer[TrainingStep]):
                 network.load_state_dict(trained.state_dict())
             except RuntimeError as error:
                 raise CheckpointError(f"the weights to start from are of another size or make: {error}") from error
+        for network in (self.generator, self.ema):
+            for layer in network.synthesis.layers.values():
+                if layer.noise_strength.abs() < self.settings.noise_strength:
+                    layer.noise_strength.data.fill_(self.settings.noise_strength)
         self.base = generator.fingerprint
 
     def state(self) -> dict[str, Any]:
