@@ -387,15 +387,90 @@ def test_whole_networks_by_torch_save(wrap, as_zip, tmp_path):
 # what is refused ---------------------------------------------------------------
 
 
-def test_the_advice_of_a_refusal_works(tmp_path):
-    """A class of another package beside a good generator: refused, with two ways to save it again."""
+def foreign(name="vision_module.Critic", arguments=(), state=None):
+    module, _, attribute = name.rpartition(".")
+    return Call(Name(module, attribute), arguments, state)
+
+
+MODULES = {
+    "_modules": {"conv": foreign("torch.nn.modules.conv.Conv2d", (), {"training": False})},
+    "scale": torch.ones(2),
+}
+
+
+@pytest.mark.parametrize(
+    ("beside", "named"),
+    [
+        ({"D": foreign()}, "vision_module.Critic"),
+        (
+            {"D": foreign(arguments=(1, "two", [3.0]), state=MODULES)},
+            "torch.nn.modules.conv.Conv2d, vision_module.Critic",
+        ),
+        ({"D": foreign(state={"feature": torch.ones(3), "inner": foreign("timm.models.VisionTransformer")})}, "timm"),
+        ({"D": Name("vision_module", "Critic")}, "vision_module.Critic"),
+        ({"augment_pipe": [foreign("diffaug.Pipe"), {"p": foreign("diffaug.P")}]}, "diffaug.P, diffaug.Pipe"),
+        ({"training_set_kwargs": {"path": "/data", "sampler": foreign("data.Sampler")}}, "data.Sampler"),
+    ],
+)
+def test_objects_of_other_packages_are_left_out(beside, named, tmp_path):
+    """They stand beside a generator that is whole without them; a note names them."""
     path = tmp_path / "net.pkl"
-    path.write_bytes(dumps({"G_ema": snapshot()["G_ema"], "D": Call(Name("vision_module", "Critic"), ())}))
-    with pytest.raises(
-        UntrustedFileError, match=r"vision_module\.Critic.*\.safetensors.*torch\.save\(G_ema\.state_dict"
-    ) as e:
+    path.write_bytes(dumps({"G_ema": snapshot()["G_ema"], **beside}))
+    expected = load_file(REFERENCE / "pickles" / "sg2ada_snapshot.safetensors")
+    generator = load_generator(path)
+    image = generator.synthesis(GeneratorInputs(expected["io/ws"]))
+    assert (image - expected["out/img_const_force_fp32"]).abs().max() < 1e-4
+    assert any("left out" in note and named in note for note in generator.notes)
+    assert describe(path)["kind"] == "StyleGAN2 generator"
+
+
+class Tracker(dict):
+    """A class that a training left in its checkpoint: a dict with a state."""
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_objects_of_other_packages_in_torch_files(as_zip, tmp_path):
+    tracker = Tracker(loss=torch.ones(2))
+    tracker.steps = [1, 2]
+    contents = {"g_ema": rosinality_state(), "tracker": tracker, "d": torch.nn.Sequential(torch.nn.Linear(2, 2))}
+    torch.save(contents, tmp_path / "net.pt", _use_new_zipfile_serialization=as_zip)
+    torch.save({"g_ema": rosinality_state()}, tmp_path / "alone.pt")
+    generator = load_generator(tmp_path / "net.pt")
+    assert generator.fingerprint == load_generator(tmp_path / "alone.pt").fingerprint
+    assert any("Tracker" in note and "torch.nn.modules.linear.Linear" in note for note in generator.notes)
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        lambda: {"G_ema": foreign()},
+        lambda: {"model": foreign(state={"weight": torch.ones(2)})},
+        lambda: {"G_ema": network({"_modules": {"mapping": foreign(), "synthesis": foreign()}})},
+        lambda: {"G_ema": snapshot()["G_ema"], "D": foreign("os.system", ("true",))},
+        lambda: {"G_ema": snapshot()["G_ema"], "D": foreign("builtins.eval", ("1",))},
+        lambda: {"G_ema": snapshot()["G_ema"], "D": foreign("torch.hub.load", ("a", "b"))},
+        lambda: {"G_ema": snapshot()["G_ema"], "D": foreign(arguments=(foreign("posix.system", ("true",)),))},
+        lambda: {"G_ema": snapshot()["G_ema"], "D": foreign("numpy.load", ("a.npy",))},
+    ],
+)
+def test_what_is_no_network_without_them_is_refused(contents, tmp_path):
+    path = tmp_path / "net.pkl"
+    path.write_bytes(dumps(contents()))
+    with pytest.raises(UntrustedFileError, match="Nothing was run") as e:
         load_generator(path)
     assert e.value.exit_code == 4
+    with pytest.raises(UntrustedFileError):
+        load_discriminator(path)
+
+
+def test_the_advice_of_a_refusal_works(tmp_path):
+    """A generator of another package: refused, with two ways to save it again."""
+    path = tmp_path / "net.pkl"
+    path.write_bytes(dumps({"G_ema": foreign()}))
+    with pytest.raises(
+        UntrustedFileError, match=r"vision_module\.Critic.*\.safetensors.*torch\.save\(G_ema\.state_dict"
+    ):
+        load_generator(path)
     expected = load_file(REFERENCE / "pickles" / "sg2ada_snapshot.safetensors")
     state = {k.removeprefix("expect/G_ema/"): v for k, v in expected.items() if k.startswith("expect/G_ema/")}
     torch.save(state, tmp_path / "net.pt")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from latentopt.checkpoints.finding import Found, networks_in
 from latentopt.checkpoints.restricted_pickle import Record, check_file_size, read_pickle, read_torch_contents
-from latentopt.errors import CheckpointError, MissingWeightsError
+from latentopt.checkpoints.restricted_unpickler import Global, printable
+from latentopt.errors import CheckpointError, MissingWeightsError, UntrustedFileError
 from latentopt.files.kinds import check_file, kind_of, refusal
 from latentopt.files.resources import PACKAGE
 from latentopt.files.storage import load_tensors
@@ -28,13 +30,24 @@ class Checkpoint:
     """A file as it was read, nothing built yet.
 
     `format` is how it was written: `pickle`, `torch` (networks as Records, tensors) or `safetensors` (tensors;
-    `metadata` as in the file). `contents` of a list are by number.
+    `metadata` as in the file). `contents` of a list are by number. `refused` is why the whole of it is not trusted: it
+    has objects of other packages, which were left out; a network that is whole without them may be used.
     """
 
     path: Path
     format: Literal["pickle", "torch", "safetensors"]
     contents: Mapping[str, Any]
     metadata: Mapping[str, str]
+    refused: UntrustedFileError | None = None
+    foreign: tuple[str, ...] = ()
+
+    @contextlib.contextmanager
+    def refusing(self) -> Iterator[None]:
+        """A network that is not there, or not whole, may be among what was left out: then the file is refused."""
+        try:
+            yield
+        except CheckpointError as error:
+            raise self.refused or error from error
 
     @property
     def is_ours(self) -> bool:
@@ -76,19 +89,35 @@ def resolve(source: Source, kind: str = "generator") -> Path:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a file of any known kind, told by its first bytes. Runs nothing.
 
-    Raises UntrustedFileError, naming the global, for a pickle that asks for code; CheckpointError, which says what the
+    Objects of other packages beside networks that are known are left out: see `Checkpoint.refused`. Raises
+    UntrustedFileError, naming the global, for another pickle that asks for code; CheckpointError, which says what the
     file is, for all others, and for pickles and torch files above 8 GiB.
     """
     kind = kind_of(path)
     if kind.name == "safetensors":
         tensors, metadata = load_tensors(path)
         return Checkpoint(path, "safetensors", tensors, metadata)
-    if kind.name in ("torch", "torch-legacy"):
-        return Checkpoint(path, "torch", _table(read_torch_contents(path), path), {})
-    if kind.name != "pickle":
+    if kind.name not in ("torch", "torch-legacy", "pickle"):
         raise CheckpointError(refusal(path, WANTED, kind))
     check_file_size(path)
-    return Checkpoint(path, "pickle", _table(read_pickle(path.read_bytes(), str(path)), path), {})
+    try:
+        return _read(path, kind.name)
+    except UntrustedFileError as refused:
+        foreign: set[Global] = set()
+        try:
+            read = _read(path, kind.name, foreign)
+        except CheckpointError:
+            raise refused from None
+        if not read.networks:
+            raise
+        names = sorted(f"{printable(x.module)}.{printable(x.name)}" for x in foreign)
+        return replace(read, refused=refused, foreign=tuple(names))
+
+
+def _read(path: Path, kind: str, foreign: set[Global] | None = None) -> Checkpoint:
+    if kind == "pickle":
+        return Checkpoint(path, "pickle", _table(read_pickle(path.read_bytes(), str(path), foreign), path), {})
+    return Checkpoint(path, "torch", _table(read_torch_contents(path, foreign), path), {})
 
 
 def _table(contents: object, path: Path) -> Mapping[str, Any]:

@@ -80,7 +80,9 @@ def generator_from(checkpoint: Checkpoint, name: str) -> GeneratorNetwork:
     """The generator of a file that was read. Raises CheckpointError."""
     weights = generator_weights(checkpoint)
     may_lack = () if checkpoint.is_ours else (W_AVG,)
-    generator, notes, card = build(weights, str(checkpoint.path), may_lack), weights.notes, card_of(checkpoint)
+    with checkpoint.refusing():
+        generator = build(weights, str(checkpoint.path), may_lack)
+    notes, card = weights.notes, card_of(checkpoint)
     if W_AVG not in weights.state:
         generator.w_avg.copy_(estimate_w_avg(generator))
         notes += (f"the file has no mean of w: estimated from {W_AVG_SAMPLES:,} samples (seed 0)",)
@@ -115,9 +117,12 @@ def generator_weights(checkpoint: Checkpoint) -> NetworkWeights[GeneratorNetwork
             known = ", ".join(FAMILIES)
             raise CheckpointError(f"{path}: a generator of family {family!r}; this latentopt knows {known}")
         return _own_weights(checkpoint, FAMILIES.load(family).Config)
-    found = require(checkpoint.networks, "generator", path, described(checkpoint.contents))
-    weights = _weights_of(found, path)
-    return replace(weights, notes=notes_on(found, checkpoint.networks) + weights.notes)
+    with checkpoint.refusing():
+        found = require(checkpoint.networks, "generator", path, described(checkpoint.contents))
+        weights = _weights_of(found, path)
+    left_out = f"left out, since they are of other packages: {', '.join(checkpoint.foreign)}"
+    notes = notes_on(found, checkpoint.networks) + ((left_out,) if checkpoint.foreign else ())
+    return replace(weights, notes=notes + weights.notes)
 
 
 def _weights_of(found: Found, path: str) -> NetworkWeights[StyleGAN2]:
@@ -135,11 +140,12 @@ def discriminator_weights(checkpoint: Checkpoint) -> NetworkWeights[Discriminato
     if checkpoint.is_ours:
         _require_format(checkpoint, DISCRIMINATOR_FORMAT, "discriminator")
         return _own_weights(checkpoint, DiscriminatorConfig)
-    found = require(checkpoint.networks, "discriminator", path, described(checkpoint.contents))
-    if isinstance(found.weights, Record):
-        return nvidia.discriminator_weights(found.weights, path)
-    layout = rosinality if found.layout == "rosinality" else nvidia_state
-    return layout.discriminator_weights(found.weights, path)
+    with checkpoint.refusing():
+        found = require(checkpoint.networks, "discriminator", path, described(checkpoint.contents))
+        if isinstance(found.weights, Record):
+            return nvidia.discriminator_weights(found.weights, path)
+        layout = rosinality if found.layout == "rosinality" else nvidia_state
+        return layout.discriminator_weights(found.weights, path)
 
 
 def _require_format(checkpoint: Checkpoint, wanted: str, kind: str) -> None:

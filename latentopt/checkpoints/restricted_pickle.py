@@ -103,7 +103,9 @@ class TorchUnpickler(NetworkUnpickler):
         self.find = find
         self.storages: dict[str, Storage] = {}
 
-    def persistent_load(self, pid: object) -> Storage:
+    def persistent_load(self, pid: object) -> Storage | Global:
+        if type(pid) is tuple and pid[:1] == ("module",) and len(pid) == 4 and type(pid[1]) is Global:
+            return pid[1]  # a class and its source text, which is dropped unread; the older format has them
         reference = storage_reference(self, pid)
         if reference.key not in self.storages:
             self.storages[reference.key] = self.find(reference)
@@ -118,8 +120,8 @@ class TorchUnpickler(NetworkUnpickler):
         return {} if counts is None else counts
 
 
-def _read_zip(file: BinaryIO, name: str, size: int) -> object:
-    archive, budget = TorchZip(file, name, size), Budget(name, size)
+def _read_zip(file: BinaryIO, name: str, size: int, foreign: set[Global] | None) -> object:
+    archive, budget = TorchZip(file, name, size), Budget(name, size, foreign)
 
     def find(reference: StorageReference) -> Storage:
         entry = f"data/{reference.key}"
@@ -130,10 +132,10 @@ def _read_zip(file: BinaryIO, name: str, size: int) -> object:
     return TorchUnpickler(io.BytesIO(archive.read("data.pkl")), budget, find).load()
 
 
-def _read_legacy(file: BinaryIO, name: str, size: int) -> object:
+def _read_legacy(file: BinaryIO, name: str, size: int, foreign: set[Global] | None) -> object:
     """The data of the storages follow the pickle that names them: it is read twice, first to learn where they are."""
     _check_legacy_header(file, Budget(name, size))
-    start, first = file.tell(), Budget(name, size)
+    start, first = file.tell(), Budget(name, size, foreign)
     references: dict[str, StorageReference] = {}
 
     def note(reference: StorageReference) -> Storage:
@@ -145,7 +147,7 @@ def _read_legacy(file: BinaryIO, name: str, size: int) -> object:
     keys = StorageUnpickler(file, first).load()
     if type(keys) is not list or len(keys) != len(references) or set(keys) != references.keys():
         raise CheckpointError(f"{name}: damaged checkpoint (its list of storages is another)")
-    second, data = Budget(name, size), {}
+    second, data = Budget(name, size, foreign), {}
     for key in keys:
         reference = references[key]
         if int.from_bytes(file.read(8), "little") != reference.numel:
@@ -171,12 +173,13 @@ def check_file_size(path: str | os.PathLike[str]) -> int:
     return size
 
 
-def read_pickle(data: bytes, name: str) -> object:
+def read_pickle(data: bytes, name: str, foreign: set[Global] | None = None) -> object:
     """Reads a plain `.pkl` snapshot of stylegan2-ada-pytorch or stylegan3 without running anything.
 
     Returns what was pickled, usually a dict with the keys G, D, G_ema, training_set_kwargs and augment_pipe: networks
     are `Record`s, tensors are contiguous CPU tensors, EasyDict and OrderedDict are dicts, numpy scalars are numbers.
-    The source text inside (`module_src`) is dropped. `name` is used in messages.
+    The source text inside (`module_src`) is dropped. `name` is used in messages. Where a set `foreign` is given,
+    objects of other packages are left out instead of refused, and their classes put into it.
 
     Raises UntrustedFileError for a global or opcode outside the allow-list (named in the message; nothing was run), and
     CheckpointError for a damaged file, another kind of file, or a TensorFlow-era pickle.
@@ -186,16 +189,16 @@ def read_pickle(data: bytes, name: str) -> object:
             raise CheckpointError(f"{name}: {len(data)} bytes, more than any StyleGAN checkpoint; refused")
         if data.startswith((ZIP, LEGACY_TORCH)):
             raise CheckpointError(f"{name}: a torch file, not a plain pickle; rename it to .pt")
-        return SnapshotUnpickler(io.BytesIO(data), Budget(name, len(data))).load()
+        return SnapshotUnpickler(io.BytesIO(data), Budget(name, len(data), foreign)).load()
 
 
-def read_torch_contents(path: str | os.PathLike[str]) -> object:
+def read_torch_contents(path: str | os.PathLike[str], foreign: set[Global] | None = None) -> object:
     """Reads what `torch.save` wrote, in its zip format or the older one, without running anything.
 
     Tensors are contiguous CPU tensors wherever they were saved from, persistence records are `Record`s, settings
     (argparse.Namespace) keep their names, paths are texts, numpy scalars are numbers. Raises UntrustedFileError for a
     global or opcode outside the allow-list (named in the message; nothing was run), CheckpointError for anything else
-    that is wrong.
+    that is wrong. `foreign` as in `read_pickle`.
     """
     name, path = str(path), check_file(Path(path), WANTED)
     with checkpoint_errors(name), path.open("rb") as file:
@@ -203,9 +206,9 @@ def read_torch_contents(path: str | os.PathLike[str]) -> object:
         start = file.read(len(LEGACY_TORCH))
         file.seek(0)
         if start.startswith(ZIP):
-            return _read_zip(file, name, size)
+            return _read_zip(file, name, size, foreign)
         if start == LEGACY_TORCH:
-            return _read_legacy(file, name, size)
+            return _read_legacy(file, name, size, foreign)
     raise CheckpointError(refusal(path, WANTED))
 
 

@@ -21,6 +21,8 @@ from latentopt.errors import CheckpointError, UntrustedFileError
 MAX_OPCODES = 2_000_000  # a 16x16 snapshot has 22 000; only the number of layers adds to it
 MAX_STRING_BYTES = 64 << 20  # protocol 2 writes a weight as text, at most twice its size
 MAX_KEY = 2**32
+RUNS_CODE = sys.stdlib_module_names | {"__builtin__", "torch", "torchvision", "numpy", "scipy", "cloudpickle", "joblib"}
+NETWORKS = "torch.nn.modules."  # of which the networks of other packages are made
 
 Kind = TypeVar("Kind")
 
@@ -38,12 +40,23 @@ class Global:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """In the place of an object of another package: its name, and nothing of what was in it."""
+
+    of: Global
+
+
 @dataclass(slots=True)
 class Budget:
-    """Work and memory that one file may cause, nested streams included. Bytes are limited to the size of the file."""
+    """Work and memory that one file may cause, nested streams included. Bytes are limited to the size of the file.
+
+    Objects of other packages are left out, and their classes noted in `foreign`, where that is given.
+    """
 
     source: str
     file_bytes: int
+    foreign: set[Global] | None = None
     opcodes: int = 0
     spent: dict[str, int] = field(default_factory=dict)
 
@@ -65,6 +78,14 @@ def untrusted(source: str, asked_for: str) -> UntrustedFileError:
     return UntrustedFileError(
         f"{source}: refused, it asks for {asked_for}, no part of a StyleGAN checkpoint. {_REMEDY}"
     )
+
+
+def of_another_package(module: str) -> bool:
+    """Whether a name of this module is a class that some training code brought, by where it says that it is from.
+
+    What Python, torch or numpy bring and the reader does not know is asked for to run something.
+    """
+    return module.startswith(NETWORKS) or module.partition(".")[0] not in RUNS_CODE
 
 
 def printable(text: str) -> str:
@@ -100,7 +121,9 @@ class RestrictedUnpickler(pickle._Unpickler):
         """The token of an allowed global; never imports. Raises UntrustedFileError for any other."""
         token = Global(module, name)
         if token not in self.globals:
-            self.refuse(f"the global {printable(module)}.{printable(name)}")
+            if self.budget.foreign is None or not of_another_package(module):
+                self.refuse(f"the global {printable(module)}.{printable(name)}")
+            self.budget.foreign.add(token)
         return token
 
     def persistent_load(self, pid: object) -> object:
@@ -108,13 +131,17 @@ class RestrictedUnpickler(pickle._Unpickler):
 
     def build(self, instance: object, state: object) -> None:
         """BUILD: refused, so that no attribute of anything can be shadowed. Subclasses let single types pass."""
-        self.refuse(f"opcode BUILD on a {type(instance).__name__}")
+        if type(instance) is not Foreign:  # whose state is dropped
+            self.refuse(f"opcode BUILD on a {type(instance).__name__}")
 
     def _reduce(self) -> None:
         arguments = self.stack.pop()
         function = self.stack[-1]
         if type(function) is not Global or type(arguments) is not tuple:
             self.damaged("REDUCE without a global and its arguments")
+        if function not in self.globals:
+            self.stack[-1] = Foreign(function)
+            return
         method = self.globals[function]
         if method is None:
             self.refuse(f"a call of {function.module}.{function.name}")
@@ -123,6 +150,9 @@ class RestrictedUnpickler(pickle._Unpickler):
     def _newobj(self) -> None:
         arguments = self.stack.pop()
         cls = self.stack.pop()
+        if type(cls) is Global and cls not in self.globals and type(arguments) is tuple:
+            self.append(Foreign(cls))
+            return
         if type(cls) is not Global or arguments != ():
             self.damaged("NEWOBJ without a class")
         if cls not in self.newobj:
@@ -159,16 +189,19 @@ class RestrictedUnpickler(pickle._Unpickler):
 
     def _append(self) -> None:
         item = self.stack.pop()
-        self._top(list, "items").append(item)
+        if not self._on_foreign():
+            self._top(list, "items").append(item)
 
     def _appends(self) -> None:
         items = self.pop_mark()
-        self._top(list, "items").extend(items)
+        if not self._on_foreign():
+            self._top(list, "items").extend(items)
 
     def _additems(self) -> None:
         items = self.pop_mark()
         self._check_keys(items)
-        self._top(set, "items").update(items)
+        if not self._on_foreign():
+            self._top(set, "items").update(items)
 
     def _setitem(self) -> None:
         value = self.stack.pop()
@@ -181,7 +214,11 @@ class RestrictedUnpickler(pickle._Unpickler):
         if len(items) % 2:
             self.damaged("a key without its value")
         self._check_keys(items[::2])
-        self._top(dict, "keys").update(zip(items[::2], items[1::2], strict=True))
+        if not self._on_foreign():
+            self._top(dict, "keys").update(zip(items[::2], items[1::2], strict=True))
+
+    def _on_foreign(self) -> bool:
+        return type(self.stack[-1]) is Foreign
 
     def _check_keys(self, keys: list) -> None:
         # Hashing deeply nested tuples overflows the interpreter's own stack; large integers can be made to collide.
