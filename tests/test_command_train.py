@@ -260,8 +260,8 @@ def test_noise_joins_late(stream):
     assert all(strength > 0 for strength in strengths[2:])
 
 
-def test_noise_of_a_trained_start_begins_with_a_strength(stream):
-    """Weaker ones are raised, in the generator and its average; stronger ones stay as they were learned."""
+def test_noise_is_never_weaker_than_asked(stream):
+    """Weaker ones of a start are raised, in the generator and its average; the training keeps them there."""
     start = GeneratorTrainer(settings(), stream)
     strongest = next(iter(start.generator.synthesis.layers.values())).noise_strength
     strongest.data.fill_(-0.5)
@@ -270,6 +270,9 @@ def test_noise_of_a_trained_start_begins_with_a_strength(stream):
     for network in (trainer.generator, trainer.ema):
         strengths = [layer.noise_strength.item() for layer in network.synthesis.layers.values()]
         assert strengths == pytest.approx([-0.5] + [0.01] * (len(strengths) - 1))
+    for _ in trainer.train():
+        strengths = [layer.noise_strength.item() for layer in trainer.generator.synthesis.layers.values()]
+        assert min(map(abs, strengths)) >= 0.01 - 1e-9
 
 
 def test_the_discriminator_may_learn_alone_first(stream):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from latentopt.errors import UsageError
@@ -110,11 +111,20 @@ class LBFGS(Optimizer):
             _choose(kept[name], accepted, value)
         kept["begun"].masked_fill_(accepted, 1)
         kept["tries"].masked_fill_(accepted, 0)
-        of_s = torch.bmm(new[:, 1:], kept["s"].mT)  # [b,2,H]: with y and the gradient
-        of_y = torch.bmm(new, kept["y"].mT)  # [b,3,H]
+        of_s = self._with_history(new[:, 1:], kept, "s")  # [b,2,H]: of y and the gradient
+        of_y = self._with_history(new, kept, "y")  # [b,3,H]
         kept["sy"][at, :, slots], kept["sy"][at, slots] = of_s[at, 0], of_y[at, 0]
         kept["yy"][at, :, slots] = kept["yy"][at, slots] = of_y[at, 1]
         self._turn(kept, accepted, gg, of_s[:, 1], of_y[:, 2], first)
+
+    def _filled(self, kept: dict[str, Tensor]) -> int:
+        """Slots of the history that any image has filled: they are filled in order, and the others not read."""
+        return min(int(kept["pairs"].max()), self.history)
+
+    def _with_history(self, new: Tensor, kept: dict[str, Tensor], name: str) -> Tensor:
+        """Products of new [b,N,D] with every s or y: [b,N,H]."""
+        filled = self._filled(kept)
+        return F.pad(torch.bmm(new, kept[name][:, :filled].mT), (0, self.history - filled))
 
     def _turn(
         self, kept: dict[str, Tensor], turned: Tensor, gg: Tensor, s_g: Tensor, y_g: Tensor, first: Tensor
@@ -128,8 +138,9 @@ class LBFGS(Optimizer):
         known = turned & (kept["pairs"] > 0) & (falls < 0)
         if known.any():
             way = (of_g[:, None] * kept["gradient"])[:, None]  # [b,1,D]
+            filled = self._filled(kept)
             for name, factors in (("s", of_s), ("y", of_y)):
-                way.baddbmm_(factors[:, None], kept[name])
+                way.baddbmm_(factors[:, None, :filled], kept[name][:, :filled])
             _choose(kept["way"], known, way[:, 0])
             kept["length"].masked_fill_(known, 1)
         self._start_anew(kept, turned & ~known, first)

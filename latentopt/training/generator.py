@@ -201,7 +201,15 @@ class GeneratorTrainer(Trainer[TrainingStep]):
             ((lengths - self.path_mean).square().mean() * (s.path_weight * s.path_interval)).backward()
             length = lengths.mean()
         self.g_optimizer.step()
+        self._hold_noise(self.generator)
         return loss.detach(), length.detach()
+
+    def _hold_noise(self, network: StyleGAN2) -> None:
+        """Noise strengths that are weaker than in the settings rise to that, with their sign."""
+        if least := self.settings.noise_strength:
+            for layer in network.synthesis.layers.values():
+                strength = layer.noise_strength.data
+                strength.copy_(torch.where(strength < 0, strength.clamp_max(-least), strength.clamp_min(least)))
 
     def _update_ema(self) -> None:
         s = self.settings
@@ -222,9 +230,7 @@ class GeneratorTrainer(Trainer[TrainingStep]):
             except RuntimeError as error:
                 raise CheckpointError(f"the weights to start from are of another size or make: {error}") from error
         for network in (self.generator, self.ema):
-            for layer in network.synthesis.layers.values():
-                if layer.noise_strength.abs() < self.settings.noise_strength:
-                    layer.noise_strength.data.fill_(self.settings.noise_strength)
+            self._hold_noise(network)
         self.base = generator.fingerprint
 
     def state(self) -> dict[str, Any]:

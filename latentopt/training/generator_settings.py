@@ -15,7 +15,7 @@ class GeneratorTraining:
 
     `lr` is the discriminator's rate; the generator's is `generator_rate` times it.
     Noise inputs join after `noise_from` images: from the start, a small generator paints eyes and mouths with noise.
-    Those of a trained start that are weaker than `noise_strength` begin at it, since regression takes them away.
+    They are never weaker than `noise_strength`: a generator that learns pictures without grain gives noise up.
     The discriminator learns alone, from pictures of the start, for `discriminator_first` images.
     The last `randomized` convolutions have weights mu + sigma * epsilon, sigma being `sigma_init` at the start and,
     with `keep_level`, on the whole also later; 0 is the plain generator.
