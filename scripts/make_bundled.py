@@ -1,8 +1,12 @@
-"""Make everything that latentopt ships, from nothing: `python scripts/make_bundled.py`. Stop it and run it again at
-will.
+"""Make what latentopt ships for its portraits: `python scripts/make_bundled.py`. Stop it and run it again at will.
 
-The networks of the portraits domain are trained (four to five hours on two CPU cores, minutes on a GPU), the statistics
-fitted, the sample pictures drawn. Snapshots and training pictures lie under work/, which git ignores.
+    python scripts/make_bundled.py --generator work-domain/plain   # a new generator, and all that hangs on it
+    python scripts/make_bundled.py --only encoder-e4e              # one part
+    python scripts/make_bundled.py --list                          # what is up to date
+
+Every file names, by its fingerprint, the generator that it was made for. What names the present one is left as it is;
+the rest is made again, in the order of the list. Trainings lie in a folder of work/ that is named after the generator,
+and go on where they stopped.
 """
 
 from __future__ import annotations
@@ -10,37 +14,65 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
+from bundled_directions import make_directions
 
-if TYPE_CHECKING:
-    from latentopt.editing.direction import Direction
-    from latentopt.generators.stylegan2 import StyleGAN2
-    from latentopt.judge.network import Judge
+from latentopt.checkpoints.networks import load_generator
+from latentopt.encoders.files import load_encoder, save_encoder
+from latentopt.files.storage import load_metadata
+from latentopt.preflight.preflight import SUFFIX, Preflight
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-NETWORKS = ("generator", "discriminator", "perceptual", "judge")
-WRANGAN = ("generator", "discriminator", "sigma")
-RANDOMIZED = ("--layers", "6", "--sigma-init", "0.1", "--keep-level")
-ENCODERS = {
-    "psp": ("--steps", "4500"),
-    "e4e": ("--steps", "4500"),
-    "restyle-psp": ("--steps", "3000", "--restyle-steps", "3"),
-    "restyle-e4e": ("--steps", "3000", "--restyle-steps", "3"),
-}
-DIRECTION_SAMPLES, DIRECTION_SEED = 10_000, 1
-HYPERPLANES = {(0, 1): "glasses"}  # what is there or not: a learned direction pleases the judge without drawing them
-DIRECTIONS = {  # first and last row of ws that they move: those that draw what they are named after
-    (0, 5): "yaw beard hair_length fringe skin_tone face_width face_height light_direction",
-    (2, 5): "smile eye_opening brow_tilt",
-    (2, 6): "hair_tone hair_red",
-    (3, 9): "iris_tone background_red background_green background_blue shirt_red shirt_green shirt_blue",
-}
+BUNDLED, STATISTICS = ROOT / "latentopt" / "bundled", ROOT / "pnorm_stats"
+BASE, RANDOMIZED = "portraits", "portraits-wrangan"
+NETWORKS = {"perceptual": (), "judge": ("--steps", "5000")}  # trained on portraits alone: they outlive a generator
+RANDOMIZING = ("--layers", "6", "--sigma-init", "0.1", "--keep-level", "--name", RANDOMIZED)
+RESTYLE_STEPS = ("--restyle-steps", "5")
+ENCODERS = {"psp": (), "e4e": (), "restyle-psp": RESTYLE_STEPS, "restyle-e4e": RESTYLE_STEPS}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much of everything; `device` and `work` are those of the trainings."""
+
+    work: Path
+    device: str
+    samples: str
+    wrangan_images: int
+    encoder_steps: int
+    minutes: float | None
+
+    def folder(self) -> Path:
+        """Of the trainings for the present generator."""
+        return self.work / fingerprint(BASE)
+
+    @property
+    def common(self) -> tuple[str, ...]:
+        limit = () if self.minutes is None else ("--minutes", str(self.minutes))
+        return ("--cache", str(self.work / "data"), "--device", self.device, *limit)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file that belongs to a bundled model; `made_for` is the entry of its metadata that says to which."""
+
+    name: str
+    model: str
+    file: Path
+    make: Callable[[Settings], None]
+    made_for: str = "fingerprint"
+
+    @property
+    def up_to_date(self) -> bool:
+        return self.file.exists() and load_metadata(self.file).get(self.made_for) == fingerprint(self.model)
+
+
+def fingerprint(model: str) -> str:
+    return load_metadata(BUNDLED / model / "generator.safetensors")["fingerprint"]
 
 
 def latentopt(*arguments: str) -> None:
@@ -49,103 +81,97 @@ def latentopt(*arguments: str) -> None:
     subprocess.run([sys.executable, str(ROOT / "cli.py"), *arguments], check=True, cwd=ROOT)
 
 
-@click.command()
-@click.option("--images", default=300_000, show_default=True, help="Real images to show to the generator in all.")
-@click.option("--wrangan-images", default=100_000, show_default=True, help="The same for the WRanGAN made from it.")
-@click.option("--samples", default="1e6", show_default=True, help="Samples for the P-norm statistics.")
-@click.option("--work", default="work", show_default=True, help="Folder of snapshots and training pictures.")
-@click.option("--device", default="auto", show_default=True)
-@click.option("--minutes", type=float, help="Stop training a generator after this long and ship what there is.")
-def main(images: int, wrangan_images: int, samples: str, work: str, device: str, minutes: float | None) -> None:
-    """Train, fit and draw what is not there yet, then copy it into the package."""
-    common = ("--outdir", work, "--cache", f"{work}/data", "--device", device)
-    latentopt("train", "perceptual", *common)
-    latentopt("train", "judge", "--steps", "5000", *common)
-    limit = () if minutes is None else ("--minutes", str(minutes))
-    latentopt("train", "generator", "--images", str(images), "--name", "portraits", *limit, *common)
-    bundled = ship(NETWORKS, ROOT / work, "portraits")
-    randomized = ("--outdir", f"{work}/wrangan", *common[2:])
-    length = ("--images", str(wrangan_images), "--name", "portraits-wrangan")
-    latentopt("train", "wrangan", "--start", "portraits", *RANDOMIZED, *length, *limit, *randomized)
-    ship(WRANGAN, ROOT / work / "wrangan", "portraits-wrangan")
-    for name, more in (("portraits", ("--prior",)), ("portraits-wrangan", ())):
-        stats = ("--out", f"pnorm_stats/{name}.safetensors", "--overwrite")
-        latentopt("fit-pnorm", "--network", name, "--samples", samples, *more, *stats)
-        latentopt("fit-metric", "--network", name, "--out", f"pnorm_stats/{name}.metric.safetensors", "--overwrite")
-        calibrate_preflight(name)
-        make_directions(name)
-    subprocess.run([sys.executable, str(ROOT / "scripts" / "make_samples.py")], check=True, cwd=ROOT)
-    for kind, settings in ENCODERS.items():
-        latentopt("train", "encoder", "--kind", kind, *settings, *common)
-        ship_encoder(ROOT / work / f"encoder-{kind}.safetensors", bundled)
+def network_part(kind: str, more: tuple[str, ...]) -> Part:
+    def make(settings: Settings) -> None:
+        latentopt("train", kind, *more, "--outdir", str(settings.work), *settings.common)
+        ship([kind], settings.work, BASE)
+
+    return Part(kind, BASE, BUNDLED / BASE / f"{kind}.safetensors", make)
 
 
-def ship(names: tuple[str, ...], source: Path, model: str) -> Path:
-    """Copy a model's networks into the package; the folder they went to."""
-    folder = ROOT / "latentopt" / "bundled" / model
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        shutil.copyfile(source / f"{name}.safetensors", folder / f"{name}.safetensors")
-    return folder
+def make_wrangan(settings: Settings) -> None:
+    outdir = settings.folder() / "wrangan"
+    images = ("--images", str(settings.wrangan_images), "--outdir", str(outdir))
+    latentopt("train", "wrangan", "--start", BASE, *RANDOMIZING, *images, *settings.common)
+    ship(["generator", "discriminator", "sigma"], outdir, RANDOMIZED)
 
 
-def calibrate_preflight(name: str) -> None:
+def parts_of(model: str) -> list[Part]:
+    """What is fitted to samples of a model."""
+    statistics, metric = (STATISTICS / f"{model}{suffix}.safetensors" for suffix in ("", ".metric"))
+    prior = ("--prior",) if model == BASE else ()
+
+    def fit(command: str, out: Path, *more: str) -> Callable[[Settings], None]:
+        return lambda _: latentopt(command, "--network", model, *more, "--out", str(out), "--overwrite")
+
+    return [
+        Part("pnorm", model, statistics, lambda s: fit("fit-pnorm", statistics, "--samples", s.samples, *prior)(s)),
+        Part("metric", model, metric, fit("fit-metric", metric)),
+        Part("preflight", model, STATISTICS / f"{model}{SUFFIX}", lambda _: calibrate_preflight(model)),
+        Part("directions", model, BUNDLED / model / "directions.safetensors", lambda _: make_directions(model)),
+    ]
+
+
+def encoder_part(kind: str, more: tuple[str, ...]) -> Part:
+    shipped = BUNDLED / BASE / f"encoder-{kind}.safetensors"
+
+    def make(settings: Settings) -> None:
+        """Begins with the encoder of the generator before: it sees the same pictures."""
+        start = ("--start", str(shipped)) if shipped.exists() else ()
+        steps = ("--steps", str(settings.encoder_steps), "--outdir", str(settings.folder()))
+        latentopt("train", "encoder", "--kind", kind, *start, *more, *steps, *settings.common)
+        import torch
+
+        trained = load_encoder(settings.folder() / shipped.name)
+        save_encoder(trained, shipped, torch.float16)  # half the bytes, and codes that differ by less than it errs
+
+    return Part(f"encoder-{kind}", BASE, shipped, make, made_for="generator")
+
+
+def calibrate_preflight(model: str) -> None:
     """What the preflight holds pictures against: readings of the generator's own samples."""
-    from latentopt.checkpoints.networks import load_generator
-    from latentopt.preflight.preflight import SUFFIX, Preflight
-
-    Preflight.of(load_generator(name)).save(ROOT / "pnorm_stats" / f"{name}{SUFFIX}")
+    Preflight.of(load_generator(model)).save(STATISTICS / f"{model}{SUFFIX}")
 
 
-def make_directions(name: str) -> None:
-    """The named directions of a bundled generator, by the judge; about a quarter of an hour on one core."""
-    from latentopt.checkpoints.networks import load_generator
-    from latentopt.editing.files import save_directions
-    from latentopt.judge.network import load_judge
-
-    click.echo(f"directions of {name}")
-    generator, judge = load_generator(name), load_judge("portraits")
-    found = [*hyperplanes(generator, judge), *learned(generator, judge)]
-    found = [replace(direction, about=direction.about | {"licence": "Apache-2.0"}) for direction in found]
-    save_directions(ROOT / "latentopt" / "bundled" / name / "directions.safetensors", found)
+def ship(names: list[str], source: Path, model: str) -> None:
+    """Copy a model's networks into the package."""
+    for name in names:
+        shutil.copyfile(source / f"{name}.safetensors", BUNDLED / model / f"{name}.safetensors")
 
 
-def hyperplanes(generator: StyleGAN2, judge: Judge) -> Iterator[Direction]:
-    from latentopt.editing.interfacegan import find_interfacegan
-    from latentopt.editing.labels import read_labels
-    from latentopt.editing.spaces import EditingSpace
-    from latentopt.judge.protocol import judge_name
-    from latentopt.statistics.at_hand import given_or_found
-    from latentopt.statistics.pnorm import PNORM
-
-    space = EditingSpace("p-norm", generator, given_or_found(PNORM, generator)[0])
-    about = {"judge": judge_name(judge), "samples": DIRECTION_SAMPLES}
-    codes = space.sample(DIRECTION_SAMPLES, DIRECTION_SEED)
-    labelled = read_labels(generator, codes, judge, judge.attributes, judge.binary_attributes, **about)
-    for (first, last), names in HYPERPLANES.items():
-        settings = {"condition": "none", "layers": range(first, last + 1), "seed": DIRECTION_SEED}
-        yield from find_interfacegan(labelled, space, names=names.split(), **settings)
+def all_parts() -> list[Part]:
+    """In the order in which they are made: encoders come before what only some recipes use."""
+    wrangan = Part("wrangan", BASE, BUNDLED / RANDOMIZED / "sigma.safetensors", make_wrangan, made_for="base")
+    encoders = [encoder_part(kind, more) for kind, more in ENCODERS.items()]
+    return [*parts_of(BASE), *encoders, wrangan, *parts_of(RANDOMIZED)]
 
 
-def learned(generator: StyleGAN2, judge: Judge) -> Iterator[Direction]:
-    from latentopt.editing.ganalyze import find_ganalyze
-    from latentopt.editing.spaces import EditingSpace
-
-    space = EditingSpace("w+", generator)
-    for (first, last), names in DIRECTIONS.items():
-        for attribute in names.split():
-            click.echo(f"direction {attribute}")
-            layers = range(first, last + 1)
-            yield from find_ganalyze(space, judge, names=[attribute], layers=layers, seed=DIRECTION_SEED)
-
-
-def ship_encoder(source: Path, folder: Path) -> None:
-    """Copy an encoder in 16 bits: half the bytes, and codes that differ by less than the encoder errs."""
-    import torch
-
-    from latentopt.encoders.files import load_encoder, save_encoder
-
-    save_encoder(load_encoder(source), folder / source.name, torch.float16)
+@click.command()
+@click.option("--generator", type=click.Path(path_type=Path), help="Folder of a trained pair to ship first.")
+@click.option("--only", multiple=True, help="Parts to make, by their names in --list; all that are not up to date.")
+@click.option("--list", "listed", is_flag=True, help="Only say what is up to date.")
+@click.option("--encoder-steps", default=12_000, show_default=True, help="Updates of every encoder.")
+@click.option("--wrangan-images", default=100_000, show_default=True, help="Real images to show to the WRanGAN.")
+@click.option("--samples", default="1e6", show_default=True, help="Samples for the P-norm statistics.")
+@click.option("--work", default=ROOT / "work", type=click.Path(path_type=Path), help="Folder of the trainings.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--minutes", type=float, help="Stop each training after this long and ship what there is.")
+def main(generator: Path | None, only: tuple[str, ...], listed: bool, **settings: object) -> None:
+    """Make what is not up to date."""
+    for kind, more in NETWORKS.items():
+        part = network_part(kind, more)
+        if not part.file.exists():
+            part.make(Settings(**settings))  # type: ignore[arg-type]
+    if generator is not None:
+        ship(["generator", "discriminator"], generator, BASE)
+    for part in all_parts():
+        name = part.name if part.model == BASE else f"{part.model}:{part.name}"
+        if listed or part.up_to_date:
+            click.echo(f"{name}: {'up to date' if part.up_to_date else 'to be made'}")
+        elif not only or name in only:
+            part.make(Settings(**settings))  # type: ignore[arg-type]
+    if not listed:
+        subprocess.run([sys.executable, str(ROOT / "scripts" / "make_samples.py")], check=True, cwd=ROOT)
 
 
 if __name__ == "__main__":
