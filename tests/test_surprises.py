@@ -99,6 +99,16 @@ def test_files_of_other_kinds_are_counted_in_one_line(folder, latentopt, monkeyp
         find_images(["only"])
 
 
+def test_the_sheet_of_samples_is_no_picture(tmp_path):
+    """latentopt sample --outdir samples, then latentopt invert samples; a picture of that name elsewhere counts."""
+    for name in ("samples/seed0000.png", "samples/grid.png", "mine/grid.png", "mine/seedling.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    assert [source.key for source in find_images([tmp_path / "samples"])] == ["seed0000"]
+    assert [source.key for source in find_images([tmp_path / "mine"])] == ["grid", "seedling"]
+    assert [source.key for source in find_images([tmp_path / "samples" / "grid.png"])] == ["grid"]
+
+
 def test_heic_without_its_extra_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr("latentopt.pictures.decoding.has_heic", lambda: False)
     (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))

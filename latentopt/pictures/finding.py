@@ -36,7 +36,7 @@ def find_images(sources: Sequence[str | Path]) -> list[ImageSource]:
     """The pictures named by files, folders (searched through, in name order) and glob patterns, each file once.
 
     Keys keep relative paths, spaces and Unicode, and stay distinct on file systems that ignore case: a clash gets
-    -2, -3. Hidden files and folders that hold latentopt's own results are passed over.
+    -2, -3. Hidden files, folders that hold latentopt's own results, and sheets of samples are passed over.
     Raises UsageError, naming the source, where it gives nothing.
     """
     found: dict[str, ImageSource] = {}
@@ -59,7 +59,7 @@ def _expand(source: str | Path) -> Iterator[tuple[Path, Path]]:
     path = Path(source).expanduser()
     if path.is_dir():
         for file in _walk(path):
-            if file.suffix.lower() in suffixes():
+            if file.suffix.lower() in suffixes() and not _is_sheet(file):
                 yield file, file.relative_to(path)
     elif path.exists():
         yield path, Path(path.name)
@@ -71,6 +71,11 @@ def _expand(source: str | Path) -> Iterator[tuple[Path, Path]]:
                 yield file, file.relative_to(root)
     else:
         check_file(source, "a picture or a folder of pictures", UsageError)
+
+
+def _is_sheet(file: Path) -> bool:
+    """Whether it is the sheet that `latentopt sample` puts beside its pictures."""
+    return file.name == "grid.png" and any(file.parent.glob("seed[0-9]*.png"))
 
 
 def _fixed_part(pattern: Path) -> Path:
