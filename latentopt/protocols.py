@@ -95,6 +95,14 @@ class Generator(Protocol):
     def tunable(self) -> dict[str, tuple[int, ...]]:
         """{weight: shape} of all that `GeneratorInputs.deltas` may change."""
 
+    @property
+    def takes_transform(self) -> bool:
+        """Whether `GeneratorInputs.transform` moves its pictures; where not, it is refused."""
+
+    @property
+    def placing(self) -> Set[str]:
+        """The weights of `tunable` that say where a picture lies: where all are tuned, these stay as they are."""
+
     def row_of(self, name: str) -> int | None:
         """The row of ws that drives a layer, an activation or one of their weights; None for a name of another kind."""
 

@@ -27,7 +27,8 @@ class GeneratorInputs:
     deltas     {weight: [B or 1,*shape]} or None   added to the generator's weights; 1 = one delta for all images
     styles     {layer: [B,I] or [B,O,I]} or None   in place of the layer's affine output; [B,O,I]: one style a filter
     residuals  {activation: [B,c,h,w]} or None     added to a layer's or a block's output; zero means untouched
-    transform  [B,3,3] or None                     where the input grid lies (StyleGAN3 alone has one)
+    transform  [B,3,3] or None                     the move of the picture, drawn by the network (StyleGAN3 alone has
+                                                   one); see `latentopt.geometry.moves`
 
     Files written before residuals were added held whole outputs (`features`). They are read as residuals under the name
     `=activation` (REPLACES), which still replaces the output: such a result is drawn as it was.

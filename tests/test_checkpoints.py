@@ -342,9 +342,10 @@ def test_other_files(contents, error, message, tmp_path):
         assert str(path) in str(caught.value)
 
 
-def test_stylegan3_is_named(files):
-    with pytest.raises(CheckpointError, match="StyleGAN3 is not supported yet"):
-        load_generator(files / "sg3.pkl")
+def test_another_family_is_named_where_a_network_of_one_is_trained(files):
+    assert load_generator(files / "sg3.pkl").family == "StyleGAN3"
+    with pytest.raises(CheckpointError, match="a StyleGAN3 generator, where a StyleGAN2 generator is asked for"):
+        load_stylegan2(files / "sg3.pkl")
 
 
 def test_a_pickle_too_large_is_not_read(files, monkeypatch):

@@ -27,7 +27,7 @@ def generator_weights(theirs: Mapping[str, Tensor], average: Tensor | None, wher
                 f"{where}: its synthesis network has no mapping network beside it; save both together"
             )
         names = [f"synthesis.{name}" for name in block_names(state, "synthesis.b", "conv1.weight")]
-        multiplier = _lr_multiplier(state["mapping.fc0.weight"])
+        multiplier = likely_lr_multiplier(state["mapping.fc0.weight"])
         config = generator_config(state, Settings(multiplier, _architecture(state, names, "torgb", "skip")))
     notes = (
         f"a state dict without settings: taken are a learning-rate multiplier of {multiplier:g} in the mapping (by the "
@@ -43,13 +43,13 @@ def discriminator_weights(theirs: Mapping[str, Tensor], where: str) -> NetworkWe
     with whole(state, where):
         names = block_names(state, "b", "conv0.weight")
         mapped = state.get("mapping.fc0.weight")
-        multiplier = 0.01 if mapped is None else _lr_multiplier(mapped)
+        multiplier = 0.01 if mapped is None else likely_lr_multiplier(mapped)
         architecture = _architecture(state, ["b4", *names], "fromrgb", "skip")
         config = discriminator_config(state, Settings(multiplier, architecture), where)
     return NetworkWeights(config, state, f, ("a state dict without settings: NVIDIA's usual ones are taken",))
 
 
-def _lr_multiplier(weight: Tensor) -> float:
+def likely_lr_multiplier(weight: Tensor) -> float:
     """The power of ten whose inverse is nearest to the spread of the weights, which begin at that."""
     spread = float(weight.float().std())
     if not (math.isfinite(spread) and spread > 0):

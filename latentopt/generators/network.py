@@ -28,6 +28,7 @@ class GeneratorNetwork(nn.Module):
     Config: type[NetworkConfig[GeneratorNetwork]]
     family: str
     computed: tuple[str, ...] = ()
+    takes_transform: bool = False
     config: NetworkConfig[GeneratorNetwork]
     mapping: MappingNetwork
     synthesis: nn.Module
@@ -82,6 +83,10 @@ class GeneratorNetwork(nn.Module):
     def tunable(self) -> dict[str, tuple[int, ...]]:
         """Every weight of the synthesis network, with its shape."""
         return {f"synthesis.{name}": tuple(p.shape) for name, p in self.synthesis.named_parameters()}
+
+    @property
+    def placing(self) -> frozenset[str]:
+        return frozenset()
 
     def begin(self, inputs: GeneratorInputs, changing: Set[str], noise_mode: str = "const") -> Beginning | None:
         return None
