@@ -15,11 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentopt.generators.ops import LRELU_SLOPE, SQRT2
-
 RANK_TOLERANCE = 1e-6  # of the largest singular value of a radial filter: what is left out is below float32's rounding
-BLOCK = 64  # outputs of one block
-DENSE = 128  # outputs from which on it is worth to cut them into blocks
+BLOCK = 24  # outputs of one block, times the up-sampling
+DENSE = 640  # outputs up to which one product of all is faster than blocks, which copy what they share
 
 
 @dataclass(frozen=True)
@@ -89,6 +87,7 @@ class Filters:
     up: tuple[Axis, Axis] | None
     down: tuple[Axis, Axis] | None
     crop: tuple[int, int, int, int]
+    gain: float
 
     @staticmethod
     def of(
@@ -99,8 +98,11 @@ class Filters:
         down: int,
         pad: Sequence[int],
         dtype: torch.dtype,
+        gain: float = 1.0,
     ) -> Filters:
-        """For canvases of that height and width; pad: x before, x after, y before, y after (negative crops)."""
+        """For canvases of that height and width; pad: x before, x after, y before, y after (negative crops). What goes
+        into the leaky ReLU is multiplied by `gain`, which is as good as to multiply what comes out.
+        """
         height, width = size
         x_pad, y_pad = pad[:2], pad[2:]
         rising = falling = None
@@ -108,7 +110,7 @@ class Filters:
         if up_filter is not None:
             of_y, of_x = separable_terms(up_filter.to(dtype))
             rising = (
-                resampling(of_x, width, up, 1, x_pad, up, summed=False),
+                resampling(of_x, width, up, 1, x_pad, up * gain, summed=False),
                 resampling(of_y, height, up, 1, y_pad, up, summed=False),
             )
             height, width = rising[1].length, rising[0].length
@@ -120,28 +122,25 @@ class Filters:
                 resampling(of_y, height, 1, down, (0, 0), 1.0, summed=False),
                 resampling(of_x, width, 1, down, (0, 0), 1.0, summed=True),
             )
-        return Filters(rising, falling, crop)
+        return Filters(rising, falling, crop, gain)
 
-    def __call__(
-        self, x: Tensor, slope: float = LRELU_SLOPE, gain: float = SQRT2, clamp: float | None = None
-    ) -> Tensor:
-        """x [B,C,h,w], its bias added -> up, leaky ReLU times `gain`, clamp, down. Between the filters x is held
+    def __call__(self, x: Tensor, slope: float, clamp: float | None) -> Tensor:
+        """x [B,C,h,w], its bias added -> up, gain, leaky ReLU (of `slope` below 0), clamp, down. Between the filters x is held
         transposed, so that every product is along the axis that lies close in memory.
         """
         x = F.pad(x, self.crop) if any(self.crop) else x
-        x = x.transpose(2, 3) if self.up is None else self._upsampled(x)  # [B,C,W,H]
+        x = x.transpose(2, 3) * self.gain if self.up is None else self._upsampled(x)  # [B,C,W,H]
         if slope != 1:
             x = F.leaky_relu(x, slope)
-        x = x * gain if gain != 1 else x
-        x = x if clamp is None else x.clamp(-clamp, clamp)
+        x = x if clamp is None else F.hardtanh(x, -clamp, clamp)  # a clamp with a gradient in one pass
         if self.down is None:
             return x.transpose(2, 3)
         along_y, along_x = self.down
         x = along_y(x[:, :, :, None])  # [B,C,W,S,h]
-        return along_x(x.permute(0, 1, 4, 3, 2))[:, :, :, 0]  # [B,C,h,w]
+        return along_x(x.permute(0, 1, 4, 3, 2)).squeeze(3)  # [B,C,h,w]
 
     def _upsampled(self, x: Tensor) -> Tensor:
         assert self.up is not None
         along_x, along_y = self.up
-        x = along_x(x[:, :, :, None])[:, :, :, 0]  # [B,C,h,W]
-        return along_y(x.transpose(2, 3)[:, :, :, None])[:, :, :, 0]  # [B,C,W,H]
+        x = along_x(x[:, :, :, None]).squeeze(3)  # [B,C,h,W]
+        return along_y(x.transpose(2, 3)[:, :, :, None]).squeeze(3)  # [B,C,W,H]

@@ -60,10 +60,10 @@ class SynthesisLayer3(nn.Module):
         gain = self.magnitude_ema.rsqrt()
         if g.is_torgb:
             x = modulated_conv2d(x, weight, styles * (gain * self.weight_gain), demodulate=False)
-            return self.filters(x)(x + bias, slope=1.0, gain=1.0, clamp=self.clamp)
+            return self.filters(x)(x + bias, 1.0, self.clamp)
         weight, styles = normalized(weight, 3), normalized(styles, 1)
         x = modulated_conv2d(x, weight, styles, gain=gain, epsilon=EPSILON, padding=g.kernel - 1)
-        return self.filters(x)(x + bias, LRELU_SLOPE, SQRT2, self.clamp)
+        return self.filters(x)(x + bias, LRELU_SLOPE, self.clamp)
 
     def filters(self, x: Tensor) -> Filters:
         """The filters as products, for canvases and type of x; made again only when they have changed."""
@@ -71,7 +71,8 @@ class SynthesisLayer3(nn.Module):
         up_filter, down_filter = (getattr(self, name, None) for name in ("up_filter", "down_filter"))
         key = (x.dtype, size, *((id(f), f._version) for f in (up_filter, down_filter) if f is not None))
         if self._filters is None or self._filters[0] != key:
-            made = Filters.of(size, up_filter, down_filter, g.up, g.down, (*g.pad, *g.pad), x.dtype)
+            gain = 1.0 if g.is_torgb else SQRT2
+            made = Filters.of(size, up_filter, down_filter, g.up, g.down, (*g.pad, *g.pad), x.dtype, gain)
             self._filters = (key, made)
         return self._filters[1]
 
