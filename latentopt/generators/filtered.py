@@ -9,7 +9,7 @@ filter is first taken apart into the few separable ones that it is the sum of. E
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +37,9 @@ class Axis:
     blocks: int
     length: int
 
+    def to(self, dtype: torch.dtype) -> Axis:
+        return replace(self, matrix=self.matrix.to(dtype))
+
     def __call__(self, x: Tensor) -> Tensor:
         """[...,R,n] -> [...,S,length]."""
         if self.blocks == 1:
@@ -46,7 +49,9 @@ class Axis:
         return y.unflatten(-1, (self.outputs, -1)).transpose(-3, -2).flatten(-2)[..., : self.length]
 
 
-def resampling(filters: Tensor, n: int, up: int, down: int, pad: Sequence[int], gain: float, summed: bool) -> Axis:
+def resampling(
+    filters: Tensor, n: int, up: int, down: int, pad: Sequence[int] = (0, 0), gain: float = 1.0, summed: bool = False
+) -> Axis:
     """Insert zeros (`up`), pad (negative crops), convolve with each of `filters` [F,t], keep every `down`-th of n
     samples, for F outputs of one input or, `summed`, one output of F inputs.
     """
@@ -74,8 +79,8 @@ def separable_terms(f: Tensor) -> tuple[Tensor, Tensor]:
     """Filters along y and along x, [F,t] each, whose outer products add up to f: [t] itself twice, or [t,t]."""
     if f.ndim == 1:
         return f[None], f[None]
-    u, s, v = torch.linalg.svd(f.double().cpu())
-    kept = s > RANK_TOLERANCE * s[0]
+    u, s, v = torch.linalg.svd(f.cpu().double())
+    kept = s >= RANK_TOLERANCE * s[0]
     root = s[kept].sqrt()
     return (u.T[kept] * root[:, None]).to(f), (v[kept] * root[:, None]).to(f)
 
@@ -108,25 +113,25 @@ class Filters:
         rising = falling = None
         crop = (0, 0, 0, 0) if up_filter is not None else (x_pad[0], x_pad[1], y_pad[0], y_pad[1])
         if up_filter is not None:
-            of_y, of_x = separable_terms(up_filter.to(dtype))
+            of_y, of_x = separable_terms(up_filter)
             rising = (
-                resampling(of_x, width, up, 1, x_pad, up * gain, summed=False),
-                resampling(of_y, height, up, 1, y_pad, up, summed=False),
+                resampling(of_x, width, up, 1, x_pad, up * gain).to(dtype),
+                resampling(of_y, height, up, 1, y_pad, up).to(dtype),
             )
             height, width = rising[1].length, rising[0].length
         else:
             height, width = height + sum(y_pad), width + sum(x_pad)
         if down_filter is not None:
-            of_y, of_x = separable_terms(down_filter.to(dtype))
+            of_y, of_x = separable_terms(down_filter)
             falling = (
-                resampling(of_y, height, 1, down, (0, 0), 1.0, summed=False),
-                resampling(of_x, width, 1, down, (0, 0), 1.0, summed=True),
+                resampling(of_y, height, 1, down).to(dtype),
+                resampling(of_x, width, 1, down, summed=True).to(dtype),
             )
         return Filters(rising, falling, crop, gain)
 
     def __call__(self, x: Tensor, slope: float, clamp: float | None) -> Tensor:
-        """x [B,C,h,w], its bias added -> up, gain, leaky ReLU (of `slope` below 0), clamp, down. Between the filters x is held
-        transposed, so that every product is along the axis that lies close in memory.
+        """x [B,C,h,w], its bias added -> up, gain, leaky ReLU (of `slope` below 0), clamp, down. Between the filters x
+        is held transposed, so that every product is along the axis that lies close in memory.
         """
         x = F.pad(x, self.crop) if any(self.crop) else x
         x = x.transpose(2, 3) * self.gain if self.up is None else self._upsampled(x)  # [B,C,W,H]
