@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from latentopt.checkpoints.delta_files import check_fit
 from latentopt.errors import CheckpointError
+from latentopt.geometry.moves import is_move
 from latentopt.protocols import Generator
 from latentopt.types import REPLACES, GeneratorInputs, LayerTensors
 
@@ -21,6 +23,8 @@ def check_inputs(inputs: GeneratorInputs, generator: Generator, where: str) -> N
         raise CheckpointError(f"{where}: ws are {list(inputs.ws.shape)}; {generator.name!r} takes {takes}")
     if inputs.deltas is not None:
         check_fit({name: tuple(x.shape[1:]) for name, x in inputs.deltas.items()}, generator, where)
+    if inputs.transform is not None:
+        _check_transform(inputs.transform, generator, where)
     if inputs.noise is not None:
         _check("noise", inputs.noise, {k: [(1, *size)] for k, size in generator.noise_shapes.items()}, generator, where)
     if inputs.styles is not None:
@@ -29,6 +33,13 @@ def check_inputs(inputs: GeneratorInputs, generator: Generator, where: str) -> N
         residuals = {name.removeprefix(REPLACES): x for name, x in inputs.residuals.items()}
         known = [name for name in residuals if name in generator.activations]
         _check("residuals", residuals, _activation_shapes(generator, known), generator, where)
+
+
+def _check_transform(transform: Tensor, generator: Generator, where: str) -> None:
+    if not generator.takes_transform:
+        raise CheckpointError(f"{where}: a move of the picture, which {generator.name!r} does not draw")
+    if not is_move(transform):
+        raise CheckpointError(f"{where}: its transform is no move of a picture ([B,3,3], its last row 0, 0, 1)")
 
 
 def _check(kind: str, given: LayerTensors, shapes: Shapes, generator: Generator, where: str) -> None:

@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latentopt.errors import UsageError
+from latentopt.protocols import Generator
+
 FLAT = 1e-6  # a move's area factor below which a picture is flattened to nothing
 
 
@@ -48,6 +51,15 @@ def is_move(move: Tensor) -> bool:
         return False
     last = move.new_tensor([0.0, 0.0, 1.0])
     return bool((move[:, 2] == last).all() and (torch.linalg.det(move.double().cpu()).abs() > FLAT).all())
+
+
+def check_takes_transform(generator: Generator) -> None:
+    """Raise UsageError for a generator that draws no move."""
+    if not generator.takes_transform:
+        raise UsageError(
+            f"{generator.name}: a {generator.family} generator cannot draw a picture turned or shifted: leave the "
+            "placement out (only some families, such as StyleGAN3, take one)"
+        )
 
 
 def fitted_move(points: Tensor, places: Tensor, scaled: bool) -> Tensor:

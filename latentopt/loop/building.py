@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latentopt.devices import Profile
 from latentopt.errors import UsageError
+from latentopt.geometry.moves import moved_back
 from latentopt.loop.joint import Joint
 from latentopt.loop.optimizers import Elementwise
 from latentopt.loop.problem import Objective, Problem
@@ -98,7 +99,7 @@ def build_problem(
     if start is None and stage.init["name"] == PREVIOUS:
         raise UsageError("this recipe goes on from an earlier result: give it one with latentopt tune, or set its init")
     if start is None or (stage.init["name"] != PREVIOUS and not begun):
-        start = INITIALIZERS.create(stage.init["name"], generator, **options_in(stage.init))(target, seeds)
+        start = new_start(generator, stage, target, seeds, None if start is None else start.transform)
     operator = build_operator(generator, stage)
     measured = target if operator is None else operator(target)
     lens = build_lens(generator, stage)
@@ -121,6 +122,19 @@ def build_problem(
         profile=profile or Profile(on=False),
         beginning=None if stage.jitter is not None else begin(generator, lens, start, stage),
     )
+
+
+def new_start(
+    generator: Generator, stage: Stage, target: Tensor, seeds: Sequence[int], move: Tensor | None
+) -> GeneratorInputs:
+    """The stage's own start. `move`: where an earlier stage has found the picture; it is moved back for the start, and
+    stays where it was found.
+    """
+    start = INITIALIZERS.create(stage.init["name"], generator, **options_in(stage.init))
+    if move is None:
+        return start(target, seeds)
+    made = start(moved_back(target, move.expand(len(target), 3, 3)), seeds)
+    return made if made.transform is not None else made.replace(transform=move)
 
 
 @torch.no_grad()

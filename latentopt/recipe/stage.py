@@ -25,7 +25,12 @@ from latentopt.registry import (
 PREVIOUS = "previous"  # the start that an earlier stage, or an earlier result, ended with
 NOISE_MODES = ("const", "random", "none")
 KEEP = ("best", "last")
-WRITTEN = {"ws": "latents", "deltas": "generator's weights", "noise": "noise maps"}  # other fields in their own words
+WRITTEN = {
+    "ws": "latents",
+    "deltas": "generator's weights",
+    "noise": "noise maps",
+    "transform": "placement",
+}  # other fields in their own words
 
 
 @dataclass(frozen=True)
