@@ -61,6 +61,8 @@ if TYPE_CHECKING:
     from latentopt.evaluation.methods import load_recipes as load_recipes
     from latentopt.evaluation.runs import load_run as load_run
     from latentopt.evaluation.subject import Amounts as Amounts
+    from latentopt.geometry.moves import PictureMove as PictureMove
+    from latentopt.geometry.moves import check_takes_transform as check_takes_transform
     from latentopt.inverting.measured import ensure_metrics as ensure_metrics
     from latentopt.inverting.tuning import tuning_recipe as tuning_recipe
     from latentopt.inverting.work import OnEvent, Results
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
     from latentopt.preflight.preflight import Preflight as Preflight
     from latentopt.preflight.preflight import find_preflight as find_preflight
     from latentopt.protocols import Generator
+    from latentopt.recipe.placement import with_placement as with_placement
     from latentopt.recipe.recipe import Recipe as Recipe
     from latentopt.recipe.recipe import recipe_names as recipe_names
     from latentopt.recipe.spaces import space_recipe as space_recipe
@@ -160,6 +163,8 @@ EXPORTS = {
     "load_recipes": "latentopt.evaluation.methods",
     "load_run": "latentopt.evaluation.runs",
     "Amounts": "latentopt.evaluation.subject",
+    "PictureMove": "latentopt.geometry.moves",
+    "check_takes_transform": "latentopt.geometry.moves",
     "tuning_recipe": "latentopt.inverting.tuning",
     "ensure_metrics": "latentopt.inverting.measured",
     "encode": "latentopt.inverting.work",
@@ -173,6 +178,7 @@ EXPORTS = {
     "find_preflight": "latentopt.preflight.preflight",
     "Preflight": "latentopt.preflight.preflight",
     "Recipe": "latentopt.recipe.recipe",
+    "with_placement": "latentopt.recipe.placement",
     "recipe_names": "latentopt.recipe.recipe",
     "space_recipe": "latentopt.recipe.spaces",
     "with_space": "latentopt.recipe.spaces",

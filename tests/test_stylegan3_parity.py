@@ -31,7 +31,7 @@ from latentopt.generators.lowpass import lowpass
 from latentopt.generators.ops import LRELU_SLOPE, SQRT2, modulated_conv2d, upfirdn
 from latentopt.generators.stylegan3_config import StyleGAN3Config
 from latentopt.generators.stylegan3_layer import EPSILON, normalized
-from latentopt.geometry.moves import given_move, inverse_move
+from latentopt.geometry.moves import PictureMove, inverse_move
 from latentopt.types import GeneratorInputs
 
 FOLDER = REFERENCE / "stylegan3_nvidia"
@@ -193,7 +193,7 @@ def test_images_features_and_gradient(name):
 def test_a_move_of_the_picture(name):
     """As an input an image, and as the buffer that NVIDIA's tools set, which holds its inverse."""
     (io, _), g = reference(name), copy.deepcopy(net(name))
-    move = given_move(20.0, (0.1, -0.05))
+    move = PictureMove(20.0, (0.1, -0.05)).matrix
     assert_close(inverse_move(move)[0], io["io/transform_inv"], 1e-6)
     inputs = GeneratorInputs(io["io/wplus"])
     assert_close(g.synthesis(inputs.replace(transform=move.expand(2, 3, 3))), io["out/img_transformed"])

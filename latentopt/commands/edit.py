@@ -8,6 +8,7 @@ import click
 
 from latentopt.commands import shared
 from latentopt.commands.latent_options import find_latents, latent_options
+from latentopt.commands.move_options import asked_move, move_for, move_options
 from latentopt.commands.paths import UserPath
 from latentopt.errors import UsageError
 from latentopt.files.text import escape_controls
@@ -25,6 +26,7 @@ from latentopt.files.text import escape_controls
 @shared.directions()
 @shared.force_directions()
 @click.option("--animate", is_flag=True, help="Also write each sweep as a film (WebP).")
+@move_options
 @latent_options
 def command(
     run: Path | None,
@@ -34,6 +36,8 @@ def command(
     files: tuple[str, ...],
     force: bool,
     animate: bool,
+    rotate: float | None,
+    translate: tuple[float, float] | None,
     network: str | None,
     outdir: Path,
     to: Path | None,
@@ -45,7 +49,8 @@ def command(
     The newest run in --outdir by default. Strengths are standard deviations: of the generator's samples along the
     direction or, for a learned direction, of what it is named after. latentopt directions list names what there is.
     Edits follow one another, sweeps come after all of them. Every picture is written as PNG and with its latents
-    (safetensors), from which edits can go on; a sheet shows all.
+    (safetensors), from which edits can go on; a sheet shows all. A StyleGAN3 generator also draws them turned and
+    shifted (--rotate, --translate), from where they lie.
 
     \b
     Example:
@@ -54,6 +59,7 @@ def command(
       latentopt edit out/tuned-pti --do beard=1.5@0-4
       latentopt edit out/edits/anna/yaw+2.safetensors --do light_direction=1
       latentopt edit latents.pt --network ffhq.pkl
+      latentopt edit out/anna --rotate 20 --translate 0.1,0
     """
     from latentopt.api import (
         Sequences,
@@ -68,14 +74,15 @@ def command(
     from latentopt.files.outputs import check_free, workplace
 
     done, swept = [parse_edit(text) for text in edits], [parse_sweep(text) for text in sweeps]
-    rows = None if layers is None else parse_layers(layers)
+    rows, move = None if layers is None else parse_layers(layers), asked_move(rotate, translate)
     if animate and not swept:
         raise UsageError("--animate shows a sweep: add --sweep NAME=-2..2")
     generator, sources, root = find_latents(
         [] if run is None else [run], outdir, network, device, lambda root: check_free(to or root / "edits")
     )
-    asked = Sequences(done, swept, given_or_found_directions(generator, files, force), rows)
-    if not done and not swept:
+    directions = given_or_found_directions(generator, files, force)
+    asked = Sequences(done, swept, directions, rows, move_for(generator, move))
+    if not done and not swept and move is None:
         known = ", ".join(asked.directions) or "none at hand (latentopt directions find)"
         text = f"no edit named: drawing the latents as they are. --do NAME=STRENGTH edits; names: {known}"
         click.echo(escape_controls(text), err=True)

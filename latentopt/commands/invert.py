@@ -16,6 +16,7 @@ from latentopt.commands.preflight import Warnings, notes_told, picture_check, pr
 from latentopt.errors import ImageError, UsageError
 from latentopt.files.outputs import check_free
 from latentopt.files.text import one_line
+from latentopt.recipe.placement import with_placement
 from latentopt.recipe.recipe import Key, Recipe, read_value
 from latentopt.recipe.spaces import space_recipe, with_space
 from latentopt.watching.phases import tell
@@ -46,7 +47,10 @@ def resolve_recipe(recipe: str | None, settings: list[str], **options: Any) -> R
     if options["batch"] is not None:
         given |= {("stages", i, "batch"): options["batch"] for i in range(len(found.stages))}
     found = found.in_every_stage(steps=options["steps"], terms=terms_of(options["terms"]))
-    return found.override(settings, given)
+    found = found.changed(given)
+    if options["placement"]:
+        found = with_placement(found, options["steps"])
+    return found.override(settings)
 
 
 def start_entry(text: str) -> object:
@@ -83,6 +87,7 @@ def terms_of(text: str | None) -> list[dict[str, object]] | None:
 @shared.steps()
 @shared.lr()
 @shared.init()
+@shared.placement()
 @shared.terms()
 @shared.recipe_settings()
 @shared.outdir()
@@ -136,6 +141,7 @@ def command(
       latentopt invert --space pnorm+ --clip 2
       latentopt invert photos/ --network ffhq.pkl --recipe sg2 --outdir results
       latentopt invert face.png --recipe ii2s --set stages.0.lr=0.01
+      latentopt invert face.png --network stylegan3-t-ffhq.pkl --recipe i2s --placement
     """
     resolved = resolve_recipe(recipe, list(settings), **options)
     check_exact(exact, options["batch"])

@@ -59,6 +59,11 @@ terms = _option("--terms", help="Loss terms of every stage, with weights, such a
 steps = _option("--steps", "--num-steps", type=int, help="Optimisation steps of every stage.")
 lr = _option("--lr", type=float, help="Learning rate of the first stage.")
 batch = _option("--batch", type=int, help="Images at once: only speed and memory depend on it.")
+placement = _option(
+    "--placement",
+    is_flag=True,
+    help="Find where the picture lies too, angle and shift (StyleGAN3): a stage before all others.",
+)
 init = _option(
     "--init",
     type=UserPath(within=":"),

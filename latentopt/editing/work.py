@@ -18,11 +18,12 @@ from latentopt.editing.pictures import draw, film_frame, there_and_back
 from latentopt.editing.sequence import Edit, apply_edits
 from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import write_atomically
+from latentopt.geometry.moves import PictureMove
 from latentopt.pictures.contact_sheet import contact_sheet
 from latentopt.pictures.images import DELTA_FILE
 from latentopt.pictures.video import save_video
 from latentopt.protocols import Generator, Parameterization
-from latentopt.types import REPLACES
+from latentopt.types import REPLACES, GeneratorInputs
 from latentopt.watching.phases import counted
 
 UNEDITED = "unedited"  # the name of pictures that are drawn as they are
@@ -35,13 +36,25 @@ FPS = 24
 class Sequences:
     """What is done to every image: the edits `done` one after the other, then each sweep's pictures after all of them.
 
-    directions: by name; layers: rows of ws to move instead of the edits' and directions' own.
+    directions: by name; layers: rows of ws to move instead of the edits' and directions' own; move: of every picture
+    that is drawn after edits (or without any), by the network.
     """
 
     done: Sequence[Edit]
     sweeps: Sequence[Sequence[Edit]]
     directions: Mapping[str, Direction]
     layers: tuple[int, ...] | None = None
+    move: PictureMove | None = None
+
+    def label(self, edits: Sequence[Edit]) -> str:
+        """The name of the picture that these edits end with."""
+        words = [edit.label for edit in edits] + ([] if self.move is None else [self.move.label])
+        return file_name("_".join(words) or UNEDITED)
+
+    def edited(self, inputs: GeneratorInputs, edits: Sequence[Edit]) -> GeneratorInputs:
+        """One image's inputs after the edits, and after the move."""
+        edited = apply_edits(inputs, edits, self.directions, self.layers)
+        return edited if self.move is None else self.move(edited)
 
     @property
     def steps(self) -> list[list[Edit]]:
@@ -53,13 +66,16 @@ class Sequences:
     def title(self) -> str:
         """A name for the sheet."""
         words = [*(e.label for e in self.done), *(s[0].name + "-sweep" for s in self.sweeps)]
+        words += [] if self.move is None else [self.move.label]
         return file_name("_".join(words or [UNEDITED]))
 
     @property
     def headings(self) -> list[str]:
         """Over the columns of the sheet, one for each of `steps`."""
         steps = [edits for edits in self.steps if edits]
-        return [("then " if 0 < i < len(self.done) else "") + e[-1].label for i, e in enumerate(steps)] or [UNEDITED]
+        return [("then " if 0 < i < len(self.done) else "") + e[-1].label for i, e in enumerate(steps)] or [
+            UNEDITED if self.move is None else self.move.label
+        ]
 
 
 def edit_latents(
@@ -112,9 +128,9 @@ def _edit(latent: Latent, asked: Sequences, generator: Generator, folder: Path) 
     reconstruction = draw(generator, latent.inputs, latent.noise_mode)
     pictures = [reconstruction if latent.target is None else latent.target, reconstruction]
     for edits in counted(asked.steps, f"editing {latent.name}", "pictures"):
-        edited = apply_edits(latent.inputs, edits, asked.directions, asked.layers)
+        edited = asked.edited(latent.inputs, edits)
         pictures.append(draw(generator, edited, latent.noise_mode))
-        label = file_name("_".join(edit.label for edit in edits) or UNEDITED)
+        label = asked.label(edits)
         held = edited if source is None else edited.replace(deltas=None)  # they lie beside it
         save_latent(own / label, pictures[-1], held, generator)
     return pictures
@@ -130,7 +146,7 @@ def _film(latent: Latent, asked: Sequences, sweep: Sequence[Edit], generator: Ge
     for i in counted(range(FRAMES), f"film of {latent.name}", "pictures"):
         strength = first + (last - first) * i / (FRAMES - 1)
         edits = [*asked.done, replace(sweep[0], strength=strength)]
-        edited = apply_edits(latent.inputs, edits, asked.directions, asked.layers)
+        edited = asked.edited(latent.inputs, edits)
         frames.append(film_frame(draw(generator, edited, latent.noise_mode)))
     name = file_name("_".join([*(edit.label for edit in asked.done), sweep[0].name]))
     save_video(there_and_back(frames), folder / latent.name / f"{name}.webp", fps=FPS)

@@ -7,6 +7,7 @@ unmoved picture to `move @ p`; its angle is anticlockwise, as one looks at the p
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from latentopt.errors import UsageError
 from latentopt.protocols import Generator
+from latentopt.types import GeneratorInputs
 
 FLAT = 1e-6  # a move's area factor below which a picture is flattened to nothing
 
@@ -26,9 +28,32 @@ def move_matrix(angle: Tensor, shift: Tensor, log_scale: Tensor | None = None) -
     return torch.stack(rows, dim=1).unflatten(1, (3, 3))
 
 
-def given_move(degrees: float, shift: tuple[float, float] = (0.0, 0.0)) -> Tensor:
-    """One move [1,3,3], as it is written on a command line."""
-    return move_matrix(torch.tensor([math.radians(degrees)]), torch.tensor([shift], dtype=torch.float32))
+@dataclass(frozen=True)
+class PictureMove:
+    """A move as it is asked for: degrees anticlockwise, then widths right and down."""
+
+    rotate: float = 0.0
+    translate: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def matrix(self) -> Tensor:
+        """[1,3,3]."""
+        return move_matrix(torch.tensor([math.radians(self.rotate)]), torch.tensor([self.translate]))
+
+    @property
+    def label(self) -> str:
+        """As in names of files: `rotate+20_translate+0.1,+0`."""
+        parts = [f"rotate{self.rotate:+g}"] if self.rotate else []
+        if any(self.translate):
+            parts.append("translate" + ",".join(f"{part:+g}" for part in self.translate))
+        return "_".join(parts) or "moved"
+
+    def __call__(self, inputs: GeneratorInputs) -> GeneratorInputs:
+        """The same pictures, moved from where they lie."""
+        matrix = self.matrix.to(inputs.ws)
+        before = inputs.transform
+        move = matrix.expand(len(inputs), 3, 3) if before is None else matrix @ before.to(inputs.ws)
+        return inputs.replace(transform=move)
 
 
 def parts_of(move: Tensor) -> tuple[Tensor, Tensor, Tensor]:

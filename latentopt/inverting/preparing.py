@@ -21,6 +21,7 @@ from latentopt.recipe.recipe import Recipe
 from latentopt.recipe.stage import PREVIOUS, Reading
 from latentopt.registry import FILES, INITIALIZERS
 from latentopt.statistics.sigma_fit import ensure_sigma
+from latentopt.watching.phases import tell
 
 
 def prepare(recipe: Recipe, generator: Generator) -> None:
@@ -31,6 +32,8 @@ def prepare(recipe: Recipe, generator: Generator) -> None:
     MissingWeightsError and CheckpointError for networks and files, StatisticsError for what takes minutes to measure.
     """
     recipe_files(recipe, generator)  # encoders
+    if not generator.noise_shapes and any(stage.spaces("noise") for stage in recipe.stages):
+        tell(f"{generator.name}: a {generator.family} generator has no noise maps: {recipe.name} goes on without them")
     check_named(recipe, generator)
     waits = any(reading.named is None and _is_missing(reading, generator) for reading in recipe.reads)
     if not waits:

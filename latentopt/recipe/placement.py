@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from latentopt.errors import UsageError
 from latentopt.recipe.recipe import Recipe
-from latentopt.recipe.stage import Stage, checked_plugin
-from latentopt.registry import INITIALIZERS, OPTIMIZERS, PARAMETERIZATIONS
+from latentopt.recipe.stage import Stage, checked_plugin, checked_stage
+from latentopt.registry import OPTIMIZERS, PARAMETERIZATIONS
 
 START, SPACE, CODE = "placement", "placement", "w"
 STEPS, RATE = 60, 0.1  # of the stage that finds it
@@ -30,16 +30,17 @@ def with_placement(recipe: Recipe, steps: int | None = None) -> Recipe:
 
 
 def _finding(first: Stage, steps: int) -> Stage:
-    return Stage(
-        init=checked_plugin(START, INITIALIZERS, "--placement"),
-        optimize=(_space(RATE * SHARE), checked_plugin(CODE, PARAMETERIZATIONS, "--placement")),
-        terms=first.terms,
-        steps=steps,
-        lr=RATE,
-        schedule={"name": "cosine", "final": 0.05},
-        batch=first.batch,
-        operator=first.operator,
-    )
+    table = {
+        "init": START,
+        "optimize": [_space(RATE * SHARE), CODE],
+        "terms": first.terms,
+        "steps": steps,
+        "lr": RATE,
+        "schedule": {"name": "cosine", "final": 0.05},
+        "batch": first.batch,
+        "operator": first.operator,
+    }
+    return checked_stage(table, "--placement", first=True)
 
 
 def _placed(stage: Stage) -> Stage:
