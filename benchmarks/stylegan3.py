@@ -37,6 +37,7 @@ CLOSE = (0.5, 0.01)  # degrees, widths
 PARTS = ("placement", "equivariance", "speed", "report")
 RESULTS = Path(__file__).parent / "results"
 WORK = Path("work/benchmarks/stylegan3")
+CONTRAST = 0.25  # of the nets' own: their pictures exceed [-1,1]
 KNOWN = 0.1  # of the radius of the cloud of w: how far the code is off, where it is known
 STEPS = {"known": (60, 0), "mean": (200, 300)}  # of the recipe's two stages
 RUNS, RUN = 2, 20  # of the search where the code is known, and their steps
@@ -70,6 +71,8 @@ def main(only: tuple[str, ...], count: int, from_mean: int, minutes: float, size
 
 def place_all(count: int, from_mean: int, minutes: float) -> None:
     until, nets = time.process_time() + 60 * minutes, {kind: reference_net(kind) for kind in ("T", "R")}
+    for generator in nets.values():
+        generator.synthesis.output_scale *= CONTRAST
     for i in range(max(count, from_mean)):
         for kind, generator in nets.items():
             for arm, (start, _, _) in ARMS.items():
@@ -93,7 +96,7 @@ def placed(generator: StyleGAN3, sample: int, start: str, is_moved: bool, with_p
     off = torch.randn(w.shape, generator=rng)
     known = w + KNOWN * w_std(generator) * off / off.norm()
     with torch.no_grad():
-        target = generator.synthesis(GeneratorInputs(generator.broadcast(w), transform=move))
+        target = generator.synthesis(GeneratorInputs(generator.broadcast(w), transform=move)).clamp(-1, 1)
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "code.safetensors"
@@ -176,7 +179,7 @@ def placement_tables(runs: list[Mapping[str, Any]]) -> list[str]:
     columns += ["widths off", "final loss", "CPU s", "loss to that of the same samples not moved"]
     steps = STEPS["known"][0]
     about = f"""Medians and 95th percentiles. Samples of psi 1 are drawn at random within {ANGLE:g} degrees and
-{SHIFT:g} widths, and compared by l2 alone. In the first three arms the code is known to {KNOWN:g} of the radius of the
+{SHIFT:g} widths, at a quarter of the nets' contrast, and compared by l2 alone. In the first three arms the code is known to {KNOWN:g} of the radius of the
 cloud of w, as an encoder might know it, and the recipe sg3 is cut to its search for the placement ({RUNS} runs of {RUN}
 steps) and {steps} steps of angle, shift and w. The others are the whole recipe, from the mean of w. Angle and shift are
 measured between the planes of features that are drawn, since row 0 of ws turns and shifts it too."""

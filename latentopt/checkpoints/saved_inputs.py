@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
 
 from latentopt.checkpoints.delta_files import check_fit
 from latentopt.errors import CheckpointError
@@ -23,8 +22,7 @@ def check_inputs(inputs: GeneratorInputs, generator: Generator, where: str) -> N
         raise CheckpointError(f"{where}: ws are {list(inputs.ws.shape)}; {generator.name!r} takes {takes}")
     if inputs.deltas is not None:
         check_fit({name: tuple(x.shape[1:]) for name, x in inputs.deltas.items()}, generator, where)
-    if inputs.transform is not None:
-        _check_transform(inputs.transform, generator, where)
+    check_transform(inputs, generator, where)
     if inputs.noise is not None:
         _check("noise", inputs.noise, {k: [(1, *size)] for k, size in generator.noise_shapes.items()}, generator, where)
     if inputs.styles is not None:
@@ -35,10 +33,13 @@ def check_inputs(inputs: GeneratorInputs, generator: Generator, where: str) -> N
         _check("residuals", residuals, _activation_shapes(generator, known), generator, where)
 
 
-def _check_transform(transform: Tensor, generator: Generator, where: str) -> None:
+def check_transform(inputs: GeneratorInputs, generator: Generator, where: str) -> None:
+    """Raise CheckpointError, naming `where`, for a transform that `generator` does not draw, or that is no move."""
+    if inputs.transform is None:
+        return
     if not generator.takes_transform:
         raise CheckpointError(f"{where}: a move of the picture, which {generator.name!r} does not draw")
-    if not is_move(transform):
+    if not is_move(inputs.transform):
         raise CheckpointError(f"{where}: its transform is no move of a picture ([B,3,3], its last row 0, 0, 1)")
 
 
