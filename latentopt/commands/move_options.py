@@ -39,13 +39,13 @@ def move_options(command: Callable) -> Callable:
             "--translate",
             type=Shift(),
             metavar="X,Y",
-            help="Shift the picture right and down, in its widths, drawn by the network (StyleGAN3).",
+            help="Shift the picture right and down, in its widths, where the network draws moves.",
         ),
         click.option(
             "--rotate",
             type=float,
             metavar="DEGREES",
-            help="Turn the picture anticlockwise, drawn by the network (StyleGAN3).",
+            help="Turn the picture anticlockwise, where the network draws moves.",
         ),
     ):
         command = option(command)

@@ -62,7 +62,7 @@ batch = _option("--batch", type=int, help="Images at once: only speed and memory
 placement = _option(
     "--placement",
     is_flag=True,
-    help="Find where the picture lies too, angle and shift (StyleGAN3): a stage before all others.",
+    help="Find angle and shift of the picture first, where the network draws moves (sample --help).",
 )
 init = _option(
     "--init",

@@ -83,7 +83,7 @@ def check_takes_transform(generator: Generator) -> None:
     if not generator.takes_transform:
         raise UsageError(
             f"{generator.name}: a {generator.family} generator cannot draw a picture turned or shifted: leave the "
-            "placement out (only some families, such as StyleGAN3, take one)"
+            "placement out"
         )
 
 
