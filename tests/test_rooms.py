@@ -31,6 +31,17 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
     "terms": {"errors", "types", "protocols", "pictures", "perceptual", "statistics"},
     "operators": {"errors", "protocols"},
     "encoders": {"errors", "devices", "files", "types", "protocols", "pictures", "checkpoints"},
+    "refiners": {
+        "errors",
+        "files",
+        "registry",
+        "types",
+        "protocols",
+        "pictures",
+        "checkpoints",
+        "perceptual",
+        "encoders",
+    },
     "initializers": {
         "errors",
         "watching",
@@ -43,7 +54,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
         "encoders",
     },
     "loop": {"errors", "registry", "types", "protocols", "devices", "recipe", "statistics"},
-    "results": {"errors", "files", "types", "protocols", "recipe", "pictures", "checkpoints"},
+    "results": {"errors", "files", "registry", "types", "protocols", "recipe", "pictures", "checkpoints"},
     "inverting": {
         "errors",
         "watching",
