@@ -144,6 +144,11 @@ class Generator(Protocol):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """-> image and the named activations [B,c,h,w]."""
 
+    def activations_of(
+        self, inputs: GeneratorInputs, capture: Sequence[str], noise_mode: str = "const"
+    ) -> dict[str, Tensor]:
+        """The named activations [B,c,h,w] alone: no image, and nothing that comes after the last of them."""
+
     def set_precision(self, dtype: torch.dtype | None) -> Self:
         """Run what allows it in `dtype`; None is float32 throughout."""
 

@@ -152,9 +152,10 @@ class SynthesisNetwork(nn.Module):
         rng: torch.Generator | None = None,
         capture: Collection[str] = (),
         beginning: Beginning | None = None,
+        until_captured: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """As `forward`, with the activations named in `capture`: layers (`b8.conv0`), block outputs (`b8`), skip images
-        (`b8.img`).
+        (`b8.img`). until_captured: nothing is drawn after the last of them, and what stands for the image is none.
         """
         if noise_mode not in NOISE_MODES:
             raise ValueError(f"noise_mode {noise_mode!r} is not one of {', '.join(NOISE_MODES)}")
@@ -194,6 +195,8 @@ class SynthesisNetwork(nn.Module):
                 drawn = checkpointed if self.is_recomputed(layer.size) else nn.Module.__call__
                 x = finish(name, drawn(layer, x, ws[:, row], f, noise, deltas, f"synthesis.{name}", gain, given))
                 row += 1
+                if until_captured and len(features) == len(set(capture)):
+                    return x, features
             if self.architecture == "resnet" and block.index > 0:
                 name = f"synthesis.{block.name}.skip"
                 x = block.skip(skip, self.resample_filter, math.sqrt(0.5), deltas, name) + x

@@ -128,7 +128,7 @@ class RefinerConfig:
 def activations(generator: Generator) -> list[Layer]:
     """The outputs of the convolutions, from coarse to fine."""
     centre = GeneratorInputs(generator.broadcast(generator.w_avg[None]))
-    _, found = generator.features(centre, list(generator.convolutions))
+    found = generator.activations_of(centre, list(generator.convolutions))
     return [Layer(name, x.shape[1], (x.shape[2], x.shape[3])) for name, x in found.items()]
 
 

@@ -68,28 +68,30 @@ class NetworkRefiner(Refiner):
                     f"{self.trained.name}: there are residuals at {self.layer} already, where it adds its own; take a "
                     "refiner of another layer, or leave out what wrote them"
                 )
-        count, names = len(edited), self.trained.config.layers
-        before_image, before = self._drawn(inputs, names, noise_mode)
-        if edited is inputs:
-            after_image, after = before_image, before
-        else:
-            after_image, after = self._drawn(edited, names, noise_mode)
+        count = len(edited)
+        before = self._drawn(inputs, noise_mode)
+        after = before if edited is inputs else self._drawn(edited, noise_mode)
         missing = _as_many(self.net.missing(target.to(before[-1].device), before[-1]), count)
         flow = None
-        if self.trained.config.kind == "warpres":
-            flow = self._flow([_as_many(x, count) for x in (before_image, *before)], [after_image, *after])
+        if self.trained.config.kind == "warpres" and self.teacher is None:
+            flow = self.net.flow([_as_many(x, count) for x in before], after)
+        elif self.trained.config.kind == "warpres":
+            flow = self._taught(inputs, edited, noise_mode)
         moved = self.net.moved(missing, flow)
         return self.net.added(moved, after[-1]), missing, moved, flow
 
-    def _drawn(self, inputs: GeneratorInputs, names: tuple[str, ...], noise_mode: str) -> tuple[Tensor, list[Tensor]]:
-        image, found = self.generator.features(inputs.to(self.generator.device), names, noise_mode)
-        return image.float(), [found[name].float() for name in names]
+    def _drawn(self, inputs: GeneratorInputs, noise_mode: str) -> list[Tensor]:
+        """The features that the network reads, coarse to fine."""
+        names = self.trained.config.layers
+        found = self.generator.activations_of(inputs.to(self.generator.device), names, noise_mode)
+        return [found[name].float() for name in names]
 
-    def _flow(self, before: list[Tensor], after: list[Tensor]) -> Tensor:
-        """At the size of the tap; the first of each are the pictures, the others features."""
-        if self.teacher is None:
-            return self.net.flow(before[1:], after[1:])
-        return resized_flow(self.teacher(before[0], after[0]), self.trained.config.tap.size)
+    def _taught(self, inputs: GeneratorInputs, edited: GeneratorInputs, noise_mode: str) -> Tensor:
+        """The teacher's flow between the pictures, at the size of the tap."""
+        assert self.teacher is not None
+        pictures = [self.generator.synthesis(x.to(self.generator.device), noise_mode).float() for x in (inputs, edited)]
+        flow = self.teacher(_as_many(pictures[0], len(edited)), pictures[1])
+        return resized_flow(flow, self.trained.config.tap.size)
 
 
 def _as_many(x: Tensor, count: int) -> Tensor:
