@@ -127,6 +127,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
         "data",
         "judge",
         "encoders",
+        "refiners",
     },
     "api": {
         "files",
@@ -161,6 +162,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
         "data",
         "judge",
         "encoders",
+        "refiners",
         "results",
         "inverting",
         "editing",

@@ -173,7 +173,7 @@ class StyleGAN2(GeneratorNetwork):
         if first <= 4 or noise_mode == "random":
             return None
         after = f"b{first // 2}"
-        _, features = self.features(inputs, (after, f"{after}.img"), noise_mode)
+        features = self.activations_of(inputs, (after, f"{after}.img"), noise_mode)
         return Beginning(after, features[after], features.get(f"{after}.img"))
 
     @property

@@ -207,6 +207,8 @@ class SynthesisNetwork(nn.Module):
                 rgb = drawn(block.torgb, x, ws[:, row], deltas, f"synthesis.{name}", styles.get(name)).float()
                 image = rgb if image is None else upsample2d(image, self.resample_filter) + rgb
                 image = finish(f"{block.name}.img", image)
+            if until_captured and len(features) == len(set(capture)):
+                return x, features
         assert image is not None  # the last block has a toRGB in every architecture
         return image, features
 
