@@ -159,6 +159,7 @@ def _refiner_losses(record: RefinerRecord) -> dict[str, object]:
 @click.option(
     "--size", default=64, show_default=True, type=click.IntRange(32, 512), help="Longer side of the pictures."
 )
+@click.option("--precision", type=click.Choice(["bfloat16", "float32"]), help="Of the training's arithmetic.")
 @shared.seed(default=None, show_default="0")
 @minutes_option
 @folder_options

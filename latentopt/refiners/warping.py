@@ -46,12 +46,16 @@ def whole_correlation(first: Tensor, second: Tensor) -> Tensor:
 
 
 def near_correlation(first: Tensor, second: Tensor, radius: int) -> Tensor:
-    """Of each place of `first` with those of `second` up to `radius` pixels away: [B,(2 radius + 1)^2,h,w]."""
-    h, w = first.shape[2:]
-    around = pad(second, (radius,) * 4)
-    side = 2 * radius + 1
-    shifted = [(first * around[:, :, i : i + h, j : j + w]).sum(dim=1) for i in range(side) for j in range(side)]
-    return torch.stack(shifted, dim=1)
+    """Of each place of `first` with those of `second` up to `radius` pixels away: [B,(2 radius + 1)^2,h,w].
+
+    Each line of the one is multiplied with the nearest lines of the other; of the products, the bands are kept.
+    """
+    batch, _, h, w = first.shape
+    side, wide = 2 * radius + 1, w + 2 * radius
+    lines = pad(second, (radius,) * 4).unfold(2, side, 1)  # [B,c,h,w + 2 radius,side]
+    products = first.permute(0, 2, 3, 1)[:, :, None] @ lines.permute(0, 2, 4, 1, 3)  # [B,h,side,w,w + 2 radius]
+    shifted = pad(products.flatten(3), (0, w)).view(batch, h, side, w, wide + 1)  # each row begins one further right
+    return shifted[..., :side].permute(0, 2, 4, 1, 3).reshape(batch, side * side, h, w)
 
 
 def expected_flow(correlation: Tensor, sharpness: Tensor) -> Tensor:

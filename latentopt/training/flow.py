@@ -42,6 +42,7 @@ class FlowTraining:
     size: int = 64
     ema: float = 0.999
     colour: float = 0.25
+    precision: str = "bfloat16"
     seed: int = 0
 
     def rate(self, step: int) -> float:
@@ -99,7 +100,9 @@ class FlowTrainer(Trainer[FlowRecord]):
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate(self.step)
         pairs = self.pairs(self.step)
-        found = self.net(pairs.before, pairs.after)
+        low = self.settings.precision != "float32"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            found = self.net(pairs.before, pairs.after)
         size = (found.shape[2], found.shape[3])
         known = torch.nn.functional.interpolate(pairs.known, size=size, mode="area")
         loss = ((found - resized_flow(pairs.flow, size)).abs() * known).sum() / (2 * known.sum().clamp_min(1))

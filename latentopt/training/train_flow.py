@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -47,9 +46,8 @@ def train_flow(
     card = {"name": "flow", **found.described, **({"command": command} if command else {})}
 
     def leave() -> None:
-        save_network(
-            outdir / "flow.safetensors", copy.deepcopy(trainer.ema), trainer.ema.config, _card(trainer, card), FORMAT
-        )
+        net = trainer.ema
+        save_network(outdir / "flow.safetensors", net, net.config, _card(trainer, card), FORMAT)
         _sheet(trainer, outdir / "flow.png")
 
     def logged(record: FlowRecord) -> dict[str, Any] | None:
