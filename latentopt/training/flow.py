@@ -80,6 +80,8 @@ class FlowTrainer(Trainer[FlowRecord]):
             raise UsageError(f"{generator.name}: takes labels; flow networks are trained for generators without")
         self.settings, self.generator, self.stream = settings, generator, stream
         self.portraits, self.described, self.device = portraits, described or {}, generator.device
+        self.low = settings.precision != "float32"
+        self.synthesis = copy.deepcopy(generator).set_precision(getattr(torch, settings.precision))
         torch.manual_seed(settings.seed)
         self.net = WarpFlowNet(WarpFlowConfig(size=settings.size)).to(self.device).train()
         self.ema = copy.deepcopy(self.net).requires_grad_(False).eval()
@@ -100,8 +102,7 @@ class FlowTrainer(Trainer[FlowRecord]):
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate(self.step)
         pairs = self.pairs(self.step)
-        low = self.settings.precision != "float32"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low):
             found = self.net(pairs.before, pairs.after)
         size = (found.shape[2], found.shape[3])
         known = torch.nn.functional.interpolate(pairs.known, size=size, mode="area")
@@ -131,7 +132,7 @@ class FlowTrainer(Trainer[FlowRecord]):
         one, other = generator.broadcast(generator.mapping(z)).chunk(2)
         rows = torch.arange(generator.num_ws, device=self.device)[:, None] < FINE * generator.num_ws
         both = torch.cat([one, torch.where(rows, one, other)])
-        before, after = in_colour(generator.synthesis(GeneratorInputs(both)).float().clamp(-1, 1)).chunk(2)
+        before, after = in_colour(self.synthesis.synthesis(GeneratorInputs(both)).float().clamp(-1, 1)).chunk(2)
         return self._warped(before, after, rng)
 
     def _turned(self, step: int, rng: torch.Generator) -> Pairs:
