@@ -138,7 +138,7 @@ def test_it_learns_what_the_codes_lack_and_the_teachers_flow(generator):
     before, records = validate(trainer, images), list(trainer.train())
     after = validate(trainer, images)
     assert after["base_l2"] == before["base_l2"]
-    assert after["l2"] < 0.9 * before["l2"]
+    assert after["l2"] < 0.97 * before["l2"], "of the average, which lags behind"
     flows = [record["flow"] for record in records if record["edits"]]
     assert sum(flows[-3:]) < 0.9 * sum(flows[:3])
 
