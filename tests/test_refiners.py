@@ -525,3 +525,108 @@ def test_a_bundled_refiner_that_is_not_there_is_said_at_once(folder, latentopt):
     code, _, err = latentopt("encode", "photos", "--refine", "warpres", "--network", "net/tiny.safetensors")
     assert code == 1
     assert "train refiner --kind warpres" in err or "no bundled e4e" in err
+
+
+# ---- StyleRes's released layout, with few channels
+
+
+BLOCK = "synthesis.b64."
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """A file as StyleRes's: the generator with E1 and E2 in it, the encoder, the average; and its generator."""
+    generator = make_tiny_generator(channels=(8,) * 7, w_dim=8, z_dim=8, mapping_layers=2)
+    config = RefinerConfig.for_generator(
+        generator, "styleres", 64, form="gated", reader="ir-se-50", read_width=128, width=6
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        own = RefinerNet(config).eval().requires_grad_(False).state_dict()
+    names = {"difference.alignment": "modify_feature_alignment", "difference.extraction": "modify_feature_extraction"}
+    names["fusion"] = "modify_feature_gates"
+    inside = {}
+    for key, value in own.items():
+        for ours, theirs in names.items():
+            if key.startswith(f"{ours}."):
+                inside[f"{BLOCK}{theirs}{key.removeprefix(ours)}"] = value
+    inside[f"{BLOCK}modify_feature_alignment.dconv3.0.res_layer.0.weight"] = torch.zeros(6, 6, 3, 3)
+    e4e = {key.removeprefix("reader."): value for key, value in own.items() if key.startswith("reader.")}
+    e4e["body.20.res_layer.1.weight"] = torch.zeros(2, 2)
+    path = tmp_path_factory.mktemp("released") / "styleres.pt"
+    smooth = {k: v for k, v in generator.state_dict().items() if not k.endswith("resample_filter")} | inside
+    torch.save({"generator_smooth": smooth, "e4e": e4e, "latent_avg": torch.zeros(14, 8)}, path)
+    return path, generator, inside
+
+
+def conv(x, state, name, stride=1):
+    weight = state[f"{BLOCK}{name}.weight"]
+    return torch.nn.functional.conv2d(x, weight, state.get(f"{BLOCK}{name}.bias"), stride, weight.shape[2] // 2)
+
+
+def block(x, state, name, stride=1):
+    short = f"{name}.shortcut_layer.0"
+    shortcut = conv(x, state, short, stride) if f"{BLOCK}{short}.weight" in state else x
+    inner = torch.nn.functional.leaky_relu(conv(x, state, f"{name}.res_layer.0"), 0.2)
+    return shortcut + conv(inner, state, f"{name}.res_layer.2", stride)
+
+
+def large(x):
+    return torch.nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+
+
+def test_the_released_layout_is_called_in_its_order(released):
+    """From the names in the file alone: align, extract, then gate * delta."""
+    path, generator, s = released
+    refiner = load_refiner(path, generator)
+    net, read, drawn, edited = refiner.net, torch.randn(1, 128, 64, 64), *torch.randn(2, 1, 8, 64, 64)
+    a, e, g = (f"modify_feature_{part}" for part in ("alignment", "extraction", "gates"))
+    f1 = block(conv(torch.cat([read, drawn], 1), s, f"{a}.first_layer"), s, f"{a}.conv1.0")
+    f2 = block(block(f1, s, f"{a}.conv2.0", 2), s, f"{a}.conv2.1")
+    f3 = block(block(f2, s, f"{a}.conv3.0", 2), s, f"{a}.conv3.1")
+    x = large(f3) + f2
+    for i in range(2):
+        x = block(x, s, f"{a}.dconv1.{i}")
+    x = large(x) + f1
+    for i in range(2):
+        x = block(x, s, f"{a}.dconv2.{i}")
+    x = conv(conv(x, s, f"{a}.out_layer"), s, f"{e}.first_layer")
+    for i in range(3):
+        x = block(x, s, f"{e}.convs.{i}")
+    both = torch.cat([conv(edited, s, f"{g}.down1"), conv(x, s, f"{g}.down2")], 1)
+    delta = gate = both
+    for i in range(3):
+        delta, gate = block(delta, s, f"{g}.convs.{i}"), block(gate, s, f"{g}.convs2.{i}")
+    assert close(net.added(net.difference(read, drawn), edited), gate.sigmoid() * delta)
+
+
+def test_the_released_file_refines_with_its_own_generator(released):
+    path, generator, _ = released
+    own = load_generator(path)
+    assert torch.equal(own.w_avg, generator.w_avg)
+    refiner = NetworkRefiner(own, load_refiner(path, own))
+    target = torch.rand(1, 3, 256, 256) * 2 - 1
+    inputs = GeneratorInputs(own.broadcast(own.w_avg[None]))
+    assert refiner(target, inputs, inputs).residuals["b64.conv0"].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c.pop("e4e"), "has no 'e4e'"),
+        (lambda c: c["generator_smooth"].pop(f"{BLOCK}modify_feature_gates.down1.bias"), "do not fit"),
+        (lambda c: c["generator_smooth"].pop(f"{BLOCK}modify_feature_alignment.out_layer.weight"), "no first or last"),
+        (lambda c: c["generator_smooth"].update({f"{BLOCK}modify_feature_x.a": torch.zeros(1)}), "no part of StyleRes"),
+        (
+            lambda c: c["generator_smooth"][f"{BLOCK}modify_feature_gates.down1.bias"].fill_(torch.nan),
+            "not finite; the file is damaged",
+        ),
+    ],
+    ids=range(5),
+)
+def test_a_released_file_that_lacks_something_is_refused(released, tmp_path, change, words):
+    contents = torch.load(released[0], weights_only=True)
+    change(contents)
+    torch.save(contents, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=words):
+        load_refiner(tmp_path / "x.pt")

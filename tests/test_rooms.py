@@ -139,6 +139,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
         "statistics",
         "judge",
         "encoders",
+        "refiners",
         "results",
         "inverting",
         "editing",

@@ -111,11 +111,10 @@ def refiner(
     """
     check_outdir(outdir)
 
+    from latentopt.api import RefinerTraining, train_refiner
     from latentopt.checkpoints.networks import load_generator
     from latentopt.devices import choose_device
     from latentopt.training.parallel import join_processes
-    from latentopt.training.refiner_settings import RefinerTraining
-    from latentopt.training.train_refiner import train_refiner
 
     given = {key: value for key, value in settings.items() if value is not None}
     processes, chosen = join_processes(choose_device(device))
@@ -188,10 +187,9 @@ def flow(
     """
     check_outdir(outdir)
 
+    from latentopt.api import FlowTraining, train_flow
     from latentopt.checkpoints.networks import load_generator
     from latentopt.devices import choose_device
-    from latentopt.training.flow import FlowTraining
-    from latentopt.training.train_flow import train_flow
 
     given = {key: value for key, value in settings.items() if value is not None}
     chosen = choose_device(device)
