@@ -13,7 +13,7 @@ from latentopt.checkpoints.describe import describe
 from latentopt.checkpoints.networks import load_generator
 from latentopt.editing.direction import Direction
 from latentopt.editing.files import save_directions
-from latentopt.editing.latents import find_sources, read_latent
+from latentopt.editing.latents import find_sources, open_sources, read_latent
 from latentopt.editing.mixing import interpolate_drawn, mix_drawn
 from latentopt.encoders.files import save_encoder
 from latentopt.errors import CheckpointError, MissingWeightsError, UsageError
@@ -415,6 +415,12 @@ def test_an_edit_is_drawn_through_the_refiner_and_back_again(generator, results)
     latent = read_latent(find_sources(folder / "a")[0], generator)
     assert latent.inputs.residuals is None
     assert latent.redraw.refiner is not None
+    (source,) = open_sources(find_sources(folder / "a" / "inputs.safetensors"), generator)
+    named = read_latent(source, generator)
+    assert named.inputs.residuals is None, "a result's file knows the result too"
+    assert torch.equal(
+        named.redraw(named.inputs).residuals["b16.conv0"], latent.redraw(latent.inputs).residuals["b16.conv0"]
+    )
 
 
 def test_mixtures_go_through_the_refiner_of_the_image_that_gives_its_layer(generator, results):
