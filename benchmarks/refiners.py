@@ -34,13 +34,14 @@ from latentopt.editing.files import find_directions
 from latentopt.encoders.files import load_encoder
 from latentopt.evaluation.distribution import frechet_distance
 from latentopt.evaluation.image_metrics import PerceptualDistance, distortion, on_levels
-from latentopt.inverting.batch import Batch, image_seed
+from latentopt.inverting.batch import Batch
 from latentopt.pictures.contact_sheet import contact_sheet
 from latentopt.pictures.images import to_uint8
 from latentopt.protocols import Refiner
 from latentopt.recipe.recipe import Recipe
 from latentopt.registry import REFINERS
 from latentopt.results.redrawing import Redraw
+from latentopt.statistics.streams import image_seed
 from latentopt.types import GeneratorInputs
 
 EDITS = {"smile +": ("smile", 1.5), "smile -": ("smile", -1.5), "pose +": ("yaw", 1.5), "pose -": ("yaw", -1.5)}
