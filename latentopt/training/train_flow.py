@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import interpolate
 
 from latentopt.files.outputs import check_outdir
 from latentopt.perceptual.network_file import save_network
@@ -92,11 +93,13 @@ def _held_out(trainer: FlowTrainer, kind: int) -> int:
 
 @torch.no_grad()
 def _sheet(trainer: FlowTrainer, path: Path) -> None:
-    """Pairs of each kind: before, after, the true flow, the found one, and before warped by it."""
+    """Pairs of each kind: before, after, the true flow where it is known, the found one, and before warped by it."""
     rows = []
     for k in range(3 if trainer.portraits else 2):
         pairs = trainer.pairs(_held_out(trainer, k))
-        before, after, true = (x[:SHOWN] for x in (pairs.before, pairs.after, pairs.flow))
+        before, after, true = (x[:SHOWN] for x in (pairs.before, pairs.after, pairs.flow * pairs.known))
         found = resized_flow(trainer.ema(before, after), (true.shape[2], true.shape[3]))
-        rows += [before, after, arrows(after, true), arrows(after, found), warp(before, found)]
+        shown = [arrows(after, true), arrows(after, found)]
+        plain = [interpolate(x, size=shown[0].shape[2:]) for x in (before, after, warp(before, found))]
+        rows += [*plain[:2], *shown, plain[2]]
     contact_sheet([list(row.float().cpu().clamp(-1, 1)) for row in rows], path)
