@@ -82,10 +82,12 @@ if TYPE_CHECKING:
     from latentopt.recipe.recipe import recipe_names as recipe_names
     from latentopt.recipe.spaces import space_recipe as space_recipe
     from latentopt.recipe.spaces import with_space as with_space
+    from latentopt.refiners.files import load_refiner as load_refiner
     from latentopt.report.work import compare as compare
     from latentopt.results.earlier import find_results as find_results
     from latentopt.results.earlier import newest_run as newest_run
     from latentopt.results.inversion import Inversion as Inversion
+    from latentopt.results.redrawing import redraw_of as redraw_of
     from latentopt.statistics.linear_prior_fit import fit_prior as fit_prior
     from latentopt.statistics.linear_prior_measure import measure_prior as measure_prior
     from latentopt.statistics.metric import Metric as Metric
@@ -104,12 +106,16 @@ if TYPE_CHECKING:
     from latentopt.statistics.sigma_measure import kept_sigma as kept_sigma
     from latentopt.statistics.sigma_measure import measure_sigma as measure_sigma
     from latentopt.training.encoder_settings import settings_for as settings_for
+    from latentopt.training.flow import FlowTraining as FlowTraining
     from latentopt.training.generator_settings import GeneratorTraining as GeneratorTraining
+    from latentopt.training.refiner_settings import RefinerTraining as RefinerTraining
     from latentopt.training.train_encoder import train_encoder as train_encoder
+    from latentopt.training.train_flow import train_flow as train_flow
     from latentopt.training.train_generator import train_generator as train_generator
     from latentopt.training.train_generator import train_wrangan as train_wrangan
     from latentopt.training.train_networks import train_judge as train_judge
     from latentopt.training.train_networks import train_perceptual as train_perceptual
+    from latentopt.training.train_refiner import train_refiner as train_refiner
     from latentopt.types import GeneratorInputs as GeneratorInputs
 
 EXPORTS = {
@@ -182,10 +188,12 @@ EXPORTS = {
     "recipe_names": "latentopt.recipe.recipe",
     "space_recipe": "latentopt.recipe.spaces",
     "with_space": "latentopt.recipe.spaces",
+    "load_refiner": "latentopt.refiners.files",
     "compare": "latentopt.report.work",
     "find_results": "latentopt.results.earlier",
     "newest_run": "latentopt.results.earlier",
     "Inversion": "latentopt.results.inversion",
+    "redraw_of": "latentopt.results.redrawing",
     "fit_prior": "latentopt.statistics.linear_prior_fit",
     "measure_prior": "latentopt.statistics.linear_prior_measure",
     "Metric": "latentopt.statistics.metric",
@@ -205,7 +213,11 @@ EXPORTS = {
     "measure_sigma": "latentopt.statistics.sigma_measure",
     "settings_for": "latentopt.training.encoder_settings",
     "GeneratorTraining": "latentopt.training.generator_settings",
+    "FlowTraining": "latentopt.training.flow",
+    "RefinerTraining": "latentopt.training.refiner_settings",
     "train_encoder": "latentopt.training.train_encoder",
+    "train_flow": "latentopt.training.train_flow",
+    "train_refiner": "latentopt.training.train_refiner",
     "train_generator": "latentopt.training.train_generator",
     "train_wrangan": "latentopt.training.train_generator",
     "train_judge": "latentopt.training.train_networks",

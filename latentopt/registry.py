@@ -215,6 +215,21 @@ SCHEDULES = Registry(
         "cosine": "latentopt.loop.schedules:Cosine",
     },
 )
+REFINERS = Registry(
+    "refiner",
+    {
+        "styleres": "latentopt.refiners.refiner:StyleRes",
+        "warpres": "latentopt.refiners.refiner:WarpRes",
+        "file": "latentopt.refiners.refiner:FromFile",
+    },
+)
+FLOWS = Registry(  # what finds the flow between two pictures
+    "flow",
+    {
+        "warps": "latentopt.refiners.teachers:Warps",
+        "raft": "latentopt.refiners.teachers:Raft",
+    },
+)
 FILES = Registry(  # what a plug-in may read: finders (generator, named, part) -> list of paths
     "kind of file",
     {
@@ -228,6 +243,8 @@ FILES = Registry(  # what a plug-in may read: finders (generator, named, part) -
         "bootstrap encoder": "latentopt.encoders.files:bootstrap_file",
         "generator": "latentopt.encoders.files:generator_file",
         "start at hand": "latentopt.initializers.at_hand:start_at_hand",
+        "refiner": "latentopt.refiners.files:refiner_file",
+        "flow network": "latentopt.refiners.teachers:flow_file",
     },
 )
 COORDINATES = Registry(  # in which directions are found, and straight
@@ -249,5 +266,7 @@ FORMATS = Registry(  # what `latentopt info` tells of our files: functions (chec
         "latentopt-sigma-1": "latentopt.statistics.sigma:describe_sigma",
         "latentopt-metric-1": "latentopt.statistics.metric:describe_metric",
         "latentopt-directions-1": "latentopt.editing.files:describe_directions",
+        "latentopt-refiner-1": "latentopt.refiners.files:describe_refiner",
+        "latentopt-flow-1": "latentopt.refiners.teachers:describe_flow",
     },
 )

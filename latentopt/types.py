@@ -76,6 +76,12 @@ class GeneratorInputs:
         transform = None if self.transform is None else self.transform.expand(len(ws), 3, 3)
         return replace(self, ws=ws, styles=shared(self.styles), residuals=shared(self.residuals), transform=transform)
 
+    def without_residual(self, layer: str) -> GeneratorInputs:
+        """The same without what is added at an activation."""
+        if self.residuals is None or layer not in self.residuals:
+            return self
+        return replace(self, residuals={name: x for name, x in self.residuals.items() if name != layer} or None)
+
     def changed(self, after: GeneratorInputs) -> frozenset[str]:
         """What `after`, which was made of these, has another tensor for: `ws`, `transform`, `deltas/<weight>`, ..."""
         found = {name for name in ("ws", "transform") if getattr(self, name) is not getattr(after, name)}

@@ -270,6 +270,8 @@ READ = {  # the kinds of files that each shipped recipe looks for
     "pulse": {"p-norm"},
     "s2e": {"encoder"},
     "sg2": set(),
+    "styleres": {"encoder", "refiner"},
+    "warpres": {"encoder", "refiner"},
     "weights": set(),
     "wrangan": {"sigma"},
     "wrangan-pivot": {"sigma"},

@@ -41,6 +41,8 @@ OURS = {  # what files of ours are that hold no latents
     "latentopt-directions-1": "directions for editing (--directions)",
     "latentopt-delta-1": "a change of weights; name the result's folder for its latents, so this file is",
     "latentopt-encoder-1": "an encoder",
+    "latentopt-refiner-1": "a refiner (--refine)",
+    "latentopt-flow-1": "a flow network",
 }
 PICTURE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp", "gif")
 PICTURE_SIDE = 32  # pixels at least, of what may be a picture

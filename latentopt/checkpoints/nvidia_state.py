@@ -14,12 +14,16 @@ from latentopt.errors import CheckpointError
 from latentopt.generators.discriminator import Discriminator
 from latentopt.generators.stylegan2 import StyleGAN2
 
+REFINER = ".modify_feature_"  # in the names of what StyleRes put into a generator's block
+
 
 def generator_weights(theirs: Mapping[str, Tensor], average: Tensor | None, where: str) -> NetworkWeights[StyleGAN2]:
     """Configuration and weights of a generator; `notes` say what was inferred.
 
     `average`, a mean of w [C], is used where the state has none. Raises CheckpointError for weights that are not one's.
     """
+    refiner = [name for name in theirs if REFINER in name]
+    theirs = {name: value for name, value in theirs.items() if REFINER not in name}
     state, f = without_filters(theirs, where)
     with whole(state, where):
         if "mapping.fc0.weight" not in state:
@@ -32,6 +36,7 @@ def generator_weights(theirs: Mapping[str, Tensor], average: Tensor | None, wher
     notes = (
         f"a state dict without settings: taken are a learning-rate multiplier of {multiplier:g} in the mapping (by the "
         f"size of its weights), architecture {config.architecture!r}, and no clamp of activations",
+        *(["StyleRes's refiner in it is left out: --refine FILE takes it"] if refiner else []),
     )
     state, more = with_missing(state, config, average, where, len(theirs) - len(state))
     return NetworkWeights(config, state, f, notes + more)

@@ -25,6 +25,7 @@ from latentopt.files.text import escape_controls
 @click.option("--layers", help="Rows of ws to move, such as 0-6, instead of the directions' own.")
 @shared.directions()
 @shared.force_directions()
+@click.option("--explain", is_flag=True, help="Refined results: also show the flow of each edit and what it moved.")
 @click.option("--animate", is_flag=True, help="Also write each sweep as a film (WebP).")
 @move_options
 @latent_options
@@ -35,6 +36,7 @@ def command(
     layers: str | None,
     files: tuple[str, ...],
     force: bool,
+    explain: bool,
     animate: bool,
     rotate: float | None,
     translate: tuple[float, float] | None,
@@ -49,8 +51,8 @@ def command(
     The newest run in --outdir by default. Strengths are standard deviations: of the generator's samples along the
     direction or, for a learned direction, of what it is named after. latentopt directions list names what there is.
     Edits follow one another, sweeps come after all of them. Every picture is written as PNG and with its latents
-    (safetensors), from which edits can go on; a sheet shows all. A StyleGAN3 generator also draws them turned and
-    shifted (--rotate, --translate), from where they lie.
+    (safetensors), from which edits can go on; a sheet shows all. A result of --refine is drawn through its refiner. A
+    StyleGAN3 generator also draws them turned and shifted (--rotate, --translate), from where they lie.
 
     \b
     Example:
@@ -60,6 +62,7 @@ def command(
       latentopt edit out/edits/anna/yaw+2.safetensors --do light_direction=1
       latentopt edit latents.pt --network ffhq.pkl
       latentopt edit out/anna --rotate 20 --translate 0.1,0
+      latentopt edit out --do yaw=1.5 --explain
     """
     from latentopt.api import (
         Sequences,
@@ -96,5 +99,6 @@ def command(
             folder,
             animate,
             on_note=lambda note: click.echo(escape_controls(note), err=True),
+            explain=explain,
         )
     click.echo(escape_controls(f"{written} pictures in {folder}/ (on a sheet: {sheet.name})"))

@@ -70,6 +70,12 @@ init = _option(
     metavar="START",
     help="Start of the inversion: mean, p-mean, linear, sample, best-of, file:PATH, e4e (psp, ...), encoder:PATH.",
 )
+refine = _option(
+    "--refine",
+    type=UserPath(),
+    metavar="KIND|FILE",
+    help="Add to features what the latents lack, moved along with edits: styleres, warpres, or a refiner's file.",
+)
 dry_run = _option("-n", "--dry-run", is_flag=True, help="Print the resolved recipe and stop.")
 fit = _option(
     "--fit",

@@ -28,6 +28,11 @@ class Captured:
     wanted: Collection[str]
     features: dict[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def complete(self) -> bool:
+        """Whether everything wanted is there."""
+        return len(self.features) == len(set(self.wanted))
+
     def finish(self, name: str, x: Tensor) -> Tensor:
         """The activation `name` [B,c,h,w] as it goes on."""
         if (whole := self.residuals.get(REPLACES + name)) is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import abstractmethod
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from functools import cached_property
 from typing import Self
 
@@ -87,6 +87,16 @@ class GeneratorNetwork(nn.Module):
     @property
     def placing(self) -> frozenset[str]:
         return frozenset()
+
+    @abstractmethod
+    def features(
+        self, inputs: GeneratorInputs, capture: Sequence[str], noise_mode: str = "const"
+    ) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+    def activations_of(
+        self, inputs: GeneratorInputs, capture: Sequence[str], noise_mode: str = "const"
+    ) -> dict[str, Tensor]:
+        return self.features(inputs, capture, noise_mode)[1]
 
     def begin(self, inputs: GeneratorInputs, changing: Set[str], noise_mode: str = "const") -> Beginning | None:
         return None

@@ -100,6 +100,11 @@ class StyleGAN3(GeneratorNetwork):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         return self.synthesis.run(inputs, noise_mode, capture)
 
+    def activations_of(
+        self, inputs: GeneratorInputs, capture: Sequence[str], noise_mode: str = "const"
+    ) -> dict[str, Tensor]:
+        return self.synthesis.run(inputs, noise_mode, capture, until_captured=True)[1]
+
     @torch.no_grad()
     def begin(self, inputs: GeneratorInputs, changing: Set[str], noise_mode: str = "const") -> Beginning | None:
         """The layers before the first in which something changes: every entry that may change names its layer."""
@@ -107,7 +112,7 @@ class StyleGAN3(GeneratorNetwork):
         if (first := min(rows, default=0)) == 0:
             return None
         after = list(self.layers)[first - 1]
-        return Beginning(after, self.features(inputs, (after,), noise_mode)[1][after])
+        return Beginning(after, self.activations_of(inputs, (after,), noise_mode)[after])
 
     @property
     def architecture(self) -> dict[str, object]:

@@ -71,8 +71,11 @@ class SynthesisNetwork3(nn.Module):
         noise_mode: str = "const",
         capture: Collection[str] = (),
         beginning: Beginning | None = None,
+        until_captured: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """As `forward`, with the activations named in `capture`: `input`, and the layers by their names."""
+        """As `forward`, with the activations named in `capture`: `input`, and the layers by their names.
+        until_captured: nothing is drawn after the last of them, and what stands for the image is none.
+        """
         check_drawable(inputs, self.num_ws, noise_mode)
         if inputs.noise:
             raise UsageError(f"a StyleGAN3 generator has no noise maps; given are {', '.join(list(inputs.noise)[:3])}")
@@ -85,6 +88,8 @@ class SynthesisNetwork3(nn.Module):
             x = beginning.x
             names = names[[INPUT, *names].index(beginning.after) :]
         for name in names:
+            if until_captured and captured.complete:
+                return x, captured.features
             layer: SynthesisLayer3 = getattr(self, name)
             drawn = checkpointed if self.is_recomputed(layer) else nn.Module.__call__
             x = x.to(self.precision_of(layer)).contiguous(memory_format=self.memory_format)

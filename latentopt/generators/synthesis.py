@@ -144,9 +144,10 @@ class SynthesisNetwork(nn.Module):
         rng: torch.Generator | None = None,
         capture: Collection[str] = (),
         beginning: Beginning | None = None,
+        until_captured: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """As `forward`, with the activations named in `capture`: layers (`b8.conv0`), block outputs (`b8`), skip images
-        (`b8.img`).
+        (`b8.img`). until_captured: nothing is drawn after the last of them, and what stands for the image is none.
         """
         check_drawable(inputs, self.num_ws, noise_mode)
         ws, deltas, styles = inputs.ws, inputs.deltas, inputs.styles or {}
@@ -173,6 +174,8 @@ class SynthesisNetwork(nn.Module):
                 drawn = checkpointed if self.is_recomputed(layer.size) else nn.Module.__call__
                 x = finish(name, drawn(layer, x, ws[:, row], f, noise, deltas, f"synthesis.{name}", gain, given))
                 row += 1
+                if until_captured and captured.complete:
+                    return x, captured.features
             if self.architecture == "resnet" and block.index > 0:
                 name = f"synthesis.{block.name}.skip"
                 x = block.skip(skip, self.resample_filter, math.sqrt(0.5), deltas, name) + x
@@ -183,6 +186,8 @@ class SynthesisNetwork(nn.Module):
                 rgb = drawn(block.torgb, x, ws[:, row], deltas, f"synthesis.{name}", styles.get(name)).float()
                 image = rgb if image is None else upsample2d(image, self.resample_filter) + rgb
                 image = finish(f"{block.name}.img", image)
+            if until_captured and captured.complete:
+                return x, captured.features
         assert image is not None  # the last block has a toRGB in every architecture
         return image, captured.features
 

@@ -15,6 +15,7 @@ from latentopt.loop.building import (
     make_optimizer,
     options_in,
 )
+from latentopt.loop.refining import make_refiner
 from latentopt.protocols import Generator
 from latentopt.recipe.files import recipe_files
 from latentopt.recipe.recipe import Recipe
@@ -42,6 +43,7 @@ def prepare(recipe: Recipe, generator: Generator) -> None:
     objectives = []
     for stage in recipe.stages:
         make_optimizer(generator, stage.optimizer)
+        make_refiner(generator, stage)
         operator = build_operator(generator, stage)
         objectives.append(build_objective(generator, stage, blank if operator is None else operator(blank)))
     if recipe.looks_for("sigma"):
