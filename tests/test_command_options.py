@@ -28,10 +28,13 @@ ALL = dict(commands())
 RUN_A_RECIPE = ("invert", "tune", "compare", "encode")
 OTHERS = {  # flags that mean something else in some commands, where no other word will do: flag -> those commands
     "--steps": ("encode", "evaluate", "interpolate", "directions find", "train encoder", "train judge",
-                "train perceptual"),
-    "--batch": ("fit-pnorm", "fit-sigma", "fit-metric", "train encoder", "train generator", "train wrangan"),
-    "--lr": ("train encoder", "train generator", "train wrangan"),
-    "--force": ("encode", "convert"),
+                "train perceptual", "train refiner", "train flow"),
+    "--batch": ("fit-pnorm", "fit-sigma", "fit-metric", "train encoder", "train generator", "train wrangan",
+                "train refiner", "train flow"),
+    "--lr": ("train encoder", "train generator", "train wrangan", "train refiner", "train flow"),
+    "--kind": ("train refiner",),
+    "--discriminator": ("train refiner",),
+    "--force": ("encode", "convert", "train refiner"),
     "--overwrite": ("fit-pnorm", "fit-sigma", "fit-metric"),
     "--probes": ("fit-metric",),
     "--size": ("fit-metric",),
@@ -48,10 +51,10 @@ OTHERS = {  # flags that mean something else in some commands, where no other wo
     "--samples": ("evaluate", "directions find", "fit-pnorm"),
     "--images": ("evaluate", "train judge", "train perceptual"),
     "--features": ("fit-sigma",),
-    "--data": ("train encoder", "train wrangan"),
+    "--data": ("train encoder", "train wrangan", "train refiner", "train flow"),
     "--drawn": ("train generator", "train wrangan"),
     "--start": ("train encoder", "train wrangan"),
-    "--precision": ("train encoder",),
+    "--precision": ("train encoder", "train refiner", "train flow"),
 }  # fmt: skip
 
 

@@ -25,14 +25,7 @@ COLUMNS = {"psnr": "psnr", "ssim": "ssim", "perceptual": "perceptual", "seconds"
 
 @click.command("encode", short_help="Find the latents of images by an encoder, without optimisation.")
 @click.argument("images", nargs=-1, type=UserPath())
-@click.option(
-    "--encoder",
-    default="e4e",
-    show_default=True,
-    type=UserPath(),
-    metavar="KIND|FILE",
-    help="psp, e4e, restyle-psp, restyle-e4e, or a file.",
-)
+@shared.encoder()
 @shared.network(default=None, show_default="the one in the encoder's file, or portraits")
 @click.option("--steps", type=int, help="ReStyle: how often the code is corrected; by default as in its training.")
 @click.option("--stage", type=int, help="e4e: the last row with an offset of its own; 0: one code for all rows.")

@@ -70,6 +70,14 @@ init = _option(
     metavar="START",
     help="Start of the inversion: mean, p-mean, linear, sample, best-of, file:PATH, e4e (psp, ...), encoder:PATH.",
 )
+encoder = _option(
+    "--encoder",
+    default="e4e",
+    show_default=True,
+    type=UserPath(),
+    metavar="KIND|FILE",
+    help="psp, e4e, restyle-psp, restyle-e4e, or a file.",
+)
 refine = _option(
     "--refine",
     type=UserPath(),

@@ -10,35 +10,27 @@ import click
 from latentopt.commands import shared
 from latentopt.commands.paths import UserPath
 from latentopt.commands.train_loop import command_line, follow_training
-from latentopt.commands.train_options import folder_options
+from latentopt.commands.train_options import (
+    folder_options,
+    likeness_options,
+    pace_options,
+    pictures_option,
+    validate_option,
+)
 from latentopt.files.outputs import check_outdir
 from latentopt.refiners import FORMS, KINDS, READERS
 from latentopt.registry import FLOWS
-from latentopt.training import DRAWN
 
 if TYPE_CHECKING:
     from latentopt.training.flow import FlowRecord
     from latentopt.training.refiner import RefinerRecord
 
-data_option = click.option(
-    "--data",
-    default="portraits",
-    show_default=True,
-    type=UserPath(),
-    metavar="NAME|FOLDER",
-    help="portraits (drawn), samples (the generator's own), or a folder.",
-)
-drawn_option = click.option("--drawn", default=DRAWN, show_default=True, help="How many portraits to draw and keep.")
-minutes_option = click.option("--minutes", type=float, help="Stop after this long; the same command goes on.")
-
 
 @click.command("refiner")
 @click.option("--kind", required=True, type=click.Choice(KINDS), help="What to train.")
 @shared.network("--generator", "network")
-@click.option("--encoder", default="e4e", show_default=True, type=UserPath(), metavar="KIND|FILE",
-              help="Of the codes that are refined.")  # fmt: skip
-@data_option
-@drawn_option
+@shared.encoder()
+@pictures_option
 @click.option("--form", type=click.Choice(FORMS), help="plain: as in the paper; gated: as in StyleRes's released code.")
 @click.option("--tap", type=int, help="Height in pixels of the features; by default 64, or half a small picture's.")
 @click.option("--width", default=64, show_default=True, type=click.IntRange(1, 1024), help="Channels within.")
@@ -48,30 +40,22 @@ minutes_option = click.option("--minutes", type=float, help="Stop after this lon
 @click.option("--lr", type=float, show_default="5e-4", help="1e-4 in the paper, for its widths.")
 @click.option("--l2-weight", type=float, show_default="1", help="Of the squared difference of pixels.")
 @click.option("--perceptual-weight", type=float, show_default="1", help="Of the perceptual distance.")
-@click.option("--similarity-weight", type=float, show_default="0.1", help="Of the identity loss.")
+@click.option("--similarity-weight", type=float, show_default="0.1", help="Of the similarity loss.")
 @click.option("--cycle-perceptual", type=float, show_default="0.1", help="The perceptual distance after edit and back.")
-@click.option("--cycle-similarity", type=float, show_default="0.01", help="The identity loss after edit and back.")
+@click.option("--cycle-similarity", type=float, show_default="0.01", help="The similarity loss after edit and back.")
 @click.option("--adversarial-weight", type=float, show_default="0.01", help="Of the discriminator's loss; 0: none.")
-@click.option("--feature-weight", type=float, show_default="0.01", help="Of the size of what is added.")
+@click.option(
+    "--residual-weight", "feature_weight", type=float, show_default="0.01", help="Of the size of what is added."
+)
 @click.option("--flow-weight", type=float, show_default="0.1", help="Of the difference from the teacher's flow.")
 @click.option("--cycle", type=float, show_default="0.5", help="Share of the steps that edit, there and back.")
 @click.option("--discriminator", type=UserPath(), metavar="NAME|FILE", help="By default the generator's own.")
 @click.option("--teacher", default="warps", show_default=True, type=click.Choice([*FLOWS, "none"]),
               help="WarpRes: what the flow is learned from; none: from the other losses alone.")  # fmt: skip
 @click.option("--teacher-file", type=UserPath(), metavar="FILE", help="Its weights, where they are not found.")
-@click.option(
-    "--perceptual",
-    "perceptual_net",
-    type=click.Choice(["auto", "bundled", "lpips-vgg", "lpips-alex"]),
-    help="Network of the perceptual distance; auto: the bundled one for portraits, else lpips-alex.",
-)
-@click.option(
-    "--similarity", type=UserPath(path_type=Path), help="Weights of ArcFace, MoCo or ResNet-50 for the identity loss."
-)
-@click.option("--precision", type=click.Choice(["bfloat16", "float32"]), help="Of the training's arithmetic.")
-@shared.seed(default=None, show_default="0")
-@minutes_option
-@click.option("--validate-every", default=500, show_default=True, type=click.IntRange(min=1), help="Steps.")
+@likeness_options
+@pace_options
+@validate_option
 @click.option("--force", is_flag=True, help="Take an encoder that was trained for another generator.")
 @folder_options
 def refiner(
@@ -150,17 +134,12 @@ def _refiner_losses(record: RefinerRecord) -> dict[str, object]:
 
 @click.command("flow")
 @shared.network("--generator", "network")
-@data_option
-@drawn_option
+@pictures_option
 @click.option("--steps", type=int, show_default="3000", help="Updates in all.")
 @click.option("--batch", type=int, show_default="16", help="Pairs a step.")
 @click.option("--lr", type=float, show_default="1e-3", help="It falls to 0 as a half cosine over the second half.")
-@click.option(
-    "--size", default=64, show_default=True, type=click.IntRange(32, 512), help="Longer side of the pictures."
-)
-@click.option("--precision", type=click.Choice(["bfloat16", "float32"]), help="Of the training's arithmetic.")
-@shared.seed(default=None, show_default="0")
-@minutes_option
+@click.option("--longer-side", "size", default=64, show_default=True, type=click.IntRange(32, 512), help="Of pictures.")
+@pace_options
 @folder_options
 def flow(
     network: str,
@@ -183,7 +162,7 @@ def flow(
     \b
     Example:
       latentopt train flow
-      latentopt train flow --network ffhq.pkl --data faces/ --size 256
+      latentopt train flow --network ffhq.pkl --data faces/ --longer-side 256
     """
     check_outdir(outdir)
 
