@@ -24,8 +24,15 @@ from latentopt.pictures.images import save_png
 from latentopt.preflight.preflight import SUFFIX, Preflight
 from latentopt.statistics.pnorm_fit import fit_pnorm
 from latentopt.types import GeneratorInputs
+from latentopt.watching import phases
 
 REFERENCE = Path(__file__).parent / "reference"
+
+
+@pytest.fixture(autouse=True)
+def nobody_listens():
+    """A command that an earlier test gave up half-way may still listen to phases: no test hears it."""
+    phases._listeners.set(())
 
 
 def make_tiny_generator(seed: int = 0, **changes) -> StyleGAN2:
