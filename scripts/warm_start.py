@@ -19,6 +19,7 @@ import torch
 
 from latentopt.checkpoints.networks import save_discriminator, save_generator
 from latentopt.commands.train_loop import follow_training
+from latentopt.devices import choose_device
 from latentopt.files.outputs import check_outdir
 from latentopt.perceptual.network import load_perceptual_net
 from latentopt.training import DRAWN
@@ -84,6 +85,8 @@ def follow_warm_start(training: Training[RegressionStep], minutes: float | None)
 @click.option("--mapping-steps", default=Regression.mapping_steps, show_default=True, help="Steps that fit it.")
 @click.option("--known", is_flag=True, help="The start comes from an earlier warm start: it knows its portraits.")
 @click.option("--images", default=Regression.images, show_default=True, help="Pictures to learn in all.")
+@click.option("--batch", default=Regression.batch, show_default=True)
+@click.option("--ema-images", default=Regression.ema_images, show_default=True, help="Half-life of the weights' mean.")
 @click.option("--lr", default=Regression.lr, show_default=True)
 @click.option(
     "--mapping-rate", default=Regression.mapping_rate, show_default=True, help="The mapping's, in those of --lr."
@@ -91,6 +94,7 @@ def follow_warm_start(training: Training[RegressionStep], minutes: float | None)
 @click.option("--mixing", default=Regression.mixing, show_default=True, help="Share of pictures with two styles.")
 @click.option("--seed", default=Regression.seed, show_default=True)
 @click.option("--minutes", type=float, help="Stop after this long; the same command goes on.")
+@click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda, mps.")
 @click.option("--outdir", default="train/warm", show_default=True, type=click.Path(path_type=Path))
 @click.option("--cache", default="train/data", show_default=True, type=click.Path(path_type=Path))
 def main(
@@ -100,21 +104,25 @@ def main(
     mapping_steps: int,
     known: bool,
     images: int,
+    batch: int,
+    ema_images: float,
     lr: float,
     mapping_rate: float,
     mixing: float,
     seed: int,
     minutes: float | None,
+    device: str,
     outdir: Path,
     cache: Path,
 ) -> None:
     """Learn the portraits that belong to the latents of a generator."""
     settings = Regression(
-        images=images, lr=lr, mapping_rate=mapping_rate, mixing=mixing, seed=seed, fitted=fitted,
-        mapping_steps=mapping_steps, known=known,
+        images=images, batch=batch, ema_images=ema_images, lr=lr, mapping_rate=mapping_rate, mixing=mixing, seed=seed,
+        fitted=fitted, mapping_steps=mapping_steps, known=known,
     )  # fmt: skip
     command = " ".join(["python", "scripts/warm_start.py", *sys.argv[1:]])
-    sys.exit(follow_warm_start(warm_start(outdir, start, settings, drawn, cache, command), minutes))
+    on = choose_device(device)
+    sys.exit(follow_warm_start(warm_start(outdir, start, settings, drawn, cache, command, on), minutes))
 
 
 if __name__ == "__main__":
