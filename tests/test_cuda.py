@@ -31,7 +31,6 @@ from latentopt.judge.network import load_judge
 from latentopt.loop.building import build_problem
 from latentopt.loop.loop import minimise
 from latentopt.loop.state import State
-from latentopt.statistics.linear_prior import PooledFeatures
 from latentopt.perceptual.network import load_perceptual_net
 from latentopt.protocols import Generator
 from latentopt.recipe.recipe import Recipe, recipe_names
@@ -40,6 +39,7 @@ from latentopt.refiners.files import save_refiner
 from latentopt.refiners.refiner import NetworkRefiner
 from latentopt.refiners.teachers import WarpFlowConfig, WarpFlowNet
 from latentopt.registry import INITIALIZERS, OPTIMIZERS, PARAMETERIZATIONS, TERMS
+from latentopt.statistics.linear_prior import PooledFeatures
 from latentopt.statistics.linear_prior_fit import fit_prior
 from latentopt.statistics.metric_fit import fit_metric
 from latentopt.statistics.pnorm_fit import fit_pnorm
