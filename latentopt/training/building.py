@@ -12,6 +12,7 @@ from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from latentopt.generators.stylegan3 import StyleGAN3
 from latentopt.generators.stylegan3_config import StyleGAN3Config
 from latentopt.training.generator_settings import GeneratorTraining
+from latentopt.types import GeneratorInputs
 
 TrainedGenerator = StyleGAN2 | StyleGAN3
 TrainedConfig = StyleGAN2Config | StyleGAN3Config
@@ -43,10 +44,28 @@ def random_generator(settings: GeneratorTraining) -> TrainedGenerator:
     return generator_config(settings).build()
 
 
+def family_of(generator: TrainedGenerator) -> str:
+    """The family by the name that settings give it; T and R are told apart by their kernels."""
+    config = generator.config
+    if isinstance(config, StyleGAN2Config):
+        return "stylegan2"
+    return "stylegan3-r" if config.conv_kernel == 1 else "stylegan3-t"
+
+
 def follow_magnitudes(generator: GeneratorNetwork, batch: int) -> None:
     """Have a StyleGAN3 follow the magnitudes of its activations, as a training with such batches does."""
     if isinstance(generator, StyleGAN3):
         generator.synthesis.magnitude_decay = 0.5 ** (batch / MAGNITUDE_IMAGES)
+
+
+@torch.no_grad()
+def settle_magnitudes(generator: GeneratorNetwork, batch: int = 32) -> None:
+    """Set the magnitudes of a StyleGAN3's activations to those of a batch: at 1, random weights draw flat pictures."""
+    if isinstance(generator, StyleGAN3):
+        kept, generator.synthesis.magnitude_decay = generator.synthesis.magnitude_decay, 0.0
+        w = generator.mapping(torch.randn(batch, generator.z_dim, device=generator.device))
+        generator.synthesis(GeneratorInputs(generator.broadcast(w)))
+        generator.synthesis.magnitude_decay = kept
 
 
 def hold_noise(generator: GeneratorNetwork, least: float) -> None:

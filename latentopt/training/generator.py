@@ -1,8 +1,8 @@
 """Adversarial training of a StyleGAN2 or StyleGAN3 generator, resumable at any snapshot.
 
-Source: Karras et al. 2020 (losses, lazy regularisation, moving average of the weights); WRanGAN, Algorithm 2
-(randomised weights); Karras et al. 2021 (StyleGAN3, whose discriminator is StyleGAN2's). Difference from both: the discriminator's and the generator's update of one step look at the same
-generated images (so at the same epsilon), which saves one synthesis pass a step.
+Source: Karras et al. 2020 (losses, lazy regularisation, moving average of the weights; also StyleGAN3's discriminator);
+WRanGAN, Algorithm 2 (randomised weights). Difference from both: the discriminator's and the generator's update of one
+step look at the same generated images (so at the same epsilon), which saves one synthesis pass a step.
 """
 
 from __future__ import annotations
@@ -219,20 +219,24 @@ class GeneratorTrainer(Trainer[TrainingStep]):
         average_(self.ema, self.generator, decay)
         average_(self.sigma_ema, self.sigma, decay)
 
-    def start_from(self, generator: GeneratorNetwork, discriminator: Discriminator) -> None:
+    def start_from(self, generator: GeneratorNetwork | None, discriminator: Discriminator) -> None:
         """Begin with trained weights (mu) instead of random ones; sigma and the optimisers' moments start anew.
+
+        Where the generator is None, its weights stay random.
 
         Raises CheckpointError where they do not fit this trainer's networks.
         """
         pairs = ((self.generator, generator), (self.ema, generator), (self.discriminator, discriminator))
         for network, trained in pairs:
+            if trained is None:
+                continue
             try:
                 network.load_state_dict(trained.state_dict())
             except RuntimeError as error:
                 raise CheckpointError(f"the weights to start from are of another size or make: {error}") from error
         for network in (self.generator, self.ema):
             hold_noise(network, self.settings.noise_strength)
-        self.base = generator.fingerprint
+        self.base = None if generator is None else generator.fingerprint
 
     def state(self) -> dict[str, Any]:
         return super().state() | {"path_mean": self.path_mean}
