@@ -8,8 +8,8 @@ It is made for an accelerator: portraits are drawn on the device as it learns, a
 drawing takes longer than learning, `--drawn` keeps some.
 
 Three trainings, each in its own folder of `outdir`: `warm` (regression, see scripts/warm_start.py), `settled` (the same
-at a lower rate), and `plain` (StyleGAN2, which the bundled generator must end in, or StyleGAN3). The same command goes on where it
-stopped. Weights and snapshots are written every minute, in files of at most 16 MB.
+at a lower rate), and `plain` (StyleGAN2, which the bundled generator must end in, or StyleGAN3). The same command goes
+on where it stopped. Weights and snapshots are written every minute, in files of at most 16 MB.
 """
 
 from __future__ import annotations
