@@ -369,7 +369,7 @@ def test_magnitudes_of_activations_are_followed(stream):
 def test_a_stylegan3_begins_with_the_discriminator_of_a_stylegan2(train, folder):
     """A pair that it has left itself is begun with as a whole; what family it is must be said."""
     assert train(*DRAWN, "--minutes", "0", "--outdir", "first", "-q")[0] == 0
-    family = ("--family", "stylegan3-t", "--layers", "4", "--r1-gamma", "0", "--discriminator-first", "1000")
+    family = ("--family", "stylegan3-t", "--synthesis-layers", "4", "--r1-gamma", "0", "--discriminator-first", "1000")
     arguments = (*DRAWN, *family, "--start", "first", "--outdir", "second", "--lr", "0", "-q")
     assert train(*arguments, "--minutes", "0")[0] == 0
     assert train(*arguments)[0] == 0, "goes on"

@@ -41,10 +41,12 @@ def command() -> None:
 @click.option("--drawn", default=DRAWN, show_default=True, help="Portraits to draw and keep; 0: new ones each step.")
 @images_option
 @click.option("--resolution", default=64, show_default=True, help="Side of the images, a power of 2.")
-@click.option("--family", type=click.Choice(GENERATOR_FAMILIES), help="Of the generator; stylegan2 by default.")
+@click.option("--family", type=click.Choice(GENERATOR_FAMILIES), help="Of the generator; the first by default.")
 @click.option("--channel-base", type=int, help="Channels at r x r are min(channel-base / r, channel-max).")
 @click.option("--channel-max", type=int, help="Channels of a layer at most.")
-@click.option("--layers", type=int, help="Layers of a StyleGAN3 before that to colours.")
+@click.option(
+    "--synthesis-layers", "layers", type=int, help="Layers of the generator, in a family that leaves their number open."
+)
 @click.option("--w-dim", type=int, help="Dimension of z and w.")
 @click.option("--mapping-layers", type=int, help="Layers of the mapping network.")
 @adversarial_options
