@@ -31,7 +31,7 @@ from latentopt.training.generator_settings import GeneratorTraining
 from latentopt.types import GeneratorInputs
 
 BATCH = 100
-KS_TARGET, PRECISION_TARGET, RECALL_TARGET = 0.15, 0.6, 0.4
+KS_TARGET, PRECISION_TARGET, RECALL_TARGET, FRECHET_TARGET = 0.10, 0.8, 0.4, 3.0
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def table(sets: dict[str, Judged], generated: Comparison, real: Comparison) -> s
         f"| largest KS | {generated.ks[worst]:.3f} ({worst}) | {max(real.ks.values()):.3f} | <= {KS_TARGET} |",
         f"| precision, k=3 | {generated.precision:.3f} | {real.precision:.3f} | >= {PRECISION_TARGET} |",
         f"| recall, k=3 | {generated.recall:.3f} | {real.recall:.3f} | >= {RECALL_TARGET} |",
-        f"| Frechet distance in judge features | {generated.frechet:.3f} | {real.frechet:.3f} | |",
+        f"| Frechet distance in judge features | {generated.frechet:.3f} | {real.frechet:.3f} | <= {FRECHET_TARGET} |",
     ]
     return "\n".join(lines)
 

@@ -39,7 +39,7 @@ RESULTS = Path(__file__).parent / "results"
 WORK = Path("work/benchmarks/stylegan3")
 CONTRAST = 0.25  # of the nets' own: their pictures exceed [-1,1]
 KNOWN = 0.1  # of the radius of the cloud of w: how far the code is off, where it is known
-STEPS = {"known": (60, 0), "mean": (200, 300)}  # of the recipe's two stages
+STEPS = {"T": {"known": (150, 0), "mean": (200, 300)}, "R": {"known": (60, 0), "mean": (200, 300)}}  # of two stages
 RUNS, RUN = 2, 20  # of the search where the code is known, and their steps
 ARMS = {  # name: (start of the code, whether the sample is moved, whether placement is optimised)
     "moved": ("known", True, True),
@@ -81,12 +81,19 @@ def place_all(count: int, from_mean: int, minutes: float) -> None:
                     continue
                 if time.process_time() > until:
                     return
-                figures = placed(generator, i, *ARMS[arm]) | {"net": kind, "sample": i, "arm": arm}
+                figures = placed(generator, i, *ARMS[arm], STEPS[kind]) | {"net": kind, "sample": i, "arm": arm}
                 write_text(path, json.dumps(figures))
                 click.echo(json.dumps(figures))
 
 
-def placed(generator: StyleGAN3, sample: int, start: str, is_moved: bool, with_placement: bool) -> dict[str, Any]:
+def placed(
+    generator: StyleGAN3,
+    sample: int,
+    start: str,
+    is_moved: bool,
+    with_placement: bool,
+    steps: Mapping[str, tuple[int, int]],
+) -> dict[str, Any]:
     """One sample inverted by the recipe sg3: how far off the placement is, and the loss that it ends with."""
     rng = torch.Generator().manual_seed(1000 + sample)
     w = generator.mapping(torch.randn(1, generator.z_dim, generator=rng))
@@ -101,7 +108,7 @@ def placed(generator: StyleGAN3, sample: int, start: str, is_moved: bool, with_p
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "code.safetensors"
         GeneratorInputs(generator.broadcast(known)).save(path, {"fingerprint": generator.fingerprint})
-        recipe = recipe_of(start, str(path), with_placement)
+        recipe = recipe_of(start, str(path), with_placement, steps[start])
         found = invert(generator, target, recipe, seed=sample, names=["sample"])[0]
     angle_off, shift_off = apart(generator, GeneratorInputs(generator.broadcast(w), transform=move), found.inputs)
     return {
@@ -112,12 +119,12 @@ def placed(generator: StyleGAN3, sample: int, start: str, is_moved: bool, with_p
     }
 
 
-def recipe_of(start: str, path: str, with_placement: bool) -> Recipe:
+def recipe_of(start: str, path: str, with_placement: bool, steps: tuple[int, int]) -> Recipe:
     """The recipe sg3 by l2 alone (random nets have no domain), with the steps of the arm; a code that is known is the
     start.
     """
     recipe = Recipe.load("sg3")
-    changes: dict[tuple[str | int, ...], Any] = {("stages", i, "steps"): n for i, n in enumerate(STEPS[start])}
+    changes: dict[tuple[str | int, ...], Any] = {("stages", i, "steps"): n for i, n in enumerate(steps)}
     changes |= {("stages", i, "terms"): ["l2"] for i in (0, 1)}
     if start == "known":
         changes["stages", 0, "init"] = {
@@ -177,13 +184,13 @@ def placement_tables(runs: list[Mapping[str, Any]]) -> list[str]:
             rows.append([kind, arm, len(those), share, *figures, ratio(runs, kind, arm)])
     columns = ["net", "arm", "samples", f"within {CLOSE[0]:g} degrees and {100 * CLOSE[1]:g} %", "degrees off"]
     columns += ["widths off", "final loss", "CPU s", "loss to that of the same samples not moved"]
-    steps = STEPS["known"][0]
+    first = {kind: steps["known"][0] for kind, steps in STEPS.items()}
     about = f"""Medians and 95th percentiles. Samples of psi 1 are drawn at random within {ANGLE:g} degrees and
 {SHIFT:g} widths, at a quarter of the nets' contrast (theirs exceeds [-1,1]), and compared by l2 alone. In the first
 three arms the code is known to {KNOWN:g} of the radius of the cloud of w, as an encoder might know it, and the recipe
-sg3 is cut to its search for the placement ({RUNS} runs of {RUN} steps) and {steps} steps of angle, shift and w. The
-others are the whole recipe, from the mean of w. Angle and shift are measured between the planes of features that are
-drawn, since row 0 of ws turns and shifts it too."""
+sg3 is cut to its search for the placement ({RUNS} runs of {RUN} steps) and then angle, shift and w, {first["T"]} steps for T and {first["R"]}
+for R. The others are the whole recipe, from the mean of w. Angle and shift are measured between the planes of features
+that are drawn, since row 0 of ws turns and shifts it too."""
     return ["## Placement\n\n" + about + "\n\n" + markdown_table(columns, rows)]
 
 
