@@ -642,3 +642,26 @@ def test_shared_variables_roll_back_together(generator, targets, image, steps, f
     assert state.best["offset"].isfinite().all()
     if not failed:
         assert records[-1].best_loss[0] < sum(records[0].loss) / 3
+
+
+def test_ngd_moves_every_code_by_the_rate(generator):
+    """Whatever the gradient's size; in w++ every filter's. What is no code goes by the norm of all of it."""
+    optimizer = OPTIMIZERS.create("ngd", generator)
+    variables = {"w": torch.zeros(2, 8, 16), "z": torch.zeros(2, 16), "noise": torch.zeros(2, 1, 4, 4)}
+    rng = torch.Generator().manual_seed(0)
+    gradients = {
+        name: torch.randn(v.shape, generator=rng)
+        * 10.0 ** torch.arange(-3, -3 + len(v)).reshape(-1, *[1] * (v.ndim - 1))
+        for name, v in variables.items()
+    }
+    gradients["w"][1, 3] = 0
+    optimizer.step(
+        variables, gradients, torch.ones(2), {}, {"w": 0.1, "z": 0.2, "noise": 0.4}, torch.tensor([1.0, 0.5])
+    )
+    lengths = variables["w"].norm(dim=2)
+    expected = torch.tensor([[0.1], [0.05]]).expand(2, 8).clone()
+    expected[1, 3] = 0
+    torch.testing.assert_close(lengths, expected)
+    torch.testing.assert_close(variables["z"].norm(dim=1), torch.tensor([0.2, 0.1]))
+    torch.testing.assert_close(variables["noise"].flatten(1).norm(dim=1), torch.tensor([0.4, 0.2]))
+    assert (gradients["z"] * variables["z"]).sum() < 0

@@ -16,7 +16,8 @@ from latentopt.devices import normal
 from latentopt.errors import UsageError
 from latentopt.generators.layers import Conv2d, SynthesisLayer, ToRGB, tuned
 from latentopt.generators.ops import fir_filter, upsample2d
-from latentopt.types import REPLACES, Beginning, GeneratorInputs
+from latentopt.generators.styling import styled
+from latentopt.types import ADDS, REPLACES, Beginning, GeneratorInputs, LayerTensors
 
 ARCHITECTURES = ("skip", "resnet", "orig")
 NOISE_MODES = ("const", "random", "none")
@@ -190,7 +191,7 @@ class SynthesisNetwork(nn.Module):
                 last_of_pair = name.endswith("conv1") and block.index > 0
                 gain = math.sqrt(0.5) if self.architecture == "resnet" and last_of_pair else 1.0
                 f = self.resample_filter
-                given = styles.get(name)
+                given = self._style(styles, name, layer, ws[:, row], deltas)
                 drawn = checkpointed if self.is_recomputed(layer.size) else nn.Module.__call__
                 x = finish(name, drawn(layer, x, ws[:, row], f, noise, deltas, f"synthesis.{name}", gain, given))
                 row += 1
@@ -201,11 +202,21 @@ class SynthesisNetwork(nn.Module):
             if hasattr(block, "torgb"):
                 name = f"{block.name}.torgb"
                 drawn = checkpointed if self.is_recomputed(layer.size) else nn.Module.__call__
-                rgb = drawn(block.torgb, x, ws[:, row], deltas, f"synthesis.{name}", styles.get(name)).float()
+                given = self._style(styles, name, block.torgb, ws[:, row], deltas)
+                rgb = drawn(block.torgb, x, ws[:, row], deltas, f"synthesis.{name}", given).float()
                 image = rgb if image is None else upsample2d(image, self.resample_filter) + rgb
                 image = finish(f"{block.name}.img", image)
         assert image is not None  # the last block has a toRGB in every architecture
         return image, features
+
+    @staticmethod
+    def _style(
+        styles: LayerTensors, name: str, layer: SynthesisLayer | ToRGB, w: Tensor, deltas: LayerTensors | None
+    ) -> Tensor | None:
+        """What `styles` makes of a layer's style; None where that is the layer's own of w."""
+        if name not in styles and ADDS + name not in styles:
+            return None
+        return styled(styles, name, lambda: layer.affine(w, deltas, f"synthesis.{name}.affine"))
 
     def is_recomputed(self, size: tuple[int, int]) -> bool:
         """Whether a layer of this size is computed again for the gradient."""

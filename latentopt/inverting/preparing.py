@@ -39,7 +39,7 @@ def prepare(recipe: Recipe, generator: Generator) -> None:
     objectives = []
     for stage in recipe.stages:
         make_optimizer(generator, stage.optimizer)
-        operator = build_operator(generator, stage)
+        operator = build_operator(generator, stage.operators)
         objectives.append(build_objective(generator, stage, blank if operator is None else operator(blank)))
     if recipe.looks_for("sigma"):
         ensure_sigma(generator, sigma_layers(recipe))

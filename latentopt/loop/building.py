@@ -11,10 +11,12 @@ from torch import Tensor
 
 from latentopt.devices import Profile
 from latentopt.errors import UsageError
+from latentopt.loop.chain import Images, blank, joined
 from latentopt.loop.joint import Joint
 from latentopt.loop.optimizers import Elementwise
 from latentopt.loop.problem import Objective, Problem
-from latentopt.protocols import Generator, Operator, Optimizer, Parameterization
+from latentopt.operators.mask import Mask
+from latentopt.protocols import Generator, Operator, Optimizer, Parameterization, Source
 from latentopt.recipe.stage import PREVIOUS, Stage
 from latentopt.registry import INITIALIZERS, OPERATORS, OPTIMIZERS, PARAMETERIZATIONS, TERMS
 from latentopt.statistics.metric import PIXELS
@@ -47,11 +49,33 @@ def build_lens(generator: Generator, stage: Stage) -> Joint:
     )
 
 
-def build_operator(generator: Generator, stage: Stage) -> Operator | None:
-    """What the stage measures of images, None for the images themselves."""
-    if stage.operator is None:
-        return None
-    return OPERATORS.create(stage.operator["name"], generator, **options_in(stage.operator))
+def build_operator(
+    generator: Generator, tables: Sequence[dict], mask: Tensor | None = None, target: Tensor | None = None
+) -> Operator | None:
+    """What the operators in `tables`, one after the other, measure of images; None for the images themselves.
+
+    mask [B,1,H,W] is that of an operator that wants one for each image; where there is none, only what the mask shows
+    is compared, and `target` [B,C,H,W] stands for the rest. Raises UsageError for operators that refuse their options,
+    or each other's measurements.
+    """
+    made: list[Operator] = []
+    source: Source = generator
+    for table in tables:
+        operator = OPERATORS.create(table["name"], source, **options_in(table))
+        made.append(operator)
+        if len(made) < len(tables):
+            with torch.no_grad():
+                source = Images.like(operator(blank(source)), table["name"])
+    if mask is None:
+        return joined(made)
+    if not any(wants_masks(operator) for operator in made):
+        return joined([Mask(generator).of(mask, target), *made])
+    return joined([Mask(generator).of(mask) if wants_masks(operator) else operator for operator in made])
+
+
+def wants_masks(operator: Operator) -> bool:
+    """Whether it is a mask that every image has its own of."""
+    return isinstance(operator, Mask) and operator.own
 
 
 ACCORDINGLY = (
@@ -88,19 +112,28 @@ def build_problem(
     start: GeneratorInputs | None = None,
     begun: bool = False,
     profile: Profile | None = None,
+    measured: Tensor | None = None,
 ) -> Problem:
     """Make a stage's plug-ins for images target [B,3,H,W] in [-1,1].
 
     `start` is what the stage before it ended with or, when the stage has `begun` already, what it started from.
+    `measured` [B,...] is what there is of images that are not known, and which `target` merely stands for.
     Raises UsageError for options that a plug-in refuses.
     """
 
     if start is None and stage.init["name"] == PREVIOUS:
         raise UsageError("this recipe goes on from an earlier result: give it one with latentopt tune, or set its init")
+    operator = build_operator(generator, stage.operators, mask, target)
+    if measured is None:
+        measured = target if operator is None else operator(target)
+    elif operator is not None:
+        measured = operator.counted(measured)
     if start is None or (stage.init["name"] != PREVIOUS and not begun):
-        start = INITIALIZERS.create(stage.init["name"], generator, **options_in(stage.init))(target, seeds)
-    operator = build_operator(generator, stage)
-    measured = target if operator is None else operator(target)
+        initializer = INITIALIZERS.create(stage.init["name"], generator, **options_in(stage.init))
+        if stage.operators and operator is not None:
+            start = initializer.of_measurement(measured, operator, target, seeds)
+        else:
+            start = initializer(target, seeds)
     lens = build_lens(generator, stage)
     objective = build_objective(generator, stage, measured)
     check_distances(lens.lenses, objective)
@@ -113,7 +146,7 @@ def build_problem(
         stage=stage,
         seeds=tuple(seeds),
         optimizer=make_optimizer(generator, stage.optimizer),
-        mask=mask,
+        mask=None if stage.operators else mask,
         rates={p["name"]: p["lr"] for p in stage.optimize if "lr" in p},
         operator=operator,
         measured=measured,

@@ -53,9 +53,9 @@ class Problem:
     stage: Stage
     seeds: tuple[int, ...]
     optimizer: Optimizer
-    mask: Tensor | None = None  # [B,1,H,W]
+    measured: Tensor  # [B,...], what the terms compare with: the target itself, or what an operator makes of it
     operator: Operator | None = None
-    measured: Tensor | None = None  # what the operator makes of the target; the target itself without one
+    mask: Tensor | None = None  # [B,1,H,W], of the pixels that the terms compare
     rates: dict[str, float] = field(default_factory=dict)  # learning rates by prefix of the variable's name
     w_std: float = 0.0  # radius of the cloud of w, the unit of the jitter
     beginning: Beginning | None = None  # of the images of `start`: what no variable changes
@@ -70,7 +70,8 @@ class Problem:
             objective=self.objective.index(rows),
             seeds=tuple(self.seeds[i] for i in rows.tolist()),
             mask=None if self.mask is None else self.mask[rows],
-            measured=None if self.measured is None else self.measured[rows],
+            measured=self.measured[rows],
+            operator=None if self.operator is None else self.operator.index(rows),
             beginning=None if self.beginning is None else self.beginning.index(rows),
         )
 
@@ -101,13 +102,9 @@ class Problem:
         if image.shape != self.target.shape:
             drawn, wanted = (list(x.shape[1:]) for x in (image, self.target))
             raise UsageError(f"this generator draws images {drawn}; the targets are {wanted}")
-        if self.mask is not None:
-            image = self.target + self.mask * (image - self.target)
-        target, mask = self.target, self.mask
-        if self.operator is not None and self.measured is not None:
-            # the mask has done its work: outside it, image and target are the same
-            image, target, mask = self.operator(image), self.measured, None
-        view = View(image, target, inputs, variables, self.t(step), mask, self.seeds, step)
+        if self.operator is not None:
+            image = self.operator.drawn(image, self.seeds, step)
+        view = View(image, self.measured, inputs, variables, self.t(step), self.mask, self.seeds, step)
         loss, parts = self.objective(view)
         penalty = self.lens.penalty(variables)
         if penalty is None:

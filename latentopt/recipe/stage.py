@@ -9,6 +9,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from latentopt.errors import UsageError
+from latentopt.recipe.operators import parse_operators
 from latentopt.registry import (
     FILES,
     INITIALIZERS,
@@ -25,7 +26,12 @@ from latentopt.registry import (
 PREVIOUS = "previous"  # the start that an earlier stage, or an earlier result, ended with
 NOISE_MODES = ("const", "random", "none")
 KEEP = ("best", "last")
-WRITTEN = {"ws": "latents", "deltas": "generator's weights", "noise": "noise maps"}  # other fields in their own words
+WRITTEN = {
+    "ws": "latents",
+    "deltas": "generator's weights",
+    "noise": "noise maps",
+    "residuals": "features",
+}  # other fields in their own words
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Stage:
 
     `optimize` and `terms` are tables with the plug-in's name and options; an entry of `optimize` may carry its own
     `lr`, one of `terms` its `weight` (1 by default). With an `operator`, terms compare what it makes of image and
-    target.
+    target; a list of them is done in that order.
     """
 
     init: dict
@@ -69,15 +75,28 @@ class Stage:
     keep: str = "best"
     batch: int = 8
     noise_mode: str = "const"
-    operator: dict | None = None
+    operator: dict | list[dict] | None = None
+
+    @property
+    def operators(self) -> list[dict]:
+        """The operators one after the other, none for the images themselves."""
+        if self.operator is None:
+            return []
+        return [self.operator] if isinstance(self.operator, dict) else self.operator
 
     @property
     def parts(self) -> list[tuple[Registry, dict]]:
         """Every plug-in of the stage, with the registry of its kind."""
         pairs = [(INITIALIZERS, self.init), *((PARAMETERIZATIONS, p) for p in self.optimize)]
-        pairs += [(TERMS, p) for p in self.terms] + ([] if self.operator is None else [(OPERATORS, self.operator)])
+        pairs += [(TERMS, p) for p in self.terms] + [(OPERATORS, p) for p in self.operators]
         pairs += [(OPTIMIZERS, self.optimizer), (SCHEDULES, self.schedule)]
         return [(registry, part) for registry, part in pairs if part["name"] != PREVIOUS]
+
+    @property
+    def code(self) -> list[str]:
+        """What its operators import and run."""
+        runs = [part for part in self.operators if OPERATORS.declared(part["name"]).runs_code]
+        return [" ".join(str(value) for key, value in part.items() if key != "name") for part in runs]
 
     def spaces(self, field: str) -> list[dict]:
         """The entries of `optimize` that write this field of GeneratorInputs."""
@@ -146,7 +165,7 @@ def checked_stage(table: Mapping[str, Any], place: str, first: bool) -> Stage:
     values["terms"] = _plugins(table["terms"], TERMS, f"{place}.terms", "weight")
     values["optimizer"] = checked_plugin(table.get("optimizer", "adam"), OPTIMIZERS, f"{place}.optimizer")
     if "operator" in table:
-        values["operator"] = checked_plugin(table["operator"], OPERATORS, f"{place}.operator")
+        values["operator"] = checked_operators(table["operator"], f"{place}.operator")
     values["schedule"] = checked_plugin(table.get("schedule", "constant"), SCHEDULES, f"{place}.schedule")
     for key, record in (("jitter", Jitter), ("stop", Stop)):
         if key in table:
@@ -193,10 +212,12 @@ def _check_comparable(stage: Stage, place: str) -> None:
     if not OPTIMIZERS.declared(name).compares:
         return
     varying = [part["name"] for part in stage.terms if TERMS.declared(part["name"]).varies]
+    noisy = [part["name"] for part in stage.operators if OPERATORS.declared(part["name"]).varies]
     changing = {
         "jitter": stage.jitter is not None,
         "noise_mode = 'random'": stage.noise_mode == "random",
         f"the term {varying[0]}" if varying else "": bool(varying),
+        f"the operator {noisy[0]}" if noisy else " ": bool(noisy),
     }
     for what, there in changing.items():
         if there:
@@ -240,6 +261,21 @@ def checked_plugin(
     elif table:
         raise UsageError(f"{place}: {name!r} takes no options")
     return {"name": name, **table, **number}
+
+
+def checked_operators(entry: object, place: str) -> dict[str, Any] | list[dict[str, Any]]:
+    """One operator, or several in order: `down:8,jpeg:12` (`latentopt.recipe.operators`), a table, or a list of these.
+
+    Raises UsageError.
+    """
+    entries = entry if isinstance(entry, list | tuple) else [entry]
+    parts = [part for one in entries for part in (parse_operators(one) if isinstance(one, str) else [one])]
+    if not parts:
+        raise UsageError(f"{place} must name at least one operator")
+    checked = [
+        checked_plugin(part, OPERATORS, place if len(parts) == 1 else f"{place}.{i}") for i, part in enumerate(parts)
+    ]
+    return checked[0] if len(checked) == 1 else checked
 
 
 def _plugins(entries: object, registry: Registry, place: str, extra: str) -> tuple[dict[str, Any], ...]:
