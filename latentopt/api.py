@@ -80,6 +80,8 @@ if TYPE_CHECKING:
     from latentopt.recipe.spaces import space_recipe as space_recipe
     from latentopt.recipe.spaces import with_space as with_space
     from latentopt.report.work import compare as compare
+    from latentopt.restoring.work import Restoration as Restoration
+    from latentopt.restoring.work import restore as restore
     from latentopt.results.earlier import find_results as find_results
     from latentopt.results.earlier import newest_run as newest_run
     from latentopt.results.inversion import Inversion as Inversion
@@ -177,6 +179,8 @@ EXPORTS = {
     "space_recipe": "latentopt.recipe.spaces",
     "with_space": "latentopt.recipe.spaces",
     "compare": "latentopt.report.work",
+    "Restoration": "latentopt.restoring.work",
+    "restore": "latentopt.restoring.work",
     "find_results": "latentopt.results.earlier",
     "newest_run": "latentopt.results.earlier",
     "Inversion": "latentopt.results.inversion",

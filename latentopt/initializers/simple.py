@@ -48,14 +48,16 @@ class PMean(Initializer):
 
 
 class Sample(Initializer):
-    """One random sample an image, from its seed."""
+    """One random sample an image, from its seed; `psi` draws it towards the mean (1: not at all, 0: to the mean)."""
 
-    def __init__(self, generator: Generator, *, label: int = 0) -> None:
-        self.generator, self.label = generator, label
+    examples = ({}, {"psi": 0.5})
+
+    def __init__(self, generator: Generator, *, label: int = 0, psi: float = 1.0) -> None:
+        self.generator, self.label, self.psi = generator, label, psi
 
     def __call__(self, target: Tensor, seeds: Sequence[int]) -> GeneratorInputs:
         w = torch.cat([sample_w(self.generator, seed, 1, self.label) for seed in seeds])
-        return GeneratorInputs(self.generator.broadcast(w).clone())
+        return GeneratorInputs(self.generator.truncate(w, self.psi).clone())
 
 
 class BestOf(Initializer):

@@ -34,7 +34,7 @@ from latentopt.loop.building import build_problem
 from latentopt.loop.loop import Step, minimise
 from latentopt.loop.problem import Problem
 from latentopt.loop.state import RUNNING, UNSTEADY, State
-from latentopt.protocols import Generator, Parameterization
+from latentopt.protocols import Generator, Operator, Parameterization
 from latentopt.recipe.recipe import Recipe
 from latentopt.types import GeneratorInputs
 from latentopt.watching.interruption import Interrupted, never, released
@@ -56,6 +56,8 @@ class Batch:
     keys: tuple[str, ...]
     seeds: tuple[int, ...]
     mask: Tensor | None = None
+    measured: Tensor | None = None  # [B,...], all that is known of the images; `target` shows it
+    operator: Operator | None = None  # in place of those of the stages
     stage: int = 0
     inputs: GeneratorInputs | None = None
     state: State | None = None
@@ -100,7 +102,16 @@ class Batch:
         """The stage that comes next, or is at work, as a problem."""
         stage, begun = self.recipe.stages[self.stage], self.state is not None
         return build_problem(
-            self.generator, stage, self.target, self.seeds, self.mask, self.inputs, begun, self.profile
+            self.generator,
+            stage,
+            self.target,
+            self.seeds,
+            self.mask,
+            self.inputs,
+            begun,
+            self.profile,
+            self.measured,
+            self.operator,
         )
 
     def _record(self, step: Step) -> None:
@@ -208,7 +219,15 @@ class Batch:
         return tuple(meta["keys"])
 
     @staticmethod
-    def load(path: Path, generator: Generator, recipe: Recipe, target: Tensor, mask: Tensor | None = None) -> Batch:
+    def load(
+        path: Path,
+        generator: Generator,
+        recipe: Recipe,
+        target: Tensor,
+        mask: Tensor | None = None,
+        measured: Tensor | None = None,
+        operator: Operator | None = None,
+    ) -> Batch:
         """Go on from a saved run, with the same recipe and generator.
 
         Raises DamagedState when the file is damaged or belongs to another recipe or generator.
@@ -217,7 +236,8 @@ class Batch:
         if (meta["digest"], meta["fingerprint"]) != (recipe.digest, generator.fingerprint):
             raise DamagedState(f"{path}: belongs to another recipe or generator")
         images, device = len(target), generator.device
-        batch = Batch(generator, recipe, target, tuple(meta["keys"]), tuple(meta["seeds"]), mask)
+        keys, seeds = tuple(meta["keys"]), tuple(meta["seeds"])
+        batch = Batch(generator, recipe, target, keys, seeds, mask, measured, operator)
         with _damage(path):
             if images != len(meta["keys"]):
                 raise ValueError(f"of {len(meta['keys'])} images, not {images}")

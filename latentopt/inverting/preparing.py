@@ -15,7 +15,7 @@ from latentopt.loop.building import (
     make_optimizer,
     options_in,
 )
-from latentopt.protocols import Generator
+from latentopt.protocols import Generator, Operator
 from latentopt.recipe.files import recipe_files
 from latentopt.recipe.recipe import Recipe
 from latentopt.recipe.stage import PREVIOUS, Reading
@@ -23,9 +23,9 @@ from latentopt.registry import FILES, INITIALIZERS
 from latentopt.statistics.sigma_fit import ensure_sigma
 
 
-def prepare(recipe: Recipe, generator: Generator) -> None:
+def prepare(recipe: Recipe, generator: Generator, given: Operator | None = None) -> None:
     """Make every plug-in of a recipe once; those that need statistics which are not there wait until the others are
-    made, and the statistics measured.
+    made, and the statistics measured. `given` takes the place of the recipe's operators.
 
     Raises what would be raised in the midst of the work: UsageError for options that a plug-in refuses,
     MissingWeightsError and CheckpointError for networks and files, StatisticsError for what takes minutes to measure.
@@ -39,7 +39,7 @@ def prepare(recipe: Recipe, generator: Generator) -> None:
     objectives = []
     for stage in recipe.stages:
         make_optimizer(generator, stage.optimizer)
-        operator = build_operator(generator, stage.operators)
+        operator = given or build_operator(generator, stage.operators)
         objectives.append(build_objective(generator, stage, blank if operator is None else operator(blank)))
     if recipe.looks_for("sigma"):
         ensure_sigma(generator, sigma_layers(recipe))

@@ -113,24 +113,27 @@ def build_problem(
     begun: bool = False,
     profile: Profile | None = None,
     measured: Tensor | None = None,
+    operator: Operator | None = None,
 ) -> Problem:
     """Make a stage's plug-ins for images target [B,3,H,W] in [-1,1].
 
     `start` is what the stage before it ended with or, when the stage has `begun` already, what it started from.
-    `measured` [B,...] is what there is of images that are not known, and which `target` merely stands for.
+    `measured` [B,...] is what there is of images that are not known, and which `target` merely stands for. `operator`
+    takes the place of the stage's own.
     Raises UsageError for options that a plug-in refuses.
     """
 
     if start is None and stage.init["name"] == PREVIOUS:
         raise UsageError("this recipe goes on from an earlier result: give it one with latentopt tune, or set its init")
-    operator = build_operator(generator, stage.operators, mask, target)
+    measures = bool(stage.operators) or operator is not None
+    operator = operator or build_operator(generator, stage.operators, mask, target)
     if measured is None:
         measured = target if operator is None else operator(target)
     elif operator is not None:
         measured = operator.counted(measured)
     if start is None or (stage.init["name"] != PREVIOUS and not begun):
         initializer = INITIALIZERS.create(stage.init["name"], generator, **options_in(stage.init))
-        if stage.operators and operator is not None:
+        if measures and operator is not None:
             start = initializer.of_measurement(measured, operator, target, seeds)
         else:
             start = initializer(target, seeds)
@@ -146,7 +149,7 @@ def build_problem(
         stage=stage,
         seeds=tuple(seeds),
         optimizer=make_optimizer(generator, stage.optimizer),
-        mask=None if stage.operators else mask,
+        mask=None if measures else mask,
         rates={p["name"]: p["lr"] for p in stage.optimize if "lr" in p},
         operator=operator,
         measured=measured,

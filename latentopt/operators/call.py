@@ -1,8 +1,9 @@
-"""Any function of images, by the name of its module."""
+"""Any function of images: as it is, or by the name of its module."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,26 +12,15 @@ from latentopt.errors import LatentoptError, UsageError
 from latentopt.protocols import Operator, Source
 
 
-class Call(Operator):
-    """What a function makes of images [B,C,H,W] in [-1,1]: a tensor [B,...], differentiable, each image by itself.
+class Function(Operator):
+    """What `function` makes of images [B,C,H,W] in [-1,1]: a tensor [B,...], differentiable, each image by itself.
 
-    function  `package.module:function`. It is imported and runs, so that only the one who starts the work may name it:
-              a recipe that is read from a file is refused
-
-    Raises UsageError for a name that cannot be imported, and for a function that makes something else.
+    Called, it raises UsageError where the function fails or makes something else.
     """
 
-    runs_code = True
-    examples = ({"function": "torch:tanh"},)
-
-    def __init__(self, source: Source, *, function: str) -> None:
-        module, _, name = function.partition(":")
-        try:
-            self.function = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise UsageError(f"operator {function}: cannot be imported: {error}") from error
-        self.name = function
-        self(torch.zeros(1, source.img_channels, *source.resolution, device=source.device))
+    def __init__(self, function: Callable[[Tensor], Tensor], name: str = "") -> None:
+        self.function = function
+        self.name = name or getattr(function, "__qualname__", type(function).__qualname__)
 
     def __call__(self, image: Tensor) -> Tensor:
         try:
@@ -47,3 +37,23 @@ class Call(Operator):
                 f"operator {self.name} makes {made} of {len(image)} images; wanted is a tensor with a row for each"
             )
         return measured
+
+
+class Call(Function):
+    """As `Function`, of `package.module:function`.
+
+    It is imported and runs, so that only the one who starts the work may name it: a recipe that is read from a file is
+    refused. Raises UsageError for a name that cannot be imported, and for a function that fails on a grey image.
+    """
+
+    runs_code = True
+    examples = ({"function": "torch:tanh"},)
+
+    def __init__(self, source: Source, *, function: str) -> None:
+        module, _, name = function.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UsageError(f"operator {function}: cannot be imported: {error}") from error
+        super().__init__(found, function)
+        self(torch.zeros(1, source.img_channels, *source.resolution, device=source.device))

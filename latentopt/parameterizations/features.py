@@ -17,7 +17,8 @@ SKIP = ".img"  # how activations are named that are images already
 class F(Parameterization):
     """One variable `residual` [B,c,h,w], added to the activation `layer`; 0 where the inputs carry none.
 
-    layer  a name of the generator's activations; without it, the finest of at most `size` pixels on its longer side
+    layer  a name of the generator's activations; without it, the finest of at most `size` pixels on its longer side, or
+           the coarsest where all are larger
     size   16 by default, as in BDInvert
     l2     weight of the mean square of the residual in the loss
     ball   bound of the mean absolute value of the residual (an l1 ball): it is pulled back to the nearest such
@@ -92,8 +93,6 @@ def _shapes(generator: Generator, names: list[str]) -> dict[str, tuple[int, ...]
 
 
 def _finest(shapes: dict[str, tuple[int, ...]], size: int) -> str:
-    """The last activation of at most that many pixels on its longer side that is no image."""
-    fitting = [name for name, shape in shapes.items() if max(shape[1:]) <= size and not name.endswith(SKIP)]
-    if not fitting:
-        raise UsageError(f"f: no activation has at most {size} pixels on its longer side")
-    return fitting[-1]
+    """The last activation of at most that many pixels on its longer side, or the first; none that is an image."""
+    names = [name for name in shapes if not name.endswith(SKIP)]
+    return next((name for name in reversed(names) if max(shapes[name][1:]) <= size), names[0])

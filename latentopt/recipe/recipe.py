@@ -20,7 +20,7 @@ from latentopt.files.resources import resource_folder
 from latentopt.files.schema import read_text
 from latentopt.files.text import as_unicode
 from latentopt.files.toml import TOML_LIMIT, parse_toml
-from latentopt.recipe.stage import PREVIOUS, Reading, Stage, check_keys, checked_stage
+from latentopt.recipe.stage import PREVIOUS, Reading, Stage, check_keys, checked_operators, checked_stage
 from latentopt.registry import PARAMETERIZATIONS, TERMS, Registry
 
 Key = tuple[str | int, ...]
@@ -116,6 +116,14 @@ class Recipe:
                 if stage["stop"] is not None and stage["stop"]["term"] not in names:
                     stage["stop"] = None
         return Recipe.from_table(table, self.name)
+
+    def measuring(self, operator: object) -> Recipe:
+        """The recipe whose every stage compares what `operator` makes of the image (`down:8,jpeg:12`, tables).
+
+        Raises UsageError.
+        """
+        checked = checked_operators(operator, "operator")
+        return replace(self, stages=tuple(replace(stage, operator=checked) for stage in self.stages))
 
     def table(self) -> dict[str, Any]:
         """The whole recipe as plain values, defaults written out."""
