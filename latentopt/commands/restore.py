@@ -52,8 +52,8 @@ def resolve_recipe(
 @click.option(
     "--operator",
     metavar="OPERATOR,...",
-    help="What was done to the pictures: mask:FILE, down:N, blur:SIGMA|FILE, gray, jpeg:Q, noise:KIND:AMOUNT, crop:SIZE, "
-    "rows:N, columns:N, or package.module:function, which imports and runs your own code.",
+    help="What was done to the pictures: mask:FILE, down:N, blur:SIGMA|FILE, gray, jpeg:Q, noise:KIND:AMOUNT, "
+    "crop:SIZE, rows:N, columns:N, or package.module:function, which imports and runs your own code.",
 )
 @click.option("--recipe", type=UserPath(), default="robust", show_default=True, metavar="NAME|FILE", help="Method.")
 @click.option("--simulate", is_flag=True, help="IMAGES are good: degrade them first, and compare results with them.")
