@@ -36,6 +36,10 @@ def methods(steps: int) -> list[Method]:
         "P-norm+": in_pnorm.override(['stages.0.optimize.0 = "p-norm+"']),
         "P-norm": in_pnorm.override(['stages.0.optimize.0 = "p-norm"']),
         "pulse": Recipe.load("pulse"),
+        "S": with_space(i2s, "s", {}),
+        "W++": with_space(i2s, "w++", {}),
+        "Z+": with_space(in_pnorm, "z+", {}),
+        "F/W+": Recipe.load("bdinvert"),
     }
     return [Method(name, with_measures(recipe, steps)) for name, recipe in table.items()]
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from latentopt.checkpoints.networks import save_discriminator as save_discriminator
     from latentopt.checkpoints.networks import save_generator as save_generator
     from latentopt.checkpoints.networks import save_rosinality as save_rosinality
+    from latentopt.editing.channels import find_channels as find_channels
+    from latentopt.editing.channels import with_channels as with_channels
     from latentopt.editing.files import add_directions as add_directions
     from latentopt.editing.files import find_directions as find_directions
     from latentopt.editing.files import given_or_found_directions as given_or_found_directions
@@ -120,6 +122,8 @@ EXPORTS = {
     "save_discriminator": "latentopt.checkpoints.networks",
     "save_generator": "latentopt.checkpoints.networks",
     "save_rosinality": "latentopt.checkpoints.networks",
+    "find_channels": "latentopt.editing.channels",
+    "with_channels": "latentopt.editing.channels",
     "add_directions": "latentopt.editing.files",
     "find_directions": "latentopt.editing.files",
     "given_or_found_directions": "latentopt.editing.files",

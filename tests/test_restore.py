@@ -48,8 +48,15 @@ def truths(generator, n: int = 2) -> Tensor:
     return generator.synthesis(GeneratorInputs(generator.broadcast(generator.mapping(z)))).clamp(-1, 1)
 
 
-CASES = [*(("colour", operator) for operator in OPERATORS), ("grey", "down:4,jpeg:30"), ("grey", "gray"),
-         ("transparent", "gray,down:2"), ("transparent", "jpeg:20"), ("oblong", "crop:8:6"), ("oblong", "down:2,rows:2")]  # fmt: skip
+CASES = [
+    *(("colour", operator) for operator in OPERATORS),
+    ("grey", "down:4,jpeg:30"),
+    ("grey", "gray"),
+    ("transparent", "gray,down:2"),
+    ("transparent", "jpeg:20"),
+    ("oblong", "crop:8:6"),
+    ("oblong", "down:2,rows:2"),
+]
 
 
 @pytest.mark.parametrize(("kind", "operator"), CASES)

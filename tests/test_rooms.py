@@ -176,6 +176,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
         "training",
         "api",
     },
+    "integrations": {"errors", "protocols", "recipe", "restoring"},
     "__main__": {"commands"},
 }
 FAMILY_ROOMS = {"generators", "checkpoints", "training", "data", "bundled"}  # where a family of generators has its name
