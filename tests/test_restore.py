@@ -15,9 +15,10 @@ from torch import Tensor
 import latentopt as package
 from latentopt.checkpoints.networks import save_generator
 from latentopt.errors import InversionFailed, UsageError
+from latentopt.operators.call import Function
 from latentopt.pictures.images import read_png, save_png
 from latentopt.recipe.recipe import Recipe
-from latentopt.restoring.measuring import stand_in
+from latentopt.restoring.measuring import Measuring, stand_in
 from latentopt.types import GeneratorInputs
 
 OPERATORS = ["down:4", "gray,down:2", "jpeg:20", "noise:gaussian:20", "blur:1,noise:poisson:60", "crop:8", "rows:2"]
@@ -119,6 +120,12 @@ def test_functions_and_measurements_that_are_no_pictures():
     history = found.solutions[0].history
     assert found.measured.shape == (40,)
     assert history[-1]["best"] < 0.9 * history[0]["loss"]
+    assert (
+        Measuring(generator, (), Function(compressed)).digest()
+        == Measuring(generator, (), Function(compressed)).digest()
+    )
+    other = Measuring(generator, (), Function(lambda image: compressed(image) * 2))
+    assert other.digest() != Measuring(generator, (), Function(compressed)).digest()
     with pytest.raises(UsageError, match=r"compares pictures by pyramid, .*compressed measures is none"):
         package.restore(generator, compressed(truths(generator, 1)), compressed, "robust")
     with pytest.raises(UsageError, match=r"measurements by .*compressed are \[B, 40\]"):
@@ -243,6 +250,10 @@ def test_holes_are_the_transparency(work, latentopt):
     assert code == 0, err
     measured = read_png(work / "out" / "restored" / "a" / "measurement.png")
     assert (measured[:, 4:9, 4:9].abs() < 0.01).all(), "grey where nothing was seen"
+    for text, factor in (("mask,down:2", 2), ("down:2,mask", 2)):  # the mask comes with the small picture
+        (work / "few").mkdir(exist_ok=True)
+        Image.fromarray(levels[::factor, ::factor]).save(work / "few" / "a.png")
+        assert latentopt("restore", "few", "--operator", text, *SHORT, "--outdir", f"o-{text[:4]}")[0] == 0
     save_png(work / "mask.png", torch.cat([torch.ones(3, 8, 16), -torch.ones(3, 8, 16)], dim=1))
     code, _, err = latentopt("restore", "photos", "--operator", "mask:mask.png", "--simulate", *SHORT, "--outdir", "o")
     assert code == 0, err

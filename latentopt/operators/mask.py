@@ -21,7 +21,8 @@ class Mask(Operator):
           to the image's size. Without it, every image has its own mask (its transparency); one that has none counts
           as a whole
 
-    `of` makes it that of certain images. Raises UsageError for a mask of another aspect than the image, and for one
+    `of` makes it that of certain images; where images of another size come, after an operator that shrinks them, the
+    mask is shrunk as well. Raises UsageError for a mask of another aspect than the image, and for one
     that shows nothing.
     """
 
@@ -48,7 +49,7 @@ class Mask(Operator):
     def __call__(self, image: Tensor) -> Tensor:
         if self.mask is None:
             return image
-        mask = self.mask.to(image)
+        mask = resized_mask(self.mask.to(image), (image.shape[2], image.shape[3]))
         return mask * image if self.fill is None else self.fill + mask * (image - self.fill)
 
     def counted(self, measured: Tensor) -> Tensor:
@@ -61,6 +62,13 @@ class Mask(Operator):
         return self.of(mask, None if self.fill is None else self.fill[rows])
 
 
+def resized_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """[B,1,h,w] at another size: means over areas, or pixels repeated."""
+    if tuple(mask.shape[2:]) == tuple(size):
+        return mask
+    return interpolate(mask, size, mode="area" if mask.shape[2] >= size[0] else "nearest")
+
+
 def _mask_of(path: Path, resolution: tuple[int, int]) -> Tensor:
     levels = levels_of(path)
     height, width = levels.shape
@@ -68,8 +76,7 @@ def _mask_of(path: Path, resolution: tuple[int, int]) -> Tensor:
         wanted = "x".join(map(str, resolution))
         raise UsageError(f"{path}: a mask of {height}x{width} pixels has another aspect than images of {wanted}")
     mask = torch.from_numpy(np.clip(levels, 0, 1))[None, None]
-    if (height, width) != resolution:
-        mask = interpolate(mask, resolution, mode="area" if height >= resolution[0] else "nearest")
+    mask = resized_mask(mask, resolution)
     if not mask.isfinite().all() or not mask.any():
         raise UsageError(f"{path}: this mask is black everywhere: nothing of the image would count (white counts)")
     return mask

@@ -19,6 +19,7 @@ from latentopt.inverting.names import Picture, check_names, file_hash, free_name
 from latentopt.loop.building import build_operator, wants_masks
 from latentopt.loop.chain import Chain, blank
 from latentopt.operators.call import Function
+from latentopt.operators.mask import resized_mask
 from latentopt.pictures.channels import LUMA, in_colour
 from latentopt.pictures.finding import find_images
 from latentopt.pictures.images import Fit, TargetImage, read_image
@@ -53,6 +54,14 @@ class Measuring:
     def shape(self) -> tuple[int, ...]:
         """Of one image's measurement, without the batch."""
         return tuple(self.operator()(blank(self.generator)).shape[1:])
+
+    @torch.no_grad()
+    def digest(self) -> str:
+        """Tells two functions of one name apart: a hash of what is measured of a certain image."""
+        shape = (1, self.generator.img_channels, *self.generator.resolution)
+        probe = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        measured = self.operator()(probe.to(self.generator.device)).float().cpu().round(decimals=3)
+        return hashlib.sha256(measured.contiguous().numpy().tobytes()).hexdigest()[:16]
 
     @property
     def name(self) -> str:
@@ -136,7 +145,7 @@ def _tensor_items(
         name = f"{i:04d}" if names is None else names[i]
         digest = hashlib.sha256(measured.contiguous().numpy().tobytes()).hexdigest()
         shown = stand_in(measured, generator)
-        found.append(Item(name, name, TargetImage(shown, None, (), digest, tuple(shown.shape[1:]), measured)))
+        found.append(Item(name, name, TargetImage(shown, None, (), digest, generator.resolution, measured)))
     return found
 
 
@@ -159,7 +168,8 @@ def _reader(measuring: Measuring, seed: int, simulate: bool, fit: Fit | Exact) -
                 f"has {wanted}. Give a picture of that size, --fit crop to resize it, or --simulate if it is a good "
                 "picture that is to be degraded first"
             )
-        return replace(target, image=stand_in(target.image, generator), measured=target.image)
+        mask = None if target.mask is None else resized_mask(target.mask[None], generator.resolution)[0]
+        return replace(target, image=stand_in(target.image, generator), mask=mask, measured=target.image)
 
     return read_truth if simulate else read_measurement
 

@@ -100,7 +100,8 @@ def restore(
     check_terms(recipe, measuring)
     folder = None if out is None else Path(out)
     items = items_of(measuring, images, names, seed, simulate, fit, folder)
-    decides = dict(options or {}) | {"simulate": simulate} | ({} if given is None else {"operator": measuring.name})
+    decides = dict(options or {}) | {"simulate": simulate}
+    decides |= {} if given is None else {"operator": [measuring.name, measuring.digest()]}
     recipe, decides = (recipe.alone(), decides | EXACT) if exact else (recipe, decides)
     prepare(recipe, generator, given)
     results = _Results(measuring, folder, items, solutions, keep)
