@@ -46,9 +46,10 @@ class Measuring:
         return found
 
     @property
-    def wants_masks(self) -> bool:
+    def parts(self) -> Sequence[Operator]:
+        """The operators one after the other."""
         operator = self.operator()
-        return any(wants_masks(one) for one in (operator.operators if isinstance(operator, Chain) else [operator]))
+        return operator.operators if isinstance(operator, Chain) else [operator]
 
     @torch.no_grad()
     def shape(self) -> tuple[int, ...]:
@@ -151,7 +152,8 @@ def _tensor_items(
 
 def _reader(measuring: Measuring, seed: int, simulate: bool, fit: Fit | Exact) -> Callable[[Path, str], TargetImage]:
     generator = measuring.generator
-    alpha: Literal["mask", "composite"] = "mask" if measuring.wants_masks else "composite"
+    ends_with_mask = wants_masks(measuring.parts[-1])
+    alpha: Literal["mask", "composite"] = "mask" if any(map(wants_masks, measuring.parts)) else "composite"
     cut: Fit = "crop" if fit == "exact" else fit
 
     def read_truth(path: Path, key: str) -> TargetImage:
@@ -168,8 +170,11 @@ def _reader(measuring: Measuring, seed: int, simulate: bool, fit: Fit | Exact) -
                 f"has {wanted}. Give a picture of that size, --fit crop to resize it, or --simulate if it is a good "
                 "picture that is to be degraded first"
             )
-        mask = None if target.mask is None else resized_mask(target.mask[None], generator.resolution)[0]
-        return replace(target, image=stand_in(target.image, generator), mask=mask, measured=target.image)
+        measured, mask = target.image, None
+        if target.mask is not None:
+            mask = resized_mask(target.mask[None], generator.resolution)[0]
+            measured = measured if ends_with_mask else measured * target.mask  # grey, as what was hidden first
+        return replace(target, image=stand_in(measured, generator), mask=mask, measured=measured)
 
     return read_truth if simulate else read_measurement
 
