@@ -25,7 +25,7 @@ def commands(command: click.Command = cli, words: tuple[str, ...] = ()) -> Itera
 
 
 ALL = dict(commands())
-RUN_A_RECIPE = ("invert", "tune", "compare", "encode")
+RUN_A_RECIPE = ("invert", "restore", "tune", "compare", "encode")
 OTHERS = {  # flags that mean something else in some commands, where no other word will do: flag -> those commands
     "--steps": ("encode", "evaluate", "interpolate", "directions find", "train encoder", "train judge",
                 "train perceptual"),
@@ -45,7 +45,9 @@ OTHERS = {  # flags that mean something else in some commands, where no other wo
     "--class": ("directions find",),
     "--trunc": ("directions find",),
     "--corruption": ("tune",),
-    "--samples": ("evaluate", "directions find", "fit-pnorm"),
+    "--samples": ("evaluate", "directions channels", "directions find", "fit-pnorm"),
+    "--fit": ("restore",),
+    "--recipe": ("restore",),
     "--images": ("evaluate", "train judge", "train perceptual"),
     "--features": ("fit-sigma",),
     "--data": ("train encoder", "train wrangan"),
@@ -90,7 +92,7 @@ def test_the_exceptions_are_ones():
     [
         ("--set", RUN_A_RECIPE),
         ("--terms", RUN_A_RECIPE),
-        ("--steps", ("invert", "tune", "compare")),
+        ("--steps", ("invert", "restore", "tune", "compare")),
         ("--dtype", (*RUN_A_RECIPE, "evaluate")),
         ("--seed", ("invert", "tune", "compare", "evaluate", "directions find", "fit-pnorm", "fit-sigma")),
         ("--seed", [name for name in ALL if name.startswith("train ")]),

@@ -268,7 +268,7 @@ def test_holes_are_the_transparency(work, latentopt):
         (("small", "--operator", "down:3"), 2, "does not divide"),
         (("small", "--operator", "down:4"), 1, "8x8 pixels (height x width); what down:4:area makes"),
         (("photos", "--operator", "down:2"), 1, "--simulate if it is a good picture"),
-        (("nowhere", "--operator", "down:2"), 1, "nowhere"),
+        (("nowhere", "--operator", "down:2"), 2, "nowhere: no such file"),
         (("small", "--operator", "down:2", "--recipe", "own.toml"), 4, "names code of its own"),
         (("small", "--operator", "down:2", "--solutions", "0"), 2, "solutions"),
         (("small", "--operator", "down:2", "--exact", "--batch", "2"), 2, "--exact works on one image"),
