@@ -254,6 +254,8 @@ def test_the_files_that_a_recipe_reads(recipe, path, entry, files, needs):
 
 
 READ = {  # the kinds of files that each shipped recipe looks for
+    "bdinvert": {"p-norm"},
+    "brgm": set(),
     "encode": {"encoder"},
     "fast": {"start at hand", "metric"},
     "fast-pnorm": {"p-norm"},
@@ -262,11 +264,13 @@ READ = {  # the kinds of files that each shipped recipe looks for
     "hybrid-psp": {"encoder"},
     "hybrid-restyle": {"encoder"},
     "i2s": set(),
+    "ilo": set(),
     "ii2s": {"p-norm"},
     "ii2s-pnorm": {"p-norm"},
     "lowrank": set(),
     "pti": set(),
     "pulse": {"p-norm"},
+    "robust": set(),
     "s2e": {"encoder"},
     "sg2": set(),
     "weights": set(),
