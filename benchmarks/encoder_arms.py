@@ -21,10 +21,11 @@ from torch.nn.functional import normalize
 from latentopt.commands.progress import Progress
 from latentopt.data.portraits import TEST_SEEDS
 from latentopt.files.storage import load_tensors, save_tensors
-from latentopt.inverting.batch import Batch, image_seed
+from latentopt.inverting.batch import Batch
 from latentopt.pictures.images import to_uint8
 from latentopt.recipe.recipe import Recipe
 from latentopt.results.distortion import metrics
+from latentopt.statistics.streams import image_seed
 from latentopt.terms.perceptual import Perceptual
 from latentopt.types import GeneratorInputs, View
 

@@ -26,7 +26,7 @@ from latentopt.devices import choose_device
 from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.files.versions import package_version
 from latentopt.generators.stylegan2 import StyleGAN2
-from latentopt.inverting.batch import Batch, image_seed
+from latentopt.inverting.batch import Batch
 from latentopt.judge.network import Judge, load_judge
 from latentopt.perceptual.network import weights_path
 from latentopt.pictures.images import to_uint8
@@ -34,6 +34,7 @@ from latentopt.recipe.recipe import Recipe
 from latentopt.results.distortion import metrics
 from latentopt.statistics.at_hand import given_or_found
 from latentopt.statistics.pnorm import PNORM, PNorm
+from latentopt.statistics.streams import image_seed
 from latentopt.terms.perceptual import Perceptual
 from latentopt.types import GeneratorInputs, View
 

@@ -17,8 +17,9 @@ from tables import markdown_table, provenance, write_report
 from latentopt.checkpoints.networks import load_generator
 from latentopt.data.portraits import TEST_SEEDS, portraits
 from latentopt.devices import choose_device
-from latentopt.inverting.batch import Batch, image_seed
+from latentopt.inverting.batch import Batch
 from latentopt.recipe.recipe import Recipe
+from latentopt.statistics.streams import image_seed
 
 IMAGES = 8
 LAYERS = ("convs:6", "all")

@@ -30,7 +30,7 @@ from latentopt.evaluation.corruption import extractor_name
 from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.files.versions import package_version
 from latentopt.generators.stylegan2 import StyleGAN2
-from latentopt.inverting.batch import Batch, image_seed
+from latentopt.inverting.batch import Batch
 from latentopt.judge.network import Judge, load_judge
 from latentopt.perceptual.network import weights_path
 from latentopt.pictures.images import read_image, to_uint8
@@ -39,6 +39,7 @@ from latentopt.recipe.recipe import Recipe
 from latentopt.statistics.at_hand import first_at_hand
 from latentopt.statistics.sigma import SIGMA, Sigma
 from latentopt.statistics.sigma_fit import fit_sigma
+from latentopt.statistics.streams import image_seed
 from latentopt.types import GeneratorInputs
 
 OUTSIDE = ("out-cat", "out-flower", "out-house", "out-temple")  # bundled samples that are no portraits

@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from latentopt.evaluation.methods import load_recipes as load_recipes
     from latentopt.evaluation.runs import load_run as load_run
     from latentopt.evaluation.subject import Amounts as Amounts
+    from latentopt.geometry.moves import PictureMove as PictureMove
+    from latentopt.geometry.moves import check_takes_transform as check_takes_transform
     from latentopt.inverting.measured import ensure_metrics as ensure_metrics
     from latentopt.inverting.tuning import tuning_recipe as tuning_recipe
     from latentopt.inverting.work import OnEvent, Results
@@ -77,16 +79,19 @@ if TYPE_CHECKING:
     from latentopt.preflight.preflight import Preflight as Preflight
     from latentopt.preflight.preflight import find_preflight as find_preflight
     from latentopt.protocols import Generator
+    from latentopt.recipe.placement import with_placement as with_placement
     from latentopt.recipe.recipe import Recipe as Recipe
     from latentopt.recipe.recipe import recipe_names as recipe_names
     from latentopt.recipe.spaces import space_recipe as space_recipe
     from latentopt.recipe.spaces import with_space as with_space
+    from latentopt.refiners.files import load_refiner as load_refiner
     from latentopt.report.work import compare as compare
     from latentopt.restoring.work import Restoration as Restoration
     from latentopt.restoring.work import restore as restore
     from latentopt.results.earlier import find_results as find_results
     from latentopt.results.earlier import newest_run as newest_run
     from latentopt.results.inversion import Inversion as Inversion
+    from latentopt.results.redrawing import redraw_of as redraw_of
     from latentopt.statistics.linear_prior_fit import fit_prior as fit_prior
     from latentopt.statistics.linear_prior_measure import measure_prior as measure_prior
     from latentopt.statistics.metric import Metric as Metric
@@ -105,12 +110,16 @@ if TYPE_CHECKING:
     from latentopt.statistics.sigma_measure import kept_sigma as kept_sigma
     from latentopt.statistics.sigma_measure import measure_sigma as measure_sigma
     from latentopt.training.encoder_settings import settings_for as settings_for
+    from latentopt.training.flow import FlowTraining as FlowTraining
     from latentopt.training.generator_settings import GeneratorTraining as GeneratorTraining
+    from latentopt.training.refiner_settings import RefinerTraining as RefinerTraining
     from latentopt.training.train_encoder import train_encoder as train_encoder
+    from latentopt.training.train_flow import train_flow as train_flow
     from latentopt.training.train_generator import train_generator as train_generator
     from latentopt.training.train_generator import train_wrangan as train_wrangan
     from latentopt.training.train_networks import train_judge as train_judge
     from latentopt.training.train_networks import train_perceptual as train_perceptual
+    from latentopt.training.train_refiner import train_refiner as train_refiner
     from latentopt.types import GeneratorInputs as GeneratorInputs
 
 EXPORTS = {
@@ -166,6 +175,8 @@ EXPORTS = {
     "load_recipes": "latentopt.evaluation.methods",
     "load_run": "latentopt.evaluation.runs",
     "Amounts": "latentopt.evaluation.subject",
+    "PictureMove": "latentopt.geometry.moves",
+    "check_takes_transform": "latentopt.geometry.moves",
     "tuning_recipe": "latentopt.inverting.tuning",
     "ensure_metrics": "latentopt.inverting.measured",
     "encode": "latentopt.inverting.work",
@@ -179,15 +190,18 @@ EXPORTS = {
     "find_preflight": "latentopt.preflight.preflight",
     "Preflight": "latentopt.preflight.preflight",
     "Recipe": "latentopt.recipe.recipe",
+    "with_placement": "latentopt.recipe.placement",
     "recipe_names": "latentopt.recipe.recipe",
     "space_recipe": "latentopt.recipe.spaces",
     "with_space": "latentopt.recipe.spaces",
+    "load_refiner": "latentopt.refiners.files",
     "compare": "latentopt.report.work",
     "Restoration": "latentopt.restoring.work",
     "restore": "latentopt.restoring.work",
     "find_results": "latentopt.results.earlier",
     "newest_run": "latentopt.results.earlier",
     "Inversion": "latentopt.results.inversion",
+    "redraw_of": "latentopt.results.redrawing",
     "fit_prior": "latentopt.statistics.linear_prior_fit",
     "measure_prior": "latentopt.statistics.linear_prior_measure",
     "Metric": "latentopt.statistics.metric",
@@ -207,7 +221,11 @@ EXPORTS = {
     "measure_sigma": "latentopt.statistics.sigma_measure",
     "settings_for": "latentopt.training.encoder_settings",
     "GeneratorTraining": "latentopt.training.generator_settings",
+    "FlowTraining": "latentopt.training.flow",
+    "RefinerTraining": "latentopt.training.refiner_settings",
     "train_encoder": "latentopt.training.train_encoder",
+    "train_flow": "latentopt.training.train_flow",
+    "train_refiner": "latentopt.training.train_refiner",
     "train_generator": "latentopt.training.train_generator",
     "train_wrangan": "latentopt.training.train_generator",
     "train_judge": "latentopt.training.train_networks",

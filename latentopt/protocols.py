@@ -6,6 +6,8 @@
     Operator          image             -> measurement
     Term              view              -> [B]
     Optimizer         variables, gradients, loss -> variables
+    Refiner           target, GeneratorInputs, edited -> GeneratorInputs
+    FlowTeacher       image, edited image -> flow
 
 Plug-ins hold constants; what changes is in the loop's State. Their constructors take the generator (and the target
 where they need it), then keyword-only options: those options are the keys of their table in a recipe.
@@ -95,6 +97,14 @@ class Generator(Protocol):
     def tunable(self) -> dict[str, tuple[int, ...]]:
         """{weight: shape} of all that `GeneratorInputs.deltas` may change."""
 
+    @property
+    def takes_transform(self) -> bool:
+        """Whether `GeneratorInputs.transform` moves its pictures; where not, it is refused."""
+
+    @property
+    def placing(self) -> Set[str]:
+        """The weights of `tunable` that say where a picture lies: where all are tuned, these stay as they are."""
+
     def row_of(self, name: str) -> int | None:
         """The row of ws that drives a layer, an activation or one of their weights; None for a name of another kind."""
 
@@ -141,6 +151,11 @@ class Generator(Protocol):
         self, inputs: GeneratorInputs, capture: Sequence[str], noise_mode: str = "const"
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """-> image and the named activations [B,c,h,w]."""
+
+    def activations_of(
+        self, inputs: GeneratorInputs, capture: Sequence[str], noise_mode: str = "const"
+    ) -> dict[str, Tensor]:
+        """The named activations [B,c,h,w] alone: no image, and nothing that comes after the last of them."""
 
     def set_precision(self, dtype: torch.dtype | None) -> Self:
         """Run what allows it in `dtype`; None is float32 throughout."""
@@ -346,4 +361,45 @@ class Optimizer(Plugin, ABC):
                finite: such a row must not move
         lr     the learning rate of each variable, at this step
         scale  [b] or [1], what the rates of a row are multiplied with
+        """
+
+
+class Refiner(Plugin, ABC):
+    """Adds to an activation what the latents could not say of the target, fitted anew to every edit of them.
+
+    layer   the activation whose residuals it makes; inputs that have some there already are refused (UsageError)
+    record  what a result remembers of it: at least `fingerprint`, which identifies its weights
+    """
+
+    layer: str
+
+    @property
+    @abstractmethod
+    def record(self) -> Mapping[str, object]: ...
+
+    @abstractmethod
+    def __call__(
+        self, target: Tensor, inputs: GeneratorInputs, edited: GeneratorInputs, noise_mode: str = "const"
+    ) -> GeneratorInputs:
+        """`edited` with `residuals` at `layer`. Without an edit, `edited` is `inputs`.
+
+        target [B or 1,C,H,W] in [-1,1], and `inputs`, of as many images, which stand for it; `edited` of B images.
+        They may lie on any device. noise_mode: what they are drawn with.
+        """
+
+    def pictures(
+        self, target: Tensor, inputs: GeneratorInputs, edited: GeneratorInputs, noise_mode: str = "const"
+    ) -> dict[str, Tensor]:
+        """Pictures [B,3,h,w] in [-1,1] of how it went, by name, for people."""
+        return {}
+
+
+class FlowTeacher(Plugin, ABC):
+    """Finds where things went between two pictures. Its constructor takes the generator."""
+
+    @abstractmethod
+    def __call__(self, before: Tensor, after: Tensor) -> Tensor:
+        """Pictures [B,C,H,W] in [-1,1] twice -> flow [B,2,H,W], x and y in pixels.
+
+        What is at p after was at p + flow(p) before. Exactly zero where both are the same picture.
         """

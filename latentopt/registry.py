@@ -154,6 +154,7 @@ PARAMETERIZATIONS = Registry(
         "p-norm": "latentopt.parameterizations.pnorm:PNormSpace",
         "p-norm+": "latentopt.parameterizations.pnorm:PNormPlus",
         "noise": "latentopt.parameterizations.noise:NoiseMaps",
+        "placement": "latentopt.parameterizations.placement:Placement",
         "weights": "latentopt.parameterizations.weights:Weights",
         "epsilon": "latentopt.parameterizations.epsilon:Epsilon",
         "lowrank": "latentopt.parameterizations.lowrank:LowRank",
@@ -193,6 +194,7 @@ INITIALIZERS = Registry(
         "best-of": "latentopt.initializers.simple:BestOf",
         "file": "latentopt.initializers.simple:File",
         "linear": "latentopt.initializers.linear:Linear",
+        "placement": "latentopt.initializers.placement:PlacementStart",
         "at-hand": "latentopt.initializers.at_hand:AtHand",
         "encoder": "latentopt.initializers.encoder:EncoderStart",
         "psp": "latentopt.initializers.encoder:PSP",
@@ -240,6 +242,21 @@ SCHEDULES = Registry(
         "cosine": "latentopt.loop.schedules:Cosine",
     },
 )
+REFINERS = Registry(
+    "refiner",
+    {
+        "styleres": "latentopt.refiners.refiner:StyleRes",
+        "warpres": "latentopt.refiners.refiner:WarpRes",
+        "file": "latentopt.refiners.refiner:FromFile",
+    },
+)
+FLOWS = Registry(  # what finds the flow between two pictures
+    "flow",
+    {
+        "warps": "latentopt.refiners.teachers:Warps",
+        "raft": "latentopt.refiners.teachers:Raft",
+    },
+)
 FILES = Registry(  # what a plug-in may read: finders (generator, named, part) -> list of paths
     "kind of file",
     {
@@ -253,6 +270,8 @@ FILES = Registry(  # what a plug-in may read: finders (generator, named, part) -
         "bootstrap encoder": "latentopt.encoders.files:bootstrap_file",
         "generator": "latentopt.encoders.files:generator_file",
         "start at hand": "latentopt.initializers.at_hand:start_at_hand",
+        "refiner": "latentopt.refiners.files:refiner_file",
+        "flow network": "latentopt.refiners.teachers:flow_file",
     },
 )
 COORDINATES = Registry(  # in which directions are found, and straight
@@ -274,5 +293,7 @@ FORMATS = Registry(  # what `latentopt info` tells of our files: functions (chec
         "latentopt-sigma-1": "latentopt.statistics.sigma:describe_sigma",
         "latentopt-metric-1": "latentopt.statistics.metric:describe_metric",
         "latentopt-directions-1": "latentopt.editing.files:describe_directions",
+        "latentopt-refiner-1": "latentopt.refiners.files:describe_refiner",
+        "latentopt-flow-1": "latentopt.refiners.teachers:describe_flow",
     },
 )

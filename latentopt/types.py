@@ -28,7 +28,8 @@ class GeneratorInputs:
     styles     {layer: [B,I] or [B,O,I]} or None   in place of the layer's affine output; [B,O,I]: one style a filter;
                                                    under the name `+layer` (ADDS): added to it
     residuals  {activation: [B,c,h,w]} or None     added to a layer's or a block's output; zero means untouched
-    transform  [B,3,3] or None                     where the input grid lies (StyleGAN3 alone has one)
+    transform  [B,3,3] or None                     the move of the picture, drawn by the network (StyleGAN3 alone has
+                                                   one); see `latentopt.geometry.moves`
 
     Files written before residuals were added held whole outputs (`features`). They are read as residuals under the name
     `=activation` (REPLACES), which still replaces the output: such a result is drawn as it was.
@@ -75,6 +76,12 @@ class GeneratorInputs:
 
         transform = None if self.transform is None else self.transform.expand(len(ws), 3, 3)
         return replace(self, ws=ws, styles=shared(self.styles), residuals=shared(self.residuals), transform=transform)
+
+    def without_residual(self, layer: str) -> GeneratorInputs:
+        """The same without what is added at an activation."""
+        if self.residuals is None or layer not in self.residuals:
+            return self
+        return replace(self, residuals={name: x for name, x in self.residuals.items() if name != layer} or None)
 
     def changed(self, after: GeneratorInputs) -> frozenset[str]:
         """What `after`, which was made of these, has another tensor for: `ws`, `transform`, `deltas/<weight>`, ..."""

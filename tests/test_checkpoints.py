@@ -150,7 +150,7 @@ def _drop(path):
 def test_records_that_would_draw_something_else(change, message, monkeypatch, files):
     contents = read_pickle(stream("sg2ada_snapshot"), "snapshot")
     change(contents["G_ema"])
-    monkeypatch.setattr(model_files, "read_pickle", lambda data, name: contents)
+    monkeypatch.setattr(model_files, "read_pickle", lambda data, name, foreign=None: contents)
     with pytest.raises(CheckpointError, match=message):
         load_generator(files / "ada.pkl")
 
@@ -172,7 +172,7 @@ def test_settings_come_from_the_attributes():
 def test_missing_w_avg_is_estimated(monkeypatch, files):
     contents = read_pickle(stream("sg2ada_snapshot"), "snapshot")
     contents["G_ema"].state["_modules"]["mapping"].state["_buffers"]["w_avg"] = None
-    monkeypatch.setattr(model_files, "read_pickle", lambda data, name: contents)
+    monkeypatch.setattr(model_files, "read_pickle", lambda data, name, foreign=None: contents)
     generator = load_generator(files / "ada.pkl")
     assert torch.equal(generator.w_avg, estimate_w_avg(generator))
     assert "10,000 samples" in generator.notes[0]
@@ -342,14 +342,17 @@ def test_other_files(contents, error, message, tmp_path):
         assert str(path) in str(caught.value)
 
 
-def test_stylegan3_is_named(files):
-    with pytest.raises(CheckpointError, match="StyleGAN3 is not supported yet"):
-        load_generator(files / "sg3.pkl")
+def test_another_family_is_named_where_a_network_of_one_is_trained(files):
+    assert load_generator(files / "sg3.pkl").family == "StyleGAN3"
+    with pytest.raises(CheckpointError, match="a StyleGAN3 generator, where a StyleGAN2 generator is asked for"):
+        load_stylegan2(files / "sg3.pkl")
 
 
 def test_a_pickle_too_large_is_not_read(files, monkeypatch):
     monkeypatch.setattr("latentopt.checkpoints.restricted_pickle.MAX_FILE_BYTES", 1000)
-    monkeypatch.setattr(model_files, "read_pickle", lambda data, name: pytest.fail(f"{len(data)} bytes were read"))
+    monkeypatch.setattr(
+        model_files, "read_pickle", lambda data, name, foreign=None: pytest.fail(f"{len(data)} bytes were read")
+    )
     with pytest.raises(CheckpointError, match=r"ada\.pkl: \d+ bytes, more than"):
         load_generator(files / "ada.pkl")
 

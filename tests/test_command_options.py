@@ -28,10 +28,13 @@ ALL = dict(commands())
 RUN_A_RECIPE = ("invert", "restore", "tune", "compare", "encode")
 OTHERS = {  # flags that mean something else in some commands, where no other word will do: flag -> those commands
     "--steps": ("encode", "evaluate", "interpolate", "directions find", "train encoder", "train judge",
-                "train perceptual"),
-    "--batch": ("fit-pnorm", "fit-sigma", "fit-metric", "train encoder", "train generator", "train wrangan"),
-    "--lr": ("train encoder", "train generator", "train wrangan"),
-    "--force": ("encode", "convert"),
+                "train perceptual", "train refiner", "train flow"),
+    "--batch": ("fit-pnorm", "fit-sigma", "fit-metric", "train encoder", "train generator", "train wrangan",
+                "train refiner", "train flow"),
+    "--lr": ("train encoder", "train generator", "train wrangan", "train refiner", "train flow"),
+    "--kind": ("train refiner",),
+    "--discriminator": ("train refiner",),
+    "--force": ("encode", "convert", "train refiner"),
     "--overwrite": ("fit-pnorm", "fit-sigma", "fit-metric"),
     "--probes": ("fit-metric",),
     "--size": ("fit-metric",),
@@ -50,10 +53,10 @@ OTHERS = {  # flags that mean something else in some commands, where no other wo
     "--recipe": ("restore",),
     "--images": ("evaluate", "train judge", "train perceptual"),
     "--features": ("fit-sigma",),
-    "--data": ("train encoder", "train wrangan"),
+    "--data": ("train encoder", "train wrangan", "train refiner", "train flow"),
     "--drawn": ("train generator", "train wrangan"),
     "--start": ("train encoder", "train wrangan"),
-    "--precision": ("train encoder",),
+    "--precision": ("train encoder", "train refiner", "train flow"),
 }  # fmt: skip
 
 
@@ -152,7 +155,7 @@ def test_encode_takes_the_options_of_recipes(latentopt):
 
 PLAIN = {  # options that are texts and no paths
     "--space", "--terms", "--set", "--layers", "--do", "--sweep", "--parts", "--metrics", "--pose", "--dial",
-    "--device", "--attributes", "--name", "--condition", "--layer",
+    "--device", "--attributes", "--attribute", "--name", "--condition", "--layer", "--operator",
 }  # fmt: skip
 TEXTS = [
     (name, p)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
-from conftest import make_encoder, make_tiny_generator
+from conftest import make_encoder, make_tiny_generator, make_tiny_stylegan3
 from torch import Tensor
 
 from latentopt.encoders import KINDS
@@ -52,7 +54,14 @@ def folder(tmp_path, monkeypatch, statistics, prior, tiny_generator, tiny_inputs
     return tmp_path
 
 
+@cache
+def moving_generator():
+    """Of the same sizes as the tiny one, and it draws moves of the picture."""
+    return make_tiny_stylegan3(img_resolution=32, channels=(6,) * 6)
+
+
 def start(name, generator, target, seeds=(1, 2, 3), **options) -> GeneratorInputs:
+    generator = moving_generator() if name == "placement" else generator
     return INITIALIZERS.create(name, generator, **options)(target, seeds)
 
 
@@ -73,6 +82,9 @@ def test_a_start_does_not_depend_on_companions(name, options, tiny_generator, ta
     torch.testing.assert_close(turned.ws, inputs.ws[order], rtol=1e-5, atol=1e-6)
     alone = start(name, tiny_generator, target[1:2], (2,), **options)
     torch.testing.assert_close(alone.ws, inputs.ws[1:2], rtol=1e-5, atol=1e-6)
+    if inputs.transform is not None:
+        torch.testing.assert_close(turned.transform, inputs.transform[order], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(alone.transform, inputs.transform[1:2], rtol=1e-5, atol=1e-6)
     inputs.ws.add_(1)  # written to in place: nothing else may change
     assert torch.equal(start(name, tiny_generator, target, **options).ws, again.ws)
 

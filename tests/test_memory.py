@@ -26,7 +26,7 @@ class Told(list):
 @pytest.fixture
 def generator(monkeypatch):
     monkeypatch.setattr(memory, "NETWORKS", 0.0)
-    monkeypatch.setattr("latentopt.generators.synthesis.LARGE", 64)
+    monkeypatch.setattr("latentopt.generators.recomputing.LARGE", 64)
     return make_tiny_generator(channels=(8, 6, 4))
 
 

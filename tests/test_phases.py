@@ -65,6 +65,22 @@ def test_without_a_listener_lines_go_to_the_log(caplog):
     assert [record.message for record in caplog.records] == ["measured"]
 
 
+def test_a_generator_that_is_given_up_leaves_no_listener(caplog):
+    """Its own listener ends when it is collected: after that of the command that it was part of."""
+
+    def work():
+        with listening(Listener()):
+            yield
+
+    caplog.set_level(logging.INFO, "latentopt")
+    with listening(Listener()):
+        given_up = work()
+        next(given_up)
+    given_up.close()
+    tell("measured")
+    assert [record.message for record in caplog.records] == ["measured"]
+
+
 def test_a_listener_hears_of_phases_and_lines_until_its_end():
     listener = Listener()
     with listening(listener):

@@ -256,6 +256,7 @@ def test_the_files_that_a_recipe_reads(recipe, path, entry, files, needs):
 READ = {  # the kinds of files that each shipped recipe looks for
     "bdinvert": {"p-norm"},
     "brgm": set(),
+    "sg3": set(),
     "encode": {"encoder"},
     "fast": {"start at hand", "metric"},
     "fast-pnorm": {"p-norm"},
@@ -273,6 +274,8 @@ READ = {  # the kinds of files that each shipped recipe looks for
     "robust": set(),
     "s2e": {"encoder"},
     "sg2": set(),
+    "styleres": {"encoder", "refiner"},
+    "warpres": {"encoder", "refiner"},
     "weights": set(),
     "wrangan": {"sigma"},
     "wrangan-pivot": {"sigma"},

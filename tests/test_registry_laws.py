@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from conftest import make_tiny_generator
+from conftest import make_tiny_generator, make_tiny_stylegan3
 from torch import Tensor
 
 from latentopt.errors import StatisticsError, UsageError
@@ -70,7 +70,13 @@ def inputs(request, tiny_generator, tiny_inputs) -> GeneratorInputs:
     return tiny_inputs.replace(noise=noise, deltas=deltas)
 
 
+def fitting(name, generator, **changes):
+    """The generator that a space is for: one of another family where it moves the picture."""
+    return make_tiny_stylegan3(**changes) if "transform" in DECLARED[name].owns else generator
+
+
 def lens_of(name, options, generator):
+    generator = fitting(name, generator)
     if options.get("metric"):  # the one that is at hand
         options = {"metric_net": "bundled", "metric_size": 16} | options
     return PARAMETERIZATIONS.create(name, generator, **options)
@@ -235,13 +241,13 @@ def test_spaces_work_for_other_shapes(name, options, tiny_generator, tmp_path):
     fit_pnorm(generator, 2000, batch=1000).save(tmp_path / "pnorm_stats" / "tiny.safetensors")
     measured(generator).save(tmp_path / "pnorm_stats" / "tiny.metric.safetensors")
     make_sigma(generator).save(tmp_path / "sigma" / "tiny.safetensors")
-    lens = lens_of(name, options, generator)
+    lens, generator = lens_of(name, options, generator), fitting(name, generator, c_dim=3, z_dim=8)
     rng = torch.Generator().manual_seed(0)
     c = torch.eye(3)[[0, 0]]
     w = generator.mapping(torch.randn(2, 8, generator=rng), c)
     inputs = GeneratorInputs(generator.broadcast(w))
     decoded = lens.decode(lens.encode(inputs), inputs)
-    assert generator.synthesis(decoded).shape == (2, 3, 8, 6)
+    assert generator.synthesis(decoded).shape == (2, 3, *generator.resolution)
     if not options.get("rank"):
         close(decoded.ws, inputs.ws)
 

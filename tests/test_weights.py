@@ -89,9 +89,10 @@ def test_what_chooses_nothing_is_refused_with_the_nearest_names(layers, message,
 
 
 class OtherNames:
-    """A generator that numbers its layers, as StyleGAN3 does, and names no convolutions."""
+    """A generator that names no convolutions."""
 
     convolutions: dict[str, str] = {}
+    placing: frozenset[str] = frozenset()
 
     @property
     def tunable(self) -> dict[str, tuple[int, ...]]:

@@ -21,6 +21,7 @@ WRITTEN = {"pickle": "pickle", "torch": "torch file", "safetensors": "safetensor
 LAYOUTS = {
     "record": "NVIDIA's networks",
     "nvidia": "NVIDIA's layout",
+    "stylegan3": "NVIDIA's layout",
     "rosinality": "rosinality's layout",
     "basicsr": "BasicSR's layout",
 }
@@ -41,7 +42,7 @@ def describe(source: Source) -> dict[str, Any]:
         return facts | _torch_encoder(checkpoint, str(source))
     facts["networks"] = [network.place for network in checkpoint.networks if network.place]
     kinds = {network.kind for network in checkpoint.networks}
-    only_discriminator = "discriminator" in kinds and not kinds & {"generator", "StyleGAN3"}
+    only_discriminator = "discriminator" in kinds and "generator" not in kinds
     describe_network = describe_discriminator if only_discriminator else describe_generator
     return facts | describe_network(checkpoint, str(source))
 

@@ -26,7 +26,7 @@ AVERAGED = {"ema", "smooth", "running", "averaged", "average", "avg", "shadow", 
 G = "generator"
 WEAK = "style.1.weight"  # a name that other networks may have too
 
-Layout = Literal["record", "nvidia", "rosinality", "basicsr"]
+Layout = Literal["record", "nvidia", "stylegan3", "rosinality", "basicsr"]
 MARKS: dict[str, tuple[str, Layout]] = {  # the end of a weight's name -> the network that has it, and its layout
     "synthesis.b4.const": (G, "nvidia"),
     "synthesis.b4.conv1.weight": (G, "nvidia"),
@@ -38,8 +38,8 @@ MARKS: dict[str, tuple[str, Layout]] = {  # the end of a weight's name -> the ne
     "b4.fc.weight": ("discriminator", "nvidia"),
     "final_conv.0.weight": ("discriminator", "rosinality"),
     "final_linear.0.weight": ("discriminator", "rosinality"),
-    "synthesis.input.freqs": ("StyleGAN3", "nvidia"),
-    "synthesis.input.weight": ("StyleGAN3", "nvidia"),
+    "synthesis.input.freqs": (G, "stylegan3"),
+    "synthesis.input.weight": (G, "stylegan3"),
 }
 
 
@@ -50,7 +50,7 @@ class Found:
     `average` is a mean of w that stands beside it; `wrappers` the names that were left out of its weights' names.
     """
 
-    kind: str  # generator, discriminator, StyleGAN3 or other
+    kind: str  # generator, discriminator or other
     layout: Layout
     place: str
     weights: Record | dict[str, Tensor]
@@ -170,8 +170,7 @@ def choose(found: list[Found], kind: str) -> Found | None:
     A damaged or foreign network in the place of the EMA copy is chosen too, to be refused by name.
     """
     standard = ("D", "d") if kind == "discriminator" else STANDARD
-    candidates = [x for x in found if x.kind == kind or (x.place in standard and x.kind in ("other", "StyleGAN3"))]
-    candidates = candidates or [x for x in found if x.kind == "StyleGAN3" and kind == "generator"]
+    candidates = [x for x in found if x.kind == kind or (x.place in standard and x.kind == "other")]
 
     def rank(x: Found) -> tuple[bool, ...]:
         return (x.weak, x.decoder, x.place not in standard[:2], not x.averaged and kind == "generator")
@@ -203,6 +202,4 @@ def require(found: list[Found], kind: str, where: str, described: str) -> Found:
         raise CheckpointError(
             f"{where}: without a {kind} in it: {described}" + (f" (networks: {held})" if held else "")
         )
-    if chosen.kind == "StyleGAN3":
-        raise CheckpointError(f"{where}: StyleGAN3 is not supported yet; use a StyleGAN2 file")
     return chosen

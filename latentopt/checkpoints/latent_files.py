@@ -20,6 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from latentopt.checkpoints.arrays import DEEPEST, PICTURE_REMEDY, read_arrays, summary
+from latentopt.checkpoints.saved_inputs import check_transform
 from latentopt.errors import CheckpointError
 from latentopt.files.text import one_line
 from latentopt.protocols import Generator
@@ -40,6 +41,8 @@ OURS = {  # what files of ours are that hold no latents
     "latentopt-directions-1": "directions for editing (--directions)",
     "latentopt-delta-1": "a change of weights; name the result's folder for its latents, so this file is",
     "latentopt-encoder-1": "an encoder",
+    "latentopt-refiner-1": "a refiner (--refine)",
+    "latentopt-flow-1": "a flow network",
 }
 PICTURE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp", "gif")
 PICTURE_SIDE = 32  # pixels at least, of what may be a picture
@@ -102,6 +105,7 @@ def _is_ours(tensors: Mapping[Any, Any], metadata: Mapping[str, str]) -> bool:
 def _saved_inputs(path: Path, tensors: Mapping[str, Tensor], reader: _Reader) -> list[tuple[str, GeneratorInputs]]:
     ws = reader.ws(tensors["ws"], "'ws'")
     inputs = GeneratorInputs.from_tensors({**tensors, "ws": ws})
+    check_transform(inputs, reader.generator, str(path))
     return [("", inputs.index([i])) for i in range(len(ws))]
 
 

@@ -29,7 +29,7 @@ def with_missing(
     )
     notes += _add_noise_strength(filled, config) + _add_noise(filled, config)
     if average is not None and W_AVG not in filled:
-        filled[W_AVG], more = _w_avg(average, config.w_dim, where)
+        filled[W_AVG], more = mean_of_w(average, config.w_dim, where)
         notes += more
     return filled, notes
 
@@ -60,7 +60,8 @@ def _add_noise(state: dict[str, Tensor], config: StyleGAN2Config) -> tuple[str, 
     return (f"the file has no noise maps: seeded ones (seed {NOISE_SEED}) are used",)
 
 
-def _w_avg(average: Tensor, w_dim: int, where: str) -> tuple[Tensor, tuple[str, ...]]:
+def mean_of_w(average: Tensor, w_dim: int, where: str) -> tuple[Tensor, tuple[str, ...]]:
+    """The mean of w [C] that stands beside a state dict as [C], [1,C] or [n,C], with notes. Raises CheckpointError."""
     rows = average.reshape(-1, average.shape[-1]) if average.ndim in (1, 2) else average
     if rows.ndim != 2 or rows.shape[1] != w_dim or not len(rows):
         raise CheckpointError(f"{where}: latent_avg has shape {tuple(average.shape)}, not [{w_dim}] or [n,{w_dim}]")

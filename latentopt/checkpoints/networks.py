@@ -1,8 +1,8 @@
 """Generators and discriminators from files of any kind, told apart by content, and back to files.
 
-Read: NVIDIA snapshots (.pkl), whole networks saved by PTI (.pt), state dicts of NVIDIA's and rosinality's layout in
-whatever they are wrapped in (.pt, .safetensors), encoder files with a decoder, our safetensors. A bundled model goes by
-its name. Nothing in a file is ever run.
+Read: NVIDIA snapshots (.pkl) of StyleGAN2 and StyleGAN3, whole networks saved by PTI (.pt), state dicts of NVIDIA's and
+rosinality's layout in whatever they are wrapped in (.pt, .safetensors), encoder files with a decoder, our safetensors.
+A bundled model goes by its name. Nothing in a file is ever run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import torch
 
-from latentopt.checkpoints import nvidia, nvidia_state, rosinality
+from latentopt.checkpoints import nvidia, nvidia_state, rosinality, stylegan3
 from latentopt.checkpoints.finding import Found, notes_on, require
 from latentopt.checkpoints.missing import W_AVG
 from latentopt.checkpoints.model_files import Checkpoint, Source, bundled_path, read_checkpoint, resolve
@@ -36,6 +36,7 @@ from latentopt.generators.discriminator import Discriminator, DiscriminatorConfi
 from latentopt.generators.families import FAMILIES
 from latentopt.generators.network import GeneratorNetwork
 from latentopt.generators.stylegan2 import StyleGAN2
+from latentopt.generators.stylegan3 import StyleGAN3
 from latentopt.protocols import Generator
 
 GENERATOR_FORMAT, DISCRIMINATOR_FORMAT = "latentopt-generator-1", "latentopt-discriminator-1"
@@ -125,9 +126,13 @@ def generator_weights(checkpoint: Checkpoint) -> NetworkWeights[GeneratorNetwork
     return replace(weights, notes=notes + weights.notes)
 
 
-def _weights_of(found: Found, path: str) -> NetworkWeights[StyleGAN2]:
+def _weights_of(found: Found, path: str) -> NetworkWeights[StyleGAN2] | NetworkWeights[StyleGAN3]:
     if isinstance(found.weights, Record):
+        if nvidia.is_stylegan3(found.weights):
+            return stylegan3.weights_of_record(found.weights, path)
         return nvidia.generator_weights(found.weights, path)
+    if found.layout == "stylegan3":
+        return stylegan3.weights_of_state(found.weights, found.average, path)
     if found.layout == "nvidia":
         return nvidia_state.generator_weights(found.weights, found.average, path)
     state = rosinality.from_basicsr(found.weights) if found.layout == "basicsr" else found.weights

@@ -29,15 +29,18 @@ Attributes = dict[str, dict[str, Any]]
 
 
 def network_kind(record: Record) -> str:
-    """`generator`, `discriminator`, `StyleGAN3` or `other`, told by the modules that a record holds."""
+    """`generator`, `discriminator` or `other`, told by the modules that a record holds."""
     modules = _modules(record)
     synthesis = modules.get("synthesis")
     if isinstance(synthesis, Record):
-        inner = _modules(synthesis)
-        if "b4" in inner:
-            return "generator"
-        return "StyleGAN3" if "input" in inner and "layer_names" in synthesis.state else "other"
+        return "generator" if "b4" in _modules(synthesis) or is_stylegan3(record) else "other"
     return "discriminator" if "b4" in modules else "other"
+
+
+def is_stylegan3(record: Record) -> bool:
+    """Whether a record is a StyleGAN3 generator, told by its synthesis network."""
+    synthesis = _modules(record).get("synthesis")
+    return isinstance(synthesis, Record) and "input" in _modules(synthesis) and "layer_names" in synthesis.state
 
 
 def _modules(record: Record) -> dict:
@@ -48,8 +51,6 @@ def _modules(record: Record) -> dict:
 def require_kind(record: Record, kind: str, where: str) -> None:
     """Raise CheckpointError, saying what the record is, unless it is of `kind`."""
     found = network_kind(record)
-    if found == "StyleGAN3":
-        raise CheckpointError(f"{where}: StyleGAN3 is not supported yet; use a StyleGAN2 file")
     if found == "other":
         raise CheckpointError(f"{where}: a network of class {record.class_name!r} that is no StyleGAN2 {kind}")
     if found != kind:
@@ -73,11 +74,12 @@ def generator_weights(record: Record, where: str) -> NetworkWeights[StyleGAN2]:
     Raises CheckpointError for another network, settings that latentopt cannot express, or a damaged record.
     """
     require_kind(record, "generator", where)
-    attributes, state, f = _read(record, where)
+    attributes, recorded = read_record(record, where)
+    state, f = without_filters(recorded, where)
     with whole(state, where):
         names, _ = block_names(state, "synthesis.b", "conv1.weight"), _mapping_layers(state)
         settings = Settings(
-            _lr_multiplier(attributes, where),
+            shared_lr_multiplier(attributes, where),
             _architecture(attributes, [f"synthesis.{name}" for name in names], where) or "skip",
             _clamp(attributes, where),
             sum(bool(attributes.get(f"synthesis.{name}", {}).get("use_fp16")) for name in names),
@@ -88,10 +90,11 @@ def generator_weights(record: Record, where: str) -> NetworkWeights[StyleGAN2]:
 def discriminator_weights(record: Record, where: str) -> NetworkWeights[Discriminator]:
     """Configuration and weights of a recorded StyleGAN2 discriminator; errors as for `generator_weights`."""
     require_kind(record, "discriminator", where)
-    attributes, state, f = _read(record, where)
+    attributes, recorded = read_record(record, where)
+    state, f = without_filters(recorded, where)
     with whole(state, where):
         settings = Settings(
-            _lr_multiplier(attributes, where) if "mapping.embed.weight" in state else 0.01,
+            shared_lr_multiplier(attributes, where) if "mapping.embed.weight" in state else 0.01,
             _architecture(attributes, [*block_names(state, "b", "conv0.weight"), "b4"], where) or "resnet",
             _clamp(attributes, where),
             mbstd_group_size=attributes.get("b4.mbstd", {}).get("group_size", 4),
@@ -148,24 +151,23 @@ def discriminator_config(state: Mapping[str, Tensor], settings: Settings, where:
 
 
 @contextlib.contextmanager
-def whole(state: Mapping[str, Tensor], where: str) -> Iterator[None]:
+def whole(state: Mapping[str, Tensor], where: str, family: str = "StyleGAN2") -> Iterator[None]:
     """Turns a look-up of a weight that is not there, or has other dimensions, into a CheckpointError."""
     try:
         yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         looks = looks_like(state)
-        raise CheckpointError(f"{where}: not a whole StyleGAN2 network ({error!r}); it looks like {looks}") from error
+        raise CheckpointError(f"{where}: not a whole {family} network ({error!r}); it looks like {looks}") from error
 
 
-def _read(record: Record, where: str) -> tuple[Attributes, dict[str, Tensor], Tensor]:
-    """Attributes by module path, weights without filters, and the one filter."""
+def read_record(record: Record, where: str) -> tuple[Attributes, dict[str, Tensor]]:
+    """Attributes by module path, and every parameter and buffer. Raises CheckpointError."""
     try:
         attributes, state = module_attributes(record), module_state(record)
     except CheckpointError as error:
         raise CheckpointError(f"{where}: {error}") from error
-    weights, f = without_filters(state, where)
-    _check_layers(attributes, weights, where)
-    return attributes, weights, f
+    _check_layers(attributes, state, where)
+    return attributes, state
 
 
 def block_names(state: Mapping[str, Tensor], prefix: str, suffix: str) -> list[str]:
@@ -188,7 +190,8 @@ def _mapping_layers(state: Mapping[str, Tensor]) -> tuple[int, int | None]:
     return layers, first.shape[0] if layers > 1 else None
 
 
-def _lr_multiplier(attributes: Attributes, where: str) -> float:
+def shared_lr_multiplier(attributes: Attributes, where: str) -> float:
+    """Of the mapping layers. Raises CheckpointError where they have none, or several."""
     layers = [path for path in attributes if path.startswith("mapping.fc")]
     gain = _shared(attributes, "bias_gain", layers, where)
     if gain is None:

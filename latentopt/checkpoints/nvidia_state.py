@@ -14,12 +14,16 @@ from latentopt.errors import CheckpointError
 from latentopt.generators.discriminator import Discriminator
 from latentopt.generators.stylegan2 import StyleGAN2
 
+REFINER = ".modify_feature_"  # in the names of what StyleRes put into a generator's block
+
 
 def generator_weights(theirs: Mapping[str, Tensor], average: Tensor | None, where: str) -> NetworkWeights[StyleGAN2]:
     """Configuration and weights of a generator; `notes` say what was inferred.
 
     `average`, a mean of w [C], is used where the state has none. Raises CheckpointError for weights that are not one's.
     """
+    refiner = [name for name in theirs if REFINER in name]
+    theirs = {name: value for name, value in theirs.items() if REFINER not in name}
     state, f = without_filters(theirs, where)
     with whole(state, where):
         if "mapping.fc0.weight" not in state:
@@ -27,11 +31,12 @@ def generator_weights(theirs: Mapping[str, Tensor], average: Tensor | None, wher
                 f"{where}: its synthesis network has no mapping network beside it; save both together"
             )
         names = [f"synthesis.{name}" for name in block_names(state, "synthesis.b", "conv1.weight")]
-        multiplier = _lr_multiplier(state["mapping.fc0.weight"])
+        multiplier = likely_lr_multiplier(state["mapping.fc0.weight"])
         config = generator_config(state, Settings(multiplier, _architecture(state, names, "torgb", "skip")))
     notes = (
         f"a state dict without settings: taken are a learning-rate multiplier of {multiplier:g} in the mapping (by the "
         f"size of its weights), architecture {config.architecture!r}, and no clamp of activations",
+        *(["StyleRes's refiner in it is left out: --refine FILE takes it"] if refiner else []),
     )
     state, more = with_missing(state, config, average, where, len(theirs) - len(state))
     return NetworkWeights(config, state, f, notes + more)
@@ -43,13 +48,13 @@ def discriminator_weights(theirs: Mapping[str, Tensor], where: str) -> NetworkWe
     with whole(state, where):
         names = block_names(state, "b", "conv0.weight")
         mapped = state.get("mapping.fc0.weight")
-        multiplier = 0.01 if mapped is None else _lr_multiplier(mapped)
+        multiplier = 0.01 if mapped is None else likely_lr_multiplier(mapped)
         architecture = _architecture(state, ["b4", *names], "fromrgb", "skip")
         config = discriminator_config(state, Settings(multiplier, architecture), where)
     return NetworkWeights(config, state, f, ("a state dict without settings: NVIDIA's usual ones are taken",))
 
 
-def _lr_multiplier(weight: Tensor) -> float:
+def likely_lr_multiplier(weight: Tensor) -> float:
     """The power of ten whose inverse is nearest to the spread of the weights, which begin at that."""
     spread = float(weight.float().std())
     if not (math.isfinite(spread) and spread > 0):

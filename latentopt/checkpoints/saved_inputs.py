@@ -8,6 +8,7 @@ import torch
 
 from latentopt.checkpoints.delta_files import check_fit
 from latentopt.errors import CheckpointError
+from latentopt.geometry.moves import is_move
 from latentopt.protocols import Generator
 from latentopt.types import GeneratorInputs, LayerTensors, place_of
 
@@ -21,6 +22,7 @@ def check_inputs(inputs: GeneratorInputs, generator: Generator, where: str) -> N
         raise CheckpointError(f"{where}: ws are {list(inputs.ws.shape)}; {generator.name!r} takes {takes}")
     if inputs.deltas is not None:
         check_fit({name: tuple(x.shape[1:]) for name, x in inputs.deltas.items()}, generator, where)
+    check_transform(inputs, generator, where)
     if inputs.noise is not None:
         _check("noise", inputs.noise, {k: [(1, *size)] for k, size in generator.noise_shapes.items()}, generator, where)
     if inputs.styles is not None:
@@ -30,6 +32,16 @@ def check_inputs(inputs: GeneratorInputs, generator: Generator, where: str) -> N
         residuals = {place_of(name): x for name, x in inputs.residuals.items()}
         known = [name for name in residuals if name in generator.activations]
         _check("residuals", residuals, _activation_shapes(generator, known), generator, where)
+
+
+def check_transform(inputs: GeneratorInputs, generator: Generator, where: str) -> None:
+    """Raise CheckpointError, naming `where`, for a transform that `generator` does not draw, or that is no move."""
+    if inputs.transform is None:
+        return
+    if not generator.takes_transform:
+        raise CheckpointError(f"{where}: a move of the picture, which {generator.name!r} does not draw")
+    if not is_move(inputs.transform):
+        raise CheckpointError(f"{where}: its transform is no move of a picture ([B,3,3], its last row 0, 0, 1)")
 
 
 def _check(kind: str, given: LayerTensors, shapes: Shapes, generator: Generator, where: str) -> None:

@@ -114,7 +114,7 @@ def build(weights: NetworkWeights[Network], where: str, may_lack: Collection[str
     except (TypeError, ValueError, RuntimeError, AttributeError, OverflowError, IndexError) as error:
         raise CheckpointError(f"{where}: its configuration cannot be built ({error})") from error
     empty = {name: torch.zeros_like(x, device="cpu") for name, x in network.state_dict().items() if name in may_lack}
-    state = empty | weights.state | {config.FILTER: weights.resample_filter}
+    state = empty | weights.state | ({config.FILTER: weights.resample_filter} if config.FILTER else {})
     _check(network, state, where)
     network.load_state_dict({k: v.detach().float().contiguous() for k, v in state.items()}, strict=True, assign=True)
     return network.eval().requires_grad_(False)

@@ -41,6 +41,7 @@ RECIPES = "sg2,i2s,ii2s,pti,wrangan,hybrid-e4e"
 @click.option("--count", default=4, show_default=True, type=click.IntRange(1), help="Sample pictures, if no IMAGES.")
 @shared.steps()
 @shared.terms()
+@shared.placement()
 @shared.recipe_settings()
 @click.option("--do", "edits", multiple=True, metavar="NAME=STRENGTH", help="Edits in the strips, as smile=+2.")
 @shared.directions()
@@ -64,6 +65,7 @@ def command(
     count: int,
     steps: int | None,
     terms: str | None,
+    placement: bool,
     settings: tuple[str, ...],
     edits: tuple[str, ...],
     files: tuple[str, ...],
@@ -104,7 +106,7 @@ def command(
     )
     from latentopt.evaluation.dial import find_dial
 
-    methods = load_recipes(_names(recipes), steps, terms_of(terms), settings)
+    methods = load_recipes(_names(recipes), steps, terms_of(terms), settings, placement)
     for dial in dials:
         find_dial(dial)
     wanted = [parse_edit(text) for text in edits]

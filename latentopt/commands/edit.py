@@ -8,6 +8,7 @@ import click
 
 from latentopt.commands import shared
 from latentopt.commands.latent_options import find_latents, latent_options
+from latentopt.commands.move_options import asked_move, move_for, move_options
 from latentopt.commands.paths import UserPath
 from latentopt.errors import UsageError
 from latentopt.files.text import escape_controls
@@ -24,7 +25,9 @@ from latentopt.files.text import escape_controls
 @click.option("--layers", help="Rows of ws to move, such as 0-6, instead of the directions' own.")
 @shared.directions()
 @shared.force_directions()
+@click.option("--explain", is_flag=True, help="Refined results: also show the flow of each edit and what it moved.")
 @click.option("--animate", is_flag=True, help="Also write each sweep as a film (WebP).")
+@move_options
 @latent_options
 def command(
     run: Path | None,
@@ -33,7 +36,10 @@ def command(
     layers: str | None,
     files: tuple[str, ...],
     force: bool,
+    explain: bool,
     animate: bool,
+    rotate: float | None,
+    translate: tuple[float, float] | None,
     network: str | None,
     outdir: Path,
     to: Path | None,
@@ -46,7 +52,8 @@ def command(
     direction or, for a learned direction, of what it is named after. latentopt directions list names what there is.
     s:LAYER:NUMBER is one channel of the style space; latentopt directions channels looks for some.
     Edits follow one another, sweeps come after all of them. Every picture is written as PNG and with its latents
-    (safetensors), from which edits can go on; a sheet shows all.
+    (safetensors), from which edits can go on; a sheet shows all. A result of --refine is drawn through its refiner. A
+    StyleGAN3 generator also draws them turned and shifted (--rotate, --translate), from where they lie.
 
     \b
     Example:
@@ -56,6 +63,8 @@ def command(
       latentopt edit --do s:b32.conv1:45=+5
       latentopt edit out/edits/anna/yaw+2.safetensors --do light_direction=1
       latentopt edit latents.pt --network ffhq.pkl
+      latentopt edit out/anna --rotate 20 --translate 0.1,0
+      latentopt edit out --do yaw=1.5 --explain
     """
     from latentopt.api import (
         Sequences,
@@ -71,7 +80,7 @@ def command(
     from latentopt.files.outputs import check_free, workplace
 
     done, swept = [parse_edit(text) for text in edits], [parse_sweep(text) for text in sweeps]
-    rows = None if layers is None else parse_layers(layers)
+    rows, move = None if layers is None else parse_layers(layers), asked_move(rotate, translate)
     if animate and not swept:
         raise UsageError("--animate shows a sweep: add --sweep NAME=-2..2")
     generator, sources, root = find_latents(
@@ -79,8 +88,8 @@ def command(
     )
     names = [edit.name for edit in [*done, *(edit for sweep in swept for edit in sweep)]]
     known_directions = with_channels(given_or_found_directions(generator, files, force), names, generator)
-    asked = Sequences(done, swept, known_directions, rows)
-    if not done and not swept:
+    asked = Sequences(done, swept, known_directions, rows, move_for(generator, move))
+    if not done and not swept and move is None:
         known = ", ".join(asked.directions) or "none at hand (latentopt directions find)"
         text = f"no edit named: drawing the latents as they are. --do NAME=STRENGTH edits; names: {known}"
         click.echo(escape_controls(text), err=True)
@@ -94,5 +103,6 @@ def command(
             folder,
             animate,
             on_note=lambda note: click.echo(escape_controls(note), err=True),
+            explain=explain,
         )
     click.echo(escape_controls(f"{written} pictures in {folder}/ (on a sheet: {sheet.name})"))

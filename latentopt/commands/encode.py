@@ -10,7 +10,7 @@ import click
 
 from latentopt.commands import shared
 from latentopt.commands.batches import load_network, report, watched
-from latentopt.commands.invert import images_of, terms_of
+from latentopt.commands.invert import images_of, refine_entry, terms_of
 from latentopt.commands.paths import UserPath
 from latentopt.commands.preflight import notes_told
 from latentopt.errors import UsageError
@@ -25,14 +25,7 @@ COLUMNS = {"psnr": "psnr", "ssim": "ssim", "perceptual": "perceptual", "seconds"
 
 @click.command("encode", short_help="Find the latents of images by an encoder, without optimisation.")
 @click.argument("images", nargs=-1, type=UserPath())
-@click.option(
-    "--encoder",
-    default="e4e",
-    show_default=True,
-    type=UserPath(),
-    metavar="KIND|FILE",
-    help="psp, e4e, restyle-psp, restyle-e4e, or a file.",
-)
+@shared.encoder()
 @shared.network(default=None, show_default="the one in the encoder's file, or portraits")
 @click.option("--steps", type=int, help="ReStyle: how often the code is corrected; by default as in its training.")
 @click.option("--stage", type=int, help="e4e: the last row with an offset of its own; 0: one code for all rows.")
@@ -49,6 +42,7 @@ COLUMNS = {"psnr": "psnr", "ssim": "ssim", "perceptual": "perceptual", "seconds"
 @click.option("--share", type=click.FloatRange(0, 1), help="How much of them (default 0.5).")
 @click.option("--keep-steps", is_flag=True, help="Keep every step: step-0.png, step-1.png, ..., steps.safetensors.")
 @click.option("--heat-maps", is_flag=True, help="Show what each step changed: heat-map-1.png, ..., heat-maps.png.")
+@shared.refine()
 @shared.terms()
 @shared.recipe_settings()
 @shared.outdir()
@@ -66,6 +60,7 @@ def command(
     network: str | None,
     keep_steps: bool,
     heat_maps: bool,
+    refine: str | None,
     terms: str | None,
     settings: tuple[str, ...],
     outdir: Path,
@@ -82,8 +77,9 @@ def command(
 
     ENCODER is a file of latentopt train encoder or a released pSp, e4e or ReStyle .pt, or a kind: then the bundled
     encoder for the generator. Results are written as by latentopt invert and can be tuned; steps.csv tells what each
-    step gained and changed. To go on by optimisation: latentopt invert --recipe hybrid-e4e, or --init e4e with any
-    recipe.
+    step gained and changed. With --refine, what the codes lack is added to the generator's features, and fitted anew to
+    each edit by latentopt edit, mix, interpolate and evaluate. To go on by optimisation: latentopt invert --recipe
+    hybrid-e4e, or --init e4e with any recipe.
 
     \b
     Examples:
@@ -91,12 +87,15 @@ def command(
       latentopt encode photos/ --encoder restyle-e4e --steps 10 --keep-steps --heat-maps
       latentopt encode face.png --encoder e4e_ffhq_encode.pt --outdir results
       latentopt encode photos/ --encoder psp --mix e4e --share 0.5
+      latentopt encode photos/ --refine warpres
     """
     from latentopt.api import encode, encoding_recipe
     from latentopt.encoders.files import holds_generator
     from latentopt.pictures.finding import find_images
 
-    recipe = encoding_recipe(encoder, terms_of(terms), options, settings)
+    recipe = encoding_recipe(
+        encoder, terms_of(terms), options, settings, None if refine is None else refine_entry(refine)
+    )
     if batch < 1:
         raise UsageError(f"--batch {batch}: at least 1")
     if dry_run:

@@ -16,8 +16,10 @@ from latentopt.commands.preflight import Warnings, notes_told, picture_check, pr
 from latentopt.errors import ImageError, UsageError
 from latentopt.files.outputs import check_free
 from latentopt.files.text import one_line
+from latentopt.recipe.placement import with_placement
 from latentopt.recipe.recipe import Key, Recipe, read_value
 from latentopt.recipe.spaces import space_recipe, with_space
+from latentopt.registry import REFINERS
 from latentopt.watching.phases import tell
 
 if TYPE_CHECKING:
@@ -46,13 +48,25 @@ def resolve_recipe(recipe: str | None, settings: list[str], **options: Any) -> R
     if options["batch"] is not None:
         given |= {("stages", i, "batch"): options["batch"] for i in range(len(found.stages))}
     found = found.in_every_stage(steps=options["steps"], terms=terms_of(options["terms"]))
-    return found.override(settings, given)
+    found = found.changed(given)
+    if options["placement"]:
+        found = with_placement(found, options["steps"])
+    if options["refine"] is not None:
+        found = found.refined(refine_entry(options["refine"]))
+    return found.override(settings)
 
 
 def start_entry(text: str) -> object:
     """A start's name, `file:PATH`, `encoder:PATH`, or a table such as {name = "best-of", n = 5}, as a recipe has it."""
     name, _, path = text.partition(":")
     return {"name": name, "path": path} if name in ("file", "encoder") and path else read_value(text)
+
+
+def refine_entry(text: str) -> object:
+    """A refiner's name, its file, or a table such as {name = "warpres", flow = "raft"}, as a recipe has it."""
+    if text in REFINERS or text.startswith("{"):
+        return read_value(text)
+    return {"name": "file", "path": text}
 
 
 def terms_of(text: str | None) -> list[dict[str, object]] | None:
@@ -83,6 +97,8 @@ def terms_of(text: str | None) -> list[dict[str, object]] | None:
 @shared.steps()
 @shared.lr()
 @shared.init()
+@shared.placement()
+@shared.refine()
 @shared.terms()
 @shared.recipe_settings()
 @shared.outdir()
@@ -136,6 +152,8 @@ def command(
       latentopt invert --space pnorm+ --clip 2
       latentopt invert photos/ --network ffhq.pkl --recipe sg2 --outdir results
       latentopt invert face.png --recipe ii2s --set stages.0.lr=0.01
+      latentopt invert face.png --network stylegan3-t-ffhq.pkl --recipe i2s --placement
+      latentopt invert photos/ --recipe hybrid-e4e --refine warpres
     """
     resolved = resolve_recipe(recipe, list(settings), **options)
     check_exact(exact, options["batch"])

@@ -12,6 +12,7 @@ from latentopt.commands import shared
 from latentopt.commands.batches import load_network
 from latentopt.commands.delta_options import checked_strength, delta_options
 from latentopt.commands.latent_options import find_latents
+from latentopt.commands.move_options import asked_move, move_for, move_options
 from latentopt.commands.paths import UserPath
 from latentopt.errors import UsageError
 from latentopt.files.outputs import check_output
@@ -58,6 +59,7 @@ class Seeds(click.ParamType):
     "--noise-mode", type=click.Choice(["const", "random", "none"]), default="const", show_default=True, help="Noise."
 )
 @delta_options
+@move_options
 @shared.outdir(type=UserPath(file_okay=False, path_type=Path))
 @click.option("--grid/--no-grid", default=True, show_default=True, help="Also write all images as one, grid.png.")
 @shared.device()
@@ -71,6 +73,8 @@ def command(
     deltas: tuple[Path, ...],
     strength: float | None,
     force_delta: bool,
+    rotate: float | None,
+    translate: tuple[float, float] | None,
     outdir: Path,
     grid: bool,
     device: str,
@@ -79,7 +83,8 @@ def command(
 
     The same seed gives the same z as NVIDIA's generate.py (numpy RandomState), so pictures can be compared.
     With --delta the same seeds are drawn with tuned weights. With --latents a picture is drawn of each latent, and
-    called after it; seeds, truncation and labels then have no part in it.
+    called after it; seeds, truncation and labels then have no part in it. With --rotate and --translate the network
+    draws its pictures turned and shifted, as StyleGAN3 can; nothing is resampled.
 
     \b
     Example:
@@ -87,10 +92,11 @@ def command(
       latentopt sample --network ffhq.pkl --seeds 85,265,297 --trunc 1
       latentopt sample --delta out/ada --strength 0.5 --outdir tuned
       latentopt sample --network ffhq.pkl --latents projected_w.npz --outdir drawn
+      latentopt sample --network stylegan3-t-ffhq.pkl --rotate 20 --translate 0.1,0
     """
     if not math.isfinite(trunc):
         raise UsageError(f"--trunc must be a finite number, not {trunc}")
-    scale = checked_strength(deltas, strength, force_delta)
+    scale, asked = checked_strength(deltas, strength, force_delta), asked_move(rotate, translate)
     check_output(outdir / "grid.png")
 
     from latentopt.api import draw, load_deltas, read_latent, save_pictures, save_samples
@@ -99,10 +105,12 @@ def command(
         generator, sources, _ = find_latents(files, outdir, network, device)
     else:
         generator, sources = load_network(network or "portraits", device), []
+    move = move_for(generator, asked)
     drawing = load_deltas(deltas, generator, scale, force_delta).bake(generator) if deltas else generator
     if files:
         latents = (read_latent(source, generator) for source in sources)
-        save_pictures(((x.name, draw(drawing, x.inputs, noise_mode)) for x in latents), outdir, grid)
+        inputs = ((x.name, x.inputs if move is None else move(x.inputs)) for x in latents)
+        save_pictures(((name, draw(drawing, x, noise_mode)) for name, x in inputs), outdir, grid)
     else:
-        save_samples(drawing, seeds, outdir, trunc, label, noise_mode, grid)
+        save_samples(drawing, seeds, outdir, trunc, label, noise_mode, grid, move)
     click.echo(escape_controls(f"{len(sources) if files else len(seeds)} images in {outdir}"))

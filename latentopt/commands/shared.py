@@ -59,11 +59,30 @@ terms = _option("--terms", help="Loss terms of every stage, with weights, such a
 steps = _option("--steps", "--num-steps", type=int, help="Optimisation steps of every stage.")
 lr = _option("--lr", type=float, help="Learning rate of the first stage.")
 batch = _option("--batch", type=int, help="Images at once: only speed and memory depend on it.")
+placement = _option(
+    "--placement",
+    is_flag=True,
+    help="Find angle and shift of the picture first, where the network draws moves (sample --help).",
+)
 init = _option(
     "--init",
     type=UserPath(within=":"),
     metavar="START",
     help="Start of the inversion: mean, p-mean, linear, sample, best-of, file:PATH, e4e (psp, ...), encoder:PATH.",
+)
+encoder = _option(
+    "--encoder",
+    default="e4e",
+    show_default=True,
+    type=UserPath(),
+    metavar="KIND|FILE",
+    help="psp, e4e, restyle-psp, restyle-e4e, or a file.",
+)
+refine = _option(
+    "--refine",
+    type=UserPath(),
+    metavar="KIND|FILE",
+    help="Add to features what the latents lack, moved along with edits: styleres, warpres, or a refiner's file.",
 )
 dry_run = _option("-n", "--dry-run", is_flag=True, help="Print the resolved recipe and stop.")
 fit = _option(

@@ -12,6 +12,7 @@ from latentopt.commands.train_encoder import encoder
 from latentopt.commands.train_loop import command_line, follow_adversarial
 from latentopt.commands.train_networks import judge, perceptual
 from latentopt.commands.train_options import adversarial_options, folder_options, images_option, trial_options
+from latentopt.commands.train_refiner import flow, refiner
 from latentopt.commands.train_wrangan import wrangan
 from latentopt.files.outputs import check_outdir
 from latentopt.training import DRAWN
@@ -96,5 +97,5 @@ def generator(
     return follow_adversarial(training, minutes, quiet)
 
 
-for network in (wrangan, encoder, perceptual, judge):
+for network in (wrangan, encoder, refiner, flow, perceptual, judge):
     command.add_command(network)

@@ -10,9 +10,15 @@ import click
 from latentopt.commands import shared
 from latentopt.commands.paths import UserPath
 from latentopt.commands.train_loop import command_line, follow_training
-from latentopt.commands.train_options import folder_options
+from latentopt.commands.train_options import (
+    folder_options,
+    likeness_options,
+    pace_options,
+    pictures_option,
+    validate_option,
+)
 from latentopt.files.outputs import check_outdir
-from latentopt.training import DRAWN, ENCODER_KINDS
+from latentopt.training import ENCODER_KINDS
 
 if TYPE_CHECKING:
     from latentopt.training.encoder import EncoderRecord
@@ -21,15 +27,7 @@ if TYPE_CHECKING:
 @click.command("encoder")
 @click.option("--kind", required=True, type=click.Choice(ENCODER_KINDS), help="What to train.")
 @shared.network("--generator", "network")
-@click.option(
-    "--data",
-    default="portraits",
-    show_default=True,
-    type=UserPath(),
-    metavar="NAME|FOLDER",
-    help="portraits (drawn), samples (the generator's own), or a folder.",
-)
-@click.option("--drawn", default=DRAWN, show_default=True, help="How many portraits to draw and keep.")
+@pictures_option
 @click.option("--backbone", default="small", show_default=True, type=click.Choice(["small", "ir-se-50", "resnet-34"]),
               help="Its trunk: a small one, or those of the papers.")  # fmt: skip
 @click.option("--heads", type=click.Choice(["pyramid", "simple"]), help="By default pyramid, for ReStyle simple.")
@@ -59,19 +57,9 @@ if TYPE_CHECKING:
     "--progressive/--no-progressive", default=None, show_default="e4e: on", help="Let offsets join row by row."
 )
 @click.option("--restyle-steps", type=int, show_default="ReStyle: 5", help="Steps a batch.")
-@click.option(
-    "--perceptual",
-    "perceptual_net",
-    type=click.Choice(["auto", "bundled", "lpips-vgg", "lpips-alex"]),
-    help="Network of the perceptual distance; auto: the bundled one for portraits, else lpips-alex.",
-)
-@click.option(
-    "--similarity", type=UserPath(path_type=Path), help="Weights of MoCo or ResNet-50, or a perceptual network."
-)
-@click.option("--precision", type=click.Choice(["bfloat16", "float32"]), help="Of the training's arithmetic.")
-@shared.seed(default=None, show_default="0")
-@click.option("--minutes", type=float, help="Stop after this long; the same command goes on.")
-@click.option("--validate-every", default=500, show_default=True, type=click.IntRange(min=1), help="Steps.")
+@likeness_options
+@pace_options
+@validate_option
 @folder_options
 def encoder(
     kind: str,

@@ -10,7 +10,7 @@ import click
 
 from latentopt.commands import shared
 from latentopt.commands.paths import UserPath
-from latentopt.training import FEATURES, LOSSES, PRECISIONS
+from latentopt.training import DRAWN, FEATURES, LOSSES, PRECISIONS
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -60,3 +60,34 @@ trial_options = _together(
     click.option("--feature-lr", type=float, help="Learning rate of its heads."),
 )
 images_option = click.option("--images", default=200_000, show_default=True, help="Real images to show in all.")
+
+pictures_option = _together(
+    click.option(
+        "--data",
+        default="portraits",
+        show_default=True,
+        type=UserPath(),
+        metavar="NAME|FOLDER",
+        help="portraits (drawn), samples (the generator's own), or a folder.",
+    ),
+    click.option("--drawn", default=DRAWN, show_default=True, help="How many portraits to draw and keep."),
+)
+likeness_options = _together(
+    click.option(
+        "--perceptual",
+        "perceptual_net",
+        type=click.Choice(["auto", "bundled", "lpips-vgg", "lpips-alex"]),
+        help="Network of the perceptual distance; auto: the bundled one for portraits, else lpips-alex.",
+    ),
+    click.option(
+        "--similarity", type=UserPath(path_type=Path), help="Weights of MoCo or ResNet-50, or a perceptual network."
+    ),
+)
+pace_options = _together(
+    click.option("--precision", type=click.Choice(["bfloat16", "float32"]), help="Of the training's arithmetic."),
+    shared.seed(default=None, show_default="0"),
+    click.option("--minutes", type=float, help="Stop after this long; the same command goes on."),
+)
+validate_option = click.option(
+    "--validate-every", default=500, show_default=True, type=click.IntRange(min=1), help="Steps."
+)

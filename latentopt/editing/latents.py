@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,14 +14,15 @@ from torch import Tensor
 
 from latentopt.checkpoints.delta import Delta
 from latentopt.checkpoints.latent_files import check_made_with, read_latents
-from latentopt.errors import CheckpointError, UntrustedFileError, UsageError
+from latentopt.errors import CheckpointError, LatentoptError, UntrustedFileError, UsageError
 from latentopt.files.kinds import check_file, kind_of
 from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import load_metadata
 from latentopt.pictures.images import DELTA_FILE, save_png
 from latentopt.protocols import Generator
 from latentopt.results.earlier import EarlierResult, find_results
-from latentopt.results.inversion import Inversion
+from latentopt.results.inversion import REFINED, Inversion
+from latentopt.results.redrawing import Redraw, redraw_of
 from latentopt.types import GeneratorInputs
 
 LONGEST_NAME = 120  # characters
@@ -30,13 +32,25 @@ SUFFIXES = (".safetensors", ".npz", ".npy", ".pt", ".pth")  # looked for in a fo
 
 @dataclass(frozen=True, eq=False)
 class Latent:
-    """One image's latents: `inputs` of a batch of 1; target [3,H,W] where it is known; folder of its tuned weights."""
+    """One image's latents: `inputs` of a batch of 1; target [3,H,W] where it is known; folder of its tuned weights.
+
+    refined: what edits of it are drawn through, where its result has a refiner; `inputs` are then without what that
+    added. result: the folder of that result, which edits of it remember. note: what its user should be told.
+    """
 
     name: str
     inputs: GeneratorInputs
     target: Tensor | None = None
     noise_mode: str = "const"
     delta: Path | None = None
+    refined: Redraw | None = None
+    result: Path | None = None
+    note: str = ""
+
+    @property
+    def redraw(self) -> Redraw:
+        """What stands between edits of the inputs and the generator."""
+        return Redraw(self.inputs) if self.refined is None else self.refined
 
 
 @dataclass(frozen=True)
@@ -127,7 +141,10 @@ def read_latent(source: Source, generator: Generator) -> Latent:
         inversion = Inversion.load(source.path)
         mode = inversion.manifest.get("noise_mode", "const")
         delta = source.path / DELTA_FILE if inversion.inputs.deltas is not None else None
-        return Latent(source.name, inversion.inputs, inversion.target, "none" if mode == "none" else "const", delta)
+        latent = Latent(source.name, inversion.base, inversion.target, "none" if mode == "none" else "const", delta)
+        if "refiner" not in inversion.manifest:
+            return latent
+        return replace(latent, refined=redraw_of(inversion, generator), result=source.path)
     inputs = source.inputs
     if inputs is None:
         images = open_sources([source], generator)
@@ -135,12 +152,36 @@ def read_latent(source: Source, generator: Generator) -> Latent:
             raise CheckpointError(f"{source.path}: holds {len(images)} latents; open them as several (open_sources)")
         inputs = images[0].inputs
     delta = source.path.with_name(DELTA_FILE)
-    return Latent(source.name, inputs, delta=delta if delta.is_file() else None)
+    latent = Latent(source.name, inputs, delta=delta if delta.is_file() else None)
+    return _refined(latent, source, generator) if REFINED in source.generator else latent
 
 
-def save_latent(path: Path, image: Tensor, inputs: GeneratorInputs, generator: Generator) -> None:
-    """Write <path>.png and <path>.safetensors, which the commands that edit take as a start."""
+def _refined(latent: Latent, source: Source, generator: Generator) -> Latent:
+    """Latents from a file that an edit of a refined result wrote: drawn through that result's refiner again."""
+    folder = source.path.parent / str(source.generator[REFINED])
+    try:
+        inversion = Inversion.load(folder)
+        inversion.check_generator(generator)
+        redraw = redraw_of(inversion, generator)
+    except LatentoptError as error:
+        reason = f"{latent.name}: what its refiner added is kept as it is, and does not move with edits: {error}"
+        return replace(latent, note=reason)
+    if redraw.refiner is None:
+        return latent
+    inputs = latent.inputs.without_residual(redraw.refiner.layer)
+    return replace(latent, inputs=inputs, refined=redraw, result=folder, noise_mode=redraw.noise_mode)
+
+
+def save_latent(
+    path: Path, image: Tensor, inputs: GeneratorInputs, generator: Generator, result: Path | None = None
+) -> None:
+    """Write <path>.png and <path>.safetensors, which the commands that edit take as a start.
+
+    result: the folder of the result whose refiner draws them.
+    """
     metadata = {"fingerprint": generator.fingerprint, "name": generator.name, "source": generator.source}
+    if result is not None:
+        metadata[REFINED] = os.path.relpath(result, path.parent)
     save_png(path.with_name(f"{path.name}.png"), image)
     file = path.with_name(f"{path.name}.safetensors")
     with clear_write_errors(file):

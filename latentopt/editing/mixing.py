@@ -7,6 +7,7 @@ from torch import Tensor
 
 from latentopt.errors import UsageError
 from latentopt.protocols import Generator, Parameterization
+from latentopt.results.redrawing import Redraw
 from latentopt.types import ADDS, GROUPS, REPLACES, GeneratorInputs, LayerTensors, place_of
 
 PAPER_SPLIT = 7 / 18  # Zhu et al. 2020, section 4.4.5: 7 layers of the one image, 11 of the other
@@ -82,6 +83,26 @@ def interpolate(
         return between
     ends, to = lens.encode(first), lens.encode(second)
     return lens.decode({name: torch.lerp(v, to[name], t) for name, v in ends.items()}, between)
+
+
+def interpolate_drawn(first: Redraw, second: Redraw, t: float, lens: Parameterization | None = None) -> GeneratorInputs:
+    """What is drawn on the way between two results: what either's refiner makes of the latents there, one fading into
+    the other.
+    """
+    between = interpolate(first.base, second.base, t, lens)
+    if first.refiner is None and second.refiner is None:
+        return between
+    return between.replace(residuals=_between(first(between).residuals, second(between).residuals, t, fill=True))
+
+
+def mix_drawn(coarse: Redraw, fine: Redraw, split: float | None, generator: Generator) -> GeneratorInputs:
+    """What is drawn for two results mixed: through the refiner of the one that gives the layer that it refines."""
+    row = split_row(coarse.base.ws.shape[1], split)
+    mixed = mix(coarse.base, fine.base, row, generator)
+    for redraw, is_coarse in ((coarse, True), (fine, False)):
+        if redraw.refiner is not None and (_row(generator, redraw.refiner.layer) < row) == is_coarse:
+            mixed = redraw(mixed)
+    return mixed
 
 
 def _between_transforms(first: Tensor | None, second: Tensor | None, t: float) -> Tensor | None:

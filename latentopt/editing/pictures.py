@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from latentopt.editing.direction import Direction
+from latentopt.geometry.moves import PictureMove
 from latentopt.pictures.channels import on_white
 from latentopt.pictures.contact_sheet import contact_sheet
 from latentopt.pictures.images import save_png, to_uint8
@@ -37,13 +38,16 @@ def save_samples(
     label: int | None = None,
     noise_mode: str = "const",
     grid: bool = True,
+    move: PictureMove | None = None,
 ) -> list[Path]:
     """Write each seed's picture as seedNNNN.png and, with `grid`, all of them side by side as grid.png.
 
-    psi, label, noise_mode: as of `sample_images`, which says what is raised. Returns the files in the order written.
+    psi, label, noise_mode: as of `sample_images`, which says what is raised; move: of every picture. Returns the files
+    in the order written.
     """
+    options = {} if move is None else {"moved": move}
     drawn = (
-        (f"seed{seed:04d}", sample_images(generator, [seed], psi, label, noise_mode)[0].cpu())
+        (f"seed{seed:04d}", sample_images(generator, [seed], psi, label, noise_mode, **options)[0].cpu())
         for seed in counted(seeds, "drawing", "pictures")
     )
     return save_pictures(drawn, folder, grid)

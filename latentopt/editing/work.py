@@ -14,16 +14,17 @@ from torch import Tensor
 from latentopt.editing.channels import Channel
 from latentopt.editing.direction import Direction
 from latentopt.editing.latents import Latent, file_name, save_latent
-from latentopt.editing.mixing import interpolate, mix
+from latentopt.editing.mixing import interpolate_drawn, mix_drawn
 from latentopt.editing.pictures import draw, film_frame, there_and_back
 from latentopt.editing.sequence import Edit, apply_edits
 from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import write_atomically
+from latentopt.geometry.moves import PictureMove
 from latentopt.pictures.contact_sheet import contact_sheet
-from latentopt.pictures.images import DELTA_FILE
+from latentopt.pictures.images import DELTA_FILE, save_png
 from latentopt.pictures.video import save_video
 from latentopt.protocols import Generator, Parameterization
-from latentopt.types import REPLACES
+from latentopt.types import REPLACES, GeneratorInputs
 from latentopt.watching.phases import counted
 
 UNEDITED = "unedited"  # the name of pictures that are drawn as they are
@@ -36,13 +37,25 @@ FPS = 24
 class Sequences:
     """What is done to every image: the edits `done` one after the other, then each sweep's pictures after all of them.
 
-    directions: by name; layers: rows of ws to move instead of the edits' and directions' own.
+    directions: by name; layers: rows of ws to move instead of the edits' and directions' own; move: of every picture
+    that is drawn after edits (or without any), by the network.
     """
 
     done: Sequence[Edit]
     sweeps: Sequence[Sequence[Edit]]
     directions: Mapping[str, Direction | Channel]
     layers: tuple[int, ...] | None = None
+    move: PictureMove | None = None
+
+    def label(self, edits: Sequence[Edit]) -> str:
+        """The name of the picture that these edits end with."""
+        words = [edit.label for edit in edits] + ([] if self.move is None else [self.move.label])
+        return file_name("_".join(words) or UNEDITED)
+
+    def edited(self, inputs: GeneratorInputs, edits: Sequence[Edit]) -> GeneratorInputs:
+        """One image's inputs after the edits, and after the move."""
+        edited = apply_edits(inputs, edits, self.directions, self.layers)
+        return edited if self.move is None else self.move(edited)
 
     @property
     def steps(self) -> list[list[Edit]]:
@@ -54,13 +67,16 @@ class Sequences:
     def title(self) -> str:
         """A name for the sheet."""
         words = [*(e.label for e in self.done), *(s[0].name + "-sweep" for s in self.sweeps)]
+        words += [] if self.move is None else [self.move.label]
         return file_name("_".join(words or [UNEDITED]))
 
     @property
     def headings(self) -> list[str]:
         """Over the columns of the sheet, one for each of `steps`."""
         steps = [edits for edits in self.steps if edits]
-        return [("then " if 0 < i < len(self.done) else "") + e[-1].label for i, e in enumerate(steps)] or [UNEDITED]
+        return [("then " if 0 < i < len(self.done) else "") + e[-1].label for i, e in enumerate(steps)] or [
+            UNEDITED if self.move is None else self.move.label
+        ]
 
 
 def edit_latents(
@@ -70,8 +86,10 @@ def edit_latents(
     folder: Path,
     animate: bool = False,
     on_note: Callable[[str], object] = lambda text: None,
+    explain: bool = False,
 ) -> tuple[int, Path]:
-    """Write every edited picture with its latents, and one sheet; `animate`: each sweep as a film too.
+    """Write every edited picture with its latents, and one sheet; `animate`: each sweep as a film too; `explain`: also
+    how each was refined (the flow, the residual and where it was moved to), where the result has a refiner.
 
     on_note: called with what has to be said of an image, before the work on it. Returns the number of pictures and the
     sheet.
@@ -82,7 +100,7 @@ def edit_latents(
     for latent in latents:
         if (note := _held(latent, generator)) is not None:
             on_note(note)
-        pictures = _edit(latent, asked, generator, folder)
+        pictures = _edit(latent, asked, generator, folder, explain)
         written += len(asked.steps)
         for sweep in asked.sweeps if animate else ():
             _film(latent, asked, sweep, generator, folder)
@@ -95,7 +113,11 @@ def edit_latents(
 
 
 def _held(latent: Latent, generator: Generator) -> str | None:
-    """The warning about an earlier file that fixes a layer's output, and with it all that comes before."""
+    """The warning about an earlier file that fixes a layer's output, and with it all that comes before; or about one
+    whose refiner is not there.
+    """
+    if latent.note:
+        return latent.note
     names = [name.removeprefix(REPLACES) for name in latent.inputs.residuals or () if name.startswith(REPLACES)]
     rows = [row for name in names if (row := generator.row_of(name)) is not None]
     if not rows:
@@ -103,21 +125,25 @@ def _held(latent: Latent, generator: Generator) -> str | None:
     return f"{latent.name}: its file replaces a layer's output; edits of rows 0 to {max(rows)} hardly show"
 
 
-def _edit(latent: Latent, asked: Sequences, generator: Generator, folder: Path) -> list[Tensor]:
+def _edit(latent: Latent, asked: Sequences, generator: Generator, folder: Path, explain: bool) -> list[Tensor]:
     """Write the pictures of one image; target (where known), reconstruction and edited ones, for the sheet."""
     own = folder / latent.name
     source = latent.delta
     if source is not None and source != own / DELTA_FILE:
         with clear_write_errors(own / DELTA_FILE):
             write_atomically(own / DELTA_FILE, partial(_copy, source))
-    reconstruction = draw(generator, latent.inputs, latent.noise_mode)
+    reconstruction = draw(generator, latent.redraw(latent.inputs), latent.noise_mode)
     pictures = [reconstruction if latent.target is None else latent.target, reconstruction]
     for edits in counted(asked.steps, f"editing {latent.name}", "pictures"):
-        edited = apply_edits(latent.inputs, edits, asked.directions, asked.layers)
-        pictures.append(draw(generator, edited, latent.noise_mode))
-        label = file_name("_".join(edit.label for edit in edits) or UNEDITED)
-        held = edited if source is None else edited.replace(deltas=None)  # they lie beside it
-        save_latent(own / label, pictures[-1], held, generator)
+        edited = asked.edited(latent.inputs, edits)
+        drawn = latent.redraw(edited)
+        pictures.append(draw(generator, drawn, latent.noise_mode))
+        label = asked.label(edits)
+        held = drawn if source is None else drawn.replace(deltas=None)  # they lie beside it
+        save_latent(own / label, pictures[-1], held, generator, latent.result)
+        if explain:
+            for name, picture in latent.redraw.pictures(edited).items():
+                save_png(own / f"{label}.{name}.png", picture.cpu())
     return pictures
 
 
@@ -131,8 +157,8 @@ def _film(latent: Latent, asked: Sequences, sweep: Sequence[Edit], generator: Ge
     for i in counted(range(FRAMES), f"film of {latent.name}", "pictures"):
         strength = first + (last - first) * i / (FRAMES - 1)
         edits = [*asked.done, replace(sweep[0], strength=strength)]
-        edited = apply_edits(latent.inputs, edits, asked.directions, asked.layers)
-        frames.append(film_frame(draw(generator, edited, latent.noise_mode)))
+        edited = asked.edited(latent.inputs, edits)
+        frames.append(film_frame(draw(generator, latent.redraw(edited), latent.noise_mode)))
     name = file_name("_".join([*(edit.label for edit in asked.done), sweep[0].name]))
     save_video(there_and_back(frames), folder / latent.name / f"{name}.webp", fps=FPS)
 
@@ -143,7 +169,7 @@ def mix_latents(generator: Generator, latents: Sequence[Latent], row: int, folde
     for coarse in latents:
         pictures = []
         for fine in counted(latents, f"mixing {coarse.name}", "pictures"):
-            mixed = mix(coarse.inputs, fine.inputs, row, generator)
+            mixed = mix_drawn(coarse.redraw, fine.redraw, row, generator)
             pictures.append(draw(generator, mixed, coarse.noise_mode))
             if coarse is not fine:
                 save_latent(folder / file_name(f"{coarse.name}+{fine.name}"), pictures[-1], mixed, generator)
@@ -171,13 +197,13 @@ def interpolate_latents(
         name = f"{first.name} to {second.name}"
         pictures = []
         for i in counted(range(steps), name, "pictures"):
-            between = interpolate(first.inputs, second.inputs, i / (steps - 1), lens)
+            between = interpolate_drawn(first.redraw, second.redraw, i / (steps - 1), lens)
             pictures.append(draw(generator, between, first.noise_mode))
             if 0 < i < steps - 1:
                 path = folder / file_name(f"{name}, {space}") / f"{i:03d}"
                 save_latent(path, pictures[-1], between, generator)
         for i in counted(range(FRAMES if animate else 0), f"film: {name}", "pictures"):
-            between = interpolate(first.inputs, second.inputs, i / (FRAMES - 1), lens)
+            between = interpolate_drawn(first.redraw, second.redraw, i / (FRAMES - 1), lens)
             frames.append(film_frame(draw(generator, between, first.noise_mode)))
         rows.append(pictures)
         labels.append(name)

@@ -21,6 +21,7 @@ from latentopt.judge.protocol import plain
 from latentopt.protocols import Generator
 from latentopt.recipe.recipe import Recipe
 from latentopt.results.inversion import Inversion
+from latentopt.results.redrawing import Redraw
 from latentopt.types import GeneratorInputs
 
 Invert = Callable[[Tensor, Sequence[int]], Tensor]
@@ -70,12 +71,12 @@ def _by_noise_mode(subject: Subject, count: int, edit: LatentEdit, invert: Inver
     modes = [subject.noise_mode(i) for i in range(count)]
     for mode in sorted(set(modes)):
         rows = [i for i in range(count) if modes[i] == mode]
-        inputs = [subject.inputs[i] for i in rows]
+        redraws = [subject.redraws[i] for i in rows]
 
         def chosen(pictures: Tensor, which: Sequence[int], rows: Sequence[int] = rows) -> Tensor:
             return invert(pictures, [rows[k] for k in which])
 
-        found[rows] = editing_distances(subject.generator, inputs, edit, STRENGTH, chosen, mode)
+        found[rows] = editing_distances(subject.generator, redraws, edit, STRENGTH, chosen, mode)
     return found
 
 
@@ -143,7 +144,7 @@ def latent_stages(recipe: Recipe) -> Recipe:
 
 def editing_distances(
     generator: Generator,
-    inputs: Sequence[GeneratorInputs],
+    images: Sequence[GeneratorInputs | Redraw],
     edit: LatentEdit,
     strength: float,
     invert: Invert,
@@ -151,14 +152,16 @@ def editing_distances(
 ) -> Tensor:
     """||E(x) - f^-1(E(G(f(E(x)))))||_2 of each image [M], over all L x C entries of ws: equation 8 before the mean.
 
-    inputs: E(x), one image's each. G draws with the image's own noise and weights; the pictures are given to `invert`
-    as they are, neither clamped nor rounded. f^-1 is the edit with the opposite strength.
+    images: E(x), one image's each, or how edits of it are drawn. G draws with the image's own noise and weights; the
+    pictures are given to `invert` as they are, neither clamped nor rounded. f^-1 is the edit of the opposite strength.
     """
+    redraws = [one if isinstance(one, Redraw) else Redraw(one) for one in images]
     with torch.no_grad():
-        pictures = [generator.synthesis(edit.edit(one, strength), noise_mode).float() for one in inputs]
-    again = invert(torch.cat(pictures), range(len(inputs)))  # [M,L,C]
+        drawn = (redraw(edit.edit(redraw.base, strength)) for redraw in redraws)
+        pictures = [generator.synthesis(inputs, noise_mode).float() for inputs in drawn]
+    again = invert(torch.cat(pictures), range(len(redraws)))  # [M,L,C]
     found = []
-    for one, ws in zip(inputs, again, strict=True):
+    for one, ws in zip((redraw.base for redraw in redraws), again, strict=True):
         back = edit.edit(one.with_latents(ws[None].to(one.ws)), -strength)
         found.append((one.ws.cpu().double() - back.ws.cpu().double()).norm())  # Apple's GPUs have no float64
     return torch.stack(found)

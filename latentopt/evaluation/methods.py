@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from latentopt.errors import UsageError
+from latentopt.recipe.placement import with_placement
 from latentopt.recipe.recipe import Recipe
 
 
@@ -15,9 +16,10 @@ def load_recipes(
     steps: int | None = None,
     terms: Sequence[Mapping[str, object]] | None = None,
     settings: Sequence[str] = (),
+    placement: bool = False,
 ) -> dict[str, Recipe]:
     """Recipes by distinct names, shipped ones or TOML files; steps, terms: of every stage, where they are given;
-    settings: entries of every recipe, as `Recipe.override` takes them.
+    settings: entries of every recipe, as `Recipe.override` takes them; placement: each finds the placement first.
 
     Raises UsageError for none, an unknown one, and one that goes on from an earlier result.
     """
@@ -31,7 +33,8 @@ def load_recipes(
         while key in found:
             number += 1
             key = f"{base}-{number}"
-        found[key] = with_steps(recipe, steps).in_every_stage(terms=terms).override(settings)
+        recipe = with_steps(recipe, steps).in_every_stage(terms=terms)
+        found[key] = (with_placement(recipe, steps) if placement else recipe).override(settings)
     if not found:
         raise UsageError("no recipe to compare; name some with --recipes")
     return found

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from latentopt.editing.mixing import interpolate, mix
+from latentopt.editing.mixing import interpolate_drawn, mix_drawn
 from latentopt.errors import UsageError
 from latentopt.evaluation.measure import Measure
 from latentopt.evaluation.rendering import draw_each
@@ -15,6 +15,7 @@ from latentopt.evaluation.subject import Found, Subject
 from latentopt.parameterizations.constraint import PNormConstraint
 from latentopt.parameterizations.pnorm import Whitened
 from latentopt.protocols import Parameterization
+from latentopt.results.redrawing import Redraw
 from latentopt.statistics.pnorm import PNORM
 from latentopt.types import GeneratorInputs
 
@@ -40,8 +41,8 @@ def interpolation(subject: Subject) -> Found:
     for space, lens in lenses.items():
         try:
             images = [
-                [interpolate(one, to, t, lens) for to in _ends(subject, i) for t in shares]
-                for i, one in enumerate(subject.inputs)
+                [interpolate_drawn(one, to, t, lens) for to in _ends(subject, i) for t in shares]
+                for i, one in enumerate(subject.redraws)
             ]
         except UsageError as error:
             found.notes.append(f"interpolation in {space}: left out, {error}")
@@ -57,10 +58,10 @@ def mixing(subject: Subject) -> Found:
         return Found(notes=too_few("mixing", n))
     images = [
         [
-            mix(one, subject.inputs[j], generator=subject.generator)
+            mix_drawn(one, subject.redraws[j], None, subject.generator)
             for j in others(n, i, subject.amounts.partners, subject.seed)
         ]
-        for i, one in enumerate(subject.inputs)
+        for i, one in enumerate(subject.redraws)
     ]
     return Found(_set_of("mixing", subject, images))
 
@@ -75,13 +76,13 @@ def _set_of(prefix: str, subject: Subject, images: Sequence[Sequence[GeneratorIn
     return set_measures(prefix, subject, torch.stack(features), torch.stack(pictures))
 
 
-def _ends(subject: Subject, i: int) -> list[GeneratorInputs]:
+def _ends(subject: Subject, i: int) -> list[Redraw]:
     """Image i's partners; every image has others."""
     count = subject.amounts.partners
     if subject.partners == "embeddings":
-        return [subject.inputs[j] for j in others(len(subject.inputs), i, count, subject.seed)]
+        return [subject.redraws[j] for j in others(len(subject.inputs), i, count, subject.seed)]
     rows = [(i * count + k) % len(subject.samples) for k in range(count)]
-    return [GeneratorInputs(subject.samples[row : row + 1]) for row in rows]
+    return [Redraw(GeneratorInputs(subject.samples[row : row + 1])) for row in rows]
 
 
 def others(n: int, i: int, count: int, seed: int) -> list[int]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from latentopt.evaluation.measure import measure_ratio
-from latentopt.evaluation.rendering import BATCH
+from latentopt.evaluation.rendering import BATCH, Drawn, as_they_are
 from latentopt.evaluation.subject import Found, Subject
 from latentopt.protocols import Generator
 from latentopt.statistics.sampling import sample_w
@@ -46,6 +46,7 @@ def path_lengths(
     epsilon: float = EPSILON,
     seed: int = 0,
     noise_mode: str = "const",
+    redraw: Drawn = as_they_are,
 ) -> Tensor:
     """d(G(lerp(ws, w', t)), G(lerp(ws, w', t + epsilon))) / epsilon^2 of one image's ws and n samples w': [n].
 
@@ -54,7 +55,7 @@ def path_lengths(
     """
     ends = sample_w(generator, seed, n * generator.num_ws if each_layer else n)
     ends = ends.unflatten(0, (n, -1)) if each_layer else generator.broadcast(ends)  # [n,L,C]
-    draw = _drawing(generator, inputs, noise_mode)
+    draw = _drawing(generator, inputs, noise_mode, redraw)
     return _lengths(inputs.ws.expand_as(ends), ends, draw, distance, sampling, epsilon, seed)
 
 
@@ -67,16 +68,19 @@ def layer_path_lengths(
     epsilon: float = EPSILON,
     seed: int = 0,
     noise_mode: str = "const",
+    redraw: Drawn = as_they_are,
 ) -> Tensor:
     """The same at one image's ws when a single row moves, towards one sample: [L], by row."""
     rows = torch.eye(generator.num_ws, dtype=torch.bool, device=inputs.ws.device)[..., None]  # [L,L,1]
     start = inputs.ws.expand(generator.num_ws, -1, -1)
     ends = torch.where(rows, sample_w(generator, seed, 1), start)
-    return _lengths(start, ends, _drawing(generator, inputs, noise_mode), distance, "end", epsilon, seed)
+    return _lengths(start, ends, _drawing(generator, inputs, noise_mode, redraw), distance, "end", epsilon, seed)
 
 
-def _drawing(generator: Generator, inputs: GeneratorInputs, noise_mode: str) -> Callable[[Tensor], Tensor]:
-    return lambda ws: generator.synthesis(inputs.with_latents(ws), noise_mode).float()
+def _drawing(
+    generator: Generator, inputs: GeneratorInputs, noise_mode: str, redraw: Drawn = as_they_are
+) -> Callable[[Tensor], Tensor]:
+    return lambda ws: generator.synthesis(redraw(inputs.with_latents(ws)), noise_mode).float()
 
 
 @torch.no_grad()
@@ -168,7 +172,10 @@ def paths(subject: Subject) -> Found:
     for kind, sampling, each_layer in KINDS:
         around = partial(path_lengths, generator, distance=distance, n=n, sampling=sampling, each_layer=each_layer)
         own = torch.stack(
-            [around(x, seed=subject.seed + i, noise_mode=subject.noise_mode(i)) for i, x in enumerate(subject.inputs)]
+            [
+                around(x, seed=subject.seed + i, noise_mode=subject.noise_mode(i), redraw=subject.redraws[i])
+                for i, x in enumerate(subject.inputs)
+            ]
         )  # [N,n]
         samples = torch.stack([around(x, seed=subject.seed + i) for i, x in enumerate(references)])
         counted = kept(own).double()  # [N,n]
@@ -190,7 +197,14 @@ def paths(subject: Subject) -> Found:
         z = generator_path_lengths(generator, distance, n=subject.amounts.samples, sampling=sampling, seed=subject.seed)
         lengths[f"z_{sampling}"] = {"samples": trimmed_mean(z).item()}
     by_layer = [
-        layer_path_lengths(generator, x, distance, seed=subject.seed + i, noise_mode=subject.noise_mode(i))
+        layer_path_lengths(
+            generator,
+            x,
+            distance,
+            seed=subject.seed + i,
+            noise_mode=subject.noise_mode(i),
+            redraw=subject.redraws[i],
+        )
         for i, x in enumerate(subject.inputs)
     ]
     lengths["by_layer"] = {"embeddings": [trimmed_mean(row).item() for row in torch.stack(by_layer, dim=1)]}

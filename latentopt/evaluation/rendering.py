@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,16 +15,32 @@ from latentopt.watching.phases import counted
 
 BATCH = 25
 
+Drawn = Callable[[GeneratorInputs], GeneratorInputs]
+"""From a result's edited inputs to what is drawn (`latentopt.results.redrawing`)."""
+
+
+def as_they_are(inputs: GeneratorInputs) -> GeneratorInputs:
+    """Drawn without a refiner."""
+    return inputs
+
 
 @torch.no_grad()
 def draw(
-    generator: Generator, inputs: GeneratorInputs, ws: Tensor, noise_mode: str = "const", batch: int = BATCH
+    generator: Generator,
+    inputs: GeneratorInputs,
+    ws: Tensor,
+    noise_mode: str = "const",
+    batch: int = BATCH,
+    redraw: Drawn = as_they_are,
 ) -> Tensor:
-    """Pictures [V,3,H,W] on 8-bit levels of one image's `inputs` with each of the latents ws [V,L,C]."""
+    """Pictures [V,3,H,W] on 8-bit levels of one image's `inputs` with each of the latents ws [V,L,C].
+
+    redraw: what its edits are drawn through.
+    """
     parts = ws.split(drawn_at_once(generator, batch))
     drawing = counted(parts, "drawing", "batches")
     return on_levels(
-        torch.cat([generator.synthesis(inputs.with_latents(part), noise_mode).float() for part in drawing])
+        torch.cat([generator.synthesis(redraw(inputs.with_latents(part)), noise_mode).float() for part in drawing])
     )
 
 

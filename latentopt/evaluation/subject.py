@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
@@ -18,6 +18,7 @@ from latentopt.evaluation.sliced_wasserstein import picture_swd
 from latentopt.judge.protocol import AttributeJudge, features, judge_name, plain, read
 from latentopt.protocols import Generator
 from latentopt.results.inversion import Inversion
+from latentopt.results.redrawing import Redraw, redraws
 from latentopt.statistics.pnorm import PNorm
 from latentopt.statistics.sampling import sample_w
 from latentopt.types import GeneratorInputs
@@ -98,8 +99,14 @@ class Subject:
 
     @cached_property
     def inputs(self) -> list[GeneratorInputs]:
-        """One image's each, on the generator's device."""
-        return [result.inputs.to(self.generator.device) for result in self.results]
+        """One image's each, on the generator's device, without what refiners added: `redraws` add it to edits."""
+        return [redraw.base for redraw in self.redraws]
+
+    @cached_property
+    def redraws(self) -> list[Redraw]:
+        """What edits of each image are drawn through."""
+        found = redraws(self.results, self.generator)
+        return [replace(one, base=one.base.to(self.generator.device)) for one in found]
 
     @cached_property
     def ws(self) -> Tensor:
@@ -158,7 +165,7 @@ class Subject:
 
     def draw(self, i: int, ws: Tensor) -> Tensor:
         """Pictures [V,3,H,W] of image i with latents ws [V,L,C]."""
-        return draw(self.generator, self.inputs[i], ws, self.noise_mode(i))
+        return draw(self.generator, self.inputs[i], ws, self.noise_mode(i), redraw=self.redraws[i])
 
     def noise_mode(self, i: int) -> str:
         """That of the result; random noise is left at its constant, or no picture could be drawn twice."""

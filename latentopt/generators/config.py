@@ -23,7 +23,7 @@ class NetworkConfig(ABC, Generic[Network]):
     Raises ValueError for values of another type, numbers that are not finite, and sizes that no network has.
     """
 
-    FILTER: ClassVar[str]  # the state dict's name of the FIR filter that all layers share
+    FILTER: ClassVar[str]  # the state dict's name of the FIR filter that all layers share; "": none does
     MAY_BE_ZERO: ClassVar[tuple[str, ...]] = ()  # sizes that 0 leaves out; all others are 1 at least
 
     def __post_init__(self) -> None:

@@ -4,5 +4,8 @@ from latentopt.registry import Registry
 
 FAMILIES = Registry(
     "generator family",
-    {"stylegan2": "latentopt.generators.stylegan2:StyleGAN2"},
+    {
+        "stylegan2": "latentopt.generators.stylegan2:StyleGAN2",
+        "stylegan3": "latentopt.generators.stylegan3:StyleGAN3",
+    },
 )

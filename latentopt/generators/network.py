@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import abstractmethod
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from functools import cached_property
 from typing import Self
 
@@ -28,6 +28,7 @@ class GeneratorNetwork(nn.Module):
     Config: type[NetworkConfig[GeneratorNetwork]]
     family: str
     computed: tuple[str, ...] = ()
+    takes_transform: bool = False
     config: NetworkConfig[GeneratorNetwork]
     mapping: MappingNetwork
     synthesis: nn.Module
@@ -82,6 +83,20 @@ class GeneratorNetwork(nn.Module):
     def tunable(self) -> dict[str, tuple[int, ...]]:
         """Every weight of the synthesis network, with its shape."""
         return {f"synthesis.{name}": tuple(p.shape) for name, p in self.synthesis.named_parameters()}
+
+    @property
+    def placing(self) -> frozenset[str]:
+        return frozenset()
+
+    @abstractmethod
+    def features(
+        self, inputs: GeneratorInputs, capture: Sequence[str], noise_mode: str = "const"
+    ) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+    def activations_of(
+        self, inputs: GeneratorInputs, capture: Sequence[str], noise_mode: str = "const"
+    ) -> dict[str, Tensor]:
+        return self.features(inputs, capture, noise_mode)[1]
 
     def begin(self, inputs: GeneratorInputs, changing: Set[str], noise_mode: str = "const") -> Beginning | None:
         return None

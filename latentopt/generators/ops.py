@@ -112,15 +112,22 @@ def downsample2d(x: Tensor, f: Tensor) -> Tensor:
 
 
 def conv2d_resample(
-    x: Tensor, weight: Tensor, f: Tensor | None = None, up: int = 1, down: int = 1, groups: int = 1
+    x: Tensor,
+    weight: Tensor,
+    f: Tensor | None = None,
+    up: int = 1,
+    down: int = 1,
+    groups: int = 1,
+    padding: int | None = None,
 ) -> Tensor:
     """Convolve with weight [O,I/groups,k,k], k 1 or 3, fused with resampling by 2 (up or down).
 
-    Up-sampling is a transposed convolution first and the filter after it; down-sampling filters first.
+    Up-sampling is a transposed convolution first and the filter after it; down-sampling filters first. Without either,
+    `padding` is half the kernel where it is not given, and any kernel may be.
     """
     kernel = weight.shape[-1]
     if up == 1 and down == 1:
-        return F.conv2d(x, weight, padding=kernel // 2, groups=groups)
+        return F.conv2d(x, weight, padding=kernel // 2 if padding is None else padding, groups=groups)
     if f is None:
         raise ValueError("a convolution that changes the size needs its filter f")
     if down == 2 and kernel == 1:
@@ -142,7 +149,8 @@ def modulated_conv2d(
     up: int = 1,
     demodulate: bool = True,
     epsilon: float = 1e-8,
-    gain: float = 1.0,
+    gain: float | Tensor = 1.0,
+    padding: int | None = None,
 ) -> Tensor:
     """Convolution whose weight is scaled per image by `styles` [B,I] and normalised (equations 1 and 3), times `gain`.
 
@@ -155,26 +163,34 @@ def modulated_conv2d(
         weight = weight / (math.sqrt(fan_in) * weight.abs().amax(dim=(-3, -2, -1), keepdim=True))
         styles = styles / styles.abs().amax(dim=-1, keepdim=True)
     if weight.ndim == 5 or styles.ndim == 3:
-        return _grouped_modulated_conv2d(x, weight, styles, f, up, demodulate, epsilon, gain)
-    y = conv2d_resample(x * styles.to(x.dtype)[:, :, None, None], weight.to(x.dtype), f, up)
+        return _grouped_modulated_conv2d(x, weight, styles, f, up, demodulate, epsilon, gain, padding)
+    y = conv2d_resample(x * styles.to(x.dtype)[:, :, None, None], weight.to(x.dtype), f, up, padding=padding)
     if not demodulate:
-        return y if gain == 1 else y * gain
+        return y * gain if isinstance(gain, Tensor) or gain != 1 else y
     energy = styles.square() @ weight.square().sum(dim=(2, 3)).T  # [B,O]
     return y * (gain * (energy + epsilon).rsqrt()).to(x.dtype)[:, :, None, None]
 
 
 def _grouped_modulated_conv2d(
-    x: Tensor, weight: Tensor, styles: Tensor, f: Tensor | None, up: int, demodulate: bool, epsilon: float, gain: float
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    f: Tensor | None,
+    up: int,
+    demodulate: bool,
+    epsilon: float,
+    gain: float | Tensor,
+    padding: int | None,
 ) -> Tensor:
     batch = x.shape[0]
     styles = styles[:, None] if styles.ndim == 2 else styles  # [B,1 or O,I]
     weight = weight * styles[..., None, None]  # [B,O,I,k,k]
     if demodulate:
         weight = weight * (gain * (weight.square().sum(dim=(2, 3, 4), keepdim=True) + epsilon).rsqrt())
-    elif gain != 1:
+    elif isinstance(gain, Tensor) or gain != 1:
         weight = weight * gain
     weight = weight.flatten(0, 1).to(x.dtype)  # [B*O,I,k,k]
-    x = conv2d_resample(x.reshape(1, -1, *x.shape[2:]), weight, f, up, groups=batch)
+    x = conv2d_resample(x.reshape(1, -1, *x.shape[2:]), weight, f, up, groups=batch, padding=padding)
     return x.reshape(batch, -1, *x.shape[2:])
 
 

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, Self
 
 import torch
@@ -149,11 +148,7 @@ class StyleGAN2(GeneratorNetwork):
 
     def styles(self, inputs: GeneratorInputs) -> dict[str, Tensor]:
         return {
-            name: styled(
-                inputs.styles,
-                name,
-                partial(layer.affine, inputs.ws[:, row], inputs.deltas, f"synthesis.{name}.affine"),
-            )
+            name: styled(inputs.styles, name, layer, inputs.ws[:, row], inputs.deltas)
             for name, (row, layer) in self.synthesis.modulated.items()
         }
 
@@ -163,6 +158,11 @@ class StyleGAN2(GeneratorNetwork):
         """The image and the named activations: layers (`b8.conv0`), block outputs (`b8`), skip images (`b8.img`)."""
         return self.synthesis.run(inputs, noise_mode, capture=capture)
 
+    def activations_of(
+        self, inputs: GeneratorInputs, capture: Sequence[str], noise_mode: str = "const"
+    ) -> dict[str, Tensor]:
+        return self.synthesis.run(inputs, noise_mode, capture=capture, until_captured=True)[1]
+
     @torch.no_grad()
     def begin(self, inputs: GeneratorInputs, changing: Set[str], noise_mode: str = "const") -> Beginning | None:
         """The blocks before the first in which something changes: every entry that may change names its block."""
@@ -171,7 +171,7 @@ class StyleGAN2(GeneratorNetwork):
         if first <= 4 or noise_mode == "random":
             return None
         after = f"b{first // 2}"
-        _, features = self.features(inputs, (after, f"{after}.img"), noise_mode)
+        features = self.activations_of(inputs, (after, f"{after}.img"), noise_mode)
         return Beginning(after, features[after], features.get(f"{after}.img"))
 
     @property

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 from torch import Tensor
 
+from latentopt.generators.layers import FullyConnected
 from latentopt.types import ADDS, LayerTensors
 
 
-def styled(given: LayerTensors | None, layer: str, affine: Callable[[], Tensor]) -> Tensor:
-    """The style of a layer, [B,I] or [B,O,I]: what is `given`, else what `affine` makes, with what is to be added."""
+class Styled(Protocol):
+    """A layer that a style modulates; its affine makes that of w."""
+
+    affine: FullyConnected
+
+
+def styled(given: LayerTensors | None, name: str, layer: Styled, w: Tensor, deltas: LayerTensors | None) -> Tensor:
+    """The style of a layer, [B,I] or [B,O,I]: what is `given`, else what w [B,C] makes, with what is to be added."""
     given = given or {}
-    style = given[layer] if layer in given else affine()
-    added = given.get(ADDS + layer)
+    style = given[name] if name in given else layer.affine(w, deltas, f"synthesis.{name}.affine")
+    added = given.get(ADDS + name)
     return style if added is None else sum_of(style, added)
+
+
+def own_style(given: LayerTensors, name: str, layer: Styled, w: Tensor, deltas: LayerTensors | None) -> Tensor | None:
+    """The same, and None where nothing is given and the layer makes it itself, of w."""
+    if name not in given and ADDS + name not in given:
+        return None
+    return styled(given, name, layer, w, deltas)
 
 
 def sum_of(style: Tensor, added: Tensor) -> Tensor:

@@ -10,25 +10,17 @@ from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from latentopt.devices import normal
 from latentopt.errors import UsageError
+from latentopt.generators.drawing import Captured, check_drawable
 from latentopt.generators.layers import Conv2d, SynthesisLayer, ToRGB, tuned
 from latentopt.generators.ops import fir_filter, upsample2d
-from latentopt.generators.styling import styled
-from latentopt.types import ADDS, REPLACES, Beginning, GeneratorInputs, LayerTensors
+from latentopt.generators.recomputing import checkpointed, is_large
+from latentopt.generators.styling import own_style
+from latentopt.types import Beginning, GeneratorInputs
 
 ARCHITECTURES = ("skip", "resnet", "orig")
-NOISE_MODES = ("const", "random", "none")
-LARGE = 128 * 128  # pixels of a layer from which on `low_memory` saves something worth its time
-
-
-def checkpointed(layer: nn.Module, *arguments: object) -> Tensor:
-    """What `layer` makes of them; its inside is not kept for the gradient but computed once more."""
-    if not torch.is_grad_enabled():
-        return layer(*arguments)
-    return checkpoint(layer, *arguments, use_reentrant=False, preserve_rng_state=False)
 
 
 class SynthesisBlock(nn.Module):
@@ -153,29 +145,17 @@ class SynthesisNetwork(nn.Module):
         rng: torch.Generator | None = None,
         capture: Collection[str] = (),
         beginning: Beginning | None = None,
+        until_captured: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """As `forward`, with the activations named in `capture`: layers (`b8.conv0`), block outputs (`b8`), skip images
-        (`b8.img`).
+        (`b8.img`). until_captured: nothing is drawn after the last of them, and what stands for the image is none.
         """
-        if noise_mode not in NOISE_MODES:
-            raise ValueError(f"noise_mode {noise_mode!r} is not one of {', '.join(NOISE_MODES)}")
-        ws, deltas = inputs.ws, inputs.deltas
-        styles, residuals = inputs.styles or {}, inputs.residuals or {}
+        check_drawable(inputs, self.num_ws, noise_mode)
+        ws, deltas, styles = inputs.ws, inputs.deltas, inputs.styles or {}
         if inputs.transform is not None:
             raise UsageError("a StyleGAN2 generator has no input transform; transform belongs to StyleGAN3")
-        if ws.ndim != 3 or ws.shape[1] != self.num_ws:
-            raise ValueError(f"ws has shape {tuple(ws.shape)}; this generator takes [B,{self.num_ws},w_dim]")
-        features: dict[str, Tensor] = {}
-
-        def finish(name: str, x: Tensor) -> Tensor:
-            if (whole := residuals.get(REPLACES + name)) is not None:
-                x = whole.to(x.dtype)
-            if (residual := residuals.get(name)) is not None:
-                x = x + residual.to(x.dtype)
-            if name in capture:
-                features[name] = x
-            return x
-
+        captured = Captured(inputs.residuals or {}, capture)
+        finish = captured.finish
         if beginning is None:
             const = tuned(self.blocks[0].const, "synthesis.b4.const", deltas)
             x, image, first = const if const.ndim == 4 else const.expand(len(ws), *const.shape), None, 0
@@ -191,10 +171,12 @@ class SynthesisNetwork(nn.Module):
                 last_of_pair = name.endswith("conv1") and block.index > 0
                 gain = math.sqrt(0.5) if self.architecture == "resnet" and last_of_pair else 1.0
                 f = self.resample_filter
-                given = self._style(styles, name, layer, ws[:, row], deltas)
+                given = own_style(styles, name, layer, ws[:, row], deltas)
                 drawn = checkpointed if self.is_recomputed(layer.size) else nn.Module.__call__
                 x = finish(name, drawn(layer, x, ws[:, row], f, noise, deltas, f"synthesis.{name}", gain, given))
                 row += 1
+                if until_captured and captured.complete:
+                    return x, captured.features
             if self.architecture == "resnet" and block.index > 0:
                 name = f"synthesis.{block.name}.skip"
                 x = block.skip(skip, self.resample_filter, math.sqrt(0.5), deltas, name) + x
@@ -202,25 +184,18 @@ class SynthesisNetwork(nn.Module):
             if hasattr(block, "torgb"):
                 name = f"{block.name}.torgb"
                 drawn = checkpointed if self.is_recomputed(layer.size) else nn.Module.__call__
-                given = self._style(styles, name, block.torgb, ws[:, row], deltas)
+                given = own_style(styles, name, block.torgb, ws[:, row], deltas)
                 rgb = drawn(block.torgb, x, ws[:, row], deltas, f"synthesis.{name}", given).float()
                 image = rgb if image is None else upsample2d(image, self.resample_filter) + rgb
                 image = finish(f"{block.name}.img", image)
+            if until_captured and captured.complete:
+                return x, captured.features
         assert image is not None  # the last block has a toRGB in every architecture
-        return image, features
-
-    @staticmethod
-    def _style(
-        styles: LayerTensors, name: str, layer: SynthesisLayer | ToRGB, w: Tensor, deltas: LayerTensors | None
-    ) -> Tensor | None:
-        """What `styles` makes of a layer's style; None where that is the layer's own of w."""
-        if name not in styles and ADDS + name not in styles:
-            return None
-        return styled(styles, name, lambda: layer.affine(w, deltas, f"synthesis.{name}.affine"))
+        return image, captured.features
 
     def is_recomputed(self, size: tuple[int, int]) -> bool:
         """Whether a layer of this size is computed again for the gradient."""
-        return self.low_memory and math.prod(size) >= LARGE
+        return self.low_memory and is_large(size)
 
     def _precision(self, block: SynthesisBlock) -> torch.dtype:
         low = block.index > 0 and block.index >= len(self.blocks) - self.low_precision_blocks

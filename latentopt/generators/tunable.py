@@ -15,9 +15,9 @@ LAST = re.compile(r"convs:(\d+)$")
 def choose_weights(generator: Generator, layers: str) -> tuple[str, ...]:
     """The names in `generator.tunable` that `layers` stands for, from coarse to fine.
 
-    layers   all, every tunable weight; convs, the weights of the convolutions (toRGB not among them); convs:6, the last
-             six of these (all where there are fewer); a glob over the names, such as synthesis.b64.*; or several,
-             joined by commas
+    layers   all, every tunable weight but those that place the picture (`Generator.placing`); convs, the weights of the
+             convolutions (toRGB not among them); convs:6, the last six of these (all where there are fewer); a glob
+             over the names, such as synthesis.b64.*; or several, joined by commas
 
     Raises UsageError, with the nearest names, for a part that chooses nothing.
     """
@@ -26,13 +26,13 @@ def choose_weights(generator: Generator, layers: str) -> tuple[str, ...]:
     if not parts:
         raise UsageError("layers is empty; give all, convs, convs:6, or globs such as synthesis.b64.*")
     convolutions = list(generator.convolutions.values())
-    chosen = {name for part in parts for name in _choose(names, convolutions, part)}
+    placing = generator.placing
+    free = [name for name in names if name not in placing]
+    chosen = {name for part in parts for name in (free if part == "all" else _choose(names, convolutions, part))}
     return tuple(name for name in names if name in chosen)
 
 
 def _choose(names: list[str], convolutions: list[str], part: str) -> list[str]:
-    if part == "all":
-        return names
     last = LAST.match(part)
     if part == "convs" or last:
         if not convolutions:

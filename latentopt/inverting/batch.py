@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,9 @@ from latentopt.inverting.saved_state import (
 from latentopt.loop.building import build_problem
 from latentopt.loop.loop import Step, minimise
 from latentopt.loop.problem import Problem
+from latentopt.loop.refining import make_refiner, refine
 from latentopt.loop.state import RUNNING, UNSTEADY, State
-from latentopt.protocols import Generator, Operator, Parameterization
+from latentopt.protocols import Generator, Operator, Parameterization, Refiner
 from latentopt.recipe.recipe import Recipe
 from latentopt.types import GeneratorInputs
 from latentopt.watching.interruption import Interrupted, never, released
@@ -83,6 +85,9 @@ class Batch:
             with self.profile.part("networks and start"), released(interrupted):
                 problem, self._problem = self._problem or self._begin(), None
             self._lens, self.networks = problem.lens, problem.objective.networks
+            if self.recipe.stages[self.stage].refine is not None:
+                yield self._refine(problem)
+                continue
             if self.state is None:
                 self.inputs = problem.start
                 self.state = State.initial(problem)
@@ -113,6 +118,24 @@ class Batch:
             self.measured,
             self.operator,
         )
+
+    @cached_property
+    def refiner(self) -> Refiner | None:
+        """The refiner of the last stage, if it refines."""
+        return make_refiner(self.generator, self.recipe.stages[-1])
+
+    def _refine(self, problem: Problem) -> tuple[int, Step]:
+        """The stage that refines, in one go; images that failed before stay behind."""
+        assert self.refiner is not None
+        self.inputs, step = refine(problem, self.refiner, self.chunk)
+        lost = {row for row, text in enumerate(self.status) if text.startswith("failed")}
+        self._record(step)
+        self.status = [
+            before if row in lost or not text.startswith("failed") else text
+            for row, (before, text) in enumerate(zip(self.status, step.status, strict=True))
+        ]
+        self.best_step, self.stage = [0] * len(self.keys), self.stage + 1
+        return self.stage - 1, step
 
     def _record(self, step: Step) -> None:
         for i, row in enumerate(step.rows):

@@ -22,18 +22,23 @@ from latentopt.inverting.events import Failed, Finished
 from latentopt.inverting.items import Item, Unread, in_batches
 from latentopt.inverting.keeping import Keeping
 from latentopt.loop.building import build_objective
+from latentopt.loop.refining import make_refiner
 from latentopt.pictures.images import save_png
+from latentopt.protocols import Refiner
 from latentopt.recipe.recipe import Recipe
 from latentopt.results.distortion import metrics
 from latentopt.results.inversion import Inversion
 from latentopt.results.manifest import manifest
+from latentopt.results.redrawing import refiner_record
 from latentopt.types import GeneratorInputs, View
 from latentopt.watching.interruption import Interrupted, never
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A batch on its way: start and result of each step, inputs and pictures [B,3,H,W], and seconds an image."""
+    """A batch on its way: start and result of each step, inputs and pictures [B,3,H,W], and seconds an image. What a
+    refiner adds is the last step.
+    """
 
     inputs: list[GeneratorInputs]
     images: list[Tensor]
@@ -62,6 +67,11 @@ class BatchEncoder:
     changes: MeanChange | None = None
     options: tuple[tuple[str, object], ...] = ()
     networks: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def refiner(self) -> Refiner | None:
+        """What refines the codes, where the recipe ends with that."""
+        return make_refiner(self.encoding.generator, self.recipe.stages[-1])
 
     @cached_property
     def keeping(self) -> Keeping:
@@ -104,8 +114,11 @@ class BatchEncoder:
     def _trajectory(self, target: Tensor) -> Trajectory:
         generator = self.encoding.generator
         start, first = self.encoding.begin(target)
+        refiner = self.refiner
         began = time.perf_counter()
         steps = self.encoding(target)
+        if refiner is not None:
+            steps.append(refiner(target, steps[-1], steps[-1]))
         last = generator.synthesis(steps[-1]).float()
         if last.is_cuda:
             torch.cuda.synchronize(last.device)
@@ -156,6 +169,8 @@ class BatchEncoder:
             encoder=dict(encoding.record),
             changes=[{k: v for k, v in row.items() if k in ("step", *CHANGES)} for row in history[1:]],
         )
+        if self.refiner is not None:
+            record["refiner"] = refiner_record(self.recipe, self.refiner)
         inputs = way.inputs[-1].index([i]).to("cpu")
         return Inversion(item.name, item.target.image, image, inputs, self.recipe.dump(), history, record)
 

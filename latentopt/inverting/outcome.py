@@ -15,6 +15,7 @@ from latentopt.protocols import Generator
 from latentopt.results.distortion import metrics
 from latentopt.results.inversion import Inversion
 from latentopt.results.manifest import manifest
+from latentopt.results.redrawing import refiner_record
 from latentopt.statistics.pnorm import PNorm
 from latentopt.types import GeneratorInputs, LayerTensors
 
@@ -61,6 +62,8 @@ def outcome(batch: Batch, item: Item, i: int, image: Tensor, key: str, about: Ci
     if about.pnorm is not None:  # root mean square of the P-norm+ code: about 1 for the generator's own samples
         values["radius"] = about.pnorm.whiten(inputs.ws.double().cpu()).square().mean().sqrt().item()
     more = dict(item.start.record) if item.start is not None else {}
+    if batch.refiner is not None:
+        more["refiner"] = refiner_record(batch.recipe, batch.refiner)
     if inputs.deltas is not None:
         change, measured = _change(batch, inputs, inputs.deltas, about.change)
         values |= change

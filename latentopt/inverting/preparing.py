@@ -15,12 +15,14 @@ from latentopt.loop.building import (
     make_optimizer,
     options_in,
 )
+from latentopt.loop.refining import make_refiner
 from latentopt.protocols import Generator, Operator
 from latentopt.recipe.files import recipe_files
 from latentopt.recipe.recipe import Recipe
 from latentopt.recipe.stage import PREVIOUS, Reading
 from latentopt.registry import FILES, INITIALIZERS
 from latentopt.statistics.sigma_fit import ensure_sigma
+from latentopt.watching.phases import tell
 
 
 def prepare(recipe: Recipe, generator: Generator, given: Operator | None = None) -> None:
@@ -31,6 +33,8 @@ def prepare(recipe: Recipe, generator: Generator, given: Operator | None = None)
     MissingWeightsError and CheckpointError for networks and files, StatisticsError for what takes minutes to measure.
     """
     recipe_files(recipe, generator)  # encoders
+    if not generator.noise_shapes and any(stage.spaces("noise") for stage in recipe.stages):
+        tell(f"{generator.name}: a {generator.family} generator has no noise maps: {recipe.name} goes on without them")
     check_named(recipe, generator)
     waits = any(reading.named is None and _is_missing(reading, generator) for reading in recipe.reads)
     if not waits:
@@ -39,6 +43,7 @@ def prepare(recipe: Recipe, generator: Generator, given: Operator | None = None)
     objectives = []
     for stage in recipe.stages:
         make_optimizer(generator, stage.optimizer)
+        make_refiner(generator, stage)
         operator = given or build_operator(generator, stage.operators)
         objectives.append(build_objective(generator, stage, blank if operator is None else operator(blank)))
     if recipe.looks_for("sigma"):

@@ -124,7 +124,7 @@ def _start(result: EarlierResult, generator: Generator) -> Start:
     files = [result.folder / name for name in ("inputs.safetensors", DELTA_FILE)]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files if path.is_file())).hexdigest()
     about = tuned_from(result.record, inversion.recipe_toml, str(result.folder))
-    return Start(inversion.inputs, digest, {"tuned_from": about})
+    return Start(inversion.base, digest, {"tuned_from": about})
 
 
 def tuned_from(record: Mapping[str, Any], recipe_toml: str, folder: str = "") -> dict[str, Any]:
@@ -143,6 +143,6 @@ def inversion_item(inversion: Inversion) -> Item:
     digest = hashlib.sha256(json.dumps([inversion.name, inversion.manifest["key"]]).encode())
     digest.update(inversion.inputs.ws.cpu().contiguous().numpy().tobytes())
     start = Start(
-        inversion.inputs, digest.hexdigest(), {"tuned_from": tuned_from(inversion.manifest, inversion.recipe_toml)}
+        inversion.base, digest.hexdigest(), {"tuned_from": tuned_from(inversion.manifest, inversion.recipe_toml)}
     )
     return Item(inversion.name, str(source["path"]), target, start)

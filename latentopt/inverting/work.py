@@ -52,6 +52,7 @@ def invert(
     images: Images,
     recipe: str | Path | Recipe = "ii2s",
     *,
+    refine: object = None,
     seed: int = 0,
     names: Sequence[str] | None = None,
     mask: Tensor | None = None,
@@ -70,7 +71,8 @@ def invert(
     """Find latents of `images` for `generator` with a recipe.
 
     images: [B,C,H,W] in [-1,1] of the generator's size, or files, folders and globs, which are read, cropped and
-    resized. recipe: a shipped one's name, a TOML file, or a Recipe. seed: an image's result depends on it and on its
+    resized. recipe: a shipped one's name, a TOML file, or a Recipe. refine: a refiner as the recipe's last stage, as
+    for `encode`. seed: an image's result depends on it and on its
     name alone, not on the others: up to rounding, which a batch of another size does differently (measured in
     docs/reliability.md), and to the bit where `exact` works on one image at a time. names: of the results; mask:
     [B,1,H,W], 1 where it counts (tensors only). fit, alpha: how files are made to fit (`latentopt.read_image`); look:
@@ -87,6 +89,7 @@ def invert(
     images had their turn, when some could not be read or inverted: its `results` holds the others by name.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(str(recipe))
+    recipe = recipe if refine is None else recipe.refined(refine)
     folder = None if out is None else Path(out)
     items = items_of(generator, images, names, mask, fit, alpha, look, [] if folder is None else [folder], overwrite)
     recipe, decides = (recipe.alone(), dict(options or {}) | EXACT) if exact else (recipe, dict(options or {}))
@@ -157,6 +160,7 @@ def encode(
     images: Images,
     encoder: str | Path | Recipe = "e4e",
     *,
+    refine: object = None,
     terms: Sequence[Mapping[str, object]] | None = None,
     names: Sequence[str] | None = None,
     fit: Fit = "crop",
@@ -176,13 +180,14 @@ def encode(
     """Find latents of `images` by an encoder, without optimisation.
 
     encoder: psp, e4e, restyle-psp, restyle-e4e for the bundled one of the generator, or a file; or a recipe that
-    `encoding_recipe` made, which says the rest too. start: options of the
-    initialiser `encoder` (steps, stage, bootstrap, bootstrap_network, mix, share, force). terms: what is measured.
+    `encoding_recipe` made, which says the rest too. start: options of the initialiser `encoder` (steps, stage,
+    bootstrap, bootstrap_network, mix, share, force). refine: a refiner's name, or its table as in a recipe: it adds to
+    the generator's features what the codes lack. terms: what is measured.
     keep_steps: also every step's picture and codes; heat_maps: what each step changed, drawn for each image and as a
     mean. batch: images at once. on_note: called with what there is to say of the encoder's file. The others are as for
     `invert`, and so are what is returned and raised.
     """
-    recipe = encoder if isinstance(encoder, Recipe) else encoding_recipe(encoder, terms, start)
+    recipe = encoder if isinstance(encoder, Recipe) else encoding_recipe(encoder, terms, start, refine=refine)
     folder = None if out is None else Path(out)
     items = items_of(
         generator, images, names, None, fit, "composite", look, [] if folder is None else [folder], overwrite
@@ -215,8 +220,10 @@ def encoding_recipe(
     terms: Sequence[Mapping[str, object]] | None,
     start: Mapping[str, Any],
     settings: Sequence[str] = (),
+    refine: object = None,
 ) -> Recipe:
-    """What `encode` does, as a recipe of no steps. settings: entries of it, as `Recipe.override` takes them.
+    """What `encode` does, as a recipe of no steps. settings: entries of it, as `Recipe.override` takes them; refine: a
+    refiner, as `Recipe.refined` takes it.
 
     Raises UsageError for options that do not go together, and for a start that is no encoder.
     """
@@ -229,9 +236,10 @@ def encoding_recipe(
     if terms is not None:
         changes["stages", 0, "terms"] = list(terms)
     recipe = Recipe.load("encode").override(settings, changes)
-    if len(recipe.stages) > 1 or recipe.stages[0].steps or recipe.stages[0].init["name"] != "encoder":
+    first, *rest = recipe.stages
+    if first.steps or first.init["name"] != "encoder" or any(stage.refine is None for stage in rest):
         raise UsageError("encode optimises nothing and starts from an encoder; latentopt invert does the rest")
-    return recipe
+    return recipe if refine is None else recipe.refined(refine)
 
 
 def encoding_of(recipe: Recipe, generator: Generator) -> Encoding:

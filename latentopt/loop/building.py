@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latentopt.devices import Profile
 from latentopt.errors import UsageError
+from latentopt.geometry.moves import moved_back
 from latentopt.loop.chain import Images, blank, joined
 from latentopt.loop.joint import Joint
 from latentopt.loop.optimizers import Elementwise
@@ -132,11 +133,8 @@ def build_problem(
     elif operator is not None:
         measured = operator.counted(measured)
     if start is None or (stage.init["name"] != PREVIOUS and not begun):
-        initializer = INITIALIZERS.create(stage.init["name"], generator, **options_in(stage.init))
-        if measures and operator is not None:
-            start = initializer.of_measurement(measured, operator, target, seeds)
-        else:
-            start = initializer(target, seeds)
+        move = None if start is None else start.transform
+        start = new_start(generator, stage, target, seeds, move, operator if measures else None, measured)
     lens = build_lens(generator, stage)
     objective = build_objective(generator, stage, measured)
     check_distances(lens.lenses, objective)
@@ -157,6 +155,27 @@ def build_problem(
         profile=profile or Profile(on=False),
         beginning=None if stage.jitter is not None else begin(generator, lens, start, stage),
     )
+
+
+def new_start(
+    generator: Generator,
+    stage: Stage,
+    target: Tensor,
+    seeds: Sequence[int],
+    move: Tensor | None = None,
+    operator: Operator | None = None,
+    measured: Tensor | None = None,
+) -> GeneratorInputs:
+    """The stage's own start. `move`: where an earlier stage has found the picture; it is moved back for the start, and
+    stays where it was found: a start there goes by the picture alone, not by what the `operator` has `measured` of it.
+    """
+    start = INITIALIZERS.create(stage.init["name"], generator, **options_in(stage.init))
+    if move is not None:
+        made = start(moved_back(target, move.expand(len(target), 3, 3)), seeds)
+        return made if made.transform is not None else made.replace(transform=move)
+    if operator is None or measured is None:
+        return start(target, seeds)
+    return start.of_measurement(measured, operator, target, seeds)
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,9 +22,13 @@ Network = TypeVar("Network", bound=nn.Module)
 LARGEST = 4096  # of any size in a configuration
 
 
-def save_network(path: Path, network: nn.Module, config: DataclassInstance, card: dict[str, object], form: str) -> None:
-    """Write weights, configuration, the card (data, seeds, steps, command, licence, figures) and the format's name."""
-    metadata = {"format": form, "config": json.dumps(asdict(config)), "card": json.dumps(card)}
+def save_network(
+    path: Path, network: nn.Module, config: DataclassInstance, card: Mapping[str, object], form: str, **more: str
+) -> None:
+    """Write weights, configuration, the card (data, seeds, steps, command, licence, figures), the format's name, and
+    what `more` there is to say.
+    """
+    metadata = {"format": form, "config": json.dumps(asdict(config)), "card": json.dumps(dict(card)), **more}
     save_tensors(path, network.state_dict(), metadata)
 
 

@@ -24,6 +24,7 @@ from latentopt.recipe.stage import PREVIOUS, Reading, Stage, check_keys, checked
 from latentopt.registry import PARAMETERIZATIONS, TERMS, Registry
 
 Key = tuple[str | int, ...]
+ABSENT = (("operator", None), ("refine", None))  # entries that recipes of earlier releases did not have
 WANTED = "a recipe (a TOML file, or the name of a shipped one)"
 
 
@@ -76,6 +77,9 @@ class Recipe:
         if not isinstance(stages, list) or not stages:
             raise UsageError(f"{place}: needs at least one [[stages]] table")
         checked = tuple(checked_stage(stage, f"{place}: stages.{i}", first=i == 0) for i, stage in enumerate(stages))
+        for i, stage in enumerate(checked[:-1]):
+            if stage.refine is not None:
+                raise UsageError(f"{place}: stages.{i} refines what later stages would change: make it the last")
         texts = {key: str(table.get(key, "")) for key in ("about", "source")}
         return Recipe(str(table.get("name", "unnamed")), checked, **texts)
 
@@ -108,7 +112,7 @@ class Recipe:
         """
         table = self.table()
         for stage in table["stages"]:
-            if steps is not None:
+            if steps is not None and stage["refine"] is None:
                 stage["steps"] = steps
             if terms is not None:
                 stage["terms"] = list(terms)
@@ -140,6 +144,25 @@ class Recipe:
                 *(f"{key} = {_toml(value)}" for key, value in stage.items() if value is not None),
             ]
         return "\n".join(lines) + "\n"
+
+    def refined(self, refine: object) -> Recipe:
+        """The same recipe with a last stage that refines, measured by the terms of the one before it.
+
+        Raises UsageError for what is no refiner.
+        """
+        table = self.table()
+        last = table["stages"][-1]
+        if last["refine"] is not None:
+            last["refine"] = refine
+        else:
+            kept = {key: last[key] for key in ("terms", "batch", "noise_mode")}
+            table["stages"].append({"refine": refine, **kept})
+        return Recipe.from_table(table, self.name)
+
+    @property
+    def refines(self) -> bool:
+        """Whether the last stage refines."""
+        return self.stages[-1].refine is not None
 
     @property
     def reads(self) -> list[Reading]:
@@ -210,7 +233,7 @@ class Recipe:
     def digest(self) -> str:
         """What the recipe does: equal for recipes that differ in `name`, `about`, `source` and `batch` only."""
         stages = [
-            {key: value for key, value in stage.items() if key != "batch" and (key, value) != ("operator", None)}
+            {key: value for key, value in stage.items() if key != "batch" and (key, value) not in ABSENT}
             for stage in self.table()["stages"]
         ]
         return hashlib.sha256(json.dumps(stages, sort_keys=True).encode()).hexdigest()[:16]

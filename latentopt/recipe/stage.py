@@ -16,6 +16,7 @@ from latentopt.registry import (
     OPERATORS,
     OPTIMIZERS,
     PARAMETERIZATIONS,
+    REFINERS,
     SCHEDULES,
     TERMS,
     Registry,
@@ -31,6 +32,7 @@ WRITTEN = {
     "deltas": "generator's weights",
     "noise": "noise maps",
     "residuals": "features",
+    "transform": "placement",
 }  # other fields in their own words
 
 
@@ -58,6 +60,8 @@ class Stop:
 class Stage:
     """One optimisation: where it starts, what is free, what is asked of the image, and how long.
 
+    Or a refinement: a stage with `refine` optimises nothing, and its terms only measure.
+
     `optimize` and `terms` are tables with the plug-in's name and options; an entry of `optimize` may carry its own
     `lr`, one of `terms` its `weight` (1 by default). With an `operator`, terms compare what it makes of image and
     target; a list of them is done in that order.
@@ -76,6 +80,7 @@ class Stage:
     batch: int = 8
     noise_mode: str = "const"
     operator: dict | list[dict] | None = None
+    refine: dict | None = None
 
     @property
     def operators(self) -> list[dict]:
@@ -89,6 +94,7 @@ class Stage:
         """Every plug-in of the stage, with the registry of its kind."""
         pairs = [(INITIALIZERS, self.init), *((PARAMETERIZATIONS, p) for p in self.optimize)]
         pairs += [(TERMS, p) for p in self.terms] + [(OPERATORS, p) for p in self.operators]
+        pairs += [] if self.refine is None else [(REFINERS, self.refine)]
         pairs += [(OPTIMIZERS, self.optimizer), (SCHEDULES, self.schedule)]
         return [(registry, part) for registry, part in pairs if part["name"] != PREVIOUS]
 
@@ -156,12 +162,18 @@ def checked_stage(table: Mapping[str, Any], place: str, first: bool) -> Stage:
     if not isinstance(table, Mapping):
         raise UsageError(f"{place} must be a table, not {table!r}")
     table = {key: value for key, value in table.items() if value is not None}
+    refines = "refine" in table
+    if refines:
+        table = _refining(table, place)
     check_keys(table, Stage, place)
     if first and "init" not in table:
         raise UsageError(f"{place}: the first stage needs init, such as init = 'mean' ('previous': an earlier result)")
     values = dict(table)
     values["init"] = checked_plugin(table.get("init", PREVIOUS), INITIALIZERS, f"{place}.init", (PREVIOUS,))
-    values["optimize"] = _plugins(table["optimize"], PARAMETERIZATIONS, f"{place}.optimize", "lr")
+    if refines:
+        values |= {"optimize": (), "refine": checked_plugin(table["refine"], REFINERS, f"{place}.refine")}
+    else:
+        values["optimize"] = _plugins(table["optimize"], PARAMETERIZATIONS, f"{place}.optimize", "lr")
     values["terms"] = _plugins(table["terms"], TERMS, f"{place}.terms", "weight")
     values["optimizer"] = checked_plugin(table.get("optimizer", "adam"), OPTIMIZERS, f"{place}.optimizer")
     if "operator" in table:
@@ -180,6 +192,14 @@ def checked_stage(table: Mapping[str, Any], place: str, first: bool) -> Stage:
             raise UsageError(f"{place}.{key} must be one of {', '.join(allowed)}, not {getattr(stage, key)!r}")
     _check_values(stage, place)
     return stage
+
+
+def _refining(table: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """The table of a stage that refines, with what it does not optimise. Raises UsageError where it would."""
+    for key in ("optimize", "steps", "jitter", "stop", "operator"):
+        if table.get(key):
+            raise UsageError(f"{place}: a stage optimises or refines: leave {key} out, or refine")
+    return {"lr": 0.0, **table, "optimize": (), "steps": 0}
 
 
 def _check_values(stage: Stage, place: str) -> None:

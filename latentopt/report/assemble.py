@@ -26,6 +26,7 @@ from latentopt.report.page import Method, Report, Strip
 from latentopt.report.tables import overview
 from latentopt.results.inversion import Inversion
 from latentopt.results.manifest import versions
+from latentopt.results.redrawing import redraw_of
 
 SHOWN = 24  # images that have strips of their own; tables and plots are of all
 
@@ -88,10 +89,11 @@ def strips(
 def _edited(
     result: Inversion, generator: Generator, edits: Sequence[Edit], directions: Mapping[str, Direction]
 ) -> list[Tensor]:
-    inputs = result.inputs.to(generator.device)
+    redraw = redraw_of(result, generator)
     mode = result.manifest.get("noise_mode", "const")
     mode = "const" if mode == "random" else mode  # of which no picture could be drawn twice
-    moved = [apply_edits(inputs, [edit], directions) for edit in edits]
+    inputs = redraw.base.to(generator.device)
+    moved = [redraw(apply_edits(inputs, [edit], directions)) for edit in edits]
     return [generator.synthesis(one, mode)[0].float().clamp(-1, 1).cpu() for one in moved]
 
 

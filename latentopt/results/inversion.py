@@ -22,6 +22,7 @@ from latentopt.protocols import Generator
 from latentopt.results.manifest import SCHEMA, Figures, RunRecord
 from latentopt.types import GeneratorInputs
 
+REFINED = "refined"  # of a file of inputs: the folder, from there, of the result whose refiner drew them
 RECORD_LIMIT = 16 << 20  # bytes of a run.json
 
 
@@ -69,6 +70,14 @@ class Inversion:
         _write(folder / "history.jsonl", "".join(to_json(record) + "\n" for record in self.history))
         _write(folder / "run.json", to_json(dict(self.manifest) | {"name": self.name, "tuned": tuned}, indent=2) + "\n")
 
+    @property
+    def base(self) -> GeneratorInputs:
+        """`inputs` without what a refiner added: what edits change, before they are drawn through the refiner again
+        (`latentopt.results.redrawing`).
+        """
+        record = self.manifest.get("refiner")
+        return self.inputs if record is None else self.inputs.without_residual(record["layer"])
+
     def delta(self) -> Delta:
         """What tuning added to the generator's weights, as factors if it is low-rank. Raises ValueError for nothing."""
         if self.inputs.deltas is None:
@@ -86,7 +95,8 @@ class Inversion:
 
     def _metadata(self) -> dict[str, str]:
         generator = self.manifest.get("generator", {})
-        return {key: str(generator.get(key, "")) for key in ("fingerprint", "name")}
+        found = {key: str(generator.get(key, "")) for key in ("fingerprint", "name")}
+        return found | ({REFINED: "."} if "refiner" in self.manifest else {})
 
     @staticmethod
     def load(folder: Path) -> Inversion:

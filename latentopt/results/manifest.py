@@ -77,6 +77,20 @@ class CorruptionRecord(TypedDict):
     extractor: str
 
 
+class RefinerRecord(TypedDict):
+    """The refiner that a result is drawn through.
+
+    name, options: as in the recipe's stage; layer: where its residuals are; fingerprint: of its weights; files: what it
+    was read from, where the recipe names it.
+    """
+
+    name: str
+    options: dict[str, Any]
+    layer: str
+    fingerprint: str
+    files: dict[str, str]
+
+
 class _RunRecord(TypedDict):
     schema: int
     key: str
@@ -104,6 +118,7 @@ class RunRecord(_RunRecord, total=False):
     noise_mode: str
     rank: int | None
     encoder: dict[str, Any]
+    refiner: RefinerRecord
     tuned_from: StartRecord
     corruption: CorruptionRecord
     changes: list[Figures]

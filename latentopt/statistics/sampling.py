@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -47,12 +47,17 @@ def w_std(generator: Generator) -> float:
 
 
 def sample_images(
-    generator: Generator, seeds: Sequence[int], psi: float = 1.0, label: int | None = None, noise_mode: str = "const"
+    generator: Generator,
+    seeds: Sequence[int],
+    psi: float = 1.0,
+    label: int | None = None,
+    noise_mode: str = "const",
+    moved: Callable[[GeneratorInputs], GeneratorInputs] = lambda inputs: inputs,
 ) -> Tensor:
     """Images [N,img_channels,H,W] of z = `RandomState(seed).randn(1, z_dim)`, as NVIDIA's generate.py draws them.
 
-    psi: truncation, 1 for none; random noise follows the seed too. Raises UsageError where a label is missing, out of
-    range, or not taken.
+    psi: truncation, 1 for none; random noise follows the seed too; moved: what is done to the inputs before they are
+    drawn. Raises UsageError where a label is missing, out of range, or not taken.
     """
     if not generator.c_dim and label is not None:
         raise UsageError(f"--class {label}: this generator takes no labels; leave the option out")
@@ -63,5 +68,6 @@ def sample_images(
         z = torch.from_numpy(np.random.RandomState(seed).randn(1, generator.z_dim)).to(generator.device, torch.float32)
         w = generator.mapping(z, one_hot(generator, label or 0, 1))
         rng = torch.Generator(generator.device).manual_seed(seed)
-        images.append(generator.synthesis(GeneratorInputs(generator.truncate(w, psi)), noise_mode, rng))
+        inputs = moved(GeneratorInputs(generator.truncate(w, psi)))
+        images.append(generator.synthesis(inputs, noise_mode, rng))
     return torch.cat(images)

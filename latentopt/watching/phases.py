@@ -41,22 +41,27 @@ class _Log:
 
 
 LOG = _Log()
-_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+_listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
 
 
 def _current() -> Listener:
-    listener = _listener.get()
-    return LOG if listener is None else listener
+    return _listeners.get()[-1] if _listeners.get() else LOG
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Tell `listener` of all phases within this context."""
-    token = _listener.set(listener)
+    """Tell `listener` of all phases within this context.
+
+    It ends with those that began within it and are not ended: a generator that is given up ends theirs only when it is
+    collected, which may be after this one, and changes nothing then.
+    """
+    before = _listeners.get()
+    _listeners.set((*before, listener))
     try:
         yield
     finally:
-        _listener.reset(token)
+        if listener in _listeners.get():
+            _listeners.set(before)
 
 
 def phase(label: str, total: int, unit: str = "") -> AbstractContextManager[Advance]:

@@ -1,0 +1,200 @@
+"""StyleGAN3: is the placement of a picture found, are the nets equivariant, how fast are the operators?
+
+    python benchmarks/stylegan3.py                    # all parts; goes on where it was stopped
+    python benchmarks/stylegan3.py --only placement --count 100 --minutes 25
+    python benchmarks/stylegan3.py --only report      # the tables of what is there
+
+The nets are the reference's at 32 pixels, of random weights: there are no trained ones that may be shipped. Their own
+samples are drawn at random placements, within 25 degrees and 0.3 widths, and inverted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from stylegan3_nets import reference_net
+from stylegan3_operators import equivariance, speed
+from tables import markdown_table, provenance, write_report
+
+from latentopt.api import invert
+from latentopt.files.storage import write_text
+from latentopt.generators.stylegan3 import StyleGAN3
+from latentopt.geometry.moves import inverse_move, move_matrix, parts_of
+from latentopt.recipe.recipe import Recipe
+from latentopt.statistics.sampling import w_std
+from latentopt.types import GeneratorInputs
+
+ANGLE, SHIFT = 25.0, 0.3
+CLOSE = (0.5, 0.01)  # degrees, widths
+PARTS = ("placement", "equivariance", "speed", "report")
+RESULTS = Path(__file__).parent / "results"
+WORK = Path("work/benchmarks/stylegan3")
+CONTRAST = 0.25  # of the nets' own: their pictures exceed [-1,1]
+KNOWN = 0.1  # of the radius of the cloud of w: how far the code is off, where it is known
+STEPS = {"known": (60, 0), "mean": (200, 300)}  # of the recipe's two stages
+RUNS, RUN = 2, 20  # of the search where the code is known, and their steps
+ARMS = {  # name: (start of the code, whether the sample is moved, whether placement is optimised)
+    "moved": ("known", True, True),
+    "not moved": ("known", False, True),
+    "moved, without placement": ("known", True, False),
+    "moved, from the mean of w": ("mean", True, True),
+    "not moved, from the mean of w": ("mean", False, True),
+    "moved, from the mean of w, without placement": ("mean", True, False),
+}
+
+
+@click.command()
+@click.option("--only", type=click.Choice(PARTS), multiple=True, help="Parts to do; all by default.")
+@click.option("--count", default=100, show_default=True, help="Samples of each net, code known.")
+@click.option("--from-mean", default=4, show_default=True, help="Samples of each net, from the mean of w.")
+@click.option("--minutes", default=25.0, show_default=True, help="Of CPU; no sample is begun after so long.")
+@click.option("--size", default=256, show_default=True, help="Official size that the speed is measured at; 0: none.")
+@click.option("--channel-base", default=32768, show_default=True, help="Its channel base.")
+def main(only: tuple[str, ...], count: int, from_mean: int, minutes: float, size: int, channel_base: int) -> None:
+    torch.set_num_threads(1)
+    wanted = only or PARTS
+    if "placement" in wanted:
+        place_all(count, from_mean, minutes)
+    for part, tell in (("equivariance", equivariance), ("speed", lambda: speed(size, channel_base))):
+        if part in wanted:
+            write_text(WORK / f"{part}.md", tell())
+    report()
+
+
+def place_all(count: int, from_mean: int, minutes: float) -> None:
+    until, nets = time.process_time() + 60 * minutes, {kind: reference_net(kind) for kind in ("T", "R")}
+    for generator in nets.values():
+        generator.synthesis.output_scale *= CONTRAST
+    for i in range(max(count, from_mean)):
+        for kind, generator in nets.items():
+            for arm, (start, _, _) in ARMS.items():
+                path = WORK / f"{kind}-{i:03d}-{arm.replace(', ', '-').replace(' ', '-')}.json"
+                if i >= (count if start == "known" else from_mean) or path.exists():
+                    continue
+                if time.process_time() > until:
+                    return
+                figures = placed(generator, i, *ARMS[arm]) | {"net": kind, "sample": i, "arm": arm}
+                write_text(path, json.dumps(figures))
+                click.echo(json.dumps(figures))
+
+
+def placed(generator: StyleGAN3, sample: int, start: str, is_moved: bool, with_placement: bool) -> dict[str, Any]:
+    """One sample inverted by the recipe sg3: how far off the placement is, and the loss that it ends with."""
+    rng = torch.Generator().manual_seed(1000 + sample)
+    w = generator.mapping(torch.randn(1, generator.z_dim, generator=rng))
+    angle = (torch.rand(1, generator=rng) * 2 - 1) * math.radians(ANGLE)
+    shift = (torch.rand(1, 2, generator=rng) * 2 - 1) * SHIFT
+    move = move_matrix(angle, shift) if is_moved else torch.eye(3)[None]
+    off = torch.randn(w.shape, generator=rng)
+    known = w + KNOWN * w_std(generator) * off / off.norm()
+    with torch.no_grad():
+        target = generator.synthesis(GeneratorInputs(generator.broadcast(w), transform=move)).clamp(-1, 1)
+    started = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "code.safetensors"
+        GeneratorInputs(generator.broadcast(known)).save(path, {"fingerprint": generator.fingerprint})
+        recipe = recipe_of(start, str(path), with_placement)
+        found = invert(generator, target, recipe, seed=sample, names=["sample"])[0]
+    angle_off, shift_off = apart(generator, GeneratorInputs(generator.broadcast(w), transform=move), found.inputs)
+    return {
+        "angle": angle_off,
+        "shift": shift_off,
+        "loss": min(entry["best"] for entry in found.history),
+        "seconds": time.process_time() - started,
+    }
+
+
+def recipe_of(start: str, path: str, with_placement: bool) -> Recipe:
+    """The recipe sg3 by l2 alone (random nets have no domain), with the steps of the arm; a code that is known is the
+    start.
+    """
+    recipe = Recipe.load("sg3")
+    changes: dict[tuple[str | int, ...], Any] = {("stages", i, "steps"): n for i, n in enumerate(STEPS[start])}
+    changes |= {("stages", i, "terms"): ["l2"] for i in (0, 1)}
+    if start == "known":
+        changes["stages", 0, "init"] = {
+            "name": "placement",
+            "path": path,
+            "code": False,
+            "runs": RUNS,
+            "steps": RUN,
+        }
+    if not with_placement:
+        changes["stages", 0, "init"] = {"name": "file", "path": path} if start == "known" else "mean"
+        changes |= {("stages", i, "optimize"): [space] for i, space in enumerate(("w", "w+"))}
+    return recipe.changed(changes)
+
+
+def apart(generator: StyleGAN3, true: GeneratorInputs, found: GeneratorInputs) -> tuple[float, float]:
+    """Degrees and widths between where two codes and moves draw the plane of features. Row 0 of ws moves it too."""
+    places = []
+    for inputs in (true, found):
+        style = generator.styles(inputs)["input"]
+        place = generator.synthesis.input.placed(style, inputs.transform)  # [1,2,3]
+        places.append(torch.cat([place, torch.tensor([[[0.0, 0.0, 1.0]]])], dim=1))
+    angle, shift, _ = parts_of(inverse_move(places[0]) @ places[1])
+    return math.degrees(angle.abs().item()), shift.norm().item()
+
+
+def report() -> None:
+    runs = [json.loads(path.read_text()) for path in sorted(WORK.glob("*.json"))]
+    parts = [*placement_tables(runs), *(text for text in map(kept, ("equivariance", "speed")) if text)]
+    write_report(RESULTS / "stylegan3.md", "StyleGAN3", *parts, provenance(torch.device("cpu"), "1000 + sample"))
+
+
+def kept(part: str) -> str:
+    path = WORK / f"{part}.md"
+    return f"## {part.capitalize()}\n\n{path.read_text()}" if path.is_file() else ""
+
+
+def quantiles(values: list[float], digits: int) -> str:
+    """Median and 95th percentile."""
+    found = torch.quantile(torch.tensor(values), torch.tensor([0.5, 0.95])).tolist()
+    return " / ".join(f"{value:.{digits}g}" for value in found)
+
+
+def placement_tables(runs: list[Mapping[str, Any]]) -> list[str]:
+    if not runs:
+        return []
+    rows = []
+    for kind in ("T", "R"):
+        for arm in ARMS:
+            those = [run for run in runs if (run["net"], run["arm"]) == (kind, arm)]
+            if not those:
+                continue
+            close = [run["angle"] <= CLOSE[0] and run["shift"] <= CLOSE[1] for run in those]
+            columns = [[run[name] for run in those] for name in ("angle", "shift", "loss", "seconds")]
+            figures = [quantiles(values, 3) for values in columns]
+            share = f"{100 * sum(close) / len(those):.0f} %"
+            rows.append([kind, arm, len(those), share, *figures, ratio(runs, kind, arm)])
+    columns = ["net", "arm", "samples", f"within {CLOSE[0]:g} degrees and {100 * CLOSE[1]:g} %", "degrees off"]
+    columns += ["widths off", "final loss", "CPU s", "loss to that of the same samples not moved"]
+    steps = STEPS["known"][0]
+    about = f"""Medians and 95th percentiles. Samples of psi 1 are drawn at random within {ANGLE:g} degrees and
+{SHIFT:g} widths, at a quarter of the nets' contrast (theirs exceeds [-1,1]), and compared by l2 alone. In the first
+three arms the code is known to {KNOWN:g} of the radius of the cloud of w, as an encoder might know it, and the recipe
+sg3 is cut to its search for the placement ({RUNS} runs of {RUN} steps) and {steps} steps of angle, shift and w. The
+others are the whole recipe, from the mean of w. Angle and shift are measured between the planes of features that are
+drawn, since row 0 of ws turns and shifts it too."""
+    return ["## Placement\n\n" + about + "\n\n" + markdown_table(columns, rows)]
+
+
+def ratio(runs: list[Mapping[str, Any]], kind: str, arm: str) -> str:
+    """The quotient of medians over the samples that both arms have."""
+    other = "not moved" + (", from the mean of w" if "mean" in arm else "")
+    found = [{r["sample"]: r["loss"] for r in runs if (r["net"], r["arm"]) == (kind, name)} for name in (arm, other)]
+    both = sorted(found[0].keys() & found[1].keys())
+    losses = [torch.tensor([losses_of[i] for i in both]) for losses_of in found]
+    return f"{(losses[0].median() / losses[1].median()).item():.2f}" if both and arm != other else ""
+
+
+if __name__ == "__main__":
+    main()

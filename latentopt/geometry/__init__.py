@@ -1,0 +1,1 @@
+"""Moves of pictures: turned, shifted, enlarged."""

@@ -1,0 +1,173 @@
+"""A start that finds where a picture lies, for generators that draw a move of the picture themselves (StyleGAN3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentopt.errors import UsageError
+from latentopt.geometry.moves import check_takes_transform, fitted_move, move_matrix
+from latentopt.initializers.simple import File, Mean
+from latentopt.pictures.resizing import shrink
+from latentopt.protocols import Generator, Initializer
+from latentopt.statistics.sampling import drawn_at_once, w_std
+from latentopt.types import GeneratorInputs
+from latentopt.watching.phases import Advance, phase
+
+BETAS = (0.9, 0.99)
+CODE_RATE = 2.0  # of the code, in units of the variables of the move
+
+
+class PlacementStart(Initializer):
+    """The placement that is the best of several short runs: angle and shift, with latents that fit better there.
+
+    path            latents to start from, instead of the mean of w: a file, or a result's folder
+    angle, shift    how far is looked: degrees to either side, widths in every direction
+    angles, shifts  how many places are drawn and compared with the picture, over each range
+    runs, steps     of the best, how many are optimised, and how long; rate: of angle (radians) and shift (widths)
+    code            whether latents move too: one change of all rows
+    size            pixels at which is compared
+    landmarks       points of the picture [[x, y], ...] (fractions of its width, from the top left), which then are
+                    fitted instead, to where the generator draws them, `places`
+
+    Where the latents do not move, what is found depends on the picture alone, and on its own seed nothing.
+    """
+
+    reads = {"path": "inputs"}
+    reads_if = {"path": ("path",)}
+    examples = (
+        {"angles": 2, "shifts": 2, "runs": 2, "steps": 2},
+        {"angles": 1, "shifts": 3, "runs": 1, "steps": 0},
+        {"landmarks": [[0.3, 0.4], [0.6, 0.5]], "places": [[0.35, 0.45], [0.65, 0.45]]},
+    )
+
+    def __init__(
+        self,
+        generator: Generator,
+        *,
+        path: str | None = None,
+        angle: float = 25.0,
+        shift: float = 0.3,
+        angles: int = 5,
+        shifts: int = 5,
+        runs: int = 4,
+        steps: int = 30,
+        rate: float = 0.03,
+        code: bool = True,
+        size: int = 64,
+        batch: int = 16,
+        landmarks: list[Any] | None = None,
+        places: list[Any] | None = None,
+    ) -> None:
+        check_takes_transform(generator)
+        counts = {"angles": angles, "shifts": shifts, "runs": runs, "size": size, "batch": batch}
+        for name, value in counts.items():
+            if value < 1:
+                raise UsageError(f"placement: {name} must be at least 1, not {value}")
+        for name, number in {"steps": steps, "rate": rate, "angle": angle, "shift": shift}.items():
+            if not 0 <= number < math.inf:
+                raise UsageError(f"placement: {name} must be at least 0, not {number}")
+        self.generator, self.runs, self.steps, self.rate, self.code = generator, runs, steps, rate, code
+        self.size, self.batch, self.unit = size, batch, w_std(generator) / math.sqrt(generator.w_dim)
+        self.start: Initializer = Mean(generator) if path is None else File(generator, path=path)
+        self.grid = _grid(math.radians(angle), shift, angles, shifts).to(generator.device)  # [P,3]
+        self.given = None if landmarks is None and places is None else _of_landmarks(landmarks, places)
+
+    def __call__(self, target: Tensor, seeds: Sequence[int]) -> GeneratorInputs:
+        inputs = self.start(target, seeds)
+        if self.given is not None:
+            return inputs.replace(transform=self.given.to(target).expand(len(target), 3, 3))
+        work = len(target) * self.runs * (self.steps + 1) + len(self.grid)
+        with phase("looking for the placement", work, "pictures") as advance:
+            bank = self._bank(inputs.index([0]), advance)
+            found = [self._best(image[None], inputs.index([i]), bank, advance) for i, image in enumerate(target)]
+        return GeneratorInputs.cat(found)
+
+    @torch.no_grad()
+    def _bank(self, inputs: GeneratorInputs, advance: Advance) -> Tensor:
+        """Every place of the grid as it is drawn, small, [P,3*h*w]: the latents are the same for all pictures."""
+        drawn = []
+        for moves in self.grid.split(drawn_at_once(self.generator, self.batch)):
+            drawn.append(self._draw(_moved(inputs, moves)))
+            advance(len(moves))
+        return torch.cat(drawn)
+
+    def _draw(self, inputs: GeneratorInputs) -> Tensor:
+        return self._small(self.generator.synthesis(inputs).float())
+
+    def _small(self, image: Tensor) -> Tensor:
+        return shrink(image, self.size).flatten(1)
+
+    def _best(self, image: Tensor, inputs: GeneratorInputs, bank: Tensor, advance: Advance) -> GeneratorInputs:
+        """The best of some short runs from the places that look most like the picture [1,3,H,W], whatever its light."""
+        target = self._small(image)
+        likeness = torch.cosine_similarity(_centred(bank), _centred(target), dim=1)  # [P]
+        moves = self.grid[likeness.topk(min(self.runs, len(bank))).indices]
+        parts = moves.split(drawn_at_once(self.generator, self.runs))
+        found = [self._run(target, _moved(inputs, part), part, advance) for part in parts]
+        distances, ends = torch.cat([run[0] for run in found]), GeneratorInputs.cat([run[1] for run in found])
+        return ends.index([int(distances.argmin())])
+
+    def _run(
+        self, target: Tensor, inputs: GeneratorInputs, moves: Tensor, advance: Advance
+    ) -> tuple[Tensor, GeneratorInputs]:
+        """The nearest that descents from `moves` [R,3] come to the target, and its distances [R]; each by itself."""
+        move, code = moves.clone(), inputs.ws.new_zeros(len(moves), 1, inputs.ws.shape[2])
+        free = [{"params": [move.requires_grad_()], "lr": self.rate}]
+        if self.code:
+            free.append({"params": [code.requires_grad_()], "lr": self.rate * CODE_RATE})
+        optimizer = torch.optim.Adam(free, betas=BETAS)
+        best = torch.full((len(moves),), math.inf, device=target.device)
+        kept = [move.detach().clone(), code.detach().clone()]
+        for step in range(self.steps + 1):
+            with torch.set_grad_enabled(step < self.steps):
+                distance = (self._draw(self._at(inputs, move, code)) - target).square().mean(dim=1)  # [R]
+            nearer = distance.detach() < best
+            best = torch.where(nearer, distance.detach(), best)
+            for old, new in zip(kept, (move, code), strict=True):
+                old[nearer] = new.detach()[nearer]
+            if step < self.steps:
+                optimizer.zero_grad()
+                distance.sum().backward()
+                optimizer.step()
+            advance(len(moves))
+        return best, self._at(inputs, *kept)
+
+    def _at(self, inputs: GeneratorInputs, move: Tensor, code: Tensor) -> GeneratorInputs:
+        return inputs.replace(ws=inputs.ws + self.unit * code, transform=move_matrix(move[:, 0], move[:, 1:]))
+
+
+def _moved(inputs: GeneratorInputs, moves: Tensor) -> GeneratorInputs:
+    """One image's inputs at each of the moves [N,3]; a transform that they have is replaced."""
+    return inputs.index([0] * len(moves)).replace(transform=move_matrix(moves[:, 0], moves[:, 1:]))
+
+
+def _grid(angle: float, shift: float, angles: int, shifts: int) -> Tensor:
+    """Angles and shifts over the ranges, evenly, [P,3]; one of a range is its middle."""
+    turns, ways = (
+        torch.linspace(-most, most, n) if n > 1 else torch.zeros(1) for most, n in ((angle, angles), (shift, shifts))
+    )
+    return torch.cartesian_prod(turns, ways, ways)
+
+
+def _centred(x: Tensor) -> Tensor:
+    return x - x.mean(dim=1, keepdim=True)
+
+
+def _of_landmarks(landmarks: list[Any] | None, places: list[Any] | None) -> Tensor:
+    """The move [1,3,3] from where the generator draws the landmarks to where they are. Raises UsageError."""
+    if landmarks is None or places is None or len(landmarks) != len(places):
+        raise UsageError("placement: landmarks of the picture need as many places, where the generator draws them")
+    try:
+        points, wanted = (torch.tensor(x, dtype=torch.float64).reshape(len(x), 2) - 0.5 for x in (places, landmarks))
+    except (TypeError, ValueError, RuntimeError):
+        raise UsageError(
+            "placement: landmarks and places are lists of [x, y], such as [[0.4, 0.5], [0.6, 0.5]]"
+        ) from None
+    if len(points) < 2 or float((points - points[0]).norm(dim=1).max()) < 1e-6 or not bool(wanted.isfinite().all()):
+        raise UsageError("placement: landmarks and places must be two different points at least")
+    return fitted_move(points, wanted, scaled=False)
