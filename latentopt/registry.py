@@ -182,6 +182,8 @@ TERMS = Registry(
         "rows-cosine": "latentopt.terms.priors:RowsCosine",
         "noise": "latentopt.terms.priors:NoiseAutocorrelation",
         "locality": "latentopt.terms.locality:Locality",
+        "inside": "latentopt.terms.domain:Inside",
+        "outside": "latentopt.terms.domain:Outside",
     },
     {"mse": "l2", "lpips": "perceptual", "pnorm": "p-norm"},
 )

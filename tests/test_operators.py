@@ -15,9 +15,9 @@ from latentopt.inverting.batch import Batch
 from latentopt.loop.building import build_operator
 from latentopt.pictures.images import save_png
 from latentopt.protocols import Operator
+from latentopt.recipe.entries import checked_operators
 from latentopt.recipe.operators import parse_operators
 from latentopt.recipe.recipe import Recipe
-from latentopt.recipe.stage import checked_operators
 from latentopt.registry import INITIALIZERS, OPERATORS
 from latentopt.statistics.sampling import sample_w
 from latentopt.types import GeneratorInputs

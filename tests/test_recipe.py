@@ -256,6 +256,7 @@ def test_the_files_that_a_recipe_reads(recipe, path, entry, files, needs):
 READ = {  # the kinds of files that each shipped recipe looks for
     "bdinvert": {"p-norm"},
     "brgm": set(),
+    "dhr": {"encoder"},
     "sg3": set(),
     "encode": {"encoder"},
     "fast": {"start at hand", "metric"},

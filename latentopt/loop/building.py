@@ -36,10 +36,11 @@ def build_objective(generator: Generator, stage: Stage, target: Tensor) -> Objec
         {
             p["name"]: (
                 float(p.get("weight", 1)),
-                TERMS.create(p["name"], generator, target, **options_in(p, "weight")),
+                TERMS.create(p["name"], generator, target, **options_in(p, "weight", "moves")),
             )
             for p in stage.terms
-        }
+        },
+        {p["name"]: frozenset(p["moves"]) for p in stage.terms if "moves" in p},
     )
 
 

@@ -20,7 +20,8 @@ from latentopt.files.resources import resource_folder
 from latentopt.files.schema import read_text
 from latentopt.files.text import as_unicode
 from latentopt.files.toml import TOML_LIMIT, parse_toml
-from latentopt.recipe.stage import PREVIOUS, Reading, Stage, check_keys, checked_operators, checked_stage
+from latentopt.recipe.entries import checked_operators
+from latentopt.recipe.stage import PREVIOUS, Reading, Stage, check_keys, checked_stage
 from latentopt.registry import PARAMETERIZATIONS, TERMS, Registry
 
 Key = tuple[str | int, ...]

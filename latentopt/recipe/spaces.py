@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from latentopt.errors import UsageError
+from latentopt.recipe.entries import checked_plugin
 from latentopt.recipe.recipe import Recipe
-from latentopt.recipe.stage import Stage, checked_plugin
+from latentopt.recipe.stage import Stage
 from latentopt.registry import PARAMETERIZATIONS
 
 LATENT = frozenset({"ws", "styles"})  # the fields that hold an image's code

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from latentopt.errors import UsageError
-from latentopt.recipe.operators import parse_operators
+from latentopt.recipe.entries import checked_operators, checked_plugin, checked_plugins, checked_terms
 from latentopt.registry import (
     FILES,
     INITIALIZERS,
@@ -63,8 +62,8 @@ class Stage:
     Or a refinement: a stage with `refine` optimises nothing, and its terms only measure.
 
     `optimize` and `terms` are tables with the plug-in's name and options; an entry of `optimize` may carry its own
-    `lr`, one of `terms` its `weight` (1 by default). With an `operator`, terms compare what it makes of image and
-    target; a list of them is done in that order.
+    `lr`, one of `terms` its `weight` (1 by default) and the spaces of `optimize` that it `moves` (all by default). With
+    an `operator`, terms compare what it makes of image and target; a list of them is done in that order.
     """
 
     init: dict
@@ -173,8 +172,8 @@ def checked_stage(table: Mapping[str, Any], place: str, first: bool) -> Stage:
     if refines:
         values |= {"optimize": (), "refine": checked_plugin(table["refine"], REFINERS, f"{place}.refine")}
     else:
-        values["optimize"] = _plugins(table["optimize"], PARAMETERIZATIONS, f"{place}.optimize", "lr")
-    values["terms"] = _plugins(table["terms"], TERMS, f"{place}.terms", "weight")
+        values["optimize"] = checked_plugins(table["optimize"], PARAMETERIZATIONS, f"{place}.optimize", "lr")
+    values["terms"] = checked_terms(table["terms"], [part["name"] for part in values["optimize"]], f"{place}.terms")
     values["optimizer"] = checked_plugin(table.get("optimizer", "adam"), OPTIMIZERS, f"{place}.optimizer")
     if "operator" in table:
         values["operator"] = checked_operators(table["operator"], f"{place}.operator")
@@ -246,6 +245,7 @@ def _check_comparable(stage: Stage, place: str) -> None:
                 f"leave it out, or take another optimizer, such as adam"
             )
     ignored = {
+        "terms that move some spaces only": any("moves" in part for part in stage.terms),
         "a schedule": stage.schedule["name"] != "constant",
         "keep = 'last'": stage.keep == "last",
         "a rate for one space": any("lr" in part for part in stage.optimize),
@@ -256,53 +256,3 @@ def _check_comparable(stage: Stage, place: str) -> None:
                 f"{place}: {name} finds the length of its steps itself (lr is that of the first) and may end with a "
                 f"failed trial: it goes without {what}"
             )
-
-
-def checked_plugin(
-    entry: object, registry: Registry, place: str, also: Sequence[str] = (), extra: str | None = None
-) -> dict[str, Any]:
-    """A name or a table with `name` and options, checked; `extra` is a numeric key of the stage, not the plug-in."""
-    table = {"name": entry} if isinstance(entry, str) else dict(entry) if isinstance(entry, Mapping) else {}
-    name = table.pop("name", None)
-    if not isinstance(name, str):
-        raise UsageError(f"{place} must be the name of a {registry.kind}, or a table with a name")
-    number = {extra: table.pop(extra)} if extra in table else {}
-    for key, value in number.items():
-        check_type(value, "float", f"{place}.{key}")
-    table = {key: value for key, value in table.items() if value is not None}
-    if name not in also:
-        name = registry.resolve(name)
-        registry.check(name, table, place)
-        files = {key: os.path.expanduser(table[key]) for key in registry.declared(name).reads if table.get(key)}  # noqa: PTH111
-        table |= files
-        defaults = {key: option.default for key, option in registry.options(name).items()}
-        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
-        table = {key: value for key, value in plain.items() if value is not None} | table
-    elif table:
-        raise UsageError(f"{place}: {name!r} takes no options")
-    return {"name": name, **table, **number}
-
-
-def checked_operators(entry: object, place: str) -> dict[str, Any] | list[dict[str, Any]]:
-    """One operator, or several in order: `down:8,jpeg:12` (`latentopt.recipe.operators`), a table, or a list of these.
-
-    Raises UsageError.
-    """
-    entries = entry if isinstance(entry, list | tuple) else [entry]
-    parts = [part for one in entries for part in (parse_operators(one) if isinstance(one, str) else [one])]
-    if not parts:
-        raise UsageError(f"{place} must name at least one operator")
-    checked = [
-        checked_plugin(part, OPERATORS, place if len(parts) == 1 else f"{place}.{i}") for i, part in enumerate(parts)
-    ]
-    return checked[0] if len(checked) == 1 else checked
-
-
-def _plugins(entries: object, registry: Registry, place: str, extra: str) -> tuple[dict[str, Any], ...]:
-    if not isinstance(entries, list | tuple) or not entries:
-        raise UsageError(f"{place} must be a list of at least one {registry.kind}")
-    parts = tuple(checked_plugin(entry, registry, f"{place}.{i}", extra=extra) for i, entry in enumerate(entries))
-    names = [part["name"] for part in parts]
-    if len(set(names)) != len(names):
-        raise UsageError(f"{place}: {registry.kind} named twice: {', '.join(names)}")
-    return parts
