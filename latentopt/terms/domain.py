@@ -21,6 +21,7 @@ from latentopt.types import GeneratorInputs, View
 SEED = 0xD0A1
 PROBES = 4  # samples, of which one stands apart and shows what the others cannot draw of it
 AT_ONCE = 16
+FINE = 5  # stages are fine up to this factor from the first
 
 
 class Inside(Term):
@@ -37,7 +38,7 @@ class Inside(Term):
     """
 
     reads = {"weights": "file"}
-    examples = ({"net": "bundled", "samples": 8}, {"net": "bundled", "samples": 8, "lpips": 0.0, "share": 0.5})
+    examples = ({"net": "bundled", "samples": 8}, {"net": "bundled", "samples": 16, "lpips": 0.0, "share": 1.0})
 
     def __init__(
         self,
@@ -113,9 +114,11 @@ def _nearest(features: PerceptualFeatures, image: Tensor, others: list[Tensor]) 
 
 
 def _distances(image: list[Tensor], others: list[Tensor]) -> Tensor:
-    """[b,n,h,w], the coarser stages enlarged to the size of the first."""
+    """[b,n,h,w] of the fine stages: the others see too much of the picture to tell places apart."""
     total, size = image[0].new_zeros([]), image[0].shape[2:]
     for a, b in zip(image, others, strict=True):  # [b,c,h,w], [n,c,h,w]
+        if a.shape[2] * FINE < size[0]:
+            continue
         squares = a.square().sum(dim=1)[:, None] + b.square().sum(dim=1)[None]
         apart = (squares - 2 * torch.einsum("bchw,nchw->bnhw", a, b)) * (a.shape[2] * a.shape[3])
         total = total + interpolate(apart, size, mode="bilinear")
