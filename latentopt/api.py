@@ -86,7 +86,7 @@ if TYPE_CHECKING:
     from latentopt.recipe.spaces import with_space as with_space
     from latentopt.refiners.files import load_refiner as load_refiner
     from latentopt.report.work import compare as compare
-    from latentopt.restoring.work import Restoration as Restoration
+    from latentopt.restoring.restoration import Restoration as Restoration
     from latentopt.restoring.work import restore as restore
     from latentopt.results.earlier import find_results as find_results
     from latentopt.results.earlier import newest_run as newest_run

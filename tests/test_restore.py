@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import make_tiny_generator, photo
+from conftest import make_tiny_generator, make_tiny_stylegan3, photo
 from PIL import Image
 from torch import Tensor
 
@@ -22,6 +22,7 @@ from latentopt.restoring.measuring import Measuring, stand_in
 from latentopt.types import GeneratorInputs
 
 OPERATORS = ["down:4", "gray,down:2", "jpeg:20", "noise:gaussian:20", "blur:1,noise:poisson:60", "crop:8", "rows:2"]
+STYLEGAN3: dict[str, dict] = {"StyleGAN3": {}, "grey StyleGAN3": {"img_channels": 1}}
 PLAIN = [{"name": "l2", "weight": 1.0}]
 
 
@@ -31,7 +32,9 @@ def recipe(steps: int = 6, terms=PLAIN) -> Recipe:
 
 
 def generator_of(kind: str):
-    """Small, grey, transparent, and not square; with random weights and a 256-pixel image."""
+    """Small, grey, transparent, and not square; with random weights and a 256-pixel image; of the other family."""
+    if kind in STYLEGAN3:
+        return portraying(make_tiny_stylegan3(**STYLEGAN3[kind]))
     changes = {
         "colour": {},
         "grey": {"img_channels": 1},
@@ -39,7 +42,10 @@ def generator_of(kind: str):
         "oblong": {"const_size": (4, 2)},
         "256 pixels": {"channels": (6, 6, 4, 4, 4, 3, 3)},
     }[kind]
-    generator = make_tiny_generator(**({"channels": (8, 6, 4)} | changes))
+    return portraying(make_tiny_generator(**({"channels": (8, 6, 4)} | changes)))
+
+
+def portraying(generator):
     generator.card = {"data": "portraits"}  # so that perceptual terms take the bundled network
     return generator
 
@@ -57,6 +63,10 @@ CASES = [
     ("transparent", "jpeg:20"),
     ("oblong", "crop:8:6"),
     ("oblong", "down:2,rows:2"),
+    ("256 pixels", "down:16,jpeg:60"),
+    ("StyleGAN3", "down:4"),
+    ("StyleGAN3", "blur:1,noise:gaussian:5"),
+    ("grey StyleGAN3", "columns:2"),
 ]
 
 
@@ -91,11 +101,26 @@ def test_every_recipe_of_the_literature_restores(name, tmp_path, monkeypatch):
     assert len(found.solutions[0].history) == 3 * len(short.stages)
 
 
-def test_a_generator_of_256_pixels(tmp_path):
-    generator = generator_of("256 pixels")
-    (found,) = package.restore(generator, truths(generator, 1), "down:16", recipe(2), simulate=True)
-    assert found.measured.shape == (3, 16, 16)
-    assert found.image.shape == (3, 256, 256)
+@pytest.mark.parametrize("operator", [None, "down:2", "mask,down:2", "own"])
+def test_masks_of_tensors(operator):
+    """What they hide has no part in it, in measurements and in pictures that are measured first; for functions too."""
+    generator = generator_of("colour")
+    mask = torch.ones(2, 1, 16, 16)
+    mask[0, :, :8] = 0
+    given, truth = (lambda x: x.flip(3)) if operator == "own" else operator, truths(generator)
+    spoiled = torch.where(mask == 0, torch.rand_like(truth), truth)
+    first, second = (
+        package.restore(generator, images, given, recipe(2), mask=mask, simulate=True) for images in (truth, spoiled)
+    )
+    for one, other in zip(first, second, strict=True):
+        torch.testing.assert_close(one.image, other.image)
+        torch.testing.assert_close(one.measured, other.measured)
+    measured = torch.stack([one.measured for one in first])
+    again = package.restore(generator, measured, given, recipe(2), mask=mask)
+    torch.testing.assert_close(again[1].image, first[1].image)
+    same = package.restore(generator, measured, given, recipe(2), mask=mask[1:])
+    torch.testing.assert_close(same[1].image, again[1].image)
+    assert same[0].solutions[0].manifest["source"]["sha256"] != again[0].solutions[0].manifest["source"]["sha256"]
 
 
 def test_a_measurement_is_restored_alone_as_in_company():
@@ -167,6 +192,10 @@ def test_several_solutions_start_apart(tmp_path):
         ({"images": torch.zeros(1, 3, 5, 5), "simulate": True}, r"images are \[B, 3, 16, 16\]"),
         ({"names": ["a", "b"]}, "2 names for 1 images"),
         ({"names": ["../a"]}, "a"),
+        ({"mask": torch.ones(1, 1, 4, 4)}, r"mask is \[1, 1, 4, 4\]; these images take \[1, 1, 16, 16\]"),
+        ({"mask": torch.zeros(1, 1, 16, 16)}, "zero everywhere"),
+        ({"mask": torch.ones(1, 1, 16, 16), "images": "photos"}, "mask= goes with measurements given as a tensor"),
+        ({"recipe": Recipe.load("dhr").override(["stages.0.init=mean"])}, "take another recipe for this operator"),
         ({"solutions": 0}, "solutions must be at least 1"),
         ({"recipe": recipe().override(["stages.0.init=previous"])}, "goes on from an earlier result"),
         ({"recipe": "nothing"}, "unknown recipe 'nothing'"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
-from conftest import make_tiny_generator
+from conftest import make_tiny_generator, make_tiny_stylegan3
 
+import latentopt as package
 from latentopt.checkpoints.saved_inputs import check_inputs
 from latentopt.editing.direction import Direction
 from latentopt.editing.mixing import interpolate, mix
@@ -24,9 +27,9 @@ def lens_of(space, generator, **options):
     return PARAMETERIZATIONS.create(space, generator, **options)
 
 
-@pytest.fixture(scope="module")
-def generator():
-    return make_tiny_generator()
+@pytest.fixture(scope="module", params=[make_tiny_generator, make_tiny_stylegan3], ids=["StyleGAN2", "StyleGAN3"])
+def generator(request):
+    return request.param()
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +158,12 @@ def test_what_does_not_change_is_drawn_once(space, generator, inputs):
     assert (beginning is None) == (space != "f")
 
 
-def test_features_at_a_layer_a_size_and_none(generator):
+def test_features_at_a_layer_a_size_and_none():
+    generator, other = make_tiny_generator(), make_tiny_stylegan3()
+    convolutions = [*other.convolutions]
+    assert [lens_of("f", other, size=size).layer for size in (3, 99)] == [convolutions[0], convolutions[-1]]
+        :: len(other.convolutions) - 1
+    ]
     assert lens_of("f", generator).layer == "b16"
     assert lens_of("f", generator, size=9).layer == "b8"
     assert lens_of("f", generator, size=3).layer == "b4.conv1"
@@ -187,3 +195,19 @@ def test_recipes_take_the_spaces():
         Recipe.load("i2s").override(['stages.0.optimize = ["s", "w++"]'])
     with pytest.raises(UsageError, match="--space f: not a latent space"):
         with_space(Recipe.load("i2s"), "f", {})
+
+
+def test_what_dhr_finds_is_in_weights_and_features(generator, inputs):
+    """Both move, each by its own loss, and an edit of the result carries them along."""
+    own = copy.deepcopy(generator)
+    own.card = {"data": "portraits"}
+    target = own.synthesis(inputs).clamp(-1, 1)
+    target[..., 4:12, 4:12] = 1
+    recipe = Recipe.load("dhr").override(["stages.0.init=mean"]).in_every_stage(steps=3)
+    for one in package.invert(own, target, recipe):
+        found = one.inputs
+        assert sum(delta.abs().sum() for delta in found.deltas.values()) > 0
+        assert all(residual.abs().sum() > 0 for residual in found.residuals.values())
+        assert {"inside", "outside"} <= one.history[0].keys()
+        edited = found.replace(ws=found.ws + 0.1)
+        assert (own.synthesis(edited) - own.synthesis(edited.replace(residuals=None))).abs().mean() > 1e-4

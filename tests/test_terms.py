@@ -362,7 +362,7 @@ def test_p_norm_equals_an_existing_implementation(tmp_path):
 
 @pytest.mark.parametrize("name", ["inside", "outside"])
 def test_what_the_generator_cannot_draw_is_told_apart(name, tiny_generator):
-    """Its own pictures are inside but for a few places, a patch of stripes is outside; each term sees its part alone."""
+    """Its own pictures are inside but for a few places, stripes are outside; each term sees its part alone."""
     w = sample_w(tiny_generator, 5, 3)
     plain = tiny_generator.synthesis(GeneratorInputs(tiny_generator.broadcast(w))).clamp(-1, 1)
     striped = plain.clone()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from latentopt.devices import Profile
 from latentopt.errors import UsageError
 from latentopt.geometry.moves import moved_back
-from latentopt.loop.chain import Images, blank, joined
+from latentopt.loop.chain import Chain, Images, blank, joined
 from latentopt.loop.joint import Joint
 from latentopt.loop.optimizers import Elementwise
 from latentopt.loop.problem import Objective, Problem
@@ -72,12 +72,21 @@ def build_operator(
         return joined(made)
     if not any(wants_masks(operator) for operator in made):
         return joined([Mask(generator).of(mask, target), *made])
-    return joined([Mask(generator).of(mask) if wants_masks(operator) else operator for operator in made])
+    return joined([masked(operator, mask) for operator in made])
 
 
-def wants_masks(operator: Operator) -> bool:
+def wants_masks(operator: Operator) -> TypeGuard[Mask]:
     """Whether it is a mask that every image has its own of."""
     return isinstance(operator, Mask) and operator.own
+
+
+def masked(operator: Operator, mask: Tensor | None) -> Operator:
+    """The same operator for images that have the masks [B,1,H,W], where it wants them."""
+    if mask is None:
+        return operator
+    if isinstance(operator, Chain):
+        return Chain([masked(part, mask) for part in operator.operators])
+    return operator.of(mask) if wants_masks(operator) else operator
 
 
 ACCORDINGLY = (
@@ -128,7 +137,8 @@ def build_problem(
     if start is None and stage.init["name"] == PREVIOUS:
         raise UsageError("this recipe goes on from an earlier result: give it one with latentopt tune, or set its init")
     measures = bool(stage.operators) or operator is not None
-    operator = operator or build_operator(generator, stage.operators, mask, target)
+    given = None if operator is None else masked(operator, mask)
+    operator = given or build_operator(generator, stage.operators, mask, target)
     if measured is None:
         measured = target if operator is None else operator(target)
     elif operator is not None:

@@ -49,7 +49,7 @@ class F(Parameterization):
             raise UsageError("f: either a layer or a size, not both")
         if layer is not None and layer not in generator.activations:
             raise UsageError(f"f: no activation {layer!r}{nearest(layer, list(generator.activations))}")
-        shapes = _shapes(generator, [layer] if layer is not None else list(generator.activations))
+        shapes = _shapes(generator, [layer] if layer is not None else featured(generator))
         self.layer = layer if layer is not None else _finest(shapes, 16 if size is None else size)
         self.shape, self.l2, self.ball = shapes[self.layer], l2, ball
 
@@ -85,6 +85,12 @@ def nearest_in_l1(x: Tensor, radius: float) -> Tensor:
     return torch.where(inside, x, x.sign() * (size - threshold).clamp_min(0))
 
 
+def featured(generator: Generator) -> list[str]:
+    """The activations that hold features: neither images nor, in StyleGAN3, the input and what goes to colours."""
+    others = generator.layers.keys() - generator.convolutions.keys()
+    return [name for name in generator.activations if not name.endswith(SKIP) and name not in others]
+
+
 @torch.no_grad()
 def _shapes(generator: Generator, names: list[str]) -> dict[str, tuple[int, ...]]:
     inputs = GeneratorInputs(generator.broadcast(generator.w_avg[None]))
@@ -93,6 +99,5 @@ def _shapes(generator: Generator, names: list[str]) -> dict[str, tuple[int, ...]
 
 
 def _finest(shapes: dict[str, tuple[int, ...]], size: int) -> str:
-    """The last activation of at most that many pixels on its longer side, or the first; none that is an image."""
-    names = [name for name in shapes if not name.endswith(SKIP)]
-    return next((name for name in reversed(names) if max(shapes[name][1:]) <= size), names[0])
+    """The last activation of at most that many pixels on its longer side, or the first."""
+    return next((name for name in reversed(shapes) if max(shapes[name][1:]) <= size), next(iter(shapes)))

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from latentopt.errors import ImageError, UsageError
-from latentopt.inverting.items import Item, Unread, tensor_items
+from latentopt.inverting.items import Item, Unread, check_mask, tensor_items
 from latentopt.inverting.names import Picture, check_names, file_hash, free_names
-from latentopt.loop.building import build_operator, wants_masks
+from latentopt.loop.building import build_operator, masked, wants_masks
 from latentopt.loop.chain import Chain, blank
 from latentopt.operators.call import Function
 from latentopt.operators.mask import resized_mask
@@ -40,7 +40,8 @@ class Measuring:
 
     def operator(self, mask: Tensor | None = None) -> Operator:
         """For images with the masks [B,1,H,W]."""
-        found = self.given or build_operator(self.generator, self.tables, mask)
+        given = None if self.given is None else masked(self.given, mask)
+        found = given or build_operator(self.generator, self.tables, mask)
         if found is None:
             raise UsageError("nothing measures: name an operator, such as down:8; without one it is latentopt invert")
         return found
@@ -68,7 +69,7 @@ class Measuring:
     def name(self) -> str:
         """In words, as on the command line."""
         if self.given is not None:
-            return self.given.name if isinstance(self.given, Function) else type(self.given).__name__
+            return ",".join(part.name if isinstance(part, Function) else type(part).__name__ for part in self.parts)
         return ",".join(":".join(str(value) for value in table.values()) for table in self.tables)
 
 
@@ -103,15 +104,22 @@ def items_of(
     simulate: bool,
     fit: Fit | Exact,
     folder: Path | None,
+    mask: Tensor | None = None,
 ) -> list[Item | Unread]:
-    """The measurements to work on; `images` are these or, to `simulate`, the pictures that they are made of.
+    """The measurements to work on; `images` are these or, to `simulate`, the pictures that they are made of. mask
+    [B or 1,1,H,W]: what was seen of the pictures (tensors only).
 
     Raises UsageError for what cannot be meant.
     """
     if names is not None:
         check_names(names)
     if isinstance(images, Tensor):
-        return list(_tensor_items(measuring, images, names, seed, simulate))
+        return list(_tensor_items(measuring, images, names, seed, simulate, mask))
+    if mask is not None:
+        raise UsageError(
+            "mask= goes with measurements given as a tensor; for files, operator mask takes their transparency, and "
+            "mask:FILE one mask for all"
+        )
     if not simulate and not is_picture(measuring.shape()):
         raise UsageError(
             f"operator {measuring.name}: its measurements {list(measuring.shape())} are no pictures; give them to "
@@ -127,7 +135,12 @@ def items_of(
 
 
 def _tensor_items(
-    measuring: Measuring, images: Tensor, names: Sequence[str] | None, seed: int, simulate: bool
+    measuring: Measuring,
+    images: Tensor,
+    names: Sequence[str] | None,
+    seed: int,
+    simulate: bool,
+    mask: Tensor | None,
 ) -> list[Item]:
     generator = measuring.generator
     wanted = (generator.img_channels, *generator.resolution) if simulate else measuring.shape()
@@ -138,15 +151,22 @@ def _tensor_items(
         raise UsageError(f"these {what} hold values that are not finite numbers")
     if names is not None and len(names) != len(images):
         raise UsageError(f"{len(names)} names for {len(images)} images")
+    if mask is not None:
+        shape = [1, *generator.resolution]
+        mask = mask.expand(len(images), *shape) if list(mask.shape) == [1, *shape] else mask
+        check_mask(mask, [len(images), *shape])
     if simulate:
-        items = tensor_items(images, names)
+        items = tensor_items(images, names, mask)
         return [replace(i, target=_simulated(measuring, i.target, image_seed(seed, i.name))) for i in items]
     found = []
     for i, measured in enumerate(images.detach().float().cpu()):
         name = f"{i:04d}" if names is None else names[i]
-        digest = hashlib.sha256(measured.contiguous().numpy().tobytes()).hexdigest()
+        own = None if mask is None else mask[i].detach().float().cpu()
+        digest = hashlib.sha256(measured.contiguous().numpy().tobytes())
+        digest.update(b"" if own is None else own.contiguous().numpy().tobytes())
         shown = stand_in(measured, generator)
-        found.append(Item(name, name, TargetImage(shown, None, (), digest, generator.resolution, measured)))
+        target = TargetImage(shown, own, (), digest.hexdigest(), generator.resolution, measured)
+        found.append(Item(name, name, target))
     return found
 
 
