@@ -17,7 +17,7 @@ import hashlib
 import json
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -74,6 +74,12 @@ def make_masks(size: tuple[int, int]) -> None:
             top, left = (int(torch.randint(0, side - 1, (1,), generator=rng)) for side in size)
             mask[:, top : top + height, left : left + width] = -1
         save_png(MASKS / f"{level}.png", mask)
+
+
+def sized(recipe: Recipe, steps: int | None, batch: int) -> Recipe:
+    """The recipe with that many images at once."""
+    recipe = recipe.in_every_stage(steps=steps)
+    return replace(recipe, stages=tuple(replace(stage, batch=batch) for stage in recipe.stages))
 
 
 def tasks(levels: int) -> dict[str, str]:
@@ -193,7 +199,7 @@ def main(
     """Compare methods of restoration on fresh portraits."""
     bench = Bench(network, n, batch, device)
     make_masks(bench.generator.resolution)
-    recipes = {name: Recipe.load(METHODS[name]).in_every_stage(steps=steps) for name in methods.split(",")}
+    recipes = {name: sized(Recipe.load(METHODS[name]), steps, batch) for name in methods.split(",")}
     rows = [Row(task, op, name, recipe) for task, op in tasks(levels).items() for name, recipe in recipes.items()]
     left = [row for row in rows if not row.path(bench).is_file()][:at_most]
     with Progress(len(left), "restoring", unit="row") as progress:
