@@ -231,5 +231,5 @@ def images_of(images: Sequence[str]) -> list[str]:
         if (others := passed_over(images)) != "":
             click.echo(one_line(others), err=True)
         return list(images)
-    click.echo("no image named: inverting the bundled sample pictures", err=True)
+    click.echo("no image named: taking the bundled sample pictures", err=True)
     return [str(PACKAGE / "bundled" / "samples")]

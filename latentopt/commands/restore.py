@@ -113,7 +113,10 @@ def command(
     Examples:
       latentopt restore small/ --operator down:8
       latentopt restore holes/ --operator mask
+      latentopt restore photos/ --operator jpeg:12 --recipe brgm
+      latentopt restore photos/ --operator mask:mask.png,noise:gaussian:20
       latentopt restore photos/ --operator down:4,jpeg:30 --simulate --solutions 4
+      latentopt restore cats/ --operator down:16 --network cats.pkl --terms l2=1
     """
     resolved = resolve_recipe(recipe, operator, list(settings), steps, init, terms, batch)
     check_exact(exact, batch)
