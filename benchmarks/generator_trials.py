@@ -79,7 +79,9 @@ def reference(judge: Judge, n: int, resolution: tuple[int, int], cache: Path) ->
 def noise_effect(generator: StyleGAN2, seed: int = 0, n: int = BATCH) -> float:
     """Root mean square difference of pixels in [-1,1] between two noise draws for the same n latents."""
     torch.manual_seed(seed)
-    inputs = GeneratorInputs(generator.broadcast(generator.mapping(torch.randn(n, generator.z_dim))))
+    inputs = GeneratorInputs(
+        generator.broadcast(generator.mapping(torch.randn(n, generator.z_dim).to(generator.device)))
+    )
     first, second = (generator.synthesis(inputs, "random").clamp(-1, 1) for _ in range(2))
     return float((first - second).square().mean().sqrt())
 
@@ -90,9 +92,9 @@ def images_a_second(log: Path, batch: int) -> float:
     return batch / float(torch.tensor(seconds).median()) if seconds else float("nan")
 
 
-def measure(name: str, folder: Path, judge: Judge, n: int, seed: int, cache: Path) -> Trial:
+def measure(name: str, folder: Path, judge: Judge, n: int, seed: int, cache: Path, device: str) -> Trial:
     """Judge the moving average in `folder`; a sheet of samples goes into the cache."""
-    generator = load_stylegan2(str(folder / "generator.safetensors"))
+    generator = load_stylegan2(str(folder / "generator.safetensors")).to(device)
     card = generator.card
     images = samples(generator, n, "random", seed)
     found = compare(reference(judge, n, generator.resolution, cache), judged(judge, images))
@@ -108,13 +110,14 @@ def measure(name: str, folder: Path, judge: Judge, n: int, seed: int, cache: Pat
 @click.argument("trials", nargs=-1)
 @click.option("--n", default=2000, show_default=True, type=click.IntRange(64, len(TEST_SEEDS)), help="Set size.")
 @click.option("--seed", default=0, show_default=True)
+@click.option("--device", default="cpu", show_default=True)
 @click.option("--cache", default="train/judged", show_default=True, type=click.Path(path_type=Path))
-def main(trials: tuple[str, ...], n: int, seed: int, cache: Path) -> None:
+def main(trials: tuple[str, ...], n: int, seed: int, device: str, cache: Path) -> None:
     """Judge each of TRIALS (name=folder) and print the table of all that were ever judged with this cache."""
-    judge, figures = load_judge("portraits"), cache / f"figures-{n}.jsonl"
+    judge, figures = load_judge("portraits").to(device), cache / f"figures-{n}.jsonl"
     for trial in trials:
         name, folder = trial.split("=", 1)
-        found = measure(name, Path(folder), judge, n, seed, cache)
+        found = measure(name, Path(folder), judge, n, seed, cache, device)
         with figures.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(found)) + "\n")
     lines = figures.read_text(encoding="utf-8").splitlines() if figures.exists() else []

@@ -21,6 +21,7 @@ from latentopt.errors import CheckpointError
 from latentopt.files.storage import load_tensors
 from latentopt.pictures.images import save_png
 from latentopt.training import loop
+from latentopt.training.building import family_of, random_generator, settle_magnitudes
 from latentopt.training.generator import PARTS, GeneratorTrainer
 from latentopt.training.generator_settings import GeneratorTraining
 from latentopt.training.losses import discriminator_loss, generator_loss, path_lengths, r1_penalty
@@ -227,7 +228,13 @@ def untimed(record) -> list:
     return [repr(getattr(record, name)) for name in ("step", "images", "d_loss", "g_loss", "r1", "path")]
 
 
-CHANGES = ({}, {"path_weight": 2.0, "path_interval": 2, "noise_from": 8}, {"discriminator_first": 12})
+CHANGES = (
+    {},
+    {"path_weight": 2.0, "path_interval": 2, "noise_from": 8},
+    {"discriminator_first": 12},
+    {"family": "stylegan3-t", "layers": 4},
+    {"family": "stylegan3-r", "layers": 4, "discriminator_first": 12},
+)
 
 
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
@@ -323,6 +330,58 @@ def test_the_average_follows_the_weights(stream):
     for average, value in zip(trainer.ema.parameters(), expected, strict=True):
         torch.testing.assert_close(average, value, rtol=1e-4, atol=1e-6)
     assert torch.equal(trainer.ema.w_avg, trainer.generator.w_avg)
+
+
+@pytest.mark.parametrize(("family", "kernel", "filters"), [("stylegan3-t", 3, 1), ("stylegan3-r", 1, 2)])
+def test_what_a_stylegan3_is_made_of(family, kernel, filters):
+    """The kernels and filters of the paper's two forms, and R's wider layers; the seed alone gives its weights."""
+    generator = random_generator(settings(family=family, layers=4))
+    assert generator.config.channels == {3: (8, 8, 8, 8), 1: (16, 16, 16, 16)}[kernel]
+    first = next(iter(generator.synthesis.layers.values()))
+    assert (first.weight.shape[-1], first.down_filter.ndim) == (kernel, filters)
+    assert family_of(generator) == family
+    assert random_generator(settings(family=family, layers=4)).fingerprint == generator.fingerprint
+
+
+def test_magnitudes_of_activations_are_followed(stream):
+    """magnitude_ema goes towards the mean square of what comes in, 0.999 a step of 32; the frequencies stay."""
+    trainer, taken = GeneratorTrainer(settings(family="stylegan3-t", layers=4), stream), []
+    layer = trainer.generator.synthesis.layers[trainer.generator.synthesis.layer_names[2]]
+    layer.register_forward_pre_hook(lambda module, arguments: taken.append(arguments[0].square().mean()))
+    freqs = trainer.generator.synthesis.input.freqs.clone()
+    for record in trainer.train():
+        decay, expected = 0.5 ** (4 / 20_000), 1.0
+        for square in taken:
+            expected = decay * expected + (1 - decay) * square
+        torch.testing.assert_close(layer.magnitude_ema, expected, rtol=1e-6, atol=0)
+        assert len(taken) == record.step
+    average = trainer.ema.state_dict()
+    for name, x in trainer.generator.named_buffers():
+        assert torch.equal(x, average[name]), name
+    assert torch.equal(trainer.generator.synthesis.input.freqs, freqs)
+    settle_magnitudes(trainer.generator)
+    last, decay = taken[-1], trainer.generator.synthesis.magnitude_decay
+    torch.testing.assert_close(layer.magnitude_ema, last, rtol=1e-4, atol=0)
+    assert decay == 0.5 ** (4 / 20_000)
+    assert trainer.ema.synthesis.magnitude_decay is None
+
+
+def test_a_stylegan3_begins_with_the_discriminator_of_a_stylegan2(train, folder):
+    """A pair that it has left itself is begun with as a whole; what family it is must be said."""
+    assert train(*DRAWN, "--minutes", "0", "--outdir", "first", "-q")[0] == 0
+    family = ("--family", "stylegan3-t", "--synthesis-layers", "4", "--r1-gamma", "0", "--discriminator-first", "1000")
+    arguments = (*DRAWN, *family, "--start", "first", "--outdir", "second", "--lr", "0", "-q")
+    assert train(*arguments, "--minutes", "0")[0] == 0
+    assert train(*arguments)[0] == 0, "goes on"
+    first, second = (load_tensors(Path(name) / "discriminator.safetensors")[0] for name in ("first", "second"))
+    assert_same(first, second)
+    generator = load_generator("second/generator.safetensors")
+    assert (generator.family, generator.config.channels, generator.resolution) == ("StyleGAN3", (8, 8, 8, 8), (16, 16))
+    arguments = (*DRAWN, "--minutes", "0", "--start", "second", "--outdir", "third", "-q")
+    code, _, err = train(*arguments)
+    assert code == 2 and "give --family stylegan3-t" in err
+    assert train(*arguments, *family)[0] == 0
+    assert_same(*(load_tensors(Path(name) / "generator.safetensors")[0] for name in ("second", "third")))
 
 
 # The losses, by hand

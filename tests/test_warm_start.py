@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import make_tiny_generator
+from conftest import make_tiny_generator, make_tiny_stylegan3
 from test_command_train import assert_same
 
 from latentopt.checkpoints.networks import load_stylegan2
@@ -31,11 +32,12 @@ from latentopt.errors import CheckpointError, UsageError
 from latentopt.evaluation.distribution import ks_statistics
 from latentopt.generators.layers import MappingNetwork
 from latentopt.generators.stylegan2 import StyleGAN2
+from latentopt.generators.stylegan3 import StyleGAN3, StyleGAN3Config
 from latentopt.perceptual.network import PerceptualNet, load_perceptual_net
 from latentopt.training import mapping_fit
-from latentopt.training.mapping_fit import LinearW, fit_mapping, known_w, read_w
+from latentopt.training.mapping_fit import LinearW, fit_mapping, known_w, random_w, read_w
 from latentopt.training.mixing import first_styles
-from latentopt.training.portrait_latents import PortraitLatents
+from latentopt.training.portrait_latents import PortraitLatents, portrait_latents
 from latentopt.training.regression import Regression, RegressionTrainer
 from latentopt.training.starts import check_pair, load_start
 from latentopt.training.streams import DrawnStream, LabelledStream, stream_with_normals
@@ -173,6 +175,45 @@ def test_a_warm_start_goes_on_to_the_bit(net, stream, tmp_path):
         RegressionTrainer(load_stylegan2("portraits-wrangan"), net, stream, SETTINGS).load(tmp_path / "snapshot.pt")
 
 
+def test_a_stylegan3_is_warm_started_from_random_weights(net, tmp_path):
+    """The mapping goes to directions at random, magnitudes to those of pictures; it learns, and goes on to the bit."""
+    start = make_tiny_stylegan3(z_dim=32, img_resolution=32, channels=(16,) * 4)
+    settings = replace(SETTINGS, images=120, batch=8, mapping_steps=40, mixing=0.0, lr=1e-2, fresh=True)
+    images, normals = DrawnStream(32).labelled_batch(0, 8)
+    same = SimpleNamespace(labelled_batch=lambda step, size: (images, normals))
+    trainer, losses = RegressionTrainer(start, net, same, settings), []
+    for record in trainer.train():
+        losses.append(record.l1)
+        if record.step == 13:
+            trainer.save(tmp_path / "snapshot.pt")
+    assert losses[-1] < 0.8 * losses[0], losses
+    resumed = RegressionTrainer(start, net, same, settings)
+    resumed.load(tmp_path / "snapshot.pt")
+    assert [record.l1 for record in resumed.train()] == losses[13:]
+    assert_same(resumed.generator.state_dict(), trainer.generator.state_dict())
+    average = resumed.averaged()
+    assert average.synthesis.magnitude_decay is None
+    assert all(not torch.equal(now, then) for now, then in zip(magnitudes(average), magnitudes(start), strict=True))
+
+
+def magnitudes(generator: StyleGAN3) -> list[torch.Tensor]:
+    return [layer.magnitude_ema for layer in generator.synthesis.layers.values()]
+
+
+def test_directions_at_random_are_at_right_angles():
+    torch.manual_seed(0)
+    of_attributes, of_free = random_w(40, 48)
+    assert of_attributes.shape == (len(NAMES) + 1, 48) and not of_attributes[-1].any()
+    rows = torch.cat([of_attributes[:-1] / mapping_fit.STRENGTH, of_free / mapping_fit.LEFT_OVER])
+    torch.testing.assert_close(rows @ rows.T, torch.eye(40), rtol=0, atol=1e-5)
+
+
+def test_a_stylegan3_has_more_rows_before_the_shapes():
+    latents, earlier = (portrait_latents(g) for g in (make_tiny_stylegan3(z_dim=32, channels=(4,) * 10), tiny()))
+    assert (latents.rows.min(), latents.rows.max()) == (3, 9)
+    assert (earlier.rows.min(), earlier.rows.max()) == (1, 7)
+
+
 def test_a_later_round_keeps_the_mapping(net, stream):
     """A tiny generator of 32 pixels: another resolution is no obstacle."""
     settings = Regression(images=4, batch=4, precision="float32", mapping_steps=0, lr=0.0)
@@ -244,3 +285,18 @@ def test_one_command_from_a_start_to_an_adversarial_end(tmp_path, monkeypatch):
     assert (generator.card["images_seen"], generator.card["start"]) == (8, "settled")
     assert check_pair("plain", generator, discriminator) == 64
     assert all(path.stat().st_size < 16e6 for path in tmp_path.rglob("*.*"))
+
+
+def test_one_command_for_a_stylegan3(tmp_path, monkeypatch):
+    """Each training has its share of the minutes, whatever its speed; what is over is not gone on with."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    module = script("scripts/train_domain_gpu.py")
+    monkeypatch.setattr(StyleGAN3Config, "planned", staticmethod(lambda *arguments: (4,) * 4))
+    options = ["--family", "stylegan3-t", "--batch", "4", "--device", "cpu", "--precision", "float32", "--fitted", "64"]
+    options += ["--mapping-steps", "2", "--minutes", "0", "--shares", "5", "1", "4", "--outdir", str(tmp_path)]
+    for done in (1, 2):
+        result = CliRunner().invoke(module.main, options)
+        assert result.exit_code == 0, result.output
+        cards = {name: load_start(str(tmp_path / name))[0].card for name in ("warm", "settled", "plain")}
+        assert {name: card["steps"] for name, card in cards.items()} == {"warm": 1, "settled": 1, "plain": done}
+    assert cards["plain"]["settings"]["family"] == "stylegan3-t"

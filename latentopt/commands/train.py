@@ -15,7 +15,7 @@ from latentopt.commands.train_options import adversarial_options, folder_options
 from latentopt.commands.train_refiner import flow, refiner
 from latentopt.commands.train_wrangan import wrangan
 from latentopt.files.outputs import check_outdir
-from latentopt.training import DRAWN
+from latentopt.training import DRAWN, GENERATOR_FAMILIES
 
 
 @click.group("train", short_help="Train the bundled kinds of models.")
@@ -41,8 +41,12 @@ def command() -> None:
 @click.option("--drawn", default=DRAWN, show_default=True, help="Portraits to draw and keep; 0: new ones each step.")
 @images_option
 @click.option("--resolution", default=64, show_default=True, help="Side of the images, a power of 2.")
+@click.option("--family", type=click.Choice(GENERATOR_FAMILIES), help="Of the generator; the first by default.")
 @click.option("--channel-base", type=int, help="Channels at r x r are min(channel-base / r, channel-max).")
 @click.option("--channel-max", type=int, help="Channels of a layer at most.")
+@click.option(
+    "--synthesis-layers", "layers", type=int, help="Layers of the generator, in a family that leaves their number open."
+)
 @click.option("--w-dim", type=int, help="Dimension of z and w.")
 @click.option("--mapping-layers", type=int, help="Layers of the mapping network.")
 @adversarial_options
@@ -67,7 +71,7 @@ def generator(
     quiet: bool,
     **settings: Any,
 ) -> int:
-    """Train a StyleGAN2 generator and discriminator, from nothing or from the last snapshot in the output folder.
+    """Train a generator and a StyleGAN2 discriminator, from nothing or from the last snapshot in the output folder.
 
     Writes generator.safetensors (the moving average of the weights), discriminator.safetensors, samples.png and
     log.jsonl, at every snapshot (each four minutes), when interrupted, and at the end.
@@ -76,6 +80,7 @@ def generator(
     Example:
       latentopt train generator --data portraits --images 200000
       latentopt train generator --data pictures/ --resolution 128 --device cuda
+      latentopt train generator --family stylegan3-t --start portraits --device cuda --outdir train3
     """
     check_outdir(outdir)
 

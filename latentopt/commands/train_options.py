@@ -70,7 +70,7 @@ pictures_option = _together(
         metavar="NAME|FOLDER",
         help="portraits (drawn), samples (the generator's own), or a folder.",
     ),
-    click.option("--drawn", default=DRAWN, show_default=True, help="How many portraits to draw and keep."),
+    click.option("--drawn", default=DRAWN, show_default=True, help="Portraits to draw and keep; 0: always new ones."),
 )
 likeness_options = _together(
     click.option(

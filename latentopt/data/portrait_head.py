@@ -42,11 +42,17 @@ class Canvas:
 
     def crop(self, left: float, right: float, top: float, bottom: float) -> Canvas:
         """The smallest rectangle that holds the given one for every portrait of the batch, as views."""
-        columns = ((self.x >= left) & (self.x <= right)).any(0).flatten().nonzero()
-        rows = ((self.y >= top) & (self.y <= bottom)).any(0).flatten().nonzero()
-        c = slice(int(columns.min()), int(columns.max()) + 1) if len(columns) else slice(0, 0)
-        r = slice(int(rows.min()), int(rows.max()) + 1) if len(rows) else slice(0, 0)
+        columns = ((self.x >= left) & (self.x <= right)).any(0).flatten()  # [w]
+        rows = ((self.y >= top) & (self.y <= bottom)).any(0).flatten()  # [h]
+        inside = torch.cat([columns, rows]).cpu()  # once: a GPU is waited for
+        c, r = (_extent(part) for part in inside.split([len(columns), len(rows)]))
         return Canvas(self.image[:, :, r, c], self.x[..., c], self.y[..., r, :], self.pixel)
+
+
+def _extent(inside: Tensor) -> slice:
+    """From the first place that is inside [n] to the last."""
+    places = inside.nonzero()
+    return slice(int(places.min()), int(places.max()) + 1) if len(places) else slice(0, 0)
 
 
 class Head:

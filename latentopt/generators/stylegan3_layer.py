@@ -65,6 +65,13 @@ class SynthesisLayer3(nn.Module):
         x = modulated_conv2d(x, weight, styles, gain=gain, epsilon=EPSILON, padding=g.kernel - 1)
         return self.filters(x)(x + bias, LRELU_SLOPE, self.clamp)
 
+    @torch.no_grad()
+    def follow_magnitude(self, x: Tensor, decay: float) -> None:
+        """Move the mean square by `1 - decay` towards that of x, what comes in (appendix F)."""
+        # a norm sums in float32 without a copy of x in that type
+        square = torch.linalg.vector_norm(x, dtype=self.magnitude_ema.dtype).square() / x.numel()
+        self.magnitude_ema.lerp_(square, 1 - decay)
+
     def filters(self, x: Tensor) -> Filters:
         """The filters as products, for canvases and type of x; made again only when they have changed."""
         g, size = self.geometry, (x.shape[2], x.shape[3])

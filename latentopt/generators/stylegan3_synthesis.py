@@ -30,6 +30,8 @@ class SynthesisNetwork3(nn.Module):
     `low_precision` (torch.float16 or torch.bfloat16) is the type of the layers within OCTAVES of the picture's rate;
     the input, styles, demodulation and the image stay float32. `memory_format` is that of what convolutions take.
     `low_memory`: large layers keep their input only, and are computed again for the gradient.
+    `magnitude_decay`: while training, each layer's `magnitude_ema` keeps that share of itself at each pass; None leaves
+    it as it is.
     """
 
     def __init__(self, config: StyleGAN3Config) -> None:
@@ -38,6 +40,7 @@ class SynthesisNetwork3(nn.Module):
         self.finest_rate = config.rates[-1]
         self.low_precision: torch.dtype | None = None
         self.low_memory = False
+        self.magnitude_decay: float | None = None
         self.memory_format = torch.contiguous_format
         self.input = FourierInput(
             config.w_dim, config.channels[0], config.sizes[0], config.rates[0], config.first_cutoff
@@ -95,6 +98,8 @@ class SynthesisNetwork3(nn.Module):
             layer: SynthesisLayer3 = getattr(self, name)
             drawn = checkpointed if self.is_recomputed(layer) else nn.Module.__call__
             x = x.to(self.precision_of(layer)).contiguous(memory_format=self.memory_format)
+            if self.magnitude_decay is not None:
+                layer.follow_magnitude(x, self.magnitude_decay)
             w = ws[:, self.layer_names.index(name) + 1]
             given = own_style(styles, name, layer, w, deltas)
             x = captured.finish(name, drawn(layer, x, w, deltas, f"synthesis.{name}", given))

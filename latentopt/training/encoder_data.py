@@ -13,7 +13,7 @@ from latentopt.data.folders import folder_images
 from latentopt.data.portraits import TRAIN_SEEDS, portraits
 from latentopt.errors import UsageError
 from latentopt.protocols import Generator
-from latentopt.training.streams import ArrayStream, ImageStream, portrait_stream, step_seed
+from latentopt.training.streams import ArrayStream, DrawnStream, ImageStream, portrait_stream, step_seed
 from latentopt.types import GeneratorInputs
 
 HELD_OUT = 64
@@ -52,6 +52,8 @@ class TrainingData:
 def training_data(data: str, drawn: int, cache: Path, generator: Generator, size: Size, seed: int) -> TrainingData:
     """`data` is portraits, samples, or a folder, of which up to a tenth is held out (at most 64 images).
 
+    Where `drawn` is 0, each step draws new portraits on the generator's device, and none is kept.
+
     Raises UsageError for pictures of a size that they are not made in and for folders with less than two pictures,
     ImageError for folders without readable ones.
     """
@@ -65,6 +67,8 @@ def training_data(data: str, drawn: int, cache: Path, generator: Generator, size
             raise UsageError(f"--drawn {drawn}: at most {TRAIN_SEEDS.stop - HELD_OUT} portraits")
         held_out, _ = portraits(range(TRAIN_SEEDS.stop - HELD_OUT, TRAIN_SEEDS.stop), size[0])
         described = {"data": "portraits", "drawn": drawn}
+        if drawn == 0:
+            return TrainingData(DrawnStream(size[0], generator.device, seed), held_out, described)
         return TrainingData(portrait_stream(cache, drawn, size[0], seed), held_out, described)
     images, skipped = folder_images(Path(data), cache, size[0])
     if len(images) < 2:

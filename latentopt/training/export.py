@@ -15,7 +15,7 @@ from latentopt.statistics.sigma import Sigma
 from latentopt.training.generator import GeneratorTrainer
 from latentopt.types import GeneratorInputs
 
-DESCRIBED_BY_CONFIG = ("resolution", "channel_base", "channel_max", "w_dim", "mapping_layers")
+DESCRIBED_BY_CONFIG = ("resolution", "channel_base", "channel_max", "w_dim", "mapping_layers", "family", "layers")
 
 
 def export(trainer: GeneratorTrainer, outdir: Path, name: str, card: dict[str, object]) -> None:

@@ -1,8 +1,8 @@
-"""Adversarial training of a StyleGAN2 generator, resumable at any snapshot.
+"""Adversarial training of a StyleGAN2 or StyleGAN3 generator, resumable at any snapshot.
 
-Source: Karras et al. 2020 (losses, lazy regularisation, moving average of the weights); WRanGAN, Algorithm 2
-(randomised weights). Difference from both: the discriminator's and the generator's update of one step look at the same
-generated images (so at the same epsilon), which saves one synthesis pass a step.
+Source: Karras et al. 2020 (losses, lazy regularisation, moving average of the weights; also StyleGAN3's discriminator);
+WRanGAN, Algorithm 2 (randomised weights). Difference from both: the discriminator's and the generator's update of one
+step look at the same generated images (so at the same epsilon), which saves one synthesis pass a step.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from torch import Tensor
 
 from latentopt.errors import CheckpointError
 from latentopt.generators.discriminator import Discriminator, DiscriminatorConfig
-from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from latentopt.generators.network import GeneratorNetwork
+from latentopt.training.building import (
+    TrainedConfig,
+    TrainedGenerator,
+    follow_magnitudes,
+    generator_config,
+    hold_noise,
+)
 from latentopt.training.generator_settings import GeneratorTraining, TrainingStep
 from latentopt.training.loop import Trainer, average_
 from latentopt.training.losses import (
@@ -34,7 +41,7 @@ from latentopt.training.randomized import RandomizedWeights, last_convolutions
 from latentopt.training.streams import ImageStream, step_seed
 from latentopt.types import GeneratorInputs
 
-Architecture = tuple[StyleGAN2Config, DiscriminatorConfig]
+Architecture = tuple[TrainedConfig, DiscriminatorConfig]
 PARTS = ("generator", "discriminator", "ema", "g_optimizer", "d_optimizer")
 STANDARDISED_ON = 256  # images
 
@@ -62,13 +69,14 @@ class GeneratorTrainer(Trainer[TrainingStep]):
         torch.manual_seed(settings.seed)
         s = settings
         config, discriminator_config = architecture or (
-            StyleGAN2Config(s.w_dim, s.w_dim, s.channels, mapping_layers=s.mapping_layers),
+            generator_config(s),
             DiscriminatorConfig(s.channels),
         )
-        self.generator = StyleGAN2(config).to(self.device)
+        self.generator: TrainedGenerator = config.build().to(self.device)
         self.discriminator = Discriminator(discriminator_config).to(self.device)
         self.ema = copy.deepcopy(self.generator).requires_grad_(False)
         names = last_convolutions(self.generator, s.randomized) if s.randomized else ()
+        follow_magnitudes(self.generator, s.batch)
         self.sigma = RandomizedWeights(self.generator, names, s.sigma_init, s.keep_level)
         self.sigma_ema = copy.deepcopy(self.sigma).requires_grad_(False)
         precision = getattr(torch, s.precision)
@@ -201,15 +209,8 @@ class GeneratorTrainer(Trainer[TrainingStep]):
             ((lengths - self.path_mean).square().mean() * (s.path_weight * s.path_interval)).backward()
             length = lengths.mean()
         self.g_optimizer.step()
-        self._hold_noise(self.generator)
+        hold_noise(self.generator, s.noise_strength)
         return loss.detach(), length.detach()
-
-    def _hold_noise(self, network: StyleGAN2) -> None:
-        """Noise strengths that are weaker than in the settings rise to that, with their sign."""
-        if least := self.settings.noise_strength:
-            for layer in network.synthesis.layers.values():
-                strength = layer.noise_strength.data
-                strength.copy_(torch.where(strength < 0, strength.clamp_max(-least), strength.clamp_min(least)))
 
     def _update_ema(self) -> None:
         s = self.settings
@@ -218,20 +219,24 @@ class GeneratorTrainer(Trainer[TrainingStep]):
         average_(self.ema, self.generator, decay)
         average_(self.sigma_ema, self.sigma, decay)
 
-    def start_from(self, generator: StyleGAN2, discriminator: Discriminator) -> None:
+    def start_from(self, generator: GeneratorNetwork | None, discriminator: Discriminator) -> None:
         """Begin with trained weights (mu) instead of random ones; sigma and the optimisers' moments start anew.
+
+        Where the generator is None, its weights stay random.
 
         Raises CheckpointError where they do not fit this trainer's networks.
         """
         pairs = ((self.generator, generator), (self.ema, generator), (self.discriminator, discriminator))
         for network, trained in pairs:
+            if trained is None:
+                continue
             try:
                 network.load_state_dict(trained.state_dict())
             except RuntimeError as error:
                 raise CheckpointError(f"the weights to start from are of another size or make: {error}") from error
         for network in (self.generator, self.ema):
-            self._hold_noise(network)
-        self.base = generator.fingerprint
+            hold_noise(network, self.settings.noise_strength)
+        self.base = None if generator is None else generator.fingerprint
 
     def state(self) -> dict[str, Any]:
         return super().state() | {"path_mean": self.path_mean}

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from latentopt.errors import UsageError
-from latentopt.training import FEATURES, LOSSES
+from latentopt.training import FEATURES, GENERATOR_FAMILIES, LOSSES
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,10 @@ class GeneratorTraining:
     `features` other than none add a discriminator on frozen features (Projected GANs), which learns at `feature_lr`;
     its part of the generator's loss is multiplied by `feature_weight`.
 
-    Raises UsageError for a loss or features of another name.
+    `family` is that of the generator. A StyleGAN3 has `layers` before that to colours, fewer channels as their cutoff
+    grows, and no noise.
+
+    Raises UsageError for a loss, features or a family of another name.
     """
 
     resolution: int = 64
@@ -55,9 +58,11 @@ class GeneratorTraining:
     features: str = "none"
     feature_weight: float = 1.0
     feature_lr: float = 2e-4
+    family: str = "stylegan2"
+    layers: int = 10
 
     def __post_init__(self) -> None:
-        for key, known in (("loss", LOSSES), ("features", FEATURES)):
+        for key, known in (("loss", LOSSES), ("features", FEATURES), ("family", GENERATOR_FAMILIES)):
             if getattr(self, key) not in known:
                 raise UsageError(f"{key} {getattr(self, key)!r} is not one of {', '.join(known)}")
 

@@ -1,9 +1,10 @@
 """The first step of a warm start: a mapping that leads each z to the w that its portrait is drawn from by and large.
 
 w is regressed on attributes: in a generator that knows nothing of portraits' latents, on those that are read in its own
-pictures; in one that comes from an earlier warm start, on those of its latents' portraits. The mapping then learns,
-without any picture, that linear function of attributes and a small one of what no attribute decides. A generator of
-recall 0.05 draws its portraits at an l1 of 0.18 after it; one that had learnt 44,000 of them went from 0.088 to 0.072.
+pictures; in one that comes from an earlier warm start, on those of its latents' portraits. Where weights are random, so
+is that function. The mapping then learns, without any picture, that linear function of attributes and a small one of
+what no attribute decides. A generator of recall 0.05 draws its portraits at an l1 of 0.18 after it; one that had learnt
+44,000 of them went from 0.088 to 0.072.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from torch import Tensor
 
 from latentopt.data.portraits import NAMES, attributes_of
 from latentopt.generators.layers import MappingNetwork
-from latentopt.generators.stylegan2 import StyleGAN2
 from latentopt.perceptual.network import PerceptualNet
+from latentopt.training.building import TrainedGenerator
 from latentopt.training.portrait_latents import PortraitLatents
 from latentopt.types import GeneratorInputs
 
@@ -43,7 +44,7 @@ class LinearW(NamedTuple):
 
 
 @torch.no_grad()
-def read_w(generator: StyleGAN2, net: PerceptualNet, fitted: int) -> LinearW:
+def read_w(generator: TrainedGenerator, net: PerceptualNet, fitted: int) -> LinearW:
     """From the readings of so many pictures. No direction of attributes is weak; the free part is at right angles."""
     w = generator.mapping(torch.randn(fitted, generator.z_dim, device=generator.device))
     inputs = (GeneratorInputs(generator.broadcast(part)) for part in w.split(DRAWN_AT_ONCE))
@@ -62,13 +63,21 @@ def read_w(generator: StyleGAN2, net: PerceptualNet, fitted: int) -> LinearW:
 
 
 @torch.no_grad()
-def known_w(generator: StyleGAN2, net: PerceptualNet, latents: PortraitLatents, fitted: int) -> LinearW:
+def known_w(generator: TrainedGenerator, net: PerceptualNet, latents: PortraitLatents, fitted: int) -> LinearW:
     """From the portraits of so many latents, for a generator that has learnt them."""
     z = torch.randn(fitted, generator.z_dim, device=generator.device)
     normals, free = latents.parts(z)
     x = torch.cat([_with_one(_standardised(attributes_of(normals), net)), free], dim=1)
     map_ = _least_squares(x.cpu(), generator.mapping(z).cpu()).to(generator.device)
     return LinearW(*map_.tensor_split([len(NAMES) + 1]))
+
+
+def random_w(z_dim: int, w_dim: int, device: torch.device | str = "cpu") -> LinearW:
+    """For a generator with random weights, in which no direction means anything yet: right angles, evenly strong."""
+    side = max(z_dim, w_dim)
+    rows = torch.linalg.qr(torch.randn(side, side))[0][:z_dim, :w_dim]
+    attributes, free = rows.tensor_split([len(NAMES)])
+    return LinearW(_with_bias(STRENGTH * attributes).to(device), (LEFT_OVER * free).to(device))
 
 
 def fit_mapping(
@@ -87,6 +96,10 @@ def fit_mapping(
         optimizer.step()
         losses.append(loss.item())
     return losses
+
+
+def _with_bias(map_: Tensor) -> Tensor:
+    return torch.cat([map_, torch.zeros_like(map_[:1])])
 
 
 def _standardised(attributes: Tensor, net: PerceptualNet) -> Tensor:

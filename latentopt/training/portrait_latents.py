@@ -13,12 +13,20 @@ from torch import Tensor
 
 from latentopt.data.portraits import NAMES
 from latentopt.errors import UsageError
+from latentopt.generators.network import GeneratorNetwork
 
 COLOURS = tuple(f"{what}_{channel}" for what in ("background", "shirt") for channel in ("red", "green", "blue"))
 # The side of the first block whose style decides an attribute; shapes are all those that no block is named for. The
 # shipped generator, where every layer's style was swapped in turn, has them about there.
 SHAPES_SIDE = 8
+NUM_WS = 10  # of that generator
 SIDES = {16: ("skin_tone", "hair_tone", "light_direction", "iris_tone"), 32: ("hair_red",), 64: COLOURS}
+
+
+def portrait_latents(generator: GeneratorNetwork, seed: int = 0) -> PortraitLatents:
+    """Those for a generator. A StyleGAN3 has more rows before its shapes are decided: the first only places."""
+    later = max(generator.num_ws - NUM_WS, 0) if generator.family == "StyleGAN3" else 0
+    return PortraitLatents(generator.z_dim, generator.num_ws, seed, later)
 
 
 class PortraitLatents:
@@ -30,8 +38,10 @@ class PortraitLatents:
     rows      [A], the row of ws whose style decides each attribute
     """
 
-    def __init__(self, z_dim: int, num_ws: int, seed: int = 0) -> None:
-        """Raises UsageError where z has no dimension left for what no attribute decides."""
+    def __init__(self, z_dim: int, num_ws: int, seed: int = 0, later: int = 0) -> None:
+        """later: by how many rows each attribute's is moved, for a family that has more of them.
+
+        Raises UsageError where z has no dimension left for what no attribute decides."""
         if z_dim <= len(NAMES):
             raise UsageError(f"z has {z_dim} dimensions; the portraits' {len(NAMES)} attributes need more")
         self.z_dim = z_dim
@@ -39,7 +49,7 @@ class PortraitLatents:
         self.rotation = torch.linalg.qr(torch.randn(z_dim, z_dim, generator=rng, dtype=torch.float64))[0].float()
         side_of = {name: side for side, names in SIDES.items() for name in names}
         sides = [side_of.get(name, SHAPES_SIDE) for name in NAMES]
-        self.rows = torch.tensor([min(2 * side.bit_length() - 7, num_ws - 1) for side in sides])
+        self.rows = torch.tensor([min(2 * side.bit_length() - 7 + later, num_ws - 1) for side in sides])
 
     def of(self, normals: Tensor, first: Tensor) -> Tensor:
         """Two z for each portrait [2,B,Z], of which its picture is drawn.

@@ -118,7 +118,7 @@ class ProjectedDiscriminator(nn.Module):
             mixtures = [MixedFeatures(net.to(sample.device), sample) for net in frozen_nets(kind)]
             self.heads = FeatureHeads(mixtures).to(sample.device)
         self.frozen = nn.ModuleList(mixtures)
-        self.frozen.to(precision).to(memory_format=torch.channels_last)
+        self.frozen.to(sample.device, precision).to(memory_format=torch.channels_last)
 
     def features(self, image: Tensor) -> list[Tensor]:
         """What the heads see of images [B,3,H,W]; differentiable."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from latentopt.errors import UsageError
-from latentopt.generators.stylegan2 import StyleGAN2
+from latentopt.training.building import TrainedGenerator
 
 SMALL = 1e-3  # below it, a standard deviation counts as small (table 6)
 
@@ -33,7 +33,9 @@ class RandomizedWeights(nn.Module):
     the mean of `level + outputs + inputs` over all weights stays at log(init), and `weights` have root mean square 1.
     """
 
-    def __init__(self, generator: StyleGAN2, names: Sequence[str], init: float = 1.0, keep_level: bool = False) -> None:
+    def __init__(
+        self, generator: TrainedGenerator, names: Sequence[str], init: float = 1.0, keep_level: bool = False
+    ) -> None:
         super().__init__()
         self.names, self.init, self.keep_level, device = tuple(names), init, keep_level, generator.device
         shapes = [generator.get_parameter(name).shape for name in self.names]  # [O,I,k,k]
@@ -75,12 +77,12 @@ def _figures(sigma: Tensor) -> dict[str, float]:
     return found | {"small": float((values < SMALL).float().mean())}
 
 
-def last_convolutions(generator: StyleGAN2, n: int) -> tuple[str, ...]:
+def last_convolutions(generator: TrainedGenerator, n: int) -> tuple[str, ...]:
     """The weights of the last `n` convolutions, those to RGB left out, from coarse to fine.
 
     Raises UsageError when the generator has fewer.
     """
-    names = [f"synthesis.{name}.weight" for name in generator.synthesis.layers]
+    names = list(generator.convolutions.values())
     if not 1 <= n <= len(names):
         raise UsageError(f"{n} convolutions cannot be randomised: this generator has {len(names)}")
     return tuple(names[-n:])

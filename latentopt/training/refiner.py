@@ -58,7 +58,7 @@ class RefinerTrainer(Trainer[RefinerRecord]):
         described: Mapping[str, object] | None = None,
     ) -> None:
         self.settings, self.config, self.generator, self.stream = settings, config, generator, stream
-        self.encoder, self.teacher = encoder, teacher
+        self.encoder, self.teacher = encoder.to(generator.device), teacher
         self.processes, self.device, self.described = processes or Processes(), generator.device, described or {}
         settings.check(generator, self.processes.count)
         encoder.check_fits(generator)

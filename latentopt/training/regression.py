@@ -21,12 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentopt.data.portraits import ATTRIBUTES
-from latentopt.generators.stylegan2 import StyleGAN2
 from latentopt.perceptual.network import PerceptualNet, UnitFeatures
+from latentopt.training.building import TrainedGenerator, follow_magnitudes, settle_magnitudes
 from latentopt.training.loop import Trainer, average_
-from latentopt.training.mapping_fit import fit_mapping, known_w, read_w
+from latentopt.training.mapping_fit import fit_mapping, known_w, random_w, read_w
 from latentopt.training.mixing import first_styles
-from latentopt.training.portrait_latents import PortraitLatents
+from latentopt.training.portrait_latents import portrait_latents
 from latentopt.training.streams import LabelledStream, step_seed
 from latentopt.types import GeneratorInputs
 
@@ -40,7 +40,8 @@ class Regression:
     `lr` is the rate of the synthesis network; the mapping's, whose layers learn slowly, is `mapping_rate` times it.
     `mixing` is the share of pictures with two styles. The mapping is fitted first, in `mapping_steps`, after `fitted`
     samples of the start; 0 steps keep the start's. `known` says that the start comes from an earlier warm start with
-    this `latents_seed`: the mapping is then fitted to what it has learnt, not to readings of pictures.
+    this `latents_seed`: the mapping is then fitted to what it has learnt, not to readings of pictures. `fresh` says
+    that the start has random weights, whose pictures cannot be read.
     """
 
     images: int = 200_000
@@ -53,6 +54,7 @@ class Regression:
     fitted: int = 4096
     mapping_steps: int = 7000
     known: bool = False
+    fresh: bool = False
     latents_seed: int = 0
     ema_images: float = 5_000
     ema_rampup: float = 0.2
@@ -86,15 +88,20 @@ class RegressionTrainer(Trainer[RegressionStep]):
     free = frozenset({"images"})
     parts = ("generator", "ema", "optimizer")
 
-    def __init__(self, generator: StyleGAN2, net: PerceptualNet, stream: LabelledStream, settings: Regression) -> None:
+    def __init__(
+        self, generator: TrainedGenerator, net: PerceptualNet, stream: LabelledStream, settings: Regression
+    ) -> None:
         self.settings, self.stream = settings, stream
         self.device, self.base = generator.device, generator.fingerprint
-        self.latents = PortraitLatents(generator.z_dim, generator.num_ws, settings.latents_seed)
+        self.latents = portrait_latents(generator, settings.latents_seed)
         self.precision = getattr(torch, settings.precision)
-        self.generator = StyleGAN2(generator.config)  # copy.deepcopy would keep the fingerprint, computed once
+        self.generator: TrainedGenerator = (
+            generator.config.build()
+        )  # copy.deepcopy would keep the fingerprint, computed once
         self.generator.load_state_dict(generator.state_dict())
         self.generator.to(self.device).set_precision(self.precision).set_memory_format(torch.channels_last)
         self.ema = copy.deepcopy(self.generator).requires_grad_(False)
+        follow_magnitudes(self.generator, settings.batch)
         self.read_by = net.to(self.device)
         self.net = copy.deepcopy(net).to(self.precision).to(memory_format=torch.channels_last)
         rates = ((self.generator.synthesis, 1.0), (self.generator.mapping, settings.mapping_rate))
@@ -134,8 +141,15 @@ class RegressionTrainer(Trainer[RegressionStep]):
         """Fit the mapping, that of the average too."""
         torch.manual_seed(self.settings.seed)
         generator, net, s = self.generator, self.read_by, self.settings
-        goal = known_w(generator, net, self.latents, s.fitted) if s.known else read_w(generator, net, s.fitted)
+        if s.fresh:
+            goal = random_w(generator.z_dim, generator.w_dim, self.device)
+        elif s.known:
+            goal = known_w(generator, net, self.latents, s.fitted)
+        else:
+            goal = read_w(generator, net, s.fitted)
         fit_mapping(generator.mapping, goal, net, self.latents, s.mapping_steps)
+        if s.fresh:
+            settle_magnitudes(generator)
         self.ema.mapping.load_state_dict(self.generator.mapping.state_dict())
 
     def _drawn(self, normals: Tensor) -> Tensor:
@@ -147,7 +161,7 @@ class RegressionTrainer(Trainer[RegressionStep]):
         return generator.synthesis(GeneratorInputs(ws), "none")
 
     @torch.no_grad()
-    def averaged(self) -> StyleGAN2:
+    def averaged(self) -> TrainedGenerator:
         """The moving average of the weights; its w_avg is the mean of its own mapping."""
         average = copy.deepcopy(self.ema)
         z = torch.randn(AVERAGED, average.z_dim, generator=torch.Generator().manual_seed(self.settings.seed))

@@ -6,19 +6,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from latentopt.checkpoints.networks import load_discriminator, load_stylegan2
+from latentopt.checkpoints.networks import load_discriminator, load_generator
 from latentopt.errors import CheckpointError, LatentoptError, UsageError
 from latentopt.files.schema import parse_json
 from latentopt.files.storage import load_metadata
 from latentopt.generators.discriminator import Discriminator
 from latentopt.generators.stylegan2 import StyleGAN2
+from latentopt.generators.stylegan3 import StyleGAN3
 from latentopt.training import DRAWN, PRECISIONS
+from latentopt.training.building import TrainedGenerator
 from latentopt.training.generator_settings import GeneratorTraining
 
 INHERITED = ("batch", "lr", "r1_gamma", "r1_interval", "path_weight", "path_interval", "mixing", "precision")
 
 
-def load_start(start: str) -> tuple[StyleGAN2, Discriminator]:
+def load_start(start: str) -> tuple[TrainedGenerator, Discriminator]:
     """The trained pair: a bundled model, a folder that has both files, or a snapshot that holds both.
 
     Raises UsageError where the discriminator is lacking, CheckpointError for files that are no such networks.
@@ -28,7 +30,9 @@ def load_start(start: str) -> tuple[StyleGAN2, Discriminator]:
         kind: str(folder / f"{kind}.safetensors") if folder.is_dir() else start
         for kind in ("generator", "discriminator")
     }
-    generator = load_stylegan2(sources["generator"])
+    generator = load_generator(sources["generator"])
+    if not isinstance(generator, StyleGAN2 | StyleGAN3):
+        raise CheckpointError(f"--start {start}: a generator of a family that is not trained here")
     try:
         return generator, load_discriminator(sources["discriminator"])
     except LatentoptError as error:
@@ -43,7 +47,7 @@ def start_name(start: str) -> str:
     return start if start == "portraits" else Path(start).name
 
 
-def check_pair(start: str, generator: StyleGAN2, discriminator: Discriminator) -> int:
+def check_pair(start: str, generator: TrainedGenerator, discriminator: Discriminator) -> int:
     """The side of the square images of a pair. Raises UsageError for pairs that cannot be trained."""
     height, width = generator.resolution
     doublings = len(discriminator.config.channels) - 1
@@ -73,14 +77,16 @@ def chosen_data(start: str, card: dict[str, object], data: str | None, drawn: in
     return data or "portraits", drawn
 
 
-def inherited(generator: StyleGAN2) -> dict[str, Any]:
+def inherited(generator: TrainedGenerator) -> dict[str, Any]:
     """Settings of the start's own training. Noise inputs join at once where it has learned to use them."""
     settings, defaults = generator.card.get("settings"), asdict(GeneratorTraining())
     known = settings if isinstance(settings, dict) else {}
     found = {key: known[key] for key in INHERITED if isinstance(known.get(key), type(defaults[key]))}
     if found.get("precision") not in PRECISIONS:
         found.pop("precision", None)
-    if any(layer.noise_strength.abs().max() > 0 for layer in generator.synthesis.layers.values()):
+    if isinstance(generator, StyleGAN2) and any(
+        layer.noise_strength.abs().max() > 0 for layer in generator.synthesis.layers.values()
+    ):
         found["noise_from"] = 0
     return found
 

@@ -1,4 +1,4 @@
-"""The adversarial trainings, each as one call: a StyleGAN2 from nothing or from a trained one, and a WRanGAN."""
+"""The adversarial trainings, each as one call: a generator from nothing or from a trained one, and a WRanGAN."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any
 import torch
 
 from latentopt.data.folders import folder_images
-from latentopt.errors import UsageError
+from latentopt.errors import CheckpointError, UsageError
 from latentopt.files.outputs import check_outdir
+from latentopt.generators.stylegan2 import StyleGAN2
 from latentopt.training import DRAWN
+from latentopt.training.building import family_of
 from latentopt.training.export import export, sample_sheet
 from latentopt.training.generator import GeneratorTrainer
 from latentopt.training.generator_settings import GeneratorTraining, TrainingStep
@@ -37,7 +39,7 @@ def train_generator(
     command: str = "",
     device: torch.device | str = "cpu",
 ) -> Training[TrainingStep]:
-    """Train a StyleGAN2 generator and its discriminator, as the training is iterated; the same call goes on.
+    """Train a generator of either family and its discriminator, as the training is iterated; the same call goes on.
 
     Each snapshot leaves generator.safetensors (the moving average of the weights), discriminator.safetensors and
     samples.png in `outdir`, beside snapshot.pt and log.jsonl.
@@ -46,7 +48,8 @@ def train_generator(
         settings: their `resolution` is a power of 2, at least 8.
         data: portraits, of which `drawn` are drawn, or a folder of pictures; both are kept in `cache` (outdir/data).
             Where `drawn` is 0, each step draws new portraits on `device`, and none is kept.
-        start: a trained pair to begin with: portraits, a folder that has both, or a snapshot (.pkl, .pt) with both.
+        start: a trained pair to begin with: portraits, a folder that has both, or a snapshot (.pkl, .pt) with both. A
+            StyleGAN3 begins with a StyleGAN2's discriminator alone.
         name, command: stored in the card.
 
     Raises:
@@ -62,7 +65,11 @@ def train_generator(
     stream, notes = _stream(data, drawn, cache or outdir / "data", settings.resolution, device)
     trainer = GeneratorTrainer(settings, stream, device)
     if start is not None and not (outdir / SNAPSHOT).exists():
-        trainer.start_from(*load_start(start))
+        generator, discriminator = load_start(start)
+        family = family_of(generator)
+        if family not in (settings.family, "stylegan2"):
+            raise UsageError(f"--start {start}: a {family} generator; give --family {family}")
+        trainer.start_from(generator if family == settings.family else None, discriminator)
     origin: dict[str, object] = {} if start is None else {"start": start_name(start)}
     return _training(trainer, outdir, name, described, origin, command, notes)
 
@@ -96,6 +103,8 @@ def train_wrangan(
     check_outdir(outdir)
     generator, discriminator = load_start(start)
     resolution = check_pair(start, generator, discriminator)
+    if not isinstance(generator, StyleGAN2):
+        raise CheckpointError(f"--start {start}: a {generator.family} generator; a WRanGAN begins with a StyleGAN2")
     last_convolutions(generator, layers)  # before any data is drawn
     data, drawn = chosen_data(start, generator.card, data, drawn)
     own = {"resolution": resolution, "w_dim": generator.w_dim}
