@@ -196,7 +196,7 @@ EXPORTS = {
     "with_space": "latentopt.recipe.spaces",
     "load_refiner": "latentopt.refiners.files",
     "compare": "latentopt.report.work",
-    "Restoration": "latentopt.restoring.work",
+    "Restoration": "latentopt.restoring.restoration",
     "restore": "latentopt.restoring.work",
     "find_results": "latentopt.results.earlier",
     "newest_run": "latentopt.results.earlier",

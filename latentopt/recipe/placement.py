@@ -34,7 +34,7 @@ def _finding(first: Stage, steps: int) -> Stage:
     table = {
         "init": START,
         "optimize": [_space(RATE * SHARE), CODE],
-        "terms": first.terms,
+        "terms": [{key: value for key, value in term.items() if key != "moves"} for term in first.terms],
         "steps": steps,
         "lr": RATE,
         "schedule": {"name": "cosine", "final": 0.05},
