@@ -174,7 +174,8 @@ def with_measures(recipe: Recipe, steps: int | None) -> Recipe:
 
     def adapted(terms: tuple[dict, ...]) -> tuple[dict, ...]:
         missing = {"perceptual", "l2"} - {term["name"] for term in terms}
-        return (*terms, *({"name": name, "weight": 0.0} for name in sorted(missing)))
+        moves = {"moves": terms[0]["moves"]} if "moves" in terms[0] else {}  # no way back of its own
+        return (*terms, *({"name": name, "weight": 0.0, **moves} for name in sorted(missing)))
 
     stages = tuple(replace(s, steps=steps or s.steps, terms=adapted(s.terms)) for s in recipe.stages)
     return replace(recipe, stages=stages)

@@ -2,6 +2,7 @@
 
     python benchmarks/spaces.py
     python benchmarks/spaces.py --network my.safetensors --n 4 --steps 30
+    python benchmarks/spaces.py --price 16      # also what it costs: answers to edits and LEC, of 16 portraits
 
 No network was trained on these portraits. All methods get the same number of steps and the same targets; distances are
 measured by the network that the methods optimise through (`perceptual`) and by the judge, which none of them sees.
@@ -15,6 +16,7 @@ from pathlib import Path
 import click
 import torch
 from inversions import CURVE_POINTS, MEASURES, Bench, Method, Result, with_measures
+from spaces_price import price_tables
 from tables import markdown_table, provenance, write_report
 
 from latentopt.pictures.contact_sheet import contact_sheet
@@ -36,6 +38,10 @@ def methods(steps: int) -> list[Method]:
         "P-norm+": in_pnorm.override(['stages.0.optimize.0 = "p-norm+"']),
         "P-norm": in_pnorm.override(['stages.0.optimize.0 = "p-norm"']),
         "pulse": Recipe.load("pulse"),
+        "S": with_space(i2s, "s", {}),
+        "W++": with_space(i2s, "w++", {}),
+        "Z+": with_space(in_pnorm, "z+", {}),
+        "F/W+": Recipe.load("bdinvert"),
     }
     return [Method(name, with_measures(recipe, steps)) for name, recipe in table.items()]
 
@@ -89,9 +95,13 @@ def draw_curves(results: dict[str, Result], steps: int, path: Path) -> None:
 @click.option("--steps", default=500, show_default=True, type=click.IntRange(min=1))
 @click.option("--batch", default=8, show_default=True, type=click.IntRange(min=1))
 @click.option("--device", default="auto", show_default=True)
+@click.option("--price", "priced", default=0, show_default=True, type=click.IntRange(0), help="Portraits of the price.")
+@click.option("--lec", default=16, show_default=True, type=click.IntRange(0), help="Portraits of LEC, of those.")
 @click.option("--only", help="Methods, comma-separated: work on these and write no report.")
 @click.option("--out", default="benchmarks/results", show_default=True, type=click.Path(path_type=Path))
-def main(network: str, n: int, steps: int, batch: int, device: str, only: str | None, out: Path) -> None:
+def main(
+    network: str, n: int, steps: int, batch: int, device: str, priced: int, lec: int, only: str | None, out: Path
+) -> None:
     """Compare the latent spaces and the shipped recipes on fresh portraits."""
     bench, chosen = Bench(network, n, batch, device), methods(steps)
     if only:
@@ -100,6 +110,7 @@ def main(network: str, n: int, steps: int, batch: int, device: str, only: str | 
     if only:
         return
     text, held = table(results, steps), expectations(results)
+    price = f"## The price\n\n{price_tables(Bench(network, priced, batch, device), lec)}" if priced else ""
     facts = provenance(
         bench.generator.device,
         f"image seeds from 0; portraits TEST_SEEDS[:{n}]",
@@ -107,7 +118,9 @@ def main(network: str, n: int, steps: int, batch: int, device: str, only: str | 
         steps=steps,
         batch=batch,
     )
-    write_report(out / "spaces.md", "Latent spaces on fresh portraits", text, f"Expected:\n\n{held}", MEANING, facts)
+    write_report(
+        out / "spaces.md", "Latent spaces on fresh portraits", text, f"Expected:\n\n{held}", MEANING, price, facts
+    )
     rows = [[image.cpu(), *(result.images[i] for result in results.values())] for i, image in enumerate(bench.targets)]
     contact_sheet(rows[:PICTURES], out / "spaces.png", columns=["target", *results])
     draw_curves(results, steps, out / "spaces-curves.png")

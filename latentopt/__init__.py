@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from latentopt.inverting.work import invert as invert
     from latentopt.pictures.images import read_image as read_image
     from latentopt.recipe.recipe import Recipe as Recipe
+    from latentopt.restoring.work import restore as restore
     from latentopt.results.inversion import Inversion as Inversion
     from latentopt.statistics.pnorm import PNorm as PNorm
     from latentopt.types import GeneratorInputs as GeneratorInputs
@@ -27,6 +28,7 @@ EXPORTS = {
     "invert": "latentopt.inverting.work",
     "tune": "latentopt.api",
     "encode": "latentopt.inverting.work",
+    "restore": "latentopt.restoring.work",
     "Delta": "latentopt.checkpoints.delta",
     "Inversion": "latentopt.results.inversion",
     "Recipe": "latentopt.recipe.recipe",

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from latentopt.checkpoints.networks import save_discriminator as save_discriminator
     from latentopt.checkpoints.networks import save_generator as save_generator
     from latentopt.checkpoints.networks import save_rosinality as save_rosinality
+    from latentopt.editing.channels import find_channels as find_channels
+    from latentopt.editing.channels import with_channels as with_channels
     from latentopt.editing.files import add_directions as add_directions
     from latentopt.editing.files import find_directions as find_directions
     from latentopt.editing.files import given_or_found_directions as given_or_found_directions
@@ -84,6 +86,8 @@ if TYPE_CHECKING:
     from latentopt.recipe.spaces import with_space as with_space
     from latentopt.refiners.files import load_refiner as load_refiner
     from latentopt.report.work import compare as compare
+    from latentopt.restoring.restoration import Restoration as Restoration
+    from latentopt.restoring.work import restore as restore
     from latentopt.results.earlier import find_results as find_results
     from latentopt.results.earlier import newest_run as newest_run
     from latentopt.results.inversion import Inversion as Inversion
@@ -127,6 +131,8 @@ EXPORTS = {
     "save_discriminator": "latentopt.checkpoints.networks",
     "save_generator": "latentopt.checkpoints.networks",
     "save_rosinality": "latentopt.checkpoints.networks",
+    "find_channels": "latentopt.editing.channels",
+    "with_channels": "latentopt.editing.channels",
     "add_directions": "latentopt.editing.files",
     "find_directions": "latentopt.editing.files",
     "given_or_found_directions": "latentopt.editing.files",
@@ -190,6 +196,8 @@ EXPORTS = {
     "with_space": "latentopt.recipe.spaces",
     "load_refiner": "latentopt.refiners.files",
     "compare": "latentopt.report.work",
+    "Restoration": "latentopt.restoring.restoration",
+    "restore": "latentopt.restoring.work",
     "find_results": "latentopt.results.earlier",
     "newest_run": "latentopt.results.earlier",
     "Inversion": "latentopt.results.inversion",

@@ -201,6 +201,7 @@ class Plugin:
     varies    whether a term's value at the same point differs from step to step
     compares  whether an optimiser compares the losses of different steps, so that nothing but the variables may change
               them
+    runs_code whether an operator imports and runs what an option names: a recipe from a file must not have it
     examples  tables of options that the laws of its kind are tried with
     """
 
@@ -213,6 +214,7 @@ class Plugin:
     exact: ClassVar[bool] = False
     varies: ClassVar[bool] = False
     compares: ClassVar[bool] = False
+    runs_code: ClassVar[bool] = False
     examples: ClassVar[Sequence[Mapping[str, Any]]] = ({},)
 
 
@@ -254,6 +256,12 @@ class Initializer(Plugin, ABC):
     def __call__(self, target: Tensor, seeds: Sequence[int]) -> GeneratorInputs:
         """target [B,3,H,W]; one seed an image, so that a start does not depend on its companions."""
 
+    def of_measurement(
+        self, measured: Tensor, operator: Operator, picture: Tensor, seeds: Sequence[int]
+    ) -> GeneratorInputs:
+        """Where to start for what `operator` measured [B,...]; `picture` [B,C,H,W] shows it at the generator's size."""
+        return self(picture, seeds)
+
 
 class Term(Plugin, ABC):
     """One piece of the loss. What depends on the target alone is computed once, in the constructor.
@@ -281,12 +289,45 @@ class Term(Plugin, ABC):
         """
 
 
+class Source(Protocol):
+    """What an operator must know of the images that it measures: a generator's, or another operator's measurements."""
+
+    @property
+    def resolution(self) -> tuple[int, int]: ...
+    @property
+    def img_channels(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
+
+
 class Operator(Plugin, ABC):
-    """What is measured of an image: terms compare the operator of the drawn image with the operator of the target."""
+    """What is measured of an image: terms compare the operator of the drawn image with a measurement.
+
+    Its constructor takes the `Source` of the images, then keyword-only options. `linear` says whether it is a linear
+    map of the image.
+    """
+
+    linear: bool = False
 
     @abstractmethod
     def __call__(self, image: Tensor) -> Tensor:
-        """image [B,3,H,W] -> measurement [B,3,h,w]; differentiable, each image by itself."""
+        """image [B,C,H,W] -> measurement [B,...]; differentiable, each image by itself, nothing at random."""
+
+    def drawn(self, image: Tensor, seeds: Sequence[int], step: int) -> Tensor:
+        """As a step of the optimisation sees it: with what is random, each image's by its own seed and the step."""
+        return self(image)
+
+    def simulate(self, image: Tensor, seeds: Sequence[int]) -> Tensor:
+        """The true measurement, as a device makes it: it need not be differentiable."""
+        return self.drawn(image, seeds, -1)
+
+    def counted(self, measured: Tensor) -> Tensor:
+        """A measurement [B,...] without the parts of it that say nothing of the image."""
+        return measured
+
+    def index(self, rows: Tensor) -> Operator:
+        """The same operator for the images in `rows`, where it holds something of each."""
+        return self
 
 
 IMAGES = "images"  # what an optimiser remembers of an image as a whole, beside what it remembers of each variable

@@ -146,7 +146,11 @@ PARAMETERIZATIONS = Registry(
     {
         "w": "latentopt.parameterizations.latent:W",
         "w+": "latentopt.parameterizations.latent:WPlus",
+        "w++": "latentopt.parameterizations.styles:WPlusPlus",
+        "s": "latentopt.parameterizations.styles:S",
+        "f": "latentopt.parameterizations.features:F",
         "z": "latentopt.parameterizations.latent:Z",
+        "z+": "latentopt.parameterizations.latent:ZPlus",
         "p-norm": "latentopt.parameterizations.pnorm:PNormSpace",
         "p-norm+": "latentopt.parameterizations.pnorm:PNormPlus",
         "noise": "latentopt.parameterizations.noise:NoiseMaps",
@@ -155,7 +159,16 @@ PARAMETERIZATIONS = Registry(
         "epsilon": "latentopt.parameterizations.epsilon:Epsilon",
         "lowrank": "latentopt.parameterizations.lowrank:LowRank",
     },
-    {"wplus": "w+", "pnorm": "p-norm", "pnorm+": "p-norm+", "p-norm-plus": "p-norm+", "low-rank": "lowrank"},
+    {
+        "wplus": "w+",
+        "zplus": "z+",
+        "stylespace": "s",
+        "features": "f",
+        "pnorm": "p-norm",
+        "pnorm+": "p-norm+",
+        "p-norm-plus": "p-norm+",
+        "low-rank": "lowrank",
+    },
 )
 TERMS = Registry(
     "term",
@@ -163,9 +176,14 @@ TERMS = Registry(
         "l2": "latentopt.terms.pixel:L2",
         "l1": "latentopt.terms.pixel:L1",
         "perceptual": "latentopt.terms.perceptual:Perceptual",
+        "pyramid": "latentopt.terms.pyramid:Pyramid",
         "p-norm": "latentopt.terms.priors:PNormPenalty",
+        "w-prior": "latentopt.terms.priors:WPrior",
+        "rows-cosine": "latentopt.terms.priors:RowsCosine",
         "noise": "latentopt.terms.priors:NoiseAutocorrelation",
         "locality": "latentopt.terms.locality:Locality",
+        "inside": "latentopt.terms.domain:Inside",
+        "outside": "latentopt.terms.domain:Outside",
     },
     {"mse": "l2", "lpips": "perceptual", "pnorm": "p-norm"},
 )
@@ -192,8 +210,18 @@ OPERATORS = Registry(
     "operator",
     {
         "identity": "latentopt.operators.identity:Identity",
+        "mask": "latentopt.operators.mask:Mask",
         "down": "latentopt.operators.down:Down",
+        "blur": "latentopt.operators.blur:Blur",
+        "gray": "latentopt.operators.gray:Gray",
+        "jpeg": "latentopt.operators.jpeg:Jpeg",
+        "noise": "latentopt.operators.noise:Noise",
+        "crop": "latentopt.operators.crop:Crop",
+        "rows": "latentopt.operators.fourier:Rows",
+        "columns": "latentopt.operators.fourier:Columns",
+        "call": "latentopt.operators.call:Call",
     },
+    {"function": "call"},
 )
 OPTIMIZERS = Registry(
     "optimizer",
@@ -204,6 +232,7 @@ OPTIMIZERS = Registry(
         "radam": "latentopt.loop.optimizers:radam",
         "sgd": "latentopt.loop.optimizers:sgd",
         "momentum": "latentopt.loop.optimizers:Momentum",
+        "ngd": "latentopt.loop.optimizers:NormalizedGradient",
         "lbfgs": "latentopt.loop.lbfgs:LBFGS",
     },
 )

@@ -25,7 +25,8 @@ class GeneratorInputs:
     ws         [B,L,C]                             one style vector per layer
     noise      {layer: [B or 1,1,h,w]} or None     explicit noise maps; other layers follow the noise mode
     deltas     {weight: [B or 1,*shape]} or None   added to the generator's weights; 1 = one delta for all images
-    styles     {layer: [B,I] or [B,O,I]} or None   in place of the layer's affine output; [B,O,I]: one style a filter
+    styles     {layer: [B,I] or [B,O,I]} or None   in place of the layer's affine output; [B,O,I]: one style a filter;
+                                                   under the name `+layer` (ADDS): added to it
     residuals  {activation: [B,c,h,w]} or None     added to a layer's or a block's output; zero means untouched
     transform  [B,3,3] or None                     the move of the picture, drawn by the network (StyleGAN3 alone has
                                                    one); see `latentopt.geometry.moves`
@@ -181,9 +182,15 @@ class Beginning:
 
 
 REPLACES = "="
+ADDS = "+"
 EARLIER = "features/"
 GROUPS = ("noise", "deltas", "styles", "residuals")
 FIELDS = tuple(field.name for field in fields(GeneratorInputs))
+
+
+def place_of(name: str) -> str:
+    """The layer or activation that an entry of `styles` or `residuals` is for."""
+    return name.removeprefix(REPLACES).removeprefix(ADDS)
 
 
 def _rows(x: Tensor, batch: int) -> Tensor:

@@ -70,7 +70,7 @@ def test_a_batch_of_pictures(folder, latentopt):
         (["--set", "stages.0.stepss=3"], "did you mean 'steps'?"),
         (["--set", "stages.0.steps"], "write it as"),
         (["--set", "stages.7.steps=3"], "has no"),
-        (["--space", "w++"], "unknown space 'w++'; did you mean 'w+'?"),
+        (["--space", "x+"], "unknown space 'x+'; did you mean 'z+'?"),
         (["--space", "noise"], "not a latent space"),
         (["--recipe", "i2s", "--space", "noise"], "not a latent space"),
         (["--space", "z", "--clip", "2"], "--space.clip"),

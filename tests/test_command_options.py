@@ -25,7 +25,7 @@ def commands(command: click.Command = cli, words: tuple[str, ...] = ()) -> Itera
 
 
 ALL = dict(commands())
-RUN_A_RECIPE = ("invert", "tune", "compare", "encode")
+RUN_A_RECIPE = ("invert", "restore", "tune", "compare", "encode")
 OTHERS = {  # flags that mean something else in some commands, where no other word will do: flag -> those commands
     "--steps": ("encode", "evaluate", "interpolate", "directions find", "train encoder", "train judge",
                 "train perceptual", "train refiner", "train flow"),
@@ -48,7 +48,9 @@ OTHERS = {  # flags that mean something else in some commands, where no other wo
     "--class": ("directions find",),
     "--trunc": ("directions find",),
     "--corruption": ("tune",),
-    "--samples": ("evaluate", "directions find", "fit-pnorm"),
+    "--samples": ("evaluate", "directions channels", "directions find", "fit-pnorm"),
+    "--fit": ("restore",),
+    "--recipe": ("restore",),
     "--images": ("evaluate", "train judge", "train perceptual"),
     "--features": ("fit-sigma",),
     "--data": ("train encoder", "train wrangan", "train refiner", "train flow"),
@@ -93,7 +95,7 @@ def test_the_exceptions_are_ones():
     [
         ("--set", RUN_A_RECIPE),
         ("--terms", RUN_A_RECIPE),
-        ("--steps", ("invert", "tune", "compare")),
+        ("--steps", ("invert", "restore", "tune", "compare")),
         ("--dtype", (*RUN_A_RECIPE, "evaluate")),
         ("--seed", ("invert", "tune", "compare", "evaluate", "directions find", "fit-pnorm", "fit-sigma")),
         ("--seed", [name for name in ALL if name.startswith("train ")]),
@@ -153,7 +155,7 @@ def test_encode_takes_the_options_of_recipes(latentopt):
 
 PLAIN = {  # options that are texts and no paths
     "--space", "--terms", "--set", "--layers", "--do", "--sweep", "--parts", "--metrics", "--pose", "--dial",
-    "--device", "--attributes", "--name", "--condition", "--layer",
+    "--device", "--attributes", "--attribute", "--name", "--condition", "--layer", "--operator",
 }  # fmt: skip
 TEXTS = [
     (name, p)

@@ -28,7 +28,7 @@ from latentopt.evaluation.methods import capped
 from latentopt.generators.discriminator import DiscriminatorConfig
 from latentopt.inverting.work import invert
 from latentopt.judge.network import load_judge
-from latentopt.loop.building import build_problem
+from latentopt.loop.building import build_operator, build_problem
 from latentopt.loop.loop import minimise
 from latentopt.loop.state import State
 from latentopt.perceptual.network import load_perceptual_net
@@ -39,6 +39,7 @@ from latentopt.refiners.files import save_refiner
 from latentopt.refiners.refiner import NetworkRefiner
 from latentopt.refiners.teachers import WarpFlowConfig, WarpFlowNet
 from latentopt.registry import INITIALIZERS, OPTIMIZERS, PARAMETERIZATIONS, TERMS
+from latentopt.restoring.work import restore
 from latentopt.statistics.linear_prior import PooledFeatures
 from latentopt.statistics.linear_prior_fit import fit_prior
 from latentopt.statistics.metric_fit import fit_metric
@@ -48,6 +49,10 @@ from latentopt.types import GeneratorInputs, View
 
 pytestmark = MARKS
 ENCODERS = ("psp", "e4e", "restyle-psp", "restyle-e4e")
+MEASURING = (
+    "down:4", "down:2:bicubic", "blur:1", "gray", "jpeg:20", "noise:gaussian:20", "noise:poisson:20", "crop:8",
+    "rows:2", "columns:2", "torch:tanh", "mask,down:2,jpeg:30",
+)  # fmt: skip
 OPTIMIZED_BY_STYLEGAN3 = ("sg3",)
 
 
@@ -259,6 +264,36 @@ def test_initializers(name, generator, there, targets, folder):
         return INITIALIZERS.create(name, network)(targets.to(network.device), (1, 2)).ws
 
     assert_alike(start(here), start(elsewhere), rtol=1e-2, atol=1e-2)
+
+
+# ---- operators
+
+
+@pytest.mark.parametrize("text", MEASURING)
+def test_operators(text, generator, there, targets):
+    """Measured, as a step of an optimisation sees it, and as a device makes it."""
+
+    def seen(network):
+        operator = build_operator(network, Recipe.load("robust").measuring(text).stages[0].operators)
+        x = targets.to(network.device)
+        return operator(x), operator.drawn(x, (1, 2), 3), operator.simulate(x, (1, 2))
+
+    assert_alike(seen(generator), seen(there))
+
+
+def test_restoration(generator, there, targets, tmp_path):
+    """Of hidden parts too, with several answers."""
+    mask = torch.ones(1, 1, *generator.resolution)
+    mask[..., 4:8, :] = 0
+    recipe = Recipe.load("robust").in_every_stage(steps=2)
+    asked = {"simulate": True, "mask": mask, "solutions": 2}
+    here = restore(generator, targets, "mask,down:2,jpeg:50", recipe, **asked)
+    found = restore(there, on(targets), "mask,down:2,jpeg:50", recipe, out=tmp_path / "out", **asked)
+    for one, other in zip(here, found, strict=True):
+        torch.testing.assert_close(other.measured.cpu(), one.measured)
+        torch.testing.assert_close(other.image.cpu(), one.image, rtol=5e-2, atol=5e-2)
+        assert (tmp_path / "out" / other.name / "restoration.png").is_file()
+        assert other.spread is not None
 
 
 # ---- statistics and directions

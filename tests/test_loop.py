@@ -13,8 +13,10 @@ from torch import Tensor
 
 from latentopt.devices import Profile
 from latentopt.errors import LatentoptError, UsageError
+from latentopt.files.toml import parse_toml
 from latentopt.loop.building import build_problem
 from latentopt.loop.loop import MAX_RETRIES, State, Step, minimise
+from latentopt.loop.measuring import measure
 from latentopt.loop.problem import Objective, Problem
 from latentopt.protocols import Parameterization, Term
 from latentopt.recipe.recipe import Recipe
@@ -642,3 +644,103 @@ def test_shared_variables_roll_back_together(generator, targets, image, steps, f
     assert state.best["offset"].isfinite().all()
     if not failed:
         assert records[-1].best_loss[0] < sum(records[0].loss) / 3
+
+
+def test_ngd_moves_every_code_by_the_rate(generator):
+    """Whatever the gradient's size; in w++ every filter's. What is no code goes by the norm of all of it."""
+    optimizer = OPTIMIZERS.create("ngd", generator)
+    variables = {"w": torch.zeros(2, 8, 16), "z": torch.zeros(2, 16), "noise": torch.zeros(2, 1, 4, 4)}
+    rng = torch.Generator().manual_seed(0)
+    gradients = {
+        name: torch.randn(v.shape, generator=rng)
+        * 10.0 ** torch.arange(-3, -3 + len(v)).reshape(-1, *[1] * (v.ndim - 1))
+        for name, v in variables.items()
+    }
+    gradients["w"][1, 3] = 0
+    optimizer.step(
+        variables, gradients, torch.ones(2), {}, {"w": 0.1, "z": 0.2, "noise": 0.4}, torch.tensor([1.0, 0.5])
+    )
+    lengths = variables["w"].norm(dim=2)
+    expected = torch.tensor([[0.1], [0.05]]).expand(2, 8).clone()
+    expected[1, 3] = 0
+    torch.testing.assert_close(lengths, expected)
+    torch.testing.assert_close(variables["z"].norm(dim=1), torch.tensor([0.2, 0.1]))
+    torch.testing.assert_close(variables["noise"].flatten(1).norm(dim=1), torch.tensor([0.4, 0.2]))
+    assert (gradients["z"] * variables["z"]).sum() < 0
+
+
+ROUTED = {
+    "optimize": ["w+", {"name": "noise", "lr": 0.01}],
+    "terms": [{"name": "l2", "moves": ["w+"]}, {"name": "l1", "weight": 0.5, "moves": ["noise"]}],
+}
+
+
+def gradients_of(problem: Problem) -> dict[str, Tensor]:
+    return measure(problem, State.initial(problem)).gradients
+
+
+def test_a_term_moves_the_spaces_that_it_names_alone(generator, targets):
+    """Each space's gradient is that of its terms; the loss is of all."""
+    routed, whole = make(generator, targets, **ROUTED), make(generator, targets, optimize=ROUTED["optimize"])
+    by_l2 = gradients_of(whole)
+    by_l1 = gradients_of(make(generator, targets, optimize=ROUTED["optimize"], terms=[{"name": "l1", "weight": 0.5}]))
+    found = gradients_of(routed)
+    assert found.keys() == by_l2.keys()
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, by_l2[name] if name.startswith("w+/") else by_l1[name])
+    _, (first, *_) = work(routed)
+    parts = [a + 0.5 * b for a, b in zip(first.parts["l2"], first.parts["l1"], strict=True)]
+    assert first.loss == pytest.approx(parts)
+
+
+def test_terms_that_move_all_and_a_penalty_reach_every_space(generator, targets):
+    """Beside a term that moves one space only; the gradients of pieces add up."""
+    stage = {"optimize": ["w+", {"name": "f", "size": 4, "l2": 0.3}], "terms": ["l1", {"name": "l2", "moves": ["f"]}]}
+    problem = make(generator, targets, **stage)
+    variables = problem.lens.encode(problem.start)
+    variables["f/residual"] += 0.1
+    state = replace(State.initial(problem), variables={name: v.detach().clone() for name, v in variables.items()})
+    found = measure(problem, state).gradients
+    alone = [make(generator, targets, **(stage | {"terms": [name]})) for name in ("l1", "l2")]
+    by_l1, by_l2 = (measure(one, state).gradients for one in alone)
+    torch.testing.assert_close(found["w+/w"], by_l1["w+/w"])
+    penalty = 0.3 * 2 * 0.1 / variables["f/residual"][0].numel()
+    torch.testing.assert_close(found["f/residual"], by_l1["f/residual"] + by_l2["f/residual"] - penalty)
+
+
+def test_large_layers_are_computed_again_for_each_piece(monkeypatch, targets):
+    monkeypatch.setattr("latentopt.generators.recomputing.LARGE", 1)
+    generator = make_tiny_generator(channels=(8, 6))
+    plain = gradients_of(make(generator, targets, **ROUTED))
+    again = gradients_of(make(generator.set_low_memory(True), targets, **ROUTED))
+    for name, gradient in plain.items():
+        torch.testing.assert_close(again[name], gradient)
+
+
+@pytest.mark.parametrize(
+    ("terms", "words"),
+    [
+        ([{"name": "l2", "moves": ["w+"]}], "no term moves noise"),
+        (["l1", {"name": "l2", "moves": ["weights"]}], "weights is not optimised in this stage; did you mean|known"),
+        (["l1", {"name": "l2", "moves": []}], "moves must be a list of at least one space"),
+        (["l1", {"name": "l2", "moves": "noise"}], "moves must be a list of at least one space"),
+        (["l1", {"name": "l2", "moves": ["nois"]}], "unknown space 'nois'; did you mean 'noise'"),
+    ],
+    ids=str,
+)
+def test_moves_that_cannot_be_meant(generator, targets, terms, words):
+    with pytest.raises(UsageError, match=words):
+        make(generator, targets, optimize=["w+", "noise"], terms=terms)
+
+
+def test_an_optimiser_that_compares_losses_needs_one_loss(generator, targets):
+    with pytest.raises(UsageError, match="goes without terms that move some spaces only"):
+        make(generator, targets, optimizer="lbfgs", **ROUTED)
+
+
+def test_moves_are_written_with_the_recipe(generator, targets):
+    settings = {"init": "mean", "steps": 1, "lr": 0.1, "optimize": ["wplus", "noise"]}
+    terms = [{"name": "l2", "moves": ["wplus"]}, {"name": "l1", "moves": ["noise"]}]
+    recipe = Recipe.from_table({"stages": [settings | {"terms": terms}]})
+    assert [term["moves"] for term in recipe.stages[0].terms] == [["w+"], ["noise"]]
+    assert Recipe.from_table(parse_toml(recipe.dump())) == recipe

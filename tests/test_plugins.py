@@ -100,7 +100,7 @@ PARTS = ["near", "coarse", "l2", "brightness", "grey", "rmsprop", "halves"]
 def parts_of(result: str) -> list[str]:
     """The plug-ins that a result was made with."""
     (stage,) = Recipe.load(f"{result}/recipe.toml").stages
-    parts = (stage.init, *stage.optimize, *stage.terms, stage.operator, stage.optimizer, stage.schedule)
+    parts = (stage.init, *stage.optimize, *stage.terms, *stage.operators, stage.optimizer, stage.schedule)
     return [part["name"] for part in parts if part is not None]
 
 

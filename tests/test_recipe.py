@@ -254,6 +254,9 @@ def test_the_files_that_a_recipe_reads(recipe, path, entry, files, needs):
 
 
 READ = {  # the kinds of files that each shipped recipe looks for
+    "bdinvert": {"p-norm"},
+    "brgm": set(),
+    "dhr": {"encoder"},
     "sg3": set(),
     "encode": {"encoder"},
     "fast": {"start at hand", "metric"},
@@ -263,11 +266,13 @@ READ = {  # the kinds of files that each shipped recipe looks for
     "hybrid-psp": {"encoder"},
     "hybrid-restyle": {"encoder"},
     "i2s": set(),
+    "ilo": set(),
     "ii2s": {"p-norm"},
     "ii2s-pnorm": {"p-norm"},
     "lowrank": set(),
     "pti": set(),
     "pulse": {"p-norm"},
+    "robust": set(),
     "s2e": {"encoder"},
     "sg2": set(),
     "styleres": {"encoder", "refiner"},
@@ -372,7 +377,7 @@ def test_another_space_keeps_the_noise_and_the_rest():
 
 @pytest.mark.parametrize(
     ("space", "options", "words"),
-    [("z", {"clip": 2.0}, "--space.clip"), ("w++", {}, "unknown space"), ("noise", {}, "not a latent space")],
+    [("z", {"clip": 2.0}, "--space.clip"), ("w+++", {}, "unknown space"), ("noise", {}, "not a latent space")],
 )
 def test_spaces_that_cannot_be_had(space, options, words):
     with pytest.raises(UsageError, match=words):
@@ -386,7 +391,9 @@ def test_a_space_of_ones_own_is_a_latent_space(recipe, monkeypatch):
     assert names == [["mine"], ["mine", "noise"]]
     with pytest.raises(UsageError, match="mine and w both write the latents"):
         changed.override(['stages.0.optimize=["mine", "w"]'])
-    with pytest.raises(UsageError, match=r"not a latent space; known: w, w\+, z, p-norm, p-norm\+, mine"):
+    with pytest.raises(
+        UsageError, match=r"not a latent space; known: w, w\+, w\+\+, s, z, z\+, p-norm, p-norm\+, mine"
+    ):
         with_space(recipe, "noise", {})
 
 

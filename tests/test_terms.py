@@ -21,6 +21,7 @@ from latentopt.perceptual.lpips_network import load_lpips
 from latentopt.perceptual.network import load_perceptual_net, perceptual_distance, weights_hash
 from latentopt.registry import TERMS
 from latentopt.statistics.pnorm import PNorm
+from latentopt.statistics.sampling import sample_w
 from latentopt.types import GeneratorInputs, View
 
 CASES = [(name, options) for name in TERMS for options in TERMS.declared(name).examples]
@@ -357,3 +358,35 @@ def test_p_norm_equals_an_existing_implementation(tmp_path):
     (gradient,) = torch.autograd.grad(0.001 * value[2], codes)
     expected = data["peer/grad_p_norm_loss_code2"][0]
     torch.testing.assert_close(gradient[2], expected, rtol=0, atol=2e-3 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("name", ["inside", "outside"])
+def test_what_the_generator_cannot_draw_is_told_apart(name, tiny_generator):
+    """Its own pictures are inside but for a few places, stripes are outside; each term sees its part alone."""
+    w = sample_w(tiny_generator, 5, 3)
+    plain = tiny_generator.synthesis(GeneratorInputs(tiny_generator.broadcast(w))).clamp(-1, 1)
+    striped = plain.clone()
+    striped[:, :, 8:24, 8:24] = torch.tensor([-1.0, 1.0]).repeat(8)
+    inside = TERMS.create("inside", tiny_generator, striped, net="bundled").weight
+    patch, corner = inside[:, :, 10:22, 10:22].mean(), inside[:, :, 28:, 28:].mean()
+    assert patch < 0.3 < 0.7 < corner
+    assert TERMS.create("inside", tiny_generator, plain, net="bundled").weight.mean() > inside.mean() + 0.2
+    term = TERMS.create(name, tiny_generator, striped, net="bundled", lpips=0.0)
+    weight = inside if name == "inside" else 1 - inside
+    moved = striped + torch.rand(striped.shape, generator=torch.Generator().manual_seed(3)) - 0.5
+    expected = (weight * (moved - striped)).square().mean(dim=(1, 2, 3))
+    torch.testing.assert_close(term(view(moved, striped)), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"samples": 1}, "samples must be at least"), ({"share": 0.0}, "share is a part"), ({"share": 1.1}, "share is a")],
+)
+def test_domains_that_cannot_be_meant(options, words, tiny_generator, target):
+    with pytest.raises(UsageError, match=words):
+        TERMS.create("outside", tiny_generator, target, net="bundled", **options)
+
+
+def test_a_domain_is_one_of_whole_pictures(tiny_generator, target):
+    with pytest.raises(UsageError, match=r"not in measurements \[3, 8, 8\]: take another recipe for this operator"):
+        TERMS.create("inside", tiny_generator, target[..., :8, :8], net="bundled")

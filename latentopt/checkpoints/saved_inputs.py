@@ -10,7 +10,7 @@ from latentopt.checkpoints.delta_files import check_fit
 from latentopt.errors import CheckpointError
 from latentopt.geometry.moves import is_move
 from latentopt.protocols import Generator
-from latentopt.types import REPLACES, GeneratorInputs, LayerTensors
+from latentopt.types import GeneratorInputs, LayerTensors, place_of
 
 Shapes = Mapping[str, Sequence[tuple[int, ...]]]
 
@@ -26,9 +26,10 @@ def check_inputs(inputs: GeneratorInputs, generator: Generator, where: str) -> N
     if inputs.noise is not None:
         _check("noise", inputs.noise, {k: [(1, *size)] for k, size in generator.noise_shapes.items()}, generator, where)
     if inputs.styles is not None:
-        _check("styles", inputs.styles, _style_shapes(generator), generator, where)
+        styles = {place_of(name): x for name, x in inputs.styles.items()}
+        _check("styles", styles, _style_shapes(generator), generator, where)
     if inputs.residuals is not None:
-        residuals = {name.removeprefix(REPLACES): x for name, x in inputs.residuals.items()}
+        residuals = {place_of(name): x for name, x in inputs.residuals.items()}
         known = [name for name in residuals if name in generator.activations]
         _check("residuals", residuals, _activation_shapes(generator, known), generator, where)
 

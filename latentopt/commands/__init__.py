@@ -15,6 +15,7 @@ from latentopt.files.versions import package_version
 
 COMMANDS = {  # name: (module, one line of help)
     "invert": ("invert", "Find the latents of images by optimisation."),
+    "restore": ("restore", "Restore pictures of which only a measurement is known."),
     "encode": ("encode", "Find the latents of images by an encoder, without optimisation."),
     "tune": ("tune", "Tune the generator's weights to inverted images."),
     "evaluate": ("evaluate", "Measure reconstruction and editability of inversions."),

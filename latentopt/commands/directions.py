@@ -138,6 +138,29 @@ def _check(method: str, options: dict[str, Any]) -> None:
         raise UsageError("--name goes with --folders; a table names its attributes itself")
 
 
+@command.command("channels")
+@shared.network()
+@shared.judge(default="portraits", show_default=True)
+@click.option("--attribute", required=True, help="What the channels are to move, as the judge names it.")
+@click.option("--samples", type=Count(), default="2000", show_default=True, help="Samples to draw.")
+@click.option("--top", type=Count(), default="10", show_default=True, help="Channels to print.")
+@shared.seed()
+@shared.device()
+def channels(network: str, judge: str, attribute: str, samples: int, top: int, seed: int, device: str) -> None:
+    """Look for channels of the style space that go with one attribute, best first, with their scores.
+
+    \b
+    Example:
+      latentopt directions channels --attribute smile
+      latentopt edit --do s:b32.conv1:45=+5
+    """
+    from latentopt.api import find_channels, load_attribute_judge
+
+    generator = load_network(network, device, "float32", False)
+    for found in find_channels(generator, load_attribute_judge(judge, generator.device), attribute, samples, top, seed):
+        click.echo(f"{found.name:<24}{found.score:+.2f}")
+
+
 @command.command("list")
 @click.argument("file", required=False, type=UserPath())
 @shared.network()

@@ -50,6 +50,7 @@ def command(
 
     The newest run in --outdir by default. Strengths are standard deviations: of the generator's samples along the
     direction or, for a learned direction, of what it is named after. latentopt directions list names what there is.
+    s:LAYER:NUMBER is one channel of the style space; latentopt directions channels looks for some.
     Edits follow one another, sweeps come after all of them. Every picture is written as PNG and with its latents
     (safetensors), from which edits can go on; a sheet shows all. A result of --refine is drawn through its refiner. A
     StyleGAN3 generator also draws them turned and shifted (--rotate, --translate), from where they lie.
@@ -59,6 +60,7 @@ def command(
       latentopt edit --do smile=+2 --do yaw=-1
       latentopt edit out/anna --sweep yaw=-2..2:9 --animate
       latentopt edit out/tuned-pti --do beard=1.5@0-4
+      latentopt edit --do s:b32.conv1:45=+5
       latentopt edit out/edits/anna/yaw+2.safetensors --do light_direction=1
       latentopt edit latents.pt --network ffhq.pkl
       latentopt edit out/anna --rotate 20 --translate 0.1,0
@@ -73,6 +75,7 @@ def command(
         parse_layers,
         parse_sweep,
         read_latent,
+        with_channels,
     )
     from latentopt.files.outputs import check_free, workplace
 
@@ -83,14 +86,15 @@ def command(
     generator, sources, root = find_latents(
         [] if run is None else [run], outdir, network, device, lambda root: check_free(to or root / "edits")
     )
-    directions = given_or_found_directions(generator, files, force)
-    asked = Sequences(done, swept, directions, rows, move_for(generator, move))
+    names = [edit.name for edit in [*done, *(edit for sweep in swept for edit in sweep)]]
+    known_directions = with_channels(given_or_found_directions(generator, files, force), names, generator)
+    asked = Sequences(done, swept, known_directions, rows, move_for(generator, move))
     if not done and not swept and move is None:
         known = ", ".join(asked.directions) or "none at hand (latentopt directions find)"
         text = f"no edit named: drawing the latents as they are. --do NAME=STRENGTH edits; names: {known}"
         click.echo(escape_controls(text), err=True)
-    for edit in [*done, *(edit for sweep in swept for edit in sweep)]:
-        choose(edit.name, asked.directions)
+    for name in names:
+        choose(name, asked.directions)
     with workplace(to or root / "edits") as folder:
         written, sheet = edit_latents(
             generator,

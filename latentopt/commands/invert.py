@@ -92,7 +92,7 @@ def terms_of(text: str | None) -> list[dict[str, object]] | None:
     metavar="NAME|FILE",
     help="Method: a recipe's name or a TOML file.  [default: ii2s, or the space's own]",
 )
-@click.option("--space", help="Latent space: w, w+, z, p-norm, p-norm+ (also written pnorm+).")
+@click.option("--space", help="Latent space: w, w+, w++, s, z, z+, p-norm, p-norm+ (also written pnorm+).")
 @click.option("--clip", type=float, help="Bound in P-norm+, in standard deviations.")
 @shared.steps()
 @shared.lr()
@@ -231,5 +231,5 @@ def images_of(images: Sequence[str]) -> list[str]:
         if (others := passed_over(images)) != "":
             click.echo(one_line(others), err=True)
         return list(images)
-    click.echo("no image named: inverting the bundled sample pictures", err=True)
+    click.echo("no image named: taking the bundled sample pictures", err=True)
     return [str(PACKAGE / "bundled" / "samples")]

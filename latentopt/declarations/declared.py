@@ -39,6 +39,7 @@ class Declared:
     exact: bool = False
     varies: bool = False
     compares: bool = False
+    runs_code: bool = False
     examples: Sequence[Mapping[str, Any]] = ({},)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from latentopt.errors import UsageError
 from latentopt.protocols import Generator, Parameterization
 from latentopt.results.redrawing import Redraw
-from latentopt.types import GROUPS, REPLACES, GeneratorInputs, LayerTensors
+from latentopt.types import ADDS, GROUPS, REPLACES, GeneratorInputs, LayerTensors, place_of
 
 PAPER_SPLIT = 7 / 18  # Zhu et al. 2020, section 4.4.5: 7 layers of the one image, 11 of the other
 
@@ -53,7 +53,7 @@ def mix(
 
 
 def _row(generator: Generator, name: str) -> int:
-    return generator.row_of(name.removeprefix(REPLACES)) or 0
+    return generator.row_of(place_of(name)) or 0
 
 
 def interpolate(
@@ -61,28 +61,28 @@ def interpolate(
 ) -> GeneratorInputs:
     """From `first` (t = 0) to `second` (t = 1), straight in the variables of `lens`, any space of latents; None is W+.
 
-    Weight deltas and residuals change linearly (where only one image has one, from or to nothing), noise maps and
-    styles that both have too; maps that one alone has stay. Raises UsageError for latents of other shapes, and for
-    styles, whole outputs or a transform that only one of the images has.
+    Fields that the lens does not write change linearly: weight deltas, residuals and styles that are added (where only
+    one image has one, from or to nothing), noise maps and whole styles that both have too; maps that one alone has
+    stay. Raises UsageError for latents of other shapes, and for whole styles, whole outputs or a transform that only
+    one of the images has.
     """
     check_shapes(first, second)
     second = second.replace(ws=second.ws.to(first.ws))
-    if lens is None:
-        ws = torch.lerp(first.ws, second.ws, t)
-    else:
-        ends, to = lens.encode(first), lens.encode(second)
-        ws = lens.decode({name: torch.lerp(v, to[name], t) for name, v in ends.items()}, first).ws
     for name, one, other in zip(("styles", "layer outputs", "a transform"), _bound(first), _bound(second), strict=True):
         if one != other:
             raise UsageError(f"{name} cannot be interpolated to an image that has none")
-    return GeneratorInputs(
-        ws,
+    between = GeneratorInputs(
+        torch.lerp(first.ws, second.ws, t),
         noise=_between(first.noise, second.noise, t, fill=False),
         deltas=_between(first.deltas, second.deltas, t, fill=True),
-        styles=_between(first.styles, second.styles, t, fill=False),
+        styles=_between(first.styles, second.styles, t, fill=True),
         residuals=_between(first.residuals, second.residuals, t, fill=True),
         transform=_between_transforms(first.transform, second.transform, t),
     )
+    if lens is None:
+        return between
+    ends, to = lens.encode(first), lens.encode(second)
+    return lens.decode({name: torch.lerp(v, to[name], t) for name, v in ends.items()}, between)
 
 
 def interpolate_drawn(first: Redraw, second: Redraw, t: float, lens: Parameterization | None = None) -> GeneratorInputs:
@@ -112,7 +112,8 @@ def _between_transforms(first: Tensor | None, second: Tensor | None, t: float) -
 def _bound(inputs: GeneratorInputs) -> tuple[set[str], set[str], bool]:
     """What has no zero to be interpolated from: styles, whole outputs (see GeneratorInputs), a transform."""
     outputs = {name for name in inputs.residuals or () if name.startswith(REPLACES)}
-    return set(inputs.styles or ()), outputs, inputs.transform is not None
+    styles = {name for name in inputs.styles or () if not name.startswith(ADDS)}
+    return styles, outputs, inputs.transform is not None
 
 
 def _between(first: LayerTensors | None, second: LayerTensors | None, t: float, fill: bool) -> dict[str, Tensor] | None:
@@ -121,11 +122,19 @@ def _between(first: LayerTensors | None, second: LayerTensors | None, t: float, 
     found = {}
     for key in one | other:
         if key in one and key in other:
-            found[key] = torch.lerp(one[key], other[key].to(one[key]), t)
+            a, b = torch.broadcast_tensors(*_alike(one[key], other[key].to(one[key])))
+            found[key] = torch.lerp(a, b, t)
         else:
             share = (1 - t if key in one else t) if fill else 1
             found[key] = (one | other)[key] * share
     return found or None
+
+
+def _alike(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Styles of which only one has an entry for each filter, [B,I] and [B,O,I], so that they go together."""
+    if a.ndim == b.ndim:
+        return a, b
+    return (a[:, None], b) if a.ndim < b.ndim else (a, b[:, None])
 
 
 def check_shapes(first: GeneratorInputs, second: GeneratorInputs) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from latentopt.editing.channels import Channel
 from latentopt.editing.direction import Direction
 from latentopt.editing.layers import layers_text, parse_layers
 from latentopt.errors import UsageError
@@ -70,8 +71,10 @@ def _rows(text: str | None) -> tuple[int, ...] | None:
     return None if text is None else parse_layers(text)
 
 
-def choose(name: str, directions: Mapping[str, Direction]) -> Direction:
-    """The direction of that name; `hair-length` and `hair_length` are one. Raises UsageError with the nearest name."""
+def choose(name: str, directions: Mapping[str, Direction | Channel]) -> Direction | Channel:
+    """The direction of that name, or the channel (see `latentopt.editing.channels.with_channels`); `hair-length` and
+    `hair_length` are one. Raises UsageError with the nearest name.
+    """
     plain = {key.replace("-", "_"): key for key in directions}
     if name not in directions and name.replace("-", "_") not in plain:
         raise UsageError(f"no direction {name!r}{nearest(name, list(directions))}")
@@ -81,7 +84,7 @@ def choose(name: str, directions: Mapping[str, Direction]) -> Direction:
 def apply_edits(
     inputs: GeneratorInputs,
     edits: Sequence[Edit],
-    directions: Mapping[str, Direction],
+    directions: Mapping[str, Direction | Channel],
     layers: Sequence[int] | None = None,
 ) -> GeneratorInputs:
     """The edits one after the other; `layers` are the rows for those that name none themselves.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from latentopt.editing.channels import Channel
 from latentopt.editing.direction import Direction
 from latentopt.editing.latents import Latent, file_name, save_latent
 from latentopt.editing.mixing import interpolate_drawn, mix_drawn
@@ -42,7 +43,7 @@ class Sequences:
 
     done: Sequence[Edit]
     sweeps: Sequence[Sequence[Edit]]
-    directions: Mapping[str, Direction]
+    directions: Mapping[str, Direction | Channel]
     layers: tuple[int, ...] | None = None
     move: PictureMove | None = None
 

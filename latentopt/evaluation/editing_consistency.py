@@ -137,7 +137,8 @@ def latent_stages(recipe: Recipe) -> Recipe:
         raise UsageError(
             f"recipe {recipe.name!r} goes on from an earlier result; evaluate the run that it was tuned from"
         )
-    writes = [k for k, stage in enumerate(recipe.stages) if stage.spaces("ws")]
+    codes = ("ws", "styles", "residuals")
+    writes = [k for k, stage in enumerate(recipe.stages) if any(map(stage.spaces, codes))]
     return replace(recipe, stages=recipe.stages[: max(writes, default=0) + 1])
 
 

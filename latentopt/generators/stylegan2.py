@@ -14,8 +14,9 @@ from torch import Tensor
 from latentopt.generators.config import NetworkConfig
 from latentopt.generators.layers import MappingNetwork
 from latentopt.generators.network import GeneratorNetwork
+from latentopt.generators.styling import styled
 from latentopt.generators.synthesis import SynthesisNetwork
-from latentopt.types import REPLACES, Beginning, GeneratorInputs
+from latentopt.types import Beginning, GeneratorInputs, place_of
 
 LAYER = re.compile(r"(?:synthesis\.)?b(\d+)(?:\.(const|conv0|conv1|torgb|img|skip))?(?:\.|$)")
 ROWS_FROM_CONV1 = {"const": 0, "conv0": -1, "skip": -1, "conv1": 0, "torgb": 1, "img": 1}
@@ -146,11 +147,8 @@ class StyleGAN2(GeneratorNetwork):
         return self.synthesis.modulated[layer][1].affine.weight
 
     def styles(self, inputs: GeneratorInputs) -> dict[str, Tensor]:
-        given = inputs.styles or {}
         return {
-            name: given[name]
-            if name in given
-            else layer.affine(inputs.ws[:, row], inputs.deltas, f"synthesis.{name}.affine")
+            name: styled(inputs.styles, name, layer, inputs.ws[:, row], inputs.deltas)
             for name, (row, layer) in self.synthesis.modulated.items()
         }
 
@@ -168,7 +166,7 @@ class StyleGAN2(GeneratorNetwork):
     @torch.no_grad()
     def begin(self, inputs: GeneratorInputs, changing: Set[str], noise_mode: str = "const") -> Beginning | None:
         """The blocks before the first in which something changes: every entry that may change names its block."""
-        places = [LAYER.match(name.partition("/")[2].removeprefix(REPLACES)) for name in changing]
+        places = [LAYER.match(place_of(name.partition("/")[2])) for name in changing]
         first = min((int(place[1]) if place else 0 for place in places), default=0)
         if first <= 4 or noise_mode == "random":
             return None

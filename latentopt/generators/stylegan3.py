@@ -15,7 +15,8 @@ from latentopt.generators.layers import MappingNetwork
 from latentopt.generators.network import GeneratorNetwork
 from latentopt.generators.stylegan3_config import StyleGAN3Config
 from latentopt.generators.stylegan3_synthesis import INPUT, SynthesisNetwork3
-from latentopt.types import REPLACES, Beginning, GeneratorInputs
+from latentopt.generators.styling import styled
+from latentopt.types import Beginning, GeneratorInputs, place_of
 
 
 class StyleGAN3(GeneratorNetwork):
@@ -87,11 +88,8 @@ class StyleGAN3(GeneratorNetwork):
         return self.synthesis.modulated[layer].affine.weight
 
     def styles(self, inputs: GeneratorInputs) -> dict[str, Tensor]:
-        given = inputs.styles or {}
         return {
-            name: given[name]
-            if name in given
-            else layer.affine(inputs.ws[:, row], inputs.deltas, f"synthesis.{name}.affine")
+            name: styled(inputs.styles, name, layer, inputs.ws[:, row], inputs.deltas)
             for row, (name, layer) in enumerate(self.synthesis.modulated.items())
         }
 
@@ -108,7 +106,7 @@ class StyleGAN3(GeneratorNetwork):
     @torch.no_grad()
     def begin(self, inputs: GeneratorInputs, changing: Set[str], noise_mode: str = "const") -> Beginning | None:
         """The layers before the first in which something changes: every entry that may change names its layer."""
-        rows = [self.row_of(name.partition("/")[2].removeprefix(REPLACES)) or 0 for name in changing]
+        rows = [self.row_of(place_of(name.partition("/")[2])) or 0 for name in changing]
         if (first := min(rows, default=0)) == 0:
             return None
         after = list(self.layers)[first - 1]

@@ -16,6 +16,7 @@ from latentopt.generators.fourier_input import FourierInput
 from latentopt.generators.recomputing import checkpointed, is_large
 from latentopt.generators.stylegan3_config import StyleGAN3Config
 from latentopt.generators.stylegan3_layer import SynthesisLayer3
+from latentopt.generators.styling import own_style
 from latentopt.types import Beginning, GeneratorInputs
 
 INPUT = "input"
@@ -85,7 +86,8 @@ class SynthesisNetwork3(nn.Module):
         ws, deltas, styles = inputs.ws, inputs.deltas, inputs.styles or {}
         captured, names = Captured(inputs.residuals or {}, capture), self.layer_names
         if beginning is None:
-            x = self.input(ws[:, 0], inputs.transform, deltas, f"synthesis.{INPUT}", styles.get(INPUT))
+            place = own_style(styles, INPUT, self.input, ws[:, 0], deltas)
+            x = self.input(ws[:, 0], inputs.transform, deltas, f"synthesis.{INPUT}", place)
             x = captured.finish(INPUT, x)
         else:
             x = beginning.x
@@ -99,7 +101,8 @@ class SynthesisNetwork3(nn.Module):
             if self.magnitude_decay is not None:
                 layer.follow_magnitude(x, self.magnitude_decay)
             w = ws[:, self.layer_names.index(name) + 1]
-            x = captured.finish(name, drawn(layer, x, w, deltas, f"synthesis.{name}", styles.get(name)))
+            given = own_style(styles, name, layer, w, deltas)
+            x = captured.finish(name, drawn(layer, x, w, deltas, f"synthesis.{name}", given))
         return x.to(self.input.freqs.dtype) * self.output_scale, captured.features
 
     def is_recomputed(self, layer: SynthesisLayer3) -> bool:

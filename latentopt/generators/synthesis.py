@@ -17,6 +17,7 @@ from latentopt.generators.drawing import Captured, check_drawable
 from latentopt.generators.layers import Conv2d, SynthesisLayer, ToRGB, tuned
 from latentopt.generators.ops import fir_filter, upsample2d
 from latentopt.generators.recomputing import checkpointed, is_large
+from latentopt.generators.styling import own_style
 from latentopt.types import Beginning, GeneratorInputs
 
 ARCHITECTURES = ("skip", "resnet", "orig")
@@ -170,7 +171,7 @@ class SynthesisNetwork(nn.Module):
                 last_of_pair = name.endswith("conv1") and block.index > 0
                 gain = math.sqrt(0.5) if self.architecture == "resnet" and last_of_pair else 1.0
                 f = self.resample_filter
-                given = styles.get(name)
+                given = own_style(styles, name, layer, ws[:, row], deltas)
                 drawn = checkpointed if self.is_recomputed(layer.size) else nn.Module.__call__
                 x = finish(name, drawn(layer, x, ws[:, row], f, noise, deltas, f"synthesis.{name}", gain, given))
                 row += 1
@@ -183,7 +184,8 @@ class SynthesisNetwork(nn.Module):
             if hasattr(block, "torgb"):
                 name = f"{block.name}.torgb"
                 drawn = checkpointed if self.is_recomputed(layer.size) else nn.Module.__call__
-                rgb = drawn(block.torgb, x, ws[:, row], deltas, f"synthesis.{name}", styles.get(name)).float()
+                given = own_style(styles, name, block.torgb, ws[:, row], deltas)
+                rgb = drawn(block.torgb, x, ws[:, row], deltas, f"synthesis.{name}", given).float()
                 image = rgb if image is None else upsample2d(image, self.resample_filter) + rgb
                 image = finish(f"{block.name}.img", image)
             if until_captured and captured.complete:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,12 +12,12 @@ from torch import Tensor
 from latentopt.checkpoints.latent_files import check_made_with, read_latents
 from latentopt.errors import CheckpointError, UsageError
 from latentopt.pictures.resizing import shrink
-from latentopt.protocols import Generator, Initializer
+from latentopt.protocols import Generator, Initializer, Operator
 from latentopt.statistics.at_hand import given_or_found
 from latentopt.statistics.pnorm import PNORM
 from latentopt.statistics.sampling import drawn_at_once, sample_w
 from latentopt.types import GeneratorInputs
-from latentopt.watching.phases import Advance, phase
+from latentopt.watching.phases import phase
 
 LISTED = 4  # names in a message
 
@@ -48,18 +48,23 @@ class PMean(Initializer):
 
 
 class Sample(Initializer):
-    """One random sample an image, from its seed."""
+    """One random sample an image, from its seed; `psi` draws it towards the mean (1: not at all, 0: to the mean)."""
 
-    def __init__(self, generator: Generator, *, label: int = 0) -> None:
-        self.generator, self.label = generator, label
+    examples = ({}, {"psi": 0.5})
+
+    def __init__(self, generator: Generator, *, label: int = 0, psi: float = 1.0) -> None:
+        self.generator, self.label, self.psi = generator, label, psi
 
     def __call__(self, target: Tensor, seeds: Sequence[int]) -> GeneratorInputs:
         w = torch.cat([sample_w(self.generator, seed, 1, self.label) for seed in seeds])
-        return GeneratorInputs(self.generator.broadcast(w).clone())
+        return GeneratorInputs(self.generator.truncate(w, self.psi).clone())
 
 
 class BestOf(Initializer):
-    """The nearest of `n` random samples, compared at `size` pixels (PULSE's downscaling loss, Menon et al. 2020)."""
+    """The nearest of `n` random samples, compared at `size` pixels (PULSE's downscaling loss, Menon et al. 2020).
+
+    Where only a measurement is known, the samples' measurements are compared with it.
+    """
 
     examples = ({"n": 6, "batch": 4},)
 
@@ -70,20 +75,31 @@ class BestOf(Initializer):
         self.generator, self.n, self.size, self.label, self.batch = generator, n, size, label, batch
 
     def __call__(self, target: Tensor, seeds: Sequence[int]) -> GeneratorInputs:
-        with phase("looking for a start", self.n * len(target), "samples") as advance:
-            best = [self._nearest(image, seed, advance) for image, seed in zip(target, seeds, strict=True)]
-        return GeneratorInputs(self.generator.broadcast(torch.stack(best)).clone())
+        return self._nearest(shrink(target, self.size), lambda image, row: shrink(image, self.size), seeds)
+
+    def of_measurement(
+        self, measured: Tensor, operator: Operator, picture: Tensor, seeds: Sequence[int]
+    ) -> GeneratorInputs:
+        def seen(image: Tensor, row: int) -> Tensor:
+            one = operator.index(torch.tensor([row], device=image.device))
+            return torch.cat([one(x[None]) for x in image])
+
+        return self._nearest(measured, seen, seeds)
 
     @torch.no_grad()
-    def _nearest(self, image: Tensor, seed: int, on_progress: Advance) -> Tensor:
-        w = sample_w(self.generator, seed, self.n, self.label)  # [n,C]
-        small = shrink(image[None], self.size)
-        distances = []
-        for part in w.split(drawn_at_once(self.generator, self.batch)):
-            drawn = self.generator.synthesis(GeneratorInputs(self.generator.broadcast(part)))
-            distances.append((shrink(drawn, self.size) - small).square().mean(dim=(1, 2, 3)))
-            on_progress(len(part))
-        return w[torch.cat(distances).argmin()]
+    def _nearest(self, wanted: Tensor, seen: Callable[[Tensor, int], Tensor], seeds: Sequence[int]) -> GeneratorInputs:
+        """wanted [B,...]; seen: what images [n,C,H,W] have that is compared with its rows."""
+        best = []
+        with phase("looking for a start", self.n * len(wanted), "samples") as advance:
+            for row, seed in enumerate(seeds):
+                w = sample_w(self.generator, seed, self.n, self.label)  # [n,C]
+                distances = []
+                for part in w.split(drawn_at_once(self.generator, self.batch)):
+                    drawn = self.generator.synthesis(GeneratorInputs(self.generator.broadcast(part)))
+                    distances.append((seen(drawn, row) - wanted[row]).square().flatten(1).mean(dim=1))
+                    advance(len(part))
+                best.append(w[torch.cat(distances).argmin()])
+        return GeneratorInputs(self.generator.broadcast(torch.stack(best)).clone())
 
 
 class File(Initializer):

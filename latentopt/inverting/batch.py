@@ -36,7 +36,7 @@ from latentopt.loop.loop import Step, minimise
 from latentopt.loop.problem import Problem
 from latentopt.loop.refining import make_refiner, refine
 from latentopt.loop.state import RUNNING, UNSTEADY, State
-from latentopt.protocols import Generator, Parameterization, Refiner
+from latentopt.protocols import Generator, Operator, Parameterization, Refiner
 from latentopt.recipe.recipe import Recipe
 from latentopt.types import GeneratorInputs
 from latentopt.watching.interruption import Interrupted, never, released
@@ -58,6 +58,8 @@ class Batch:
     keys: tuple[str, ...]
     seeds: tuple[int, ...]
     mask: Tensor | None = None
+    measured: Tensor | None = None  # [B,...], all that is known of the images; `target` shows it
+    operator: Operator | None = None  # in place of those of the stages
     stage: int = 0
     inputs: GeneratorInputs | None = None
     state: State | None = None
@@ -105,7 +107,16 @@ class Batch:
         """The stage that comes next, or is at work, as a problem."""
         stage, begun = self.recipe.stages[self.stage], self.state is not None
         return build_problem(
-            self.generator, stage, self.target, self.seeds, self.mask, self.inputs, begun, self.profile
+            self.generator,
+            stage,
+            self.target,
+            self.seeds,
+            self.mask,
+            self.inputs,
+            begun,
+            self.profile,
+            self.measured,
+            self.operator,
         )
 
     @cached_property
@@ -231,7 +242,15 @@ class Batch:
         return tuple(meta["keys"])
 
     @staticmethod
-    def load(path: Path, generator: Generator, recipe: Recipe, target: Tensor, mask: Tensor | None = None) -> Batch:
+    def load(
+        path: Path,
+        generator: Generator,
+        recipe: Recipe,
+        target: Tensor,
+        mask: Tensor | None = None,
+        measured: Tensor | None = None,
+        operator: Operator | None = None,
+    ) -> Batch:
         """Go on from a saved run, with the same recipe and generator.
 
         Raises DamagedState when the file is damaged or belongs to another recipe or generator.
@@ -240,7 +259,8 @@ class Batch:
         if (meta["digest"], meta["fingerprint"]) != (recipe.digest, generator.fingerprint):
             raise DamagedState(f"{path}: belongs to another recipe or generator")
         images, device = len(target), generator.device
-        batch = Batch(generator, recipe, target, tuple(meta["keys"]), tuple(meta["seeds"]), mask)
+        keys, seeds = tuple(meta["keys"]), tuple(meta["seeds"])
+        batch = Batch(generator, recipe, target, keys, seeds, mask, measured, operator)
         with _damage(path):
             if images != len(meta["keys"]):
                 raise ValueError(f"of {len(meta['keys'])} images, not {images}")

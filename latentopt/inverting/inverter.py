@@ -20,9 +20,9 @@ from latentopt.inverting.events import Event, Finished, Noted, Progressed
 from latentopt.inverting.items import Item, Unread, in_batches, read
 from latentopt.inverting.keeping import Keeping
 from latentopt.inverting.memory import fit_memory
-from latentopt.inverting.outcome import Change, Circumstances, outcome
+from latentopt.inverting.outcome import Change, Circumstances, Figures, outcome
 from latentopt.inverting.saved_state import DamagedState
-from latentopt.protocols import Generator
+from latentopt.protocols import Generator, Operator
 from latentopt.recipe.files import recipe_paths
 from latentopt.recipe.recipe import Recipe
 from latentopt.statistics.at_hand import first_at_hand, given_or_found
@@ -49,7 +49,8 @@ class Inverter:
 
     `out` is the folder for results (none: nothing is written); `options` is whatever else decides a result (such as
     how pictures were fitted): part of the key that tells stale results. `change` measures what tuning did to the rest
-    of the generator (`latentopt.evaluation.corruption.change_by`); without it, that is left out.
+    of the generator (`latentopt.evaluation.corruption.change_by`); without it, that is left out. `operator` takes the
+    place of those of the recipe's stages; `figures` measures results, by their likeness to the target without it.
     """
 
     generator: Generator
@@ -59,6 +60,8 @@ class Inverter:
     options: tuple[tuple[str, object], ...] = ()
     save_every: float = 10.0
     change: Change | None = None
+    operator: Operator | None = None
+    figures: Figures | None = None
     profile: Profile = field(default_factory=lambda: Profile(on=False))
     _fitting: dict[int, int] = field(default_factory=dict, init=False, compare=False, repr=False)
 
@@ -98,7 +101,8 @@ class Inverter:
                 yield set_aside(path, items)
                 continue
             try:
-                batch = Batch.load(path, self.generator, self.recipe, *self._tensors(items))
+                known = (*self._tensors(items), self._measured(items), self.operator)
+                batch = Batch.load(path, self.generator, self.recipe, *known)
             except DamagedState as error:  # its images wait for their turn again
                 yield set_aside(path, error)
                 continue
@@ -133,7 +137,8 @@ class Inverter:
         target, mask = self._tensors(items)
         names = tuple(item.name for item in items)
         seeds = tuple(image_seed(self.seed, n) for n in names)
-        batch = Batch(self.generator, self.recipe, target, names, seeds, mask, chunk=self._at_once(len(names)))
+        known = (mask, self._measured(items), self.operator)
+        batch = Batch(self.generator, self.recipe, target, names, seeds, *known, chunk=self._at_once(len(names)))
         batch.profile = self.profile
         starts = [item.start.inputs for item in items if item.start is not None]
         if self.recipe.needs_start and len(starts) == len(items):
@@ -181,6 +186,11 @@ class Inverter:
             return target, None
         whole = torch.ones_like(target[0, :1])
         return target, torch.stack([whole if mask is None else mask.to(device) for mask in masks])
+
+    def _measured(self, items: Sequence[Item]) -> Tensor | None:
+        """What was measured of images that are not known themselves, [B,...]."""
+        found = [item.target.measured for item in items if item.target.measured is not None]
+        return torch.stack(found).to(self.generator.device) if found else None
 
     def _work(
         self, batch: Batch, items: list[Item], interrupted: Interrupted, resumed: bool = False
@@ -250,7 +260,7 @@ class Inverter:
     def _circumstances(self) -> Circumstances:
         found = recipe_paths(self.recipe, self.generator, "sigma")
         sigma = {"sigma": {"origin": Sigma.load(found[0]).origin, "file": str(found[0])}} if found else {}
-        return Circumstances(self.seed, self.files, dict(self.options), self._pnorm, self.change, sigma)
+        return Circumstances(self.seed, self.files, dict(self.options), self._pnorm, self.change, sigma, self.figures)
 
     @property
     def _pnorm(self) -> PNorm | None:

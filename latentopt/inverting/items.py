@@ -166,9 +166,12 @@ def check_values(images: Tensor, mask: Tensor | None) -> None:
     """Raise UsageError for images of another range than [-1,1], and for masks in which nothing counts."""
     if len(images) and images.abs().amax() > LARGEST_VALUE:
         raise UsageError(f"images have values up to {images.abs().amax():g}; they are given in [-1,1], not in 0..255")
-    if mask is None:
-        return
-    wanted = [len(images), 1, *images.shape[2:]]
+    if mask is not None:
+        check_mask(mask, [len(images), 1, *images.shape[2:]])
+
+
+def check_mask(mask: Tensor, wanted: list[int]) -> None:
+    """Raise UsageError for a mask that is not of that shape, or of which an image shows nothing."""
     if list(mask.shape) != wanted:
         raise UsageError(f"mask is {list(mask.shape)}; these images take {wanted}")
     if not ((mask >= 0) & (mask <= 1)).all():

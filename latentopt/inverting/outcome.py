@@ -23,12 +23,23 @@ Change = Callable[[Generator, GeneratorInputs], tuple[Mapping[str, float], Mappi
 """What tuning did to the rest of the generator: figures for the metrics, and how they were measured for the record."""
 
 
+Figures = Callable[[Item, Tensor], Mapping[str, float]]
+"""Of an item's result, which the generator draws as an image [C,H,W]."""
+
+
+def likeness(item: Item, image: Tensor) -> dict[str, float]:
+    """To the target."""
+    found = metrics(image[None], item.target.image[None].to(image))
+    return {name: value.item() for name, value in found.items()}
+
+
 @dataclass(frozen=True)
 class Circumstances:
     """What the results of one run have in common, found out once.
 
     files: what the recipe read, with hashes; options: what else decides a result; pnorm: the statistics that the
-    radius is measured in; change: see `Change`; record: further entries of the manifest.
+    radius is measured in; change: see `Change`; record: further entries of the manifest; figures: in place of
+    `likeness`.
     """
 
     seed: int
@@ -37,6 +48,7 @@ class Circumstances:
     pnorm: PNorm | None = None
     change: Change | None = None
     record: Mapping[str, object] = field(default_factory=dict)
+    figures: Figures | None = None
 
 
 def outcome(batch: Batch, item: Item, i: int, image: Tensor, key: str, about: Circumstances) -> Finished | Failed:
@@ -46,8 +58,7 @@ def outcome(batch: Batch, item: Item, i: int, image: Tensor, key: str, about: Ci
     if not image.isfinite().all():
         return Failed(item.name, item.source, "the image drawn from its best latent is not finite")
     inputs = batch.result.index([i])
-    target = item.target.image[None].to(image)
-    values = {name: value.item() for name, value in metrics(image[None], target).items()} | batch.best_parts(i)
+    values = dict((about.figures or likeness)(item, image)) | batch.best_parts(i)
     if about.pnorm is not None:  # root mean square of the P-norm+ code: about 1 for the generator's own samples
         values["radius"] = about.pnorm.whiten(inputs.ws.double().cpu()).square().mean().sqrt().item()
     more = dict(item.start.record) if item.start is not None else {}

@@ -16,7 +16,7 @@ from latentopt.loop.building import (
     options_in,
 )
 from latentopt.loop.refining import make_refiner
-from latentopt.protocols import Generator
+from latentopt.protocols import Generator, Operator
 from latentopt.recipe.files import recipe_files
 from latentopt.recipe.recipe import Recipe
 from latentopt.recipe.stage import PREVIOUS, Reading
@@ -25,9 +25,9 @@ from latentopt.statistics.sigma_fit import ensure_sigma
 from latentopt.watching.phases import tell
 
 
-def prepare(recipe: Recipe, generator: Generator) -> None:
+def prepare(recipe: Recipe, generator: Generator, given: Operator | None = None) -> None:
     """Make every plug-in of a recipe once; those that need statistics which are not there wait until the others are
-    made, and the statistics measured.
+    made, and the statistics measured. `given` takes the place of the recipe's operators.
 
     Raises what would be raised in the midst of the work: UsageError for options that a plug-in refuses,
     MissingWeightsError and CheckpointError for networks and files, StatisticsError for what takes minutes to measure.
@@ -44,7 +44,7 @@ def prepare(recipe: Recipe, generator: Generator) -> None:
     for stage in recipe.stages:
         make_optimizer(generator, stage.optimizer)
         make_refiner(generator, stage)
-        operator = build_operator(generator, stage)
+        operator = given or build_operator(generator, stage.operators)
         objectives.append(build_objective(generator, stage, blank if operator is None else operator(blank)))
     if recipe.looks_for("sigma"):
         ensure_sigma(generator, sigma_layers(recipe))

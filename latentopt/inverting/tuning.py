@@ -56,7 +56,7 @@ def recipe_of(inversions: Sequence[Inversion]) -> Recipe:
     tables = {inversion.manifest["recipe"]["digest"]: inversion.recipe_toml for inversion in inversions}
     if len(tables) != 1:
         raise UsageError(f"results of one recipe are tuned at a time; these are of {len(tables)}")
-    return Recipe.parse(next(iter(tables.values())))
+    return Recipe.parse(next(iter(tables.values())), runs=True)  # of which the spaces are read
 
 
 def _in_space(stage: Stage, space: dict | None) -> Iterator[dict]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from latentopt.errors import LatentoptError, UsageError
-from latentopt.loop.problem import Problem
+from latentopt.loop.problem import Pieces, Problem, total
 from latentopt.loop.state import Measurement, State
 from latentopt.types import Variables
 
@@ -58,18 +60,26 @@ def _measure_chunks(problem: Problem, state: State) -> tuple[Tensor, dict[str, T
             name: (v if whole else v[at[name]]).detach().requires_grad_() for name, v in state.variables.items()
         }
         with problem.profile.part("terms"):
-            loss, named = part.loss(variables, state.step)
+            pieces, named = part.pieces(variables, state.step)
+            loss = total(pieces)
             if not loss.requires_grad:
                 raise UsageError(
                     "nothing that is optimised reaches the loss: add a term of the image, or another space"
                 )
-            found = torch.autograd.grad(loss.sum(), list(variables.values()), allow_unused=True)
-        for name, gradient in zip(variables, found, strict=True):
-            if gradient is not None:
+            for name, gradient in _gradients(pieces, variables):
                 gradients[name][at[name]] += gradient
         losses.append(loss.detach())
         parts.append({name: value.detach() for name, value in named.items()})
     return torch.cat(losses), {name: torch.cat([p[name] for p in parts]) for name in parts[0]}, gradients
+
+
+def _gradients(pieces: Pieces, variables: Variables) -> Iterator[tuple[str, Tensor]]:
+    """Of each piece of the loss, for the variables of the spaces that it moves."""
+    reaching = {spaces: loss for spaces, loss in pieces.items() if loss.requires_grad}
+    for left, (spaces, loss) in zip(reversed(range(len(reaching))), reaching.items(), strict=True):
+        own = {name: v for name, v in variables.items() if spaces is None or name.partition("/")[0] in spaces}
+        found = torch.autograd.grad(loss.sum(), list(own.values()), retain_graph=left > 0, allow_unused=True)
+        yield from ((name, gradient) for name, gradient in zip(own, found, strict=True) if gradient is not None)
 
 
 def _all_finite(tensors: Variables, b: int) -> Tensor:

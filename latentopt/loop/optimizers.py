@@ -19,6 +19,7 @@ from latentopt.types import Variables
 
 BETAS = [0.9, 0.999]
 TINY = 1e-30
+CODE_DIMS = 3  # of a variable that holds codes: images, layers or filters, entries
 
 
 def _pair(betas: list) -> tuple[float, float]:
@@ -76,12 +77,42 @@ class Momentum(Optimizer):
         scale: Tensor,
     ) -> None:
         for name, x in variables.items():
-            g = gradients[name]
-            rows = g if self.per == "row" and g.ndim > 1 else g.reshape(len(g), -1)
-            norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp_min(TINY)
             m = memory.setdefault(name, {}).setdefault("momentum", torch.zeros_like(x))
-            m.mul_(self.decay).add_((rows / norm).reshape(g.shape))
+            m.mul_(self.decay).add_(at_length_one(gradients[name], per_row=self.per == "row"))
             x.sub_(lr[name] * over(scale[: len(x)], x) * m)
+
+
+class NormalizedGradient(Optimizer):
+    """x <- x - lr g/|g|, with the norm over each code: the last dimension of a variable [B,Z], [B,L,C] or [B,O,C].
+
+    So every layer's w (in w++ every filter's) moves by lr in every step, whatever the loss. Variables that are no codes
+    (noise maps, weights, features) go by the norm over an image's whole variable.
+
+    Source: Poirier-Ginter and Lalonde 2023, "Robust Unsupervised StyleGAN Image Restoration", section 3.3.
+    """
+
+    def __init__(self, generator: Generator) -> None:
+        pass
+
+    def step(
+        self,
+        variables: Variables,
+        gradients: Variables,
+        loss: Tensor,
+        memory: Memory,
+        lr: Mapping[str, float],
+        scale: Tensor,
+    ) -> None:
+        for name, x in variables.items():
+            unit = at_length_one(gradients[name], per_row=x.ndim <= CODE_DIMS)
+            x.sub_(lr[name] * over(scale[: len(x)], x) * unit)
+
+
+def at_length_one(g: Tensor, per_row: bool) -> Tensor:
+    """A gradient [B,...] whose norm is 1: of each row of its last dimension, or of all that is an image's. 0 stays."""
+    rows = g if per_row and g.ndim > 1 else g.reshape(len(g), -1)
+    norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp_min(TINY)
+    return (rows / norm).reshape(g.shape)
 
 
 class Elementwise(Optimizer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -14,18 +15,33 @@ from latentopt.recipe.stage import Stage
 from latentopt.statistics.streams import step_stream
 from latentopt.types import Beginning, GeneratorInputs, Variables, View
 
+Pieces = dict[frozenset[str] | None, Tensor]
+"""The loss [B] in pieces, by the spaces whose variables each moves; None: all."""
+
 
 @dataclass(frozen=True)
 class Objective:
-    """Weighted terms by name."""
+    """Weighted terms by name. `moves`: the spaces that a term moves, where it does not move all."""
 
     terms: dict[str, tuple[float, Term]]
+    moves: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def __call__(self, view: View) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted total [B] and the unweighted parts, [B] each."""
-        parts = {name: term(view) for name, (_, term) in self.terms.items()}
-        weighted = [weight * parts[name] for name, (weight, _) in self.terms.items()]
-        return sum(weighted[1:], weighted[0]), parts
+        parts = self.parts(view)
+        return total(self.pieces(parts)), parts
+
+    def parts(self, view: View) -> dict[str, Tensor]:
+        """What each term measures, unweighted, [B]."""
+        return {name: term(view) for name, (_, term) in self.terms.items()}
+
+    def pieces(self, parts: Mapping[str, Tensor]) -> Pieces:
+        """The parts weighted, and added up where they move the same."""
+        pieces: Pieces = {}
+        for name, (weight, _) in self.terms.items():
+            spaces, weighted = self.moves.get(name), weight * parts[name]
+            pieces[spaces] = pieces[spaces] + weighted if spaces in pieces else weighted
+        return pieces
 
     @property
     def networks(self) -> dict[str, str]:
@@ -38,7 +54,13 @@ class Objective:
         return {term.distance: term for _, term in self.terms.values() if term.distance}
 
     def index(self, rows: Tensor) -> Objective:
-        return Objective({name: (weight, term.index(rows)) for name, (weight, term) in self.terms.items()})
+        return Objective({name: (weight, term.index(rows)) for name, (weight, term) in self.terms.items()}, self.moves)
+
+
+def total(pieces: Pieces) -> Tensor:
+    """[B]."""
+    first, *others = pieces.values()
+    return sum(others, first)
 
 
 @dataclass(frozen=True)
@@ -53,9 +75,9 @@ class Problem:
     stage: Stage
     seeds: tuple[int, ...]
     optimizer: Optimizer
-    mask: Tensor | None = None  # [B,1,H,W]
+    measured: Tensor  # [B,...], what the terms compare with: the target itself, or what an operator makes of it
     operator: Operator | None = None
-    measured: Tensor | None = None  # what the operator makes of the target; the target itself without one
+    mask: Tensor | None = None  # [B,1,H,W], of the pixels that the terms compare
     rates: dict[str, float] = field(default_factory=dict)  # learning rates by prefix of the variable's name
     w_std: float = 0.0  # radius of the cloud of w, the unit of the jitter
     beginning: Beginning | None = None  # of the images of `start`: what no variable changes
@@ -70,7 +92,8 @@ class Problem:
             objective=self.objective.index(rows),
             seeds=tuple(self.seeds[i] for i in rows.tolist()),
             mask=None if self.mask is None else self.mask[rows],
-            measured=None if self.measured is None else self.measured[rows],
+            measured=self.measured[rows],
+            operator=None if self.operator is None else self.operator.index(rows),
             beginning=None if self.beginning is None else self.beginning.index(rows),
         )
 
@@ -89,8 +112,8 @@ class Problem:
         """The fraction of the stage that is done at `step`."""
         return step / max(self.stage.steps, 1)
 
-    def loss(self, variables: Variables, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """What is minimised: the terms of the drawn image plus the prior of the coordinates, [B] and its parts."""
+    def pieces(self, variables: Variables, step: int) -> tuple[Pieces, dict[str, Tensor]]:
+        """What is minimised: the terms of the drawn image plus the prior of the coordinates; and its parts [B]."""
         with self.profile.part("generator"):
             inputs = self.lens.decode(variables, self.start)
             image = self.draw(inputs, step)
@@ -101,19 +124,22 @@ class Problem:
         if image.shape != self.target.shape:
             drawn, wanted = (list(x.shape[1:]) for x in (image, self.target))
             raise UsageError(f"this generator draws images {drawn}; the targets are {wanted}")
-        if self.mask is not None:
-            image = self.target + self.mask * (image - self.target)
-        target, mask = self.target, self.mask
-        if self.operator is not None and self.measured is not None:
-            # the mask has done its work: outside it, image and target are the same
-            image, target, mask = self.operator(image), self.measured, None
-        view = View(image, target, inputs, variables, self.t(step), mask, self.seeds, step)
-        loss, parts = self.objective(view)
+        if self.operator is not None:
+            image = self.operator.drawn(image, self.seeds, step)
+        view = View(image, self.measured, inputs, variables, self.t(step), self.mask, self.seeds, step)
+        parts = self.objective.parts(view)
+        pieces = self.objective.pieces(parts)
         penalty = self.lens.penalty(variables)
         if penalty is None:
-            return loss, parts
-        penalty = penalty.expand_as(loss)  # one of all images, where they share their variables
-        return loss + penalty, {**parts, "penalty": penalty}
+            return pieces, parts
+        penalty = penalty.expand(len(view.image))  # one of all images, where they share their variables
+        pieces[None] = pieces[None] + penalty if None in pieces else penalty
+        return pieces, {**parts, "penalty": penalty}
+
+    def loss(self, variables: Variables, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The whole loss [B] and its parts."""
+        pieces, parts = self.pieces(variables, step)
+        return total(pieces), parts
 
     def draw(self, inputs: GeneratorInputs, step: int) -> Tensor:
         """The image [B,3,H,W] of `inputs` with the stage's jitter and noise at `step`."""

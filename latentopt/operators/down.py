@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, interpolate
 
 from latentopt.errors import UsageError
-from latentopt.protocols import Generator, Operator
+from latentopt.protocols import Operator, Source
+
+METHODS = ("area", "bicubic")
 
 
 class Down(Operator):
-    """Means over squares of `factor` x `factor` pixels: [B,3,H,W] -> [B,3,H/factor,W/factor].
+    """[B,C,H,W] -> [B,C,H/factor,W/factor].
 
-    Raises UsageError for a factor that does not divide both sides of the generator's image.
+    method  area: means over squares of `factor` x `factor` pixels; bicubic: with antialiasing, as Pillow's
+
+    Raises UsageError for a factor that does not divide both sides of the image.
     """
 
-    def __init__(self, generator: Generator, *, factor: int = 2) -> None:
-        if factor < 1 or any(side % factor for side in generator.resolution):
-            sides = "x".join(map(str, generator.resolution))
+    linear = True
+    examples = ({}, {"factor": 4, "method": "bicubic"})
+
+    def __init__(self, source: Source, *, factor: int = 2, method: str = "area") -> None:
+        if factor < 1 or any(side % factor for side in source.resolution):
+            sides = "x".join(map(str, source.resolution))
             raise UsageError(f"down: factor {factor} does not divide both sides of a {sides} image")
-        self.factor = factor
+        if method not in METHODS:
+            raise UsageError(f"down: method {method!r} is not one of {', '.join(METHODS)}")
+        self.factor, self.method = factor, method
+        self.size = tuple(side // factor for side in source.resolution)
 
     def __call__(self, image: Tensor) -> Tensor:
-        return avg_pool2d(image, self.factor)
+        if self.method == "area":
+            return avg_pool2d(image, self.factor)
+        return interpolate(image, self.size, mode="bicubic", antialias=True)

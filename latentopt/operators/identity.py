@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from latentopt.protocols import Generator, Operator
+from latentopt.protocols import Operator, Source
 
 
 class Identity(Operator):
     """The image itself."""
 
-    def __init__(self, generator: Generator) -> None:
+    linear = True
+
+    def __init__(self, source: Source) -> None:
         pass
 
     def __call__(self, image: Tensor) -> Tensor:

@@ -107,10 +107,10 @@ class W(WPlus):
         return self._variables(inputs.ws.detach().mean(dim=1, keepdim=True))
 
 
-class Z(Parameterization):
-    """Z: the input of the mapping network, `z` [B,Z], held on the sphere of radius sqrt(Z) (PULSE, Menon et al. 2020).
+class ZPlus(Parameterization):
+    """Z+: one input of the mapping network for every layer, `z` [B,L,Z], each on the sphere of radius sqrt(Z).
 
-    Encoding runs the mapping network backwards (`Generator.inverse_mapping`): exact for a w that it made. Conditional
+    Encoding runs the mapping network backwards (`Generator.inverse_mapping`): exact for w that it made. Conditional
     generators use the label `label` (one-hot).
     """
 
@@ -128,14 +128,17 @@ class Z(Parameterization):
             self.c[:, label] = 1
 
     def encode(self, inputs: GeneratorInputs) -> Variables:
-        z = self.generator.inverse_mapping(inputs.ws.mean(dim=1), self.c)
+        z = self.generator.inverse_mapping(inputs.ws.detach().flatten(0, 1), self.c).unflatten(0, inputs.ws.shape[:2])
         self._to_sphere_(z)
         return {"z": z}
 
     def decode(self, variables: Variables, inputs: GeneratorInputs) -> GeneratorInputs:
         z = variables["z"]
-        w = self.generator.mapping(z, None if self.c is None else self.c.expand(len(z), -1))
-        return inputs.replace(ws=self.generator.broadcast(w))
+        return inputs.replace(ws=self._w(z.flatten(0, 1)).unflatten(0, z.shape[:2]))
+
+    def _w(self, z: Tensor) -> Tensor:
+        """[N,Z] -> [N,C]."""
+        return self.generator.mapping(z, None if self.c is None else self.c.expand(len(z), -1))
 
     def project_(self, variables: Variables) -> None:
         if self.sphere:
@@ -143,4 +146,16 @@ class Z(Parameterization):
 
     @staticmethod
     def _to_sphere_(z: Tensor) -> None:
-        z.mul_(z.shape[1] ** 0.5 / z.norm(dim=1, keepdim=True).clamp_min(1e-12))
+        z.mul_(z.shape[-1] ** 0.5 / z.norm(dim=-1, keepdim=True).clamp_min(1e-12))
+
+
+class Z(ZPlus):
+    """Z: as z+, with one `z` [B,Z] for all layers (PULSE, Menon et al. 2020). A W+ code is encoded by the mean row."""
+
+    def encode(self, inputs: GeneratorInputs) -> Variables:
+        z = self.generator.inverse_mapping(inputs.ws.mean(dim=1), self.c)
+        self._to_sphere_(z)
+        return {"z": z}
+
+    def decode(self, variables: Variables, inputs: GeneratorInputs) -> GeneratorInputs:
+        return inputs.replace(ws=self.generator.broadcast(self._w(variables["z"])))

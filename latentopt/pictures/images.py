@@ -45,7 +45,9 @@ class TargetImage:
     """A picture made ready for a generator.
 
     image [C,H,W] in [-1,1]; mask [1,H,W] in [0,1] (1 = counts) or None; notes say what was done to it;
-    sha256 of the file's bytes; original_size (H,W), upright, before the fit.
+    sha256 of the file's bytes; original_size (H,W), upright, before the fit. Where the picture is not known but only a
+    measurement of it, `measured` [...] is that, and `image` merely shows it; `truth` is the picture that it was made of
+    for a trial, if it was.
     """
 
     image: Tensor
@@ -53,6 +55,8 @@ class TargetImage:
     notes: tuple[str, ...]
     sha256: str
     original_size: tuple[int, int]
+    measured: Tensor | None = None
+    truth: Tensor | None = None
 
 
 def read_image(

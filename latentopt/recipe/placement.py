@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from latentopt.errors import UsageError
+from latentopt.recipe.entries import checked_plugin
 from latentopt.recipe.recipe import Recipe
-from latentopt.recipe.stage import Stage, checked_plugin, checked_stage
+from latentopt.recipe.stage import Stage, checked_stage
 from latentopt.registry import OPTIMIZERS, PARAMETERIZATIONS
 
 START, SPACE, CODE = "placement", "placement", "w"
@@ -33,7 +34,7 @@ def _finding(first: Stage, steps: int) -> Stage:
     table = {
         "init": START,
         "optimize": [_space(RATE * SHARE), CODE],
-        "terms": first.terms,
+        "terms": [{key: value for key, value in term.items() if key != "moves"} for term in first.terms],
         "steps": steps,
         "lr": RATE,
         "schedule": {"name": "cosine", "final": 0.05},

@@ -13,13 +13,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from latentopt.errors import UsageError
+from latentopt.errors import UntrustedFileError, UsageError
 from latentopt.files.addresses import address_of
 from latentopt.files.kinds import check_file, kind_of, refusal
 from latentopt.files.resources import resource_folder
 from latentopt.files.schema import read_text
 from latentopt.files.text import as_unicode
 from latentopt.files.toml import TOML_LIMIT, parse_toml
+from latentopt.recipe.entries import checked_operators
 from latentopt.recipe.stage import PREVIOUS, Reading, Stage, check_keys, checked_stage
 from latentopt.registry import PARAMETERIZATIONS, TERMS, Registry
 
@@ -52,13 +53,22 @@ class Recipe:
         return Recipe.parse(text, str(path))
 
     @staticmethod
-    def parse(text: str, place: str = "recipe") -> Recipe:
-        """A recipe from TOML, checked as `from_table` does. Raises UsageError naming the place."""
+    def parse(text: str, place: str = "recipe", runs: bool = False) -> Recipe:
+        """A recipe from TOML, checked as `from_table` does. `runs`: it may name code that is run.
+
+        Raises UsageError naming the place, UntrustedFileError for a name of code in what comes from a file.
+        """
         try:
             table = parse_toml(text)
         except ValueError as error:
             raise UsageError(f"{place}: not a readable recipe: {error}") from error
-        return Recipe.from_table(table, place)
+        recipe = Recipe.from_table(table, place)
+        if (code := [part for stage in recipe.stages for part in stage.code]) and not runs:
+            raise UntrustedFileError(
+                f"{place}: names code of its own, {code[0]}, and a recipe from a file does not run any; if you trust "
+                f"it, name it yourself: latentopt restore --operator, or --set stages.0.operator"
+            )
+        return recipe
 
     @staticmethod
     def from_table(table: Mapping[str, Any], place: str = "recipe") -> Recipe:
@@ -111,6 +121,14 @@ class Recipe:
                 if stage["stop"] is not None and stage["stop"]["term"] not in names:
                     stage["stop"] = None
         return Recipe.from_table(table, self.name)
+
+    def measuring(self, operator: object) -> Recipe:
+        """The recipe whose every stage compares what `operator` makes of the image (`down:8,jpeg:12`, tables).
+
+        Raises UsageError.
+        """
+        checked = checked_operators(operator, "operator")
+        return replace(self, stages=tuple(replace(stage, operator=checked) for stage in self.stages))
 
     def table(self) -> dict[str, Any]:
         """The whole recipe as plain values, defaults written out."""

@@ -7,14 +7,21 @@ from dataclasses import replace
 from typing import Any
 
 from latentopt.errors import UsageError
+from latentopt.recipe.entries import checked_plugin
 from latentopt.recipe.recipe import Recipe
-from latentopt.recipe.stage import Stage, checked_plugin
+from latentopt.recipe.stage import Stage
 from latentopt.registry import PARAMETERIZATIONS
+
+LATENT = frozenset({"ws", "styles"})  # the fields that hold an image's code
 
 
 def latent_spaces() -> list[str]:
     """The spaces that write latents."""
-    return [name for name in PARAMETERIZATIONS if "ws" in PARAMETERIZATIONS.declared(name).owns]
+    return [name for name in PARAMETERIZATIONS if is_latent(name)]
+
+
+def is_latent(space: str) -> bool:
+    return bool(LATENT & PARAMETERIZATIONS.declared(space).owns)
 
 
 def space_recipe(space: str, held: bool) -> str:
@@ -36,20 +43,22 @@ def with_space(recipe: Recipe, space: str, options: Mapping[str, Any]) -> Recipe
     """
     space = PARAMETERIZATIONS.resolve(space)
     owns = PARAMETERIZATIONS.declared(space).owns
-    if "ws" not in owns:
+    if not is_latent(space):
         raise UsageError(f"--space {space}: not a latent space; known: {', '.join(latent_spaces())}")
     given = {key: value for key, value in options.items() if value is not None}
     PARAMETERIZATIONS.check(space, given, "--space")
     known = {"lr", *PARAMETERIZATIONS.options(space)}
 
     def swap(stage: Stage) -> Stage:
-        latent = stage.spaces("ws")
+        latent = [part for part in stage.optimize if is_latent(part["name"])]
         if not latent:
             return stage
         old = PARAMETERIZATIONS.options(latent[0]["name"])
         asked = {key: value for key, value in latent[0].items() if key not in old or value != old[key].default}
         kept = {key: value for key, value in asked.items() if key in known}
-        others = (p for p in stage.optimize if not owns & PARAMETERIZATIONS.declared(p["name"]).owns)
+        others = (
+            p for p in stage.optimize if p not in latent and not owns & PARAMETERIZATIONS.declared(p["name"]).owns
+        )
         part = checked_plugin({"name": space, **kept, **given}, PARAMETERIZATIONS, "--space", extra="lr")
         return replace(stage, optimize=(part, *others))
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from latentopt.errors import UsageError
+from latentopt.recipe.entries import checked_operators, checked_plugin, checked_plugins, checked_terms
 from latentopt.registry import (
     FILES,
     INITIALIZERS,
@@ -30,6 +30,7 @@ WRITTEN = {
     "ws": "latents",
     "deltas": "generator's weights",
     "noise": "noise maps",
+    "residuals": "features",
     "transform": "placement",
 }  # other fields in their own words
 
@@ -61,8 +62,8 @@ class Stage:
     Or a refinement: a stage with `refine` optimises nothing, and its terms only measure.
 
     `optimize` and `terms` are tables with the plug-in's name and options; an entry of `optimize` may carry its own
-    `lr`, one of `terms` its `weight` (1 by default). With an `operator`, terms compare what it makes of image and
-    target.
+    `lr`, one of `terms` its `weight` (1 by default) and the spaces of `optimize` that it `moves` (all by default). With
+    an `operator`, terms compare what it makes of image and target; a list of them is done in that order.
     """
 
     init: dict
@@ -77,17 +78,30 @@ class Stage:
     keep: str = "best"
     batch: int = 8
     noise_mode: str = "const"
-    operator: dict | None = None
+    operator: dict | list[dict] | None = None
     refine: dict | None = None
+
+    @property
+    def operators(self) -> list[dict]:
+        """The operators one after the other, none for the images themselves."""
+        if self.operator is None:
+            return []
+        return [self.operator] if isinstance(self.operator, dict) else self.operator
 
     @property
     def parts(self) -> list[tuple[Registry, dict]]:
         """Every plug-in of the stage, with the registry of its kind."""
         pairs = [(INITIALIZERS, self.init), *((PARAMETERIZATIONS, p) for p in self.optimize)]
-        pairs += [(TERMS, p) for p in self.terms] + ([] if self.operator is None else [(OPERATORS, self.operator)])
+        pairs += [(TERMS, p) for p in self.terms] + [(OPERATORS, p) for p in self.operators]
         pairs += [] if self.refine is None else [(REFINERS, self.refine)]
         pairs += [(OPTIMIZERS, self.optimizer), (SCHEDULES, self.schedule)]
         return [(registry, part) for registry, part in pairs if part["name"] != PREVIOUS]
+
+    @property
+    def code(self) -> list[str]:
+        """What its operators import and run."""
+        runs = [part for part in self.operators if OPERATORS.declared(part["name"]).runs_code]
+        return [" ".join(str(value) for key, value in part.items() if key != "name") for part in runs]
 
     def spaces(self, field: str) -> list[dict]:
         """The entries of `optimize` that write this field of GeneratorInputs."""
@@ -158,11 +172,11 @@ def checked_stage(table: Mapping[str, Any], place: str, first: bool) -> Stage:
     if refines:
         values |= {"optimize": (), "refine": checked_plugin(table["refine"], REFINERS, f"{place}.refine")}
     else:
-        values["optimize"] = _plugins(table["optimize"], PARAMETERIZATIONS, f"{place}.optimize", "lr")
-    values["terms"] = _plugins(table["terms"], TERMS, f"{place}.terms", "weight")
+        values["optimize"] = checked_plugins(table["optimize"], PARAMETERIZATIONS, f"{place}.optimize", "lr")
+    values["terms"] = checked_terms(table["terms"], [part["name"] for part in values["optimize"]], f"{place}.terms")
     values["optimizer"] = checked_plugin(table.get("optimizer", "adam"), OPTIMIZERS, f"{place}.optimizer")
     if "operator" in table:
-        values["operator"] = checked_plugin(table["operator"], OPERATORS, f"{place}.operator")
+        values["operator"] = checked_operators(table["operator"], f"{place}.operator")
     values["schedule"] = checked_plugin(table.get("schedule", "constant"), SCHEDULES, f"{place}.schedule")
     for key, record in (("jitter", Jitter), ("stop", Stop)):
         if key in table:
@@ -217,10 +231,12 @@ def _check_comparable(stage: Stage, place: str) -> None:
     if not OPTIMIZERS.declared(name).compares:
         return
     varying = [part["name"] for part in stage.terms if TERMS.declared(part["name"]).varies]
+    noisy = [part["name"] for part in stage.operators if OPERATORS.declared(part["name"]).varies]
     changing = {
         "jitter": stage.jitter is not None,
         "noise_mode = 'random'": stage.noise_mode == "random",
         f"the term {varying[0]}" if varying else "": bool(varying),
+        f"the operator {noisy[0]}" if noisy else " ": bool(noisy),
     }
     for what, there in changing.items():
         if there:
@@ -229,6 +245,7 @@ def _check_comparable(stage: Stage, place: str) -> None:
                 f"leave it out, or take another optimizer, such as adam"
             )
     ignored = {
+        "terms that move some spaces only": any("moves" in part for part in stage.terms),
         "a schedule": stage.schedule["name"] != "constant",
         "keep = 'last'": stage.keep == "last",
         "a rate for one space": any("lr" in part for part in stage.optimize),
@@ -239,38 +256,3 @@ def _check_comparable(stage: Stage, place: str) -> None:
                 f"{place}: {name} finds the length of its steps itself (lr is that of the first) and may end with a "
                 f"failed trial: it goes without {what}"
             )
-
-
-def checked_plugin(
-    entry: object, registry: Registry, place: str, also: Sequence[str] = (), extra: str | None = None
-) -> dict[str, Any]:
-    """A name or a table with `name` and options, checked; `extra` is a numeric key of the stage, not the plug-in."""
-    table = {"name": entry} if isinstance(entry, str) else dict(entry) if isinstance(entry, Mapping) else {}
-    name = table.pop("name", None)
-    if not isinstance(name, str):
-        raise UsageError(f"{place} must be the name of a {registry.kind}, or a table with a name")
-    number = {extra: table.pop(extra)} if extra in table else {}
-    for key, value in number.items():
-        check_type(value, "float", f"{place}.{key}")
-    table = {key: value for key, value in table.items() if value is not None}
-    if name not in also:
-        name = registry.resolve(name)
-        registry.check(name, table, place)
-        files = {key: os.path.expanduser(table[key]) for key in registry.declared(name).reads if table.get(key)}  # noqa: PTH111
-        table |= files
-        defaults = {key: option.default for key, option in registry.options(name).items()}
-        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
-        table = {key: value for key, value in plain.items() if value is not None} | table
-    elif table:
-        raise UsageError(f"{place}: {name!r} takes no options")
-    return {"name": name, **table, **number}
-
-
-def _plugins(entries: object, registry: Registry, place: str, extra: str) -> tuple[dict[str, Any], ...]:
-    if not isinstance(entries, list | tuple) or not entries:
-        raise UsageError(f"{place} must be a list of at least one {registry.kind}")
-    parts = tuple(checked_plugin(entry, registry, f"{place}.{i}", extra=extra) for i, entry in enumerate(entries))
-    names = [part["name"] for part in parts]
-    if len(set(names)) != len(names):
-        raise UsageError(f"{place}: {registry.kind} named twice: {', '.join(names)}")
-    return parts

@@ -31,9 +31,9 @@ class L2(Term):
 
     def __call__(self, view: View) -> Tensor:
         difference = view.image - view.target
-        if self.size is not None:
+        if self.size is not None and difference.ndim == 4:
             difference = shrink(difference, self.size)
-        per_image = difference.abs().pow(self.power).mean(dim=(1, 2, 3))
+        per_image = difference.abs().pow(self.power).mean(dim=tuple(range(1, difference.ndim)))
         if view.mask is None:
             return per_image
         return per_image / view.mask.pow(self.power).mean(dim=(1, 2, 3)).clamp_min(1e-6)

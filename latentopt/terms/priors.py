@@ -1,4 +1,4 @@
-"""Terms that ask nothing of the image: the P-norm penalty and the noise regulariser."""
+"""Terms that ask nothing of the image: the P-norm penalty, the noise regulariser, and the priors of BRGM."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 from latentopt.protocols import Generator, Term
 from latentopt.statistics.at_hand import given_or_found
 from latentopt.statistics.pnorm import PNORM
+from latentopt.statistics.sampling import w_std
 from latentopt.types import View
 
 
@@ -57,3 +58,36 @@ class NoiseAutocorrelation(Term):
                     break
                 noise = F.avg_pool2d(noise, 2)
         return total
+
+
+class WPrior(Term):
+    """Mean over the rows of ws of their squared distance from the mean of w, in radii of the cloud of w.
+
+    It is about 1 for the generator's own samples. Source: BRGM (Marinescu et al. 2020), the prior of w.
+    """
+
+    def __init__(self, generator: Generator, target: Tensor) -> None:
+        self.mean, self.radius = generator.w_avg, w_std(generator)
+
+    def index(self, rows: Tensor) -> WPrior:
+        return self
+
+    def __call__(self, view: View) -> Tensor:
+        return ((view.inputs.ws - self.mean) / self.radius).square().sum(dim=2).mean(dim=1)
+
+
+class RowsCosine(Term):
+    """Mean over all pairs of rows of ws of 1 minus their cosine: 0 for a code of W, [B].
+
+    Source: BRGM (Marinescu et al. 2020), the prior that holds rows together.
+    """
+
+    def __init__(self, generator: Generator, target: Tensor) -> None:
+        pass
+
+    def index(self, rows: Tensor) -> RowsCosine:
+        return self
+
+    def __call__(self, view: View) -> Tensor:
+        unit = F.normalize(view.inputs.ws, dim=2)
+        return 1 - (unit @ unit.transpose(1, 2)).mean(dim=(1, 2))

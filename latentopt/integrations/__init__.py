@@ -1,0 +1,1 @@
+"""Other packages' interfaces to what latentopt does; each needs that package."""

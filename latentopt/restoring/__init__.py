@@ -1,0 +1,1 @@
+"""Restoration: pictures of which only a measurement is known."""
