@@ -185,9 +185,9 @@ def placement_tables(runs: list[Mapping[str, Any]]) -> list[str]:
     columns = ["net", "arm", "samples", f"within {CLOSE[0]:g} degrees and {100 * CLOSE[1]:g} %", "degrees off"]
     columns += ["widths off", "final loss", "CPU s", "loss to that of the same samples not moved"]
     first = {kind: steps["known"][0] for kind, steps in STEPS.items()}
-    about = f"""Medians and 95th percentiles. Samples of psi 1 are drawn at random within {ANGLE:g} degrees and {SHIFT:g}
-widths, at a quarter of the nets' contrast (theirs exceeds [-1,1]), and compared by l2 alone. In the first three
-arms the code is known to {KNOWN:g} of the radius of the cloud of w, as an encoder might know it, and the recipe
+    about = f"""Medians and 95th percentiles. Samples of psi 1 are drawn at random within {ANGLE:g} degrees and
+{SHIFT:g} widths, at a quarter of the nets' contrast (theirs exceeds [-1,1]), and compared by l2 alone. In the first
+three arms the code is known to {KNOWN:g} of the radius of the cloud of w, as an encoder might know it, and the recipe
 sg3 is cut to its search for the placement ({RUNS} runs of {RUN} steps), then {first["T"]} steps (T) or
 {first["R"]} (R) of angle, shift and w. The others are the whole recipe, from the mean of w. Angle and shift are
 measured between the planes of features that are drawn, since row 0 of ws turns and shifts it too."""

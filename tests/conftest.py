@@ -28,6 +28,10 @@ from latentopt.watching import phases
 
 REFERENCE = Path(__file__).parent / "reference"
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process a core: threads of one would wait for those of the others
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def nobody_listens():
