@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from functools import cached_property
 from typing import Self
 
@@ -15,6 +15,33 @@ from torch import Tensor, nn
 from latentopt.generators.config import NetworkConfig
 from latentopt.generators.layers import MappingNetwork
 from latentopt.types import Beginning, GeneratorInputs
+
+
+class Synthesis(nn.Module):
+    """What the synthesis networks of all families have in common.
+
+    low_precision  the type of the layers that may be in 16 bits; None: float32 throughout
+    low_memory     large layers keep their input only, and are computed again for the gradient
+    memory_format  of the activations
+    """
+
+    num_ws: int
+    low_precision: torch.dtype | None = None
+    low_memory: bool = False
+    memory_format: torch.memory_format = torch.contiguous_format
+
+    @abstractmethod
+    def run(
+        self,
+        inputs: GeneratorInputs,
+        noise_mode: str = "const",
+        *,
+        capture: Collection[str] = (),
+        until_captured: bool = False,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The image [B,3,H,W] and the activations named in `capture`. until_captured: nothing is drawn after the last
+        of them, and what stands for the image is none.
+        """
 
 
 class GeneratorNetwork(nn.Module):
@@ -31,7 +58,7 @@ class GeneratorNetwork(nn.Module):
     takes_transform: bool = False
     config: NetworkConfig[GeneratorNetwork]
     mapping: MappingNetwork
-    synthesis: nn.Module
+    synthesis: Synthesis
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -69,15 +96,34 @@ class GeneratorNetwork(nn.Module):
     def architecture(self) -> dict[str, object]: ...
 
     @property
-    @abstractmethod
-    def num_ws(self) -> int: ...
+    def num_ws(self) -> int:
+        return self.synthesis.num_ws
+
+    def set_precision(self, dtype: torch.dtype | None) -> Self:
+        self.synthesis.low_precision = None if dtype in (None, torch.float32) else dtype
+        return self
 
     @property
-    @abstractmethod
-    def precision(self) -> torch.dtype: ...
+    def precision(self) -> torch.dtype:
+        """The type of the layers that `set_precision` is for; the others' too where it names none."""
+        return self.synthesis.low_precision or self.w_avg.dtype
 
-    @abstractmethod
-    def set_precision(self, dtype: torch.dtype | None) -> Self: ...
+    @property
+    def low_memory(self) -> bool:
+        return self.synthesis.low_memory
+
+    def set_low_memory(self, on: bool) -> Self:
+        self.synthesis.low_memory = on
+        return self
+
+    def set_memory_format(self, memory_format: torch.memory_format) -> Self:
+        """Lay out activations and weights as `torch.channels_last` (fastest in 16 bits) or contiguous."""
+        self.synthesis.memory_format = memory_format
+        self.synthesis.to(memory_format=memory_format)
+        return self
+
+    def compile(self) -> None:
+        self.synthesis.compile()
 
     @property
     def tunable(self) -> dict[str, tuple[int, ...]]:
@@ -88,15 +134,15 @@ class GeneratorNetwork(nn.Module):
     def placing(self) -> frozenset[str]:
         return frozenset()
 
-    @abstractmethod
     def features(
         self, inputs: GeneratorInputs, capture: Sequence[str], noise_mode: str = "const"
-    ) -> tuple[Tensor, dict[str, Tensor]]: ...
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.synthesis.run(inputs, noise_mode, capture=capture)
 
     def activations_of(
         self, inputs: GeneratorInputs, capture: Sequence[str], noise_mode: str = "const"
     ) -> dict[str, Tensor]:
-        return self.features(inputs, capture, noise_mode)[1]
+        return self.synthesis.run(inputs, noise_mode, capture=capture, until_captured=True)[1]
 
     def begin(self, inputs: GeneratorInputs, changing: Set[str], noise_mode: str = "const") -> Beginning | None:
         return None

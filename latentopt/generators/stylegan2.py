@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -95,10 +95,6 @@ class StyleGAN2(GeneratorNetwork):
         return self.config.img_channels
 
     @property
-    def num_ws(self) -> int:
-        return self.synthesis.num_ws
-
-    @property
     def resolution(self) -> tuple[int, int]:
         """Height and width of the image."""
         doublings = len(self.config.channels) - 1
@@ -152,17 +148,6 @@ class StyleGAN2(GeneratorNetwork):
             for name, (row, layer) in self.synthesis.modulated.items()
         }
 
-    def features(
-        self, inputs: GeneratorInputs, capture: Sequence[str], noise_mode: str = "const"
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The image and the named activations: layers (`b8.conv0`), block outputs (`b8`), skip images (`b8.img`)."""
-        return self.synthesis.run(inputs, noise_mode, capture=capture)
-
-    def activations_of(
-        self, inputs: GeneratorInputs, capture: Sequence[str], noise_mode: str = "const"
-    ) -> dict[str, Tensor]:
-        return self.synthesis.run(inputs, noise_mode, capture=capture, until_captured=True)[1]
-
     @torch.no_grad()
     def begin(self, inputs: GeneratorInputs, changing: Set[str], noise_mode: str = "const") -> Beginning | None:
         """The blocks before the first in which something changes: every entry that may change names its block."""
@@ -188,22 +173,8 @@ class StyleGAN2(GeneratorNetwork):
 
     def set_precision(self, dtype: torch.dtype | None, blocks: int | None = None) -> Self:
         """Run the last `blocks` blocks (all but the first by default) in `dtype`; None is float32 throughout."""
-        self.synthesis.low_precision = None if dtype in (None, torch.float32) else dtype
         self.synthesis.low_precision_blocks = len(self.config.channels) if blocks is None else blocks
-        return self
-
-    @property
-    def precision(self) -> torch.dtype:
-        """The type of the blocks that `set_precision` names; the others' too where it names none."""
-        return self.synthesis.low_precision or self.w_avg.dtype
-
-    @property
-    def low_memory(self) -> bool:
-        return self.synthesis.low_memory
-
-    def set_low_memory(self, on: bool) -> Self:
-        self.synthesis.low_memory = on
-        return self
+        return super().set_precision(dtype)
 
     @property
     def gradient_bytes(self) -> int:
@@ -212,12 +183,3 @@ class StyleGAN2(GeneratorNetwork):
         kept = sum(values if self.synthesis.is_recomputed(size) else 3 * values for values, size in layers)
         at_work = 3 * max(values for values, _ in layers)  # of the layer whose gradient is computed
         return (kept + at_work) * self.precision.itemsize
-
-    def set_memory_format(self, memory_format: torch.memory_format) -> Self:
-        """Lay out activations and weights as `torch.channels_last` (fastest in 16 bits) or contiguous."""
-        self.synthesis.memory_format = memory_format
-        self.synthesis.to(memory_format=memory_format)
-        return self
-
-    def compile(self) -> None:
-        self.synthesis.compile()

@@ -5,8 +5,7 @@ Source: Karras et al. 2021, Alias-Free Generative Adversarial Networks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
-from typing import Self
+from collections.abc import Set
 
 import torch
 from torch import Tensor
@@ -43,10 +42,6 @@ class StyleGAN3(GeneratorNetwork):
     @property
     def img_channels(self) -> int:
         return self.config.img_channels
-
-    @property
-    def num_ws(self) -> int:
-        return self.synthesis.num_ws
 
     @property
     def resolution(self) -> tuple[int, int]:
@@ -93,16 +88,6 @@ class StyleGAN3(GeneratorNetwork):
             for row, (name, layer) in enumerate(self.synthesis.modulated.items())
         }
 
-    def features(
-        self, inputs: GeneratorInputs, capture: Sequence[str], noise_mode: str = "const"
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.synthesis.run(inputs, noise_mode, capture)
-
-    def activations_of(
-        self, inputs: GeneratorInputs, capture: Sequence[str], noise_mode: str = "const"
-    ) -> dict[str, Tensor]:
-        return self.synthesis.run(inputs, noise_mode, capture, until_captured=True)[1]
-
     @torch.no_grad()
     def begin(self, inputs: GeneratorInputs, changing: Set[str], noise_mode: str = "const") -> Beginning | None:
         """The layers before the first in which something changes: every entry that may change names its layer."""
@@ -126,22 +111,6 @@ class StyleGAN3(GeneratorNetwork):
             "layer_sizes": c.sizes,
         }
 
-    def set_precision(self, dtype: torch.dtype | None) -> Self:
-        self.synthesis.low_precision = None if dtype in (None, torch.float32) else dtype
-        return self
-
-    @property
-    def precision(self) -> torch.dtype:
-        return self.synthesis.low_precision or self.w_avg.dtype
-
-    @property
-    def low_memory(self) -> bool:
-        return self.synthesis.low_memory
-
-    def set_low_memory(self, on: bool) -> Self:
-        self.synthesis.low_memory = on
-        return self
-
     @property
     def gradient_bytes(self) -> int:
         """A layer keeps what its convolution takes and gives, and what stands between its filters twice: before the
@@ -155,11 +124,3 @@ class StyleGAN3(GeneratorNetwork):
             kept += taken if self.synthesis.is_recomputed(layer) else taken + inside
             most = max(most, inside)
         return (kept + most) * self.precision.itemsize
-
-    def set_memory_format(self, memory_format: torch.memory_format) -> Self:
-        self.synthesis.memory_format = memory_format
-        self.synthesis.to(memory_format=memory_format)
-        return self
-
-    def compile(self) -> None:
-        self.synthesis.compile()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from latentopt.errors import UsageError
 from latentopt.generators.drawing import Captured, check_drawable
 from latentopt.generators.fourier_input import FourierInput
+from latentopt.generators.network import Synthesis
 from latentopt.generators.recomputing import checkpointed, is_large
 from latentopt.generators.stylegan3_config import StyleGAN3Config
 from latentopt.generators.stylegan3_layer import SynthesisLayer3
@@ -23,7 +24,7 @@ INPUT = "input"
 OCTAVES = 4  # layers of a coarser rate than the picture's by more than these stay in float32
 
 
-class SynthesisNetwork3(nn.Module):
+class SynthesisNetwork3(Synthesis):
     """forward(inputs) -> image [B,3,H,W], nominally in [-1,1], not clamped, float32. Row 0 of ws drives the input, row
     i + 1 layer i.
 
@@ -38,10 +39,7 @@ class SynthesisNetwork3(nn.Module):
         super().__init__()
         self.num_ws, self.output_scale = config.num_layers + 2, config.output_scale
         self.finest_rate = config.rates[-1]
-        self.low_precision: torch.dtype | None = None
-        self.low_memory = False
         self.magnitude_decay: float | None = None
-        self.memory_format = torch.contiguous_format
         self.input = FourierInput(
             config.w_dim, config.channels[0], config.sizes[0], config.rates[0], config.first_cutoff
         )

@@ -15,6 +15,7 @@ from latentopt.devices import normal
 from latentopt.errors import UsageError
 from latentopt.generators.drawing import Captured, check_drawable
 from latentopt.generators.layers import Conv2d, SynthesisLayer, ToRGB, tuned
+from latentopt.generators.network import Synthesis
 from latentopt.generators.ops import fir_filter, upsample2d
 from latentopt.generators.recomputing import checkpointed, is_large
 from latentopt.generators.styling import own_style
@@ -63,7 +64,7 @@ class SynthesisBlock(nn.Module):
         return {f"{self.name}.{name}": getattr(self, name) for name in names}
 
 
-class SynthesisNetwork(nn.Module):
+class SynthesisNetwork(Synthesis):
     """forward(inputs) -> image [B,3,H,W], nominally in [-1,1], not clamped, float32.
 
     `low_precision` (torch.float16 or torch.bfloat16) is the type of the last `low_precision_blocks` blocks; styles,
@@ -87,10 +88,7 @@ class SynthesisNetwork(nn.Module):
         if architecture not in ARCHITECTURES:
             raise ValueError(f"architecture {architecture!r} is not one of {', '.join(ARCHITECTURES)}")
         self.architecture, self.num_ws = architecture, 2 * len(channels)
-        self.low_precision: torch.dtype | None = None
         self.low_precision_blocks = 0
-        self.low_memory = False
-        self.memory_format = torch.contiguous_format
         self.blocks: list[SynthesisBlock] = []
         for i, width in enumerate(channels):
             size = (const_size[0] << i, const_size[1] << i)
