@@ -295,6 +295,22 @@ def write_pair(folder: Path, seed: int = 0, card: dict | None = None) -> tuple[S
     return generator, discriminator
 
 
+@pytest.mark.parametrize("keep_level", [False, True])
+def test_begun_with_an_earlier_sigma(keep_level):
+    generator, _ = random_pair()
+    names = last_convolutions(generator, 4)
+    earlier, randomized = (RandomizedWeights(generator, names, 0.25, keep_level) for _ in range(2))
+    with torch.no_grad():
+        for parameter in earlier.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    randomized.begin_with(earlier.magnitudes())
+    found, wanted = (torch.cat([x.flatten() for x in r.magnitudes().values()]) for r in (randomized, earlier))
+    ratio = found / wanted
+    assert (ratio / ratio.mean() - 1).abs().max() < 1e-4 and (keep_level or abs(ratio.mean() - 1) < 1e-4)
+    with pytest.raises(UsageError, match="none for synthesis"):
+        randomized.begin_with({})
+
+
 @pytest.fixture
 def train(folder, monkeypatch, capsys):
     """Run the command line as `main` does: (exit code, stderr). The signals' handlers are put back."""
@@ -341,6 +357,8 @@ def test_from_a_folder_stopped_and_gone_on_with(train):
     assert generator.config.channels == CHANNELS
     assert load_discriminator("out/discriminator.safetensors")(torch.zeros(2, 3, 16, 16)).isfinite().all()
     assert train("--start", "out", "--outdir", "again", "--minutes", "0")[0] == 0, "what was trained is a start too"
+    assert train("--start", "first", "--sigma", "out/sigma.safetensors", "--outdir", "more", "--minutes", "0")[0] == 0
+    assert load_generator("more/generator.safetensors").card["sigma"] == "sigma.safetensors"
 
 
 def test_a_card_that_makes_no_sense_is_passed_over(train, folder):

@@ -30,6 +30,12 @@ from latentopt.files.outputs import check_outdir
     help="Every sigma at the start; 0.1 spares a short training the time in which 1 wrecks all images.",
 )
 @click.option(
+    "--sigma",
+    type=UserPath(path_type=Path),
+    metavar="FILE",
+    help="Begin with the sigma of an earlier WRanGAN; with --keep-level, at the level of --sigma-init.",
+)
+@click.option(
     "--keep-level/--free-level",
     default=False,
     show_default=True,
@@ -50,6 +56,7 @@ def wrangan(
     start: str,
     layers: int,
     sigma_init: float,
+    sigma: Path | None,
     keep_level: bool,
     data: str | None,
     drawn: int | None,
@@ -85,6 +92,7 @@ def wrangan(
         layers=layers,
         sigma_init=sigma_init,
         keep_level=keep_level,
+        sigma=sigma,
         settings={key: value for key, value in settings.items() if value is not None},
         data=data,
         drawn=drawn,

@@ -14,7 +14,7 @@ log sigma over all weights, up to a constant the entropy of theta, and lets only
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,20 @@ class RandomizedWeights(nn.Module):
         self.level = nn.ParameterList(torch.tensor(math.log(init), device=device) for _ in shapes)
         self.outputs = nn.ParameterList(torch.zeros(shape[0], 1, 1, 1, device=device) for shape in shapes)
         self.inputs = nn.ParameterList(torch.zeros(1, shape[1], 1, 1, device=device) for shape in shapes)
+
+    @torch.no_grad()
+    def begin_with(self, magnitudes: Mapping[str, Tensor]) -> None:
+        """Take |sigma| of each weight from elsewhere; with `keep_level`, up to the level that is held.
+
+        Raises UsageError where they are of other weights, or of another shape.
+        """
+        for i, name in enumerate(self.names):
+            found = magnitudes.get(name)
+            if found is None or found.shape != self.weights[i].shape or not (found > 0).any():
+                raise UsageError(f"the sigma to begin with has none for {name} of {list(self.weights[i].shape)}")
+            size = found.square().mean().sqrt()
+            self.weights[i].copy_(found / size)
+            self.level[i].copy_(size.log())
 
     @property
     def sigma(self) -> list[Tensor]:

@@ -13,6 +13,7 @@ from latentopt.data.folders import folder_images
 from latentopt.errors import CheckpointError, UsageError
 from latentopt.files.outputs import check_outdir
 from latentopt.generators.stylegan2 import StyleGAN2
+from latentopt.statistics.sigma import Sigma
 from latentopt.training import DRAWN
 from latentopt.training.building import family_of
 from latentopt.training.export import export, sample_sheet
@@ -81,6 +82,7 @@ def train_wrangan(
     layers: int = 6,
     sigma_init: float = 1.0,
     keep_level: bool = False,
+    sigma: Path | None = None,
     settings: Mapping[str, Any] | None = None,
     data: str | None = None,
     drawn: int | None = None,
@@ -96,6 +98,7 @@ def train_wrangan(
     does, and sigma.safetensors.
 
     Args:
+        sigma: a file of standard deviations to begin with instead, as an earlier WRanGAN of the same layers left it.
         settings: those of `GeneratorTraining` that are not the start's own, as far as its card has them.
         data, drawn: by default what the start was trained on. The others are as for `train_generator`, which also says
             what is raised.
@@ -114,7 +117,11 @@ def train_wrangan(
     stream, notes = _stream(data, drawn, cache or outdir / "data", resolution, device)
     trainer = GeneratorTrainer(chosen, stream, device, (generator.config, discriminator.config))
     trainer.start_from(generator, discriminator)
-    origin = {"start": start_name(start), "base": generator.fingerprint, "layers": layers}
+    if sigma is not None:
+        for randomized in (trainer.sigma, trainer.sigma_ema):
+            randomized.begin_with(Sigma.load(sigma).tensors)
+    origin: dict[str, object] = {"start": start_name(start), "base": generator.fingerprint, "layers": layers}
+    origin |= {} if sigma is None else {"sigma": sigma.name}
     return _training(trainer, outdir, name, described, origin, command, notes)
 
 
