@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import click
+import torch
 
 from latentopt.checkpoints.model_files import BUNDLED
 from latentopt.checkpoints.networks import load_generator
@@ -20,9 +21,12 @@ from latentopt.judge.protocol import judge_name
 from latentopt.protocols import Generator
 from latentopt.statistics.at_hand import given_or_found
 from latentopt.statistics.pnorm import PNORM
+from latentopt.statistics.sampling import sample_w
+from latentopt.types import GeneratorInputs
 
 SAMPLES, SEED = 10_000, 1
 HYPERPLANES = {(0, 1): "glasses"}  # what is there or not: a learned direction pleases the judge without drawing them
+ASKED, ANSWER, LENGTHS = 128, 0.55, (1.0, 1.25, 1.5, 1.75, 2.0, 2.5)  # samples, deviations, of the latents' deviation
 LEARNED = {  # first and last row of ws that they move: those that draw what they are named after
     (0, 5): "yaw beard hair_length fringe skin_tone face_width face_height light_direction",
     (2, 5): "smile eye_opening brow_tilt",
@@ -47,7 +51,25 @@ def hyperplanes(generator: Generator, judge: Judge) -> Iterator[Direction]:
     labelled = read_labels(generator, codes, judge, judge.attributes, judge.binary_attributes, **about)
     for (first, last), names in HYPERPLANES.items():
         settings = {"condition": "none", "layers": range(first, last + 1), "seed": SEED}
-        yield from find_interfacegan(labelled, space, names=names.split(), **settings)
+        for direction in find_interfacegan(labelled, space, names=names.split(), **settings):
+            yield in_attribute_units(direction, generator, judge)
+
+
+@torch.no_grad()
+def in_attribute_units(direction: Direction, generator: Generator, judge: Judge) -> Direction:
+    """So long that the attribute answers by `ANSWER` of its deviation in samples: one of the latents is too short for
+    what is there in one sample of three, and not there in the others.
+    """
+    column = judge.attributes.index(direction.name)
+    start = GeneratorInputs(generator.broadcast(sample_w(generator, SEED, ASKED)))
+    spread = judge(generator.synthesis(start))[0][:, column].std()
+    for length in LENGTHS:
+        longer = replace(direction, vector=length * direction.vector)
+        more, less = (judge(generator.synthesis(longer.edit(start, s)))[0][:, column].mean() for s in (1.0, -1.0))
+        response = float((more - less) / 2 / spread)
+        if response >= ANSWER:
+            break
+    return replace(longer, about=direction.about | {"unit": "attribute", "length": length, "response": response})
 
 
 def learned(generator: Generator, judge: Judge) -> Iterator[Direction]:

@@ -92,7 +92,9 @@ def network_part(kind: str, more: tuple[str, ...]) -> Part:
 def make_wrangan(settings: Settings) -> None:
     outdir = settings.folder() / "wrangan"
     images = ("--images", str(settings.wrangan_images), "--outdir", str(outdir))
-    latentopt("train", "wrangan", "--start", BASE, *RANDOMIZING, *images, *settings.common)
+    earlier = BUNDLED / RANDOMIZED / "sigma.safetensors"  # its generator had the same layers, and much of their weights
+    sigma = ("--sigma", str(earlier)) if earlier.exists() else ()
+    latentopt("train", "wrangan", "--start", BASE, *RANDOMIZING, *sigma, *images, *settings.common)
     ship(["generator", "discriminator", "sigma"], outdir, RANDOMIZED)
 
 
