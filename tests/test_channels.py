@@ -80,6 +80,7 @@ COMMAND_LINES = [  # each on a folder where out/ holds an inversion of three pic
     ("invert", "photos", *NET, "--space", "pnorm+", "--clip", "2", "--save-video", *NEW),
     ("invert", "photos", *NET, "--recipe", "sg2", "--alpha", "mask", "--fit", "pad", *NEW),
     ("invert", "photos", *NET, "--recipe", "pulse", *NEW),
+    ("restore", "photos", *NET, "--operator", "down:2", "--simulate", "--recipe", "i2s", *NEW),
     ("encode", "photos", *NET, "--encoder", "e4e.safetensors", "-q", "--heat-maps", "--outdir", "new"),
     ("tune", "out", "--method", "wrangan", *TUNE),
     ("tune", "photos/a.png", *NET, "--method", "quick.toml", *TUNE),

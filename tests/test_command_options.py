@@ -38,6 +38,7 @@ OTHERS = {  # flags that mean something else in some commands, where no other wo
     "--overwrite": ("fit-pnorm", "fit-sigma", "fit-metric"),
     "--probes": ("fit-metric",),
     "--size": ("fit-metric",),
+    "--sigma": ("train wrangan",),
     "--pictures": ("interpolate",),
     "--layers": ("tune", "edit", "directions find", "fit-metric", "train wrangan"),
     "--space": ("invert", "interpolate"),

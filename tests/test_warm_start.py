@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from conftest import make_tiny_generator, make_tiny_stylegan3
 from test_command_train import assert_same
 
-from latentopt.checkpoints.networks import load_stylegan2
+from latentopt.checkpoints.networks import load_generator, load_stylegan2
 from latentopt.data.portraits import (
     CORRELATIONS,
     MIRRORED,
@@ -246,9 +246,11 @@ def test_trials_are_judged_side_by_side(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     (line,) = result.output.splitlines()[2:]
     cells = dict(zip(module.COLUMNS, line.strip("| ").split(" | "), strict=True))
-    assert (cells["trial"], cells["images"], cells["noise rms"]) == ("shipped", "234448", "0")
-    assert 1 >= float(cells["precision"]) > float(cells["recall"]) > 0
-    assert (tmp_path / "shipped-234448.png").exists()
+    seen = load_generator("portraits").card["images_seen"]
+    assert (cells["trial"], cells["images"]) == ("shipped", str(seen))
+    assert float(cells["noise rms"]) >= 0.01
+    assert 1 >= float(cells["precision"]) > 0.4 and 1 >= float(cells["recall"]) > 0.4
+    assert (tmp_path / f"shipped-{seen}.png").exists()
     assert CliRunner().invoke(module.main, arguments).output == result.output
 
 
