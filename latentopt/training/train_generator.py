@@ -118,8 +118,8 @@ def train_wrangan(
     trainer = GeneratorTrainer(chosen, stream, device, (generator.config, discriminator.config))
     trainer.start_from(generator, discriminator)
     if sigma is not None:
-        for randomized in (trainer.sigma, trainer.sigma_ema):
-            randomized.begin_with(Sigma.load(sigma).tensors)
+        for weights in (trainer.sigma, trainer.sigma_ema):
+            weights.begin_with(Sigma.load(sigma).tensors)
     origin: dict[str, object] = {"start": start_name(start), "base": generator.fingerprint, "layers": layers}
     origin |= {} if sigma is None else {"sigma": sigma.name}
     return _training(trainer, outdir, name, described, origin, command, notes)
