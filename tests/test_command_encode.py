@@ -12,8 +12,8 @@ import pytest
 import torch
 from conftest import finished, make_encoder, make_tiny_generator, rows, w
 
+from latentopt.checkpoints import trained_files
 from latentopt.checkpoints.networks import load_generator
-from latentopt.encoders import files
 from latentopt.encoders.files import load_encoder, save_encoder
 from latentopt.files.storage import load_tensors
 from latentopt.inverting.encoding import BatchEncoder
@@ -29,7 +29,7 @@ def folder(folder, monkeypatch):
     generator = load_generator("net/tiny.safetensors")
     for kind in KINDS:
         save_encoder(make_encoder(generator, kind), folder / f"{kind}.safetensors")
-    monkeypatch.setattr(files, "BUNDLED", folder / "bundled")
+    monkeypatch.setattr(trained_files, "BUNDLED", folder / "bundled")
     save_encoder(make_encoder(generator, "e4e"), folder / "bundled" / "tiny" / "encoder-e4e.safetensors")
     return folder
 

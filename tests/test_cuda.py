@@ -16,13 +16,13 @@ from test_registry_laws import CASES as SPACES
 from test_registry_laws import DECLARED, make_sigma
 from torch import Tensor, nn
 
+from latentopt.checkpoints import trained_files
 from latentopt.data.portraits import attributes_of, independent_normals, render
 from latentopt.data.warps import head_flow
 from latentopt.editing import ganalyze
 from latentopt.editing.find import find_by
 from latentopt.editing.ganalyze import find_ganalyze
 from latentopt.editing.spaces import EditingSpace
-from latentopt.encoders import files as encoder_files
 from latentopt.encoders.files import save_encoder
 from latentopt.evaluation.methods import capped
 from latentopt.generators.discriminator import DiscriminatorConfig
@@ -108,7 +108,7 @@ def kept(generator, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(kept, monkeypatch) -> Path:
-    monkeypatch.setattr(encoder_files, "BUNDLED", kept / "bundled")
+    monkeypatch.setattr(trained_files, "BUNDLED", kept / "bundled")
     monkeypatch.chdir(kept)
     return kept
 

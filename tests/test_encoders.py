@@ -15,6 +15,7 @@ import torch
 from conftest import REFERENCE, make_encoder, make_tiny_generator
 from safetensors.torch import load_file, save_file
 
+from latentopt.checkpoints import trained_files
 from latentopt.checkpoints.describe import describe
 from latentopt.checkpoints.networks import load_generator, save_generator
 from latentopt.checkpoints.rosinality import exported
@@ -263,7 +264,7 @@ def test_what_was_saved_is_read_back(kind, tiny_generator, tmp_path):
 
 
 def test_bundled_encoders_are_found_by_the_generator(tiny_generator, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "BUNDLED", tmp_path)
+    monkeypatch.setattr(trained_files, "BUNDLED", tmp_path)
     other = make_tiny_generator(seed=1)
     for i, generator in enumerate((other, tiny_generator)):
         save_encoder(make_encoder(generator, "e4e", seed=i), tmp_path / "abc"[i] / "encoder-e4e.safetensors")

@@ -10,8 +10,8 @@ import torch
 from conftest import make_encoder, make_tiny_generator, make_tiny_stylegan3
 from torch import Tensor
 
+from latentopt.checkpoints import trained_files
 from latentopt.encoders import KINDS
-from latentopt.encoders import files as encoder_files
 from latentopt.encoders.files import save_encoder
 from latentopt.errors import CheckpointError, UntrustedFileError, UsageError
 from latentopt.initializers.simple import sample_w
@@ -47,7 +47,7 @@ def folder(tmp_path, monkeypatch, statistics, prior, tiny_generator, tiny_inputs
     statistics.save(tmp_path / "pnorm_stats" / "tiny.safetensors")
     prior.save(tmp_path / "pnorm_stats" / "tiny.prior.safetensors")
     tiny_inputs.index([1]).save(tmp_path / "start.safetensors")
-    monkeypatch.setattr(encoder_files, "BUNDLED", tmp_path / "bundled")
+    monkeypatch.setattr(trained_files, "BUNDLED", tmp_path / "bundled")
     for kind in KINDS:
         save_encoder(make_encoder(tiny_generator, kind), tmp_path / "bundled" / "tiny" / f"encoder-{kind}.safetensors")
     monkeypatch.chdir(tmp_path)

@@ -60,6 +60,7 @@ class Head:
 
     def __init__(self, attributes: dict[str, Tensor]) -> None:
         self.a = a = {name: value.view(-1, 1, 1, 1) for name, value in attributes.items()}
+        self.scale = 1.22 * (1 + 0.08 * a["scale"])
         angle = a["yaw"] * MAX_YAW
         self.sin, self.cos = angle.sin(), angle.cos()
         self.half_width = 0.335 + 0.10 * a["face_width"]
@@ -71,6 +72,16 @@ class Head:
         self.hair = torch.lerp(brown, red, 0.85 * a["hair_red"])
         self.iris = mix(((0.20, 0.11, 0.05), (0.25, 0.45, 0.15), (0.30, 0.60, 0.90)), a["iris_tone"])
         self.eye_x, self.eye_y = 0.172 * self.wide, -0.05 * self.tall
+
+    def canvas(self, image: Tensor, x: Tensor, y: Tensor, pixel: float) -> Canvas:
+        """A picture [B,3,h,w] whose columns lie at x [w] and rows at y [h], with the portrait's own coordinates."""
+        own_x = (x.view(1, 1, 1, -1) - 0.08 * self.a["position_x"]) / self.scale
+        own_y = (y.view(1, 1, -1, 1) + 0.15 - 0.06 * self.a["position_y"]) / self.scale
+        return Canvas(image, own_x, own_y, pixel / self.scale)
+
+    def shown_at(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the picture shows a place of the portrait's own coordinates."""
+        return x * self.scale + 0.08 * self.a["position_x"], y * self.scale - 0.15 + 0.06 * self.a["position_y"]
 
     def colour(self, name: str) -> Tensor:
         return torch.cat([self.a[f"{name}_{channel}"] for channel in ("red", "green", "blue")], 1)

@@ -20,15 +20,8 @@ from latentopt.data.shapes import box, coverage, ellipse, lens, paint_, smooth_m
 def draw(attributes: dict[str, Tensor], x: Tensor, y: Tensor, pixel: float) -> Tensor:
     """Portraits on a pixel grid: attributes {name: [B]}, x [W], y [H], pixel side -> [B,3,H,W] in [0,1]."""
     head = Head(attributes)
-    a = head.a
-    scale = 1.22 * (1 + 0.08 * a["scale"])
     image = background(head, x.view(1, 1, 1, -1), y.view(1, 1, -1, 1))
-    canvas = Canvas(
-        image,
-        (x.view(1, 1, 1, -1) - 0.08 * a["position_x"]) / scale,
-        (y.view(1, 1, -1, 1) + 0.15 - 0.06 * a["position_y"]) / scale,
-        pixel / scale,
-    )
+    canvas = head.canvas(image, x, y, pixel)
     back_hair(head, canvas)
     body(head, canvas)
     window = canvas.crop(-0.6, 0.6, -0.62, 0.80)

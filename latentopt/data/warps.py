@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from latentopt.data.portrait_head import MAX_YAW, Canvas, Head, Surface
+from latentopt.data.portrait_head import MAX_YAW, Head, Surface
 from latentopt.data.portraits import NAMES
 
 TURN, STRETCH, SHIFT, BEND = 0.25, 0.18, 0.12, 0.06  # radians, share, and shares of the half side
@@ -70,28 +70,13 @@ def head_flow(before: Tensor, after: Tensor, size: tuple[int, int]) -> tuple[Ten
     first, second = (dict(zip(NAMES, x.float().unbind(1), strict=True)) for x in (before, after))
     shorter = min(size)
     y, x = ((torch.arange(n, device=after.device) - (n - 1) / 2) * 2 / shorter for n in size)
-    there = _canvas(second, x, y, shorter)
-    head = Head(second)
+    old, head = Head(first), Head(second)
+    there = head.canvas(x.new_empty(len(before), 3, len(y), len(x)), x, y, 2 / shorter)
     surface = Surface(head, there)
     angle = torch.atan2(surface.u, surface.z)  # of the point of the head, from the front
-    was = angle + MAX_YAW * first["yaw"].view(-1, 1, 1, 1)
+    was = angle + MAX_YAW * old.a["yaw"]
     seen = (surface.outline < -2 * there.pixel) & (was.abs() < math.pi / 2) & (surface.radius > 0)
-    old = Head(first)
     x_before = surface.radius * was.sin() + 0.035 * old.sin
-    at_x = x_before * _scale(first) + 0.08 * first["position_x"].view(-1, 1, 1, 1)
-    at_y = there.y * _scale(first) - 0.15 + 0.06 * first["position_y"].view(-1, 1, 1, 1)
+    at_x, at_y = old.shown_at(x_before, there.y)
     flow = torch.cat([at_x - x.view(1, 1, 1, -1), at_y.expand_as(at_x) - y.view(1, 1, -1, 1)], dim=1) * shorter / 2
     return flow, seen.float()
-
-
-def _canvas(attributes: dict[str, Tensor], x: Tensor, y: Tensor, side: int) -> Canvas:
-    """The portrait's own coordinates of the pixels, as `portrait_renderer.draw` has them."""
-    scale = _scale(attributes)
-    moved_x = (x.view(1, 1, 1, -1) - 0.08 * attributes["position_x"].view(-1, 1, 1, 1)) / scale
-    moved_y = (y.view(1, 1, -1, 1) + 0.15 - 0.06 * attributes["position_y"].view(-1, 1, 1, 1)) / scale
-    blank = moved_x.new_empty(len(moved_x), 3, len(y), len(x))
-    return Canvas(blank, moved_x, moved_y, 2 / side / scale)
-
-
-def _scale(attributes: dict[str, Tensor]) -> Tensor:
-    return 1.22 * (1 + 0.08 * attributes["scale"].view(-1, 1, 1, 1))

@@ -10,19 +10,18 @@ from typing import Any
 import torch
 
 from latentopt.checkpoints.describe import described_card
-from latentopt.checkpoints.model_files import BUNDLED, Checkpoint, read_checkpoint, resolve
+from latentopt.checkpoints.model_files import Checkpoint, read_checkpoint, resolve
 from latentopt.checkpoints.networks import load_generator
+from latentopt.checkpoints.trained_files import trained_file
 from latentopt.checkpoints.weights import has_decoder, looks_like
 from latentopt.encoders import KINDS
 from latentopt.encoders.building import build_net, rows_of_average
 from latentopt.encoders.config import EncoderConfig
 from latentopt.encoders.encoder import Encoder
 from latentopt.encoders.official import official_encoder
-from latentopt.errors import CheckpointError, MissingWeightsError
-from latentopt.files.kinds import check_file
+from latentopt.errors import CheckpointError
 from latentopt.files.schema import parse_json
-from latentopt.files.storage import load_metadata, save_tensors
-from latentopt.files.text import to_run
+from latentopt.files.storage import save_tensors
 from latentopt.protocols import Generator
 
 FORMAT = "latentopt-encoder-1"
@@ -76,21 +75,7 @@ def encoder_path(source: str | Path, generator: Generator | None = None) -> Path
 
     Raises MissingWeightsError or CheckpointError where there is none.
     """
-    if isinstance(source, str) and source in KINDS:
-        return _bundled(source, generator)
-    return check_file(source, f"an encoder's file or one of {', '.join(KINDS)} for a bundled encoder")
-
-
-def _bundled(kind: str, generator: Generator | None) -> Path:
-    for path in sorted(BUNDLED.glob(f"*/encoder-{kind}.safetensors")):
-        if generator is None or load_metadata(path).get("generator") == generator.fingerprint:
-            return path
-    whom = "" if generator is None else f" for generator {generator.name!r} ({generator.fingerprint})"
-    network = "NETWORK" if generator is None else generator.source
-    raise MissingWeightsError(
-        f"no bundled {kind} encoder{whom}; give an encoder's file, or train one: "
-        f"{to_run(f'train encoder --kind {kind}', network)}, and name its file"
-    )
+    return trained_file(source, "encoder", KINDS, generator)
 
 
 def encoder_file(generator: Generator, named: str | None, part: Mapping[str, Any]) -> list[Path]:

@@ -10,13 +10,11 @@ from typing import Any
 import torch
 
 from latentopt.checkpoints.describe import described_card
-from latentopt.checkpoints.model_files import BUNDLED, Checkpoint, read_checkpoint
+from latentopt.checkpoints.model_files import Checkpoint, read_checkpoint
+from latentopt.checkpoints.trained_files import trained_file
 from latentopt.checkpoints.weights import looks_like
-from latentopt.errors import CheckpointError, MissingWeightsError
-from latentopt.files.kinds import check_file
+from latentopt.errors import CheckpointError
 from latentopt.files.schema import parse_json
-from latentopt.files.storage import load_metadata
-from latentopt.files.text import to_run
 from latentopt.perceptual.network_file import load_network, save_network
 from latentopt.protocols import Generator
 from latentopt.refiners import KINDS
@@ -54,21 +52,7 @@ def refiner_path(source: str | Path, generator: Generator | None = None) -> Path
 
     Raises MissingWeightsError or CheckpointError where there is none.
     """
-    if isinstance(source, str) and source in KINDS:
-        return _bundled(source, generator)
-    return check_file(source, f"a refiner's file or one of {', '.join(KINDS)} for a bundled refiner")
-
-
-def _bundled(kind: str, generator: Generator | None) -> Path:
-    for path in sorted(BUNDLED.glob(f"*/refiner-{kind}.safetensors")):
-        if generator is None or load_metadata(path).get("generator") == generator.fingerprint:
-            return path
-    whom = "" if generator is None else f" for generator {generator.name!r} ({generator.fingerprint})"
-    network = "NETWORK" if generator is None else generator.source
-    raise MissingWeightsError(
-        f"no bundled {kind} refiner{whom}; give a refiner's file, or train one: "
-        f"{to_run(f'train refiner --kind {kind}', network)}, and name its file"
-    )
+    return trained_file(source, "refiner", KINDS, generator)
 
 
 def refiner_file(generator: Generator, named: str | None, part: Mapping[str, Any]) -> list[Path]:
