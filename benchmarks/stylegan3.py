@@ -14,7 +14,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,21 +56,24 @@ ARMS = {  # name: (start of the code, whether the sample is moved, whether place
 @click.option("--count", default=100, show_default=True, help="Samples of each net, code known.")
 @click.option("--from-mean", default=4, show_default=True, help="Samples of each net, from the mean of w.")
 @click.option("--minutes", default=25.0, show_default=True, help="Of CPU; no sample is begun after so long.")
+@click.option("--nets", default="T,R", show_default=True, help="Of the placement, joined by commas.")
 @click.option("--size", default=256, show_default=True, help="Official size that the speed is measured at; 0: none.")
 @click.option("--channel-base", default=32768, show_default=True, help="Its channel base.")
-def main(only: tuple[str, ...], count: int, from_mean: int, minutes: float, size: int, channel_base: int) -> None:
+def main(
+    only: tuple[str, ...], count: int, from_mean: int, minutes: float, nets: str, size: int, channel_base: int
+) -> None:
     torch.set_num_threads(1)
     wanted = only or PARTS
     if "placement" in wanted:
-        place_all(count, from_mean, minutes)
+        place_all(count, from_mean, minutes, nets.split(","))
     for part, tell in (("equivariance", equivariance), ("speed", lambda: speed(size, channel_base))):
         if part in wanted:
             write_text(WORK / f"{part}.md", tell())
     report()
 
 
-def place_all(count: int, from_mean: int, minutes: float) -> None:
-    until, nets = time.process_time() + 60 * minutes, {kind: reference_net(kind) for kind in ("T", "R")}
+def place_all(count: int, from_mean: int, minutes: float, kinds: Sequence[str]) -> None:
+    until, nets = time.process_time() + 60 * minutes, {kind: reference_net(kind) for kind in kinds}
     for generator in nets.values():
         generator.synthesis.output_scale *= CONTRAST
     for i in range(max(count, from_mean)):

@@ -20,7 +20,6 @@ from latentopt.generators.stylegan2 import StyleGAN2
 from latentopt.inverting.batch import Batch
 from latentopt.judge.network import Judge
 from latentopt.loop.building import build_problem
-from latentopt.recipe.stage import WEIGHT_SPACES
 from latentopt.results.distortion import metrics
 from latentopt.terms.perceptual import Perceptual
 from latentopt.types import GeneratorInputs, View
@@ -96,7 +95,8 @@ def variables_of(run: Batch) -> dict[str, list[float]]:
     """
     problem = build_problem(run.generator, run.recipe.stages[-1], run.target, run.seeds, start=run.inputs)
     variables = problem.lens.encode(run.inputs)
-    weights = {name: v for name, v in variables.items() if name.partition("/")[0] in WEIGHT_SPACES}
+    spaces = {part["name"] for part in run.recipe.stages[-1].spaces("deltas")}
+    weights = {name: v for name, v in variables.items() if name.partition("/")[0] in spaces}
     found = {"parameters": [float(sum(v[0].numel() for v in weights.values()))] * len(run.keys)}
     for name, v in weights.items():
         if name.startswith("epsilon/"):

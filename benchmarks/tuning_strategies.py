@@ -10,7 +10,7 @@ from pathlib import Path
 
 from latentopt.errors import LatentoptError
 from latentopt.recipe.recipe import Recipe
-from latentopt.recipe.stage import WEIGHT_SPACES
+from latentopt.registry import PARAMETERIZATIONS
 
 BASE, WRANGAN = "base", "wrangan"  # the networks
 PIVOT, SIMPLE, PTI, LOW_RANK = "pivot", "simple weight tune", "PTI", "low rank"
@@ -42,7 +42,7 @@ def tuning_part(name: str, steps: int | None, stopped: bool = True, **options: o
         stage["steps"] = stage["steps"] if steps is None else steps
         stage["stop"] = stage["stop"] if stopped else None
         for part in stage["optimize"]:
-            part.update(options if part["name"] in WEIGHT_SPACES else {})
+            part.update(options if "deltas" in PARAMETERIZATIONS.declared(part["name"]).owns else {})
     return Recipe.from_table(table, name)
 
 
