@@ -126,8 +126,28 @@ for method in ("weights", "wrangan", "lowrank", "pti"):
     ROWS[f"tune by {method}"] = ([INVERT, line], f"out/tuned-{method}/a/delta.safetensors")
 
 
+ROWS["tune photos, placed first"] = (
+    [("tune", "photos", *NETWORK, "--method", "quick.toml", "--placement", "-q", "--corruption", "0")],
+    "out/quick/tuned-quick/a/delta.safetensors",
+)
+QUICK_TUNING = """
+[[stages]]
+init = "mean"
+optimize = ["w"]
+terms = ["l2"]
+steps = 1
+lr = 0.01
+[[stages]]
+optimize = ["weights"]
+terms = ["l2"]
+steps = 1
+lr = 0.01
+"""
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_commands(name, folder, latentopt):
+    (folder / "quick.toml").write_text(QUICK_TUNING)
     lines, left = ROWS[name]
     for line in lines:
         code, out, err = latentopt(*line)
@@ -205,6 +225,7 @@ def test_a_result_keeps_its_placement(folder, latentopt):
         ),
         (("convert", "net/sg3.pkl", "out.pt"), 1, "cannot hold a StyleGAN3 generator"),
         ((*INVERT, "--init", "e4e"), 1, "encoder"),
+        (("tune", "photos", "--method", "weights", "--placement", *SHORT), 2, "cannot draw a picture turned or shifted"),
     ],
 )
 def test_what_cannot_be(arguments, code, message, folder, latentopt):

@@ -10,13 +10,14 @@ import click
 
 from latentopt.commands import shared
 from latentopt.commands.batches import load_network, load_recorded, low_memory_option, report, watched
-from latentopt.commands.invert import EXACT_HELP, check_exact, images_of, start_entry, terms_of
+from latentopt.commands.invert import EXACT_HELP, check_exact, images_of
 from latentopt.commands.paths import UserPath
 from latentopt.commands.preflight import notes_told
+from latentopt.commands.tune_recipes import inversion_of, method_recipe, tuning_of
 from latentopt.errors import UsageError
 from latentopt.files.outputs import check_free
 from latentopt.files.text import escape_controls
-from latentopt.recipe.recipe import Key, Recipe
+from latentopt.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from latentopt.protocols import Generator
@@ -46,6 +47,7 @@ COLUMNS = {
 )
 @shared.network(default=None, show_default=f"{shared.LIKE_RUN}, for IMAGES portraits")
 @shared.init()
+@shared.placement()
 @shared.steps()
 @shared.lr()
 @click.option("--layers", help="Weights to tune: all, convs, convs:N (the last N), or globs joined by commas.")
@@ -89,10 +91,10 @@ def command(
     """Tune the generator's weights to each image of RUN, the folder of an inversion (the newest in --outdir by
     default).
 
-    IMAGES (files, folders, globs) are inverted first, as the method's recipe says, from --init; --terms are those of
-    both, the other options of the recipe those of the tuning alone. Results go to RUN/tuned-METHOD. Every tuned image
-    gets a folder as from latentopt invert, and in it delta.safetensors: what was added to the weights. latentopt
-    convert bakes it into a generator, latentopt sample draws with it.
+    IMAGES (files, folders, globs) are inverted first, as the method's recipe says, from --init and with --placement;
+    --terms are those of both, the other options of the recipe those of the tuning alone. Results go to
+    RUN/tuned-METHOD. Every tuned image gets a folder as from latentopt invert, and in it delta.safetensors: what was
+    added to the weights. latentopt convert bakes it into a generator, latentopt sample draws with it.
 
     \b
     Examples:
@@ -103,7 +105,7 @@ def command(
     from latentopt.inverting.preparing import prepare
     from latentopt.inverting.tuning import common_recipe
 
-    found = _method(method)
+    found = method_recipe(method)
     check_exact(exact, options["batch"])
     if exact and options["shared"]:
         raise UsageError("--shared makes one change for all images together: leave --exact out")
@@ -111,10 +113,11 @@ def command(
         raise UsageError(f"--corruption {corruption}: needs 4 pictures or more, or 0 to leave it out")
     results, run = (None, outdir / Path(method).stem) if _are_images(sources) else _earlier(sources, outdir)
     if results is None:
-        inversion = _inversion(found, init, options)
-    elif init is not None:
-        raise UsageError("--init goes with IMAGES: the results of a run are where the tuning starts")
-    resolved = _tuning(found, inversion if results is None else common_recipe(results), options)
+        inversion = inversion_of(found, init, options)
+    elif init is not None or options["placement"]:
+        given = "--init" if init is not None else "--placement"
+        raise UsageError(f"{given} goes with IMAGES: the results of a run are where the tuning starts")
+    resolved = tuning_of(found, inversion if results is None else common_recipe(results), options)
     if dry_run:
         click.echo(resolved.dump(), nl=False)
         return 0
@@ -145,15 +148,6 @@ def command(
     )
 
 
-def _method(method: str) -> Recipe:
-    found = Recipe.load(method)
-    if found.split()[1] is None:
-        from latentopt.inverting.tuning import tuning_recipe
-
-        tuning_recipe(found, found)  # says which recipes tune
-    return found
-
-
 def _are_images(sources: tuple[str, ...]) -> bool:
     """Whether SOURCES are pictures: a single folder with a finished inversion in it is a run."""
     if len(sources) != 1 or not Path(sources[0]).is_dir():
@@ -170,30 +164,6 @@ def _earlier(sources: tuple[str, ...], outdir: Path) -> tuple[list[EarlierResult
     results, run = newest_run(outdir)
     click.echo(escape_controls(f"tuning the newest run: {run} ({len(results)} images)"), err=True)
     return results, run
-
-
-def _inversion(method: Recipe, init: str | None, options: dict[str, Any]) -> Recipe:
-    """What inverts IMAGES: the method's own first stages, or the default recipe for a method without."""
-    recipe = method.split()[0] or Recipe.load("ii2s")
-    given: dict[Key, object] = {("stages", 0, "init"): start_entry(init)} if init is not None else {}
-    batch = options["batch"]
-    given |= {("stages", i, "batch"): batch for i in range(len(recipe.stages)) if batch is not None}
-    return recipe.in_every_stage(terms=terms_of(options["terms"])).changed(given)
-
-
-def _tuning(method: Recipe, earlier: Recipe, options: dict[str, Any]) -> Recipe:
-    from latentopt.inverting.tuning import tuning_recipe
-
-    recipe = tuning_recipe(method, earlier)
-    recipe = recipe.in_every_stage(steps=options["steps"], terms=terms_of(options["terms"]))
-    given: dict[Key, object] = {} if options["lr"] is None else {("stages", 0, "lr"): options["lr"]}
-    for i, stage in enumerate(recipe.stages):
-        given |= {("stages", i, "batch"): options["batch"]} if options["batch"] is not None else {}
-        for j in (stage.optimize.index(part) for part in stage.spaces("deltas")):
-            names = [key for key in ("layers", "rank", "sigma") if options[key] is not None]
-            given |= {("stages", i, "optimize", j, key): options[key] for key in names}
-    recipe = recipe.override(options["settings"], given)
-    return recipe.sharing(options["batch"] or recipe.stages[0].batch) if options["shared"] else recipe
 
 
 def _invert(
