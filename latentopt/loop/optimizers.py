@@ -28,13 +28,13 @@ def _pair(betas: list) -> tuple[float, float]:
 
 
 def adam(groups: list[dict], *, betas: list = BETAS, eps: float = 1e-8) -> torch.optim.Optimizer:
-    return torch.optim.Adam(groups, betas=_pair(betas), eps=eps)
+    return torch.optim.Adam(groups, betas=_pair(betas), eps=eps, fused=True)  # one pass over memory, not six
 
 
 def adamw(
     groups: list[dict], *, betas: list = BETAS, eps: float = 1e-8, weight_decay: float = 0.01
 ) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, betas=_pair(betas), eps=eps, weight_decay=weight_decay)
+    return torch.optim.AdamW(groups, betas=_pair(betas), eps=eps, weight_decay=weight_decay, fused=True)
 
 
 def nadam(groups: list[dict], *, betas: list = BETAS, eps: float = 1e-8) -> torch.optim.Optimizer:

@@ -48,7 +48,8 @@ def train_flow(
 
     def leave() -> None:
         net = trainer.ema
-        save_network(outdir / "flow.safetensors", net, net.config, _card(trainer, card), FORMAT)
+        made_for = {"generator": trainer.generator.fingerprint}
+        save_network(outdir / "flow.safetensors", net, net.config, _card(trainer, card), FORMAT, **made_for)
         _sheet(trainer, outdir / "flow.png")
 
     def logged(record: FlowRecord) -> dict[str, Any] | None:
