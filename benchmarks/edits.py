@@ -37,9 +37,10 @@ from latentopt.types import GeneratorInputs
 
 EDITS = ("smile", "yaw", "glasses", "hair_length", "beard")
 RECIPES = ("ii2s", "hybrid-e4e", "i2s", "fast", "ii2s-pnorm", "fast-pnorm")
-SHOWN = ("ii2s", "hybrid-e4e")  # on the sheet
+SHOWN = ("ii2s", "hybrid-e4e")  # on the sheet; the last one in the small one
 STRENGTHS = {"smile": 1.5, "yaw": 1.5, "glasses": 1.5, "hair_length": 1.5, "beard": 1.5}  # on the sheet
 PICTURES = 6
+IN_README = (1, 3, 4, 8)  # of the portraits
 SAMPLES, SAMPLES_SEED = 256, 4077
 FOLDER = Path("work/benchmarks/edits")
 LEAST_ANSWER, MOST_DRIFT = 0.7, 0.2
@@ -137,19 +138,19 @@ def draw_sheet(
     results: Mapping[str, Sequence[Inversion]],
     directions: Mapping[str, Direction],
     path: Path,
+    images: Sequence[int] = range(PICTURES),
 ) -> None:
-    """A row an image and recipe: the portrait, its inversion, and that edited towards what it has not."""
+    """A row an image and recipe: the portrait, its inversion, and that edited."""
     rows, labels = [], []
-    shown = [name for name in SHOWN if name in results]
-    for i in range(min(PICTURES, len(results[shown[0]]))):
-        for name in shown:
-            inversion = results[name][i]
+    for i in images:
+        for name, found in results.items():
+            inversion = found[i]
             edited = [directions[e].edit(inversion.inputs, STRENGTHS[e]) for e in EDITS]
             pictures = [generator.synthesis(inputs)[0].clamp(-1, 1) for inputs in edited]
             rows.append([inversion.target, inversion.image, *pictures])
             labels.append(name)
     columns = ["portrait", "inverted", *(f"{e.replace('_', ' ')} +{STRENGTHS[e]:g}" for e in EDITS)]
-    contact_sheet(rows, path, columns=columns, labels=labels)
+    contact_sheet(rows, path, columns=columns, labels=labels if len(results) > 1 else ())
 
 
 @click.command()
@@ -159,7 +160,8 @@ def draw_sheet(
 @click.option("--recipes", default=",".join(RECIPES), show_default=True, help="Names, joined by commas.")
 @click.option("--dtype", default="bfloat16", show_default=True, type=click.Choice(["float32", "bfloat16"]))
 @click.option("--out", default=Path("benchmarks/results"), type=click.Path(path_type=Path), show_default=True)
-def main(network: str, n: int, batch: int, recipes: str, dtype: str, out: Path) -> None:
+@click.option("--picture", type=click.Path(path_type=Path), help="Also a small sheet of hybrid-e4e alone.")
+def main(network: str, n: int, batch: int, recipes: str, dtype: str, out: Path, picture: Path | None) -> None:
     generator = load_generator(network).requires_grad_(False)
     directions = {name: found for name, found in find_directions(generator).items() if name in EDITS}
     if dtype != "float32":
@@ -174,8 +176,11 @@ def main(network: str, n: int, batch: int, recipes: str, dtype: str, out: Path) 
     }
     psnr = {name: _median_psnr(those) for name, those in results.items()}
     parts = [f"{ABOUT}\n\n{answers_table(found, psnr)}", expectations(found)]
-    if set(SHOWN) & set(results):
-        draw_sheet(generator, results, directions, out / "edits.png")
+    if shown := {name: results[name] for name in SHOWN if name in results}:
+        draw_sheet(generator, shown, directions, out / "edits.png", range(min(PICTURES, n)))
+        if picture is not None:
+            last = {SHOWN[-1]: results[SHOWN[-1]]}
+            draw_sheet(generator, last, directions, picture, [i for i in IN_README if i < n])
         parts.insert(1, "![Portraits, inversions and edits](edits.png)")
     seed = f"portraits TEST_SEEDS[:{n}], samples {SAMPLES_SEED}"
     facts = provenance(generator.device, seed, network=f"{generator.name} ({generator.fingerprint})", precision=dtype)

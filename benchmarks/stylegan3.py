@@ -192,9 +192,9 @@ def placement_table(runs: list[Mapping[str, Any]], kind: str) -> str:
 {SHIFT:g} widths, at a quarter of the nets' contrast (theirs exceeds [-1,1]), and compared by l2 alone. In the first
 three arms the code is known to {KNOWN:g} of the radius of the cloud of w, as an encoder might know it, and the recipe
 sg3 is cut to its search for the placement ({RUNS} runs of {RUN} steps), then {STEPS[kind]["known"][0]} steps of angle,
-shift and w. The others are the whole recipe, from the mean of w: a net of random weights then fits the
-picture closely (40 to 48 dB) at another place with another code, so the place is not determined. Angle and shift are measured between the planes of
-features that are drawn, since row 0 of ws turns and shifts it too."""
+shift and w. The others are the whole recipe, from the mean of w: a net of random weights then fits the picture closely
+(40 to 48 dB) at another place with another code, so the place is not determined. Angle and shift are measured between
+the planes of features that are drawn, since row 0 of ws turns and shifts it too."""
     return about + "\n\n" + markdown_table(columns, rows)
 
 

@@ -517,7 +517,7 @@ def test_dry_run_prints_a_recipe_and_does_nothing(folder, latentopt):
         (("--clip", "3"), "ii2s", PLAIN | {"name": "w+", "clip": 3.0}),
         (("--space", "w"), "i2s", PLAIN | {"name": "w"}),
         (("--space", "w", "--clip", "3"), "ii2s", PLAIN | {"name": "w", "clip": 3.0}),
-        (("--space", "pnorm+"), "ii2s-pnorm", PNORM | {"name": "p-norm+", "clip": 2.0}),
+        (("--space", "pnorm+"), "fast-pnorm", PNORM | {"name": "p-norm+", "clip": 2.0}),
         (("--space", "pnorm", "--clip", "1"), "ii2s-pnorm", PNORM | {"name": "p-norm", "clip": 1.0}),
         (("--space", "z"), "ii2s-pnorm", {"name": "z", "sphere": True, "label": 0}),
         (("--recipe", "pulse", "--space", "z"), "pulse", {"name": "z", "sphere": True, "label": 0}),

@@ -517,7 +517,7 @@ def declaring(tmp_path, monkeypatch):
         ("otherwise", "ii2s-pnorm", "ii2s-pnorm"),
         ("unclipped", "ii2s-pnorm", "ii2s-pnorm"),
         ("w+", "i2s", "ii2s"),
-        ("pnorm+", "ii2s-pnorm", "ii2s-pnorm"),
+        ("pnorm+", "fast-pnorm", "fast-pnorm"),
     ],
 )
 def test_only_a_space_whose_clip_reads_a_file_takes_ii2s_when_held(declaring, space, free, held):

@@ -62,7 +62,7 @@ class PNormPlus(Whitened):
 
     reads = {"stats": "p-norm", "metric_file": "metric"}
     reads_if = {"metric_file": ("metric",)}
-    recipe = "ii2s-pnorm"
+    recipe = "fast-pnorm"
     exact = True
     examples: ClassVar[Sequence[Mapping[str, Any]]] = (
         {},
