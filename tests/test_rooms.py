@@ -58,6 +58,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
     },
     "loop": {"errors", "registry", "types", "protocols", "geometry", "devices", "recipe", "statistics", "operators"},
     "results": {"errors", "files", "registry", "types", "protocols", "recipe", "pictures", "checkpoints"},
+    "faces": {"errors", "watching", "files", "registry", "types", "protocols", "pictures", "results"},
     "inverting": {
         "errors",
         "watching",
