@@ -63,6 +63,9 @@ if TYPE_CHECKING:
     from latentopt.evaluation.methods import load_recipes as load_recipes
     from latentopt.evaluation.runs import load_run as load_run
     from latentopt.evaluation.subject import Amounts as Amounts
+    from latentopt.faces.aligner import Aligner as Aligner
+    from latentopt.faces.aligning import align as align
+    from latentopt.faces.alignment import Alignment as Alignment
     from latentopt.geometry.moves import PictureMove as PictureMove
     from latentopt.geometry.moves import check_takes_transform as check_takes_transform
     from latentopt.inverting.measured import ensure_metrics as ensure_metrics
@@ -175,6 +178,9 @@ EXPORTS = {
     "load_recipes": "latentopt.evaluation.methods",
     "load_run": "latentopt.evaluation.runs",
     "Amounts": "latentopt.evaluation.subject",
+    "Aligner": "latentopt.faces.aligner",
+    "align": "latentopt.faces.aligning",
+    "Alignment": "latentopt.faces.alignment",
     "PictureMove": "latentopt.geometry.moves",
     "check_takes_transform": "latentopt.geometry.moves",
     "tuning_recipe": "latentopt.inverting.tuning",

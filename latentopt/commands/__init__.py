@@ -19,6 +19,7 @@ COMMANDS = {  # name: (module, one line of help)
     "encode": ("encode", "Find the latents of images by an encoder, without optimisation."),
     "tune": ("tune", "Tune the generator's weights to inverted images."),
     "evaluate": ("evaluate", "Measure reconstruction and editability of inversions."),
+    "align": ("align", "Cut the faces out of photographs, aligned as FFHQ's."),
     "edit": ("edit", "Edit inverted images along directions."),
     "mix": ("mix", "Mix the styles of inverted images."),
     "interpolate": ("interpolate", "Interpolate between inverted images."),
