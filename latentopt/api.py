@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from latentopt.faces.aligner import Aligner as Aligner
     from latentopt.faces.aligning import align as align
     from latentopt.faces.alignment import Alignment as Alignment
+    from latentopt.faces.given import given_points as given_points
     from latentopt.geometry.moves import PictureMove as PictureMove
     from latentopt.geometry.moves import check_takes_transform as check_takes_transform
     from latentopt.inverting.measured import ensure_metrics as ensure_metrics
@@ -181,6 +182,7 @@ EXPORTS = {
     "Aligner": "latentopt.faces.aligner",
     "align": "latentopt.faces.aligning",
     "Alignment": "latentopt.faces.alignment",
+    "given_points": "latentopt.faces.given",
     "PictureMove": "latentopt.geometry.moves",
     "check_takes_transform": "latentopt.geometry.moves",
     "tuning_recipe": "latentopt.inverting.tuning",

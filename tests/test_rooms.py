@@ -75,6 +75,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
         "encoders",
         "loop",
         "results",
+        "faces",
     },
     "restoring": {
         "errors",

@@ -54,24 +54,30 @@ def command(
     """
     from latentopt.api import align as align_pictures
 
-    def tell(aligned: Aligned) -> None:
-        if not quiet:
-            click.echo(one_line(f"{aligned.path}: {aligned.alignment.note}"))
-
     count, failed = [0], [0]
 
-    def counted(aligned: Aligned) -> None:
+    def told(aligned: Aligned) -> None:
         count[0] += 1
-        tell(aligned)
+        if not quiet:
+            click.echo(one_line(f"{aligned.path}: {aligned.alignment.note}"))
 
     def skipped(error: ImageError) -> None:
         failed[0] += 1
         click.echo(one_line(f"skipped: {error}"), err=True)
 
-    settings = {"points": points, "detector": detector, "largest": largest, "size": size, "overwrite": overwrite}
     try:
         align_pictures(
-            list(pictures), align, out=outdir, on_aligned=counted, on_failed=skipped, keep=False, **settings
+            list(pictures),
+            align,
+            points=points,
+            detector=detector,
+            largest=largest,
+            size=size,
+            out=outdir,
+            overwrite=overwrite,
+            on_aligned=told,
+            on_failed=skipped,
+            keep=False,
         )
     except InversionFailed:
         if not count[0]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from latentopt.pictures.finding import ImageSource, folded
 from latentopt.pictures.images import from_levels
 from latentopt.protocols import FaceDetector
 from latentopt.registry import DETECTORS
+from latentopt.watching.phases import Advance
 
 NONE, FACES, BOX = "none", "faces", "box"
 NUMBER = r"-?\d{1,9}(?:\.\d{1,9})?"
@@ -108,7 +110,7 @@ def check_given(given: Given, sources: Sequence[ImageSource]) -> None:
             raise UsageError(f"--points: {name!r} is none of the pictures that are named")
 
 
-def _about(picture: Picture, source: ImageSource) -> dict[str, object]:
+def _about(picture: Picture, source: ImageSource) -> dict[str, Any]:
     path = Path(source.path)
     return {"photo": path.name, "file": str(path.absolute()), "sha256": picture.sha256, "size": picture.size}
 
@@ -130,8 +132,10 @@ class Placed:
     error: ImageError | None = None
 
 
-def placed(sources: Sequence[ImageSource], align: Aligner) -> Iterator[Placed]:
-    """The squares of all photographs. One keeps the name of its photograph; several have -1, -2, ... behind it."""
+def placed(sources: Sequence[ImageSource], align: Aligner, advance: Advance) -> Iterator[Placed]:
+    """The squares of all photographs, counted by `advance`. One keeps the name of its photograph; several have -1, -2,
+    ... behind it.
+    """
     check_given(align.given, sources)
     taken = {folded(source.key) for source in sources}
     for source in sources:
@@ -139,10 +143,14 @@ def placed(sources: Sequence[ImageSource], align: Aligner) -> Iterator[Placed]:
             squares = align(source)
         except ImageError as error:
             yield Placed(source, source.key, error=error)
+            advance(1)
             continue
-        keys = [source.key] if len(squares) < 2 else _numbered(source.key, len(squares), taken)
-        for key, square in zip(keys, squares or [None], strict=True):
-            yield Placed(source, key, square)
+        if len(squares) < 2:
+            yield Placed(source, source.key, *squares)
+        else:
+            keys = _numbered(source.key, len(squares), taken)
+            yield from (Placed(source, key, square) for key, square in zip(keys, squares, strict=True))
+        advance(1)
 
 
 def _numbered(key: str, count: int, taken: set[str]) -> list[str]:

@@ -71,10 +71,7 @@ def align(
         raise UsageError("--align none leaves every picture as it is: nothing to do")
     folder, failed, found = None if out is None else Path(out), [], {}
     with nullcontext() if folder is None else workplace(folder), phase("aligning", len(sources), "pictures") as advance:
-        at = None
-        for place in placed(sources, aligner):
-            advance(int(place.source != at))
-            at = place.source
+        for place in placed(sources, aligner, advance):
             try:
                 aligned = _cut(place, size, folder, overwrite)
             except ImageError as error:
