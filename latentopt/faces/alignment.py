@@ -1,4 +1,4 @@
-"""What is kept of an aligned picture, so that it can be put back: its photograph, and the square that it shows of it."""
+"""What is kept of an aligned picture, so that it can be put back: its photograph, and which square of it."""
 
 from __future__ import annotations
 

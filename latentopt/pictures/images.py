@@ -78,8 +78,8 @@ def read_image(
     fit: "crop" cuts the centre out in the generator's aspect (as NVIDIA's projector does for squares), "pad"
     letterboxes with `background`, "stretch" ignores the aspect. Transparency is composited on `background` (RGB,
     0..255); with alpha="mask" it also becomes the mask, in which padding counts as transparent. channels: of the
-    generator's images; 1 turns colours to grey, 4 keeps the transparency as the last channel, without a background. cut:
-    takes a part of the picture before it is made to fit.
+    generator's images; 1 turns colours to grey, 4 keeps the transparency as the last channel, without a background.
+    cut: takes a part of the picture before it is made to fit.
     Raises ImageError, naming the file and the remedy, for whatever cannot be read or is no usable target.
     """
     path = Path(path)
