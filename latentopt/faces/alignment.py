@@ -49,7 +49,7 @@ class Alignment:
     @property
     def corners(self) -> Tensor:
         """The quad, [4,2]."""
-        return torch.tensor(self.quad).double()
+        return torch.tensor(self.quad, dtype=torch.float64)
 
     @property
     def record(self) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def _window(quad: Tensor, size: tuple[int, int]) -> tuple[slice, slice]:
 
 
 def _shift(x: float, y: float) -> Tensor:
-    return torch.tensor([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]]).double()
+    return torch.tensor([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]], dtype=torch.float64)
 
 
 def _placed(
@@ -103,7 +103,7 @@ def _warped(plane: np.ndarray, out_of: Tensor, shape: tuple[int, int], side: flo
     channel = Image.fromarray(np.ascontiguousarray(plane))
     if (fits := math.ceil(side)) < min(channel.size):
         channel = channel.resize((fits, fits), Image.Resampling.LANCZOS)
-    scale = torch.diag(torch.tensor([channel.width, channel.height, 1.0]).double())
+    scale = torch.diag(torch.tensor([channel.width, channel.height, 1.0], dtype=torch.float64))
     return np.asarray(resample(channel, scale @ out_of, shape))
 
 

@@ -69,7 +69,7 @@ def _four(numbers: Sequence[float], place: str) -> Tensor:
     """The eyes and the corners of the mouth, [4,2], of all the points of a face as x, y, x, y, ..."""
     if len(numbers) not in (8, 10, 136):
         raise UsageError(f"{place}: {len(numbers)} numbers; a face has x and y of {COUNTS}")
-    points = torch.tensor(numbers).double().view(-1, 2)
+    points = torch.tensor(numbers, dtype=torch.float64).view(-1, 2)
     if not bool(points.isfinite().all()):
         raise UsageError(f"{place}: points that are not finite")
     if len(points) == 68:  # the contours of the eyes, then of the lips

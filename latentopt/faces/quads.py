@@ -42,7 +42,9 @@ def face_quad(points: Tensor) -> Tensor:
 def box_quad(left: float, top: float, side: float) -> Tensor:
     """The upright square [4,2] of `side` pixels whose corner is (left, top)."""
     half = side / 2
-    return _square(torch.tensor([left + half, top + half]).double(), torch.tensor([half, 0.0]).double())
+    return _square(
+        torch.tensor([left + half, top + half], dtype=torch.float64), torch.tensor([half, 0.0], dtype=torch.float64)
+    )
 
 
 def turned_quad(centre: Tensor, side: float, across: Tensor) -> Tensor:
@@ -81,13 +83,13 @@ def check_quad(quad: Tensor, size: tuple[int, int]) -> None:
 
 def into_quad(quad: Tensor) -> Tensor:
     """The homography [3,3] that takes the unit square (x to the right, y down) to the quad."""
-    square = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 0.0]]).double()
+    square = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
     rows, right = [], []
     for (u, v), (x, y) in zip(square.tolist(), quad.double().tolist(), strict=True):
         rows += [[u, v, 1, 0, 0, 0, -x * u, -x * v], [0, 0, 0, u, v, 1, -y * u, -y * v]]
         right += [x, y]
-    solved = torch.linalg.solve(torch.tensor(rows).double(), torch.tensor(right).double())
-    return torch.cat([solved, torch.ones(1).double()]).view(3, 3)
+    solved = torch.linalg.solve(torch.tensor(rows, dtype=torch.float64), torch.tensor(right, dtype=torch.float64))
+    return torch.cat([solved, torch.ones(1, dtype=torch.float64)]).view(3, 3)
 
 
 def projected(matrix: Tensor, points: Tensor) -> Tensor:
