@@ -34,9 +34,12 @@ def given_points(text: str) -> Given:
     path = check_file(text, "points as JSON or CSV", UsageError)
     try:
         content = read_text(path, LIMIT)
-        return _of_csv(content, path) if path.suffix.lower() == ".csv" else _of_json(content, path)
-    except (OSError, ValueError) as error:
+        found = _of_csv(content, path) if path.suffix.lower() == ".csv" else _of_json(content, path)
+    except (OSError, ValueError, csv.Error) as error:
         raise UsageError(f"{path}: no points can be read there ({error})") from error
+    if not any(found.values()):
+        raise UsageError(f"{path}: holds no points; a face has x and y of {COUNTS}")
+    return found
 
 
 def _of_json(content: str, path: Path) -> Given:
