@@ -182,7 +182,18 @@ def test_photographs_that_moved_or_changed(tmp_path):
 
 # ---- the commands
 
-QUICK = ("--network", "net/tiny.safetensors", "--recipe", "i2s", "--terms", "l2=1", "--steps", "1", "--no-preflight", "-q")
+QUICK = (
+    "--network",
+    "net/tiny.safetensors",
+    "--recipe",
+    "i2s",
+    "--terms",
+    "l2=1",
+    "--steps",
+    "1",
+    "--no-preflight",
+    "-q",
+)
 CSV = "a.png,5,6,12,6,6,13,11,13\na.png,9,7,15,7,10,13,14,13\nb.png,5,6,12,6,6,13,11,13\n"
 
 
@@ -248,7 +259,9 @@ def test_from_a_photograph_to_an_edit_in_it(folder, latentopt):
     changed = finished(Path("out"))
     assert {name for name in before if changed[name] != before[name]} == {"b"}
 
-    assert latentopt("tune", "--method", "weights", "--steps", "1", "--terms", "l2=1", "--corruption", "0", "-q")[0] == 0
+    assert (
+        latentopt("tune", "--method", "weights", "--steps", "1", "--terms", "l2=1", "--corruption", "0", "-q")[0] == 0
+    )
     tuned = json.loads(Path("out/tuned-weights/b/run.json").read_text())
     assert tuned["alignment"] == json.loads(Path("out/b/run.json").read_text())["alignment"]
 
