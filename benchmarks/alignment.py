@@ -186,8 +186,8 @@ def main() -> None:
         args.out / "alignment.md",
         "Alignment",
         f"{args.n} fresh portraits in larger pictures, turned by up to {args.turn:g} degrees, 35 to 95 % of the "
-        "shorter side. The error is the mean distance of the quad's corners from the true ones, in per cent of its side. Faces "
-        "are drawn, and their networks were trained on photographs.",
+        "shorter side. The error is the mean distance of the quad's corners from the true ones, in per cent of its "
+        "side. Faces are drawn, and their networks were trained on photographs.",
         markdown_table(columns, rows),
         "Pasting a mirrored picture, so that everything inside would change; and the aligned picture itself. PSNR of "
         "all that lies inside the quad, dB, median.",

@@ -16,15 +16,17 @@ import latentopt as package
 from latentopt import api
 from latentopt.errors import ImageError, InversionFailed, UsageError
 from latentopt.faces import poisson
-from latentopt.faces.aligning import align
+from latentopt.faces.aligning import align, levels_of
 from latentopt.faces.alignment import Alignment
 from latentopt.faces.blending import Seam, paste_face
+from latentopt.faces.cutting import cut
 from latentopt.faces.edited import alignment_for
 from latentopt.faces.pasting import paste
 from latentopt.faces.poisson import harmonic
 from latentopt.faces.quads import box_quad, projected
 from latentopt.geometry.moves import move_matrix
-from latentopt.pictures.images import to_uint8
+from latentopt.pictures.decoding import MAX_PIXELS, decode
+from latentopt.pictures.images import from_uint8, to_uint8
 
 SEAMS = [
     Seam(part, feather, blend, colour)
@@ -57,7 +59,7 @@ def test_outside_the_mask_every_level_is_as_it_was(seam, quad):
     assert (photo == before).all(), "what was given is not changed"
     assert (pasted[mask == 0] == photo[mask == 0]).all()
     assert (pasted[mask > 0] != photo[mask > 0]).any()
-    assert mask.shape == photo.shape[:2] and 0 <= mask.min() and mask.max() <= 1
+    assert mask.shape == photo.shape[:2] and mask.min() >= 0 and mask.max() <= 1
 
 
 @pytest.mark.parametrize("angle", [0.0, 0.5, -2.0])
@@ -68,11 +70,6 @@ def test_what_was_cut_out_goes_back_where_it_was(tmp_path, angle, seam):
     rows = tuple((x, y) for x, y in quad.tolist())
     (boxed,) = align(tmp_path / "a.png", "box:30,20,40", size=16)
     alignment = Alignment("a.png", boxed.alignment.file, boxed.alignment.sha256, (80, 100), "box", rows)
-    from latentopt.faces.aligning import levels_of
-    from latentopt.faces.cutting import cut
-    from latentopt.pictures.decoding import MAX_PIXELS, decode
-    from latentopt.pictures.images import from_uint8
-
     image = from_uint8(levels_of(cut(decode(tmp_path / "a.png", None, MAX_PIXELS), alignment, 80)))
     pasted, _ = paste_face(soft(2), image, quad, seam)
     assert np.abs(pasted.astype(int) - soft(2)).max() <= 4
@@ -268,7 +265,7 @@ def test_from_a_photograph_to_an_edit_in_it(folder, latentopt):
     code, out, err = latentopt("paste")
     assert code == 0, err
     assert sorted(p.name for p in Path("out/pasted").glob("*.png")) == ["a-1.png", "a-2.png", "b.png"]
-    code, out, err = latentopt("paste", "out", "--together", "--to", "both")
+    code, _, err = latentopt("paste", "out", "--together", "--to", "both")
     assert code == 0 and sorted(p.name for p in Path("both").glob("*.png")) == ["a.png", "b.png"], err
 
     assert latentopt("edit", "out/b")[0] == 0 and latentopt("edit", "out")[0] == 0
@@ -276,7 +273,7 @@ def test_from_a_photograph_to_an_edit_in_it(folder, latentopt):
     assert edits
     for edit in edits:
         assert alignment_for(edit) == api.named_alignment(Path("out/b"))
-    code, out, err = latentopt("paste", edits[0], "--to", "edited", "--blend", "poisson")
+    code, _, err = latentopt("paste", edits[0], "--to", "edited", "--blend", "poisson")
     assert code == 0, err
     photo, pasted = np.asarray(Image.open("photos/b.png")), np.asarray(Image.open(next(Path("edited").glob("*.png"))))
     assert pasted.shape == photo.shape and (pasted != photo).any()
