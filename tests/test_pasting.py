@@ -262,7 +262,7 @@ def test_from_a_photograph_to_an_edit_in_it(folder, latentopt):
     tuned = json.loads(Path("out/tuned-weights/b/run.json").read_text())
     assert tuned["alignment"] == json.loads(Path("out/b/run.json").read_text())["alignment"]
 
-    code, out, err = latentopt("paste")
+    code, _, err = latentopt("paste")
     assert code == 0, err
     assert sorted(p.name for p in Path("out/pasted").glob("*.png")) == ["a-1.png", "a-2.png", "b.png"]
     code, _, err = latentopt("paste", "out", "--together", "--to", "both")

@@ -87,6 +87,7 @@ class Aligner:
 
     def _faces(self, picture: Picture, source: ImageSource, given: Sequence[Tensor]) -> list[Alignment]:
         about = {"how": "points" if given else FACES, **_about(picture, source)}
+        faces: list[tuple[Tensor, dict[str, Any]]]
         if given:
             faces = [(points, {}) for points in given]
         else:
@@ -146,7 +147,7 @@ def placed(sources: Sequence[ImageSource], align: Aligner, advance: Advance) -> 
             advance(1)
             continue
         if len(squares) < 2:
-            yield Placed(source, source.key, *squares)
+            yield Placed(source, source.key, squares[0] if squares else None)
         else:
             keys = _numbered(source.key, len(squares), taken)
             yield from (Placed(source, key, square) for key, square in zip(keys, squares, strict=True))

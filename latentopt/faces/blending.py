@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -44,8 +44,8 @@ class Seam:
 
     def __post_init__(self) -> None:
         for value, known in ((self.part, Part), (self.blend, Blend), (self.colour, Colour)):
-            if value not in known.__args__:
-                raise UsageError(f"{value!r}: one of {', '.join(known.__args__)}")
+            if value not in get_args(known):
+                raise UsageError(f"{value!r}: one of {', '.join(get_args(known))}")
         if not 0 <= self.feather <= 0.5:
             raise UsageError(f"a feather of {self.feather:g} sides; from 0 to 0.5")
 
