@@ -63,6 +63,15 @@ if TYPE_CHECKING:
     from latentopt.evaluation.methods import load_recipes as load_recipes
     from latentopt.evaluation.runs import load_run as load_run
     from latentopt.evaluation.subject import Amounts as Amounts
+    from latentopt.faces.aligner import Aligner as Aligner
+    from latentopt.faces.aligning import align as align
+    from latentopt.faces.alignment import Alignment as Alignment
+    from latentopt.faces.blending import Seam as Seam
+    from latentopt.faces.blending import paste_face as paste_face
+    from latentopt.faces.edited import named_alignment as named_alignment
+    from latentopt.faces.given import given_points as given_points
+    from latentopt.faces.pasting import paste as paste
+    from latentopt.faces.quads import face_quad as face_quad
     from latentopt.geometry.moves import PictureMove as PictureMove
     from latentopt.geometry.moves import check_takes_transform as check_takes_transform
     from latentopt.inverting.measured import ensure_metrics as ensure_metrics
@@ -175,6 +184,15 @@ EXPORTS = {
     "load_recipes": "latentopt.evaluation.methods",
     "load_run": "latentopt.evaluation.runs",
     "Amounts": "latentopt.evaluation.subject",
+    "Aligner": "latentopt.faces.aligner",
+    "align": "latentopt.faces.aligning",
+    "Alignment": "latentopt.faces.alignment",
+    "Seam": "latentopt.faces.blending",
+    "paste_face": "latentopt.faces.blending",
+    "named_alignment": "latentopt.faces.edited",
+    "given_points": "latentopt.faces.given",
+    "paste": "latentopt.faces.pasting",
+    "face_quad": "latentopt.faces.quads",
     "PictureMove": "latentopt.geometry.moves",
     "check_takes_transform": "latentopt.geometry.moves",
     "tuning_recipe": "latentopt.inverting.tuning",

@@ -8,6 +8,7 @@
     Optimizer         variables, gradients, loss -> variables
     Refiner           target, GeneratorInputs, edited -> GeneratorInputs
     FlowTeacher       image, edited image -> flow
+    FaceDetector      photograph -> faces
 
 Plug-ins hold constants; what changes is in the loop's State. Their constructors take the generator (and the target
 where they need it), then keyword-only options: those options are the keys of their table in a recipe.
@@ -22,7 +23,7 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor
 
-from latentopt.types import Beginning, GeneratorInputs, Variables, View
+from latentopt.types import Beginning, Face, GeneratorInputs, Variables, View
 
 
 @runtime_checkable
@@ -403,3 +404,11 @@ class FlowTeacher(Plugin, ABC):
 
         What is at p after was at p + flow(p) before. Exactly zero where both are the same picture.
         """
+
+
+class FaceDetector(Plugin, ABC):
+    """Finds the faces in a photograph. Its constructor takes nothing but options."""
+
+    @abstractmethod
+    def __call__(self, picture: Tensor) -> list[Face]:
+        """The faces in a picture [3,H,W] in [-1,1], on the CPU; the largest first."""

@@ -259,6 +259,12 @@ FLOWS = Registry(  # what finds the flow between two pictures
         "raft": "latentopt.refiners.teachers:Raft",
     },
 )
+DETECTORS = Registry(  # what finds faces in photographs
+    "detector",
+    {
+        "blazeface": "latentopt.faces.blazeface:BlazeFace",
+    },
+)
 FILES = Registry(  # what a plug-in may read: finders (generator, named, part) -> list of paths
     "kind of file",
     {

@@ -181,6 +181,14 @@ class Beginning:
         return Beginning(parts[0].after, x, torch.cat(images) if images else None)
 
 
+@dataclass(frozen=True, eq=False)
+class Face:
+    """A face in a photograph: its points [4,2] (`latentopt.faces.quads.POINTS`), and how sure it is, in [0,1]."""
+
+    points: Tensor
+    score: float
+
+
 REPLACES = "="
 ADDS = "+"
 EARLIER = "features/"

@@ -26,6 +26,7 @@ def commands(command: click.Command = cli, words: tuple[str, ...] = ()) -> Itera
 
 ALL = dict(commands())
 RUN_A_RECIPE = ("invert", "restore", "tune", "compare", "encode")
+WITHOUT = ("info", "convert", "align", "paste")  # commands that draw nothing
 OTHERS = {  # flags that mean something else in some commands, where no other word will do: flag -> those commands
     "--steps": ("encode", "evaluate", "interpolate", "directions find", "train encoder", "train judge",
                 "train perceptual", "train refiner", "train flow"),
@@ -35,7 +36,7 @@ OTHERS = {  # flags that mean something else in some commands, where no other wo
     "--kind": ("train refiner",),
     "--discriminator": ("train refiner",),
     "--force": ("encode", "convert", "train refiner"),
-    "--overwrite": ("fit-pnorm", "fit-sigma", "fit-metric"),
+    "--overwrite": ("align", "fit-pnorm", "fit-sigma", "fit-metric"),
     "--probes": ("fit-metric",),
     "--size": ("fit-metric",),
     "--sigma": ("train wrangan",),
@@ -100,8 +101,9 @@ def test_the_exceptions_are_ones():
         ("--dtype", (*RUN_A_RECIPE, "evaluate")),
         ("--seed", ("invert", "tune", "compare", "evaluate", "directions find", "fit-pnorm", "fit-sigma")),
         ("--seed", [name for name in ALL if name.startswith("train ")]),
-        ("--device", [name for name in ALL if name not in ("info", "convert", "directions list")]),
-        ("--network", [n for n in ALL if n not in ("info", "convert") and not n.startswith("train ")]),
+        ("--device", [name for name in ALL if name not in (*WITHOUT, "directions list")]),
+        ("--network", [n for n in ALL if n not in WITHOUT and not n.startswith("train ")]),
+        ("--align", ("align", "invert", "encode")),
         ("--init", ("invert", "tune")),
         ("--directions", ("edit", "evaluate", "compare")),
         ("--force", ("edit", "evaluate", "compare")),

@@ -58,6 +58,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
     },
     "loop": {"errors", "registry", "types", "protocols", "geometry", "devices", "recipe", "statistics", "operators"},
     "results": {"errors", "files", "registry", "types", "protocols", "recipe", "pictures", "checkpoints"},
+    "faces": {"errors", "watching", "files", "registry", "types", "protocols", "pictures", "results"},
     "inverting": {
         "errors",
         "watching",
@@ -74,6 +75,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
         "encoders",
         "loop",
         "results",
+        "faces",
     },
     "restoring": {
         "errors",
@@ -161,6 +163,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
         "encoders",
         "refiners",
         "results",
+        "faces",
         "inverting",
         "restoring",
         "editing",
@@ -187,6 +190,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
         "encoders",
         "refiners",
         "results",
+        "faces",
         "inverting",
         "restoring",
         "editing",

@@ -10,7 +10,7 @@ import click
 
 from latentopt.commands import shared
 from latentopt.commands.batches import load_network, report, watched
-from latentopt.commands.invert import images_of, refine_entry, terms_of
+from latentopt.commands.invert import aligner_of, images_of, refine_entry, terms_of
 from latentopt.commands.paths import UserPath
 from latentopt.commands.preflight import notes_told
 from latentopt.errors import UsageError
@@ -50,6 +50,10 @@ COLUMNS = {"psnr": "psnr", "ssim": "ssim", "perceptual": "perceptual", "seconds"
 @shared.device()
 @shared.dtype()
 @shared.fit()
+@shared.align(default="none", show_default=True)
+@shared.points()
+@shared.largest()
+@shared.detector()
 @click.option("--force", is_flag=True, help="Take an encoder that was trained for another generator.")
 @shared.overwrite()
 @shared.dry_run()
@@ -68,6 +72,10 @@ def command(
     device: str,
     dtype: str,
     fit: Fit,
+    align: str,
+    points: str | None,
+    largest: bool,
+    detector: str,
     overwrite: bool,
     dry_run: bool,
     quiet: bool,
@@ -88,6 +96,7 @@ def command(
       latentopt encode face.png --encoder e4e_ffhq_encode.pt --outdir results
       latentopt encode photos/ --encoder psp --mix e4e --share 0.5
       latentopt encode photos/ --refine warpres
+      latentopt encode group.jpg --align faces
     """
     from latentopt.api import encode, encoding_recipe
     from latentopt.encoders.files import holds_generator
@@ -102,10 +111,11 @@ def command(
         click.echo(recipe.dump(), nl=False)
         return 0
     check_free(outdir)
+    aligner = aligner_of(align, points, detector, largest)
     network = network or (encoder if holds_generator(encoder) else "portraits")
     generator = load_network(network, device, dtype, False)
     sources = images_of(images)
-    call = partial(encode, generator, sources, recipe, fit=fit, look=notes_told(None), batch=batch)
+    call = partial(encode, generator, sources, recipe, fit=fit, look=notes_told(None), batch=batch, align=aligner)
     told = partial(call, on_note=lambda note: click.echo(escape_controls(f"{encoder}: {note}"), err=True))
     kept = {"keep_steps": keep_steps, "heat_maps": heat_maps, "overwrite": overwrite, "keep": False}
     reading = {"fit": fit, "dtype": dtype, "network": generator.name}

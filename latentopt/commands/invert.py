@@ -23,6 +23,7 @@ from latentopt.registry import REFINERS
 from latentopt.watching.phases import tell
 
 if TYPE_CHECKING:
+    from latentopt.api import Aligner
     from latentopt.devices import Profile
     from latentopt.pictures.images import Alpha, Fit
 
@@ -110,6 +111,10 @@ def terms_of(text: str | None) -> list[dict[str, object]] | None:
 @low_memory_option
 @click.option("--compile", "compiled", is_flag=True, help="Compile the generator with torch.compile.")
 @shared.fit()
+@shared.align(default="none", show_default=True)
+@shared.points()
+@shared.largest()
+@shared.detector()
 @click.option("--alpha", default="composite", show_default=True, type=click.Choice(["composite", "mask"]),
               help="What transparency means: white behind it, or parts that do not count.")  # fmt: skip
 @preflight_option
@@ -131,6 +136,10 @@ def command(
     low_memory: bool,
     compiled: bool,
     fit: Fit,
+    align: str,
+    points: str | None,
+    largest: bool,
+    detector: str,
     alpha: Alpha,
     preflight: bool | None,
     save_video: bool,
@@ -145,7 +154,8 @@ def command(
     Every image gets a folder with target.png, proj.png, projected_w.npz, inputs.safetensors, recipe.toml,
     history.jsonl and run.json; the output folder a summary.csv, a grid.png and an index.html. A run that was stopped
     goes on when the same command is given again. A picture that looks misaligned, or unlike what the generator draws,
-    is inverted all the same, with a warning.
+    is inverted all the same, with a warning. With --align faces, every face of a photograph is cut out and inverted;
+    latentopt paste puts results and their edits back.
 
     \b
     Examples:
@@ -154,6 +164,7 @@ def command(
       latentopt invert face.png --recipe ii2s --set stages.0.lr=0.01
       latentopt invert face.png --network stylegan3-t-ffhq.pkl --recipe i2s --placement
       latentopt invert photos/ --recipe hybrid-e4e --refine warpres
+      latentopt invert group.jpg --network ffhq.pkl --align faces
     """
     resolved = resolve_recipe(recipe, list(settings), **options)
     check_exact(exact, options["batch"])
@@ -161,6 +172,7 @@ def command(
         click.echo(resolved.dump(), nl=False)
         return 0
     check_free(outdir)
+    aligner = aligner_of(align, points, detector, largest)
 
     from latentopt.api import invert
     from latentopt.devices import Profile
@@ -176,11 +188,11 @@ def command(
     warnings = Warnings()
     check = picture_check(generator, count, steps, preflight, warnings)
     reading = {"fit": fit, "alpha": alpha, "dtype": dtype, "network": generator.name}
-    call = partial(
-        invert, generator, sources, resolved, seed=seed, exact=exact, fit=fit, alpha=alpha, look=notes_told(check)
-    )
+    call = partial(invert, generator, sources, resolved, seed=seed, exact=exact, fit=fit, alpha=alpha, align=aligner)
     rows = watched(
-        partial(call, out=outdir, overwrite=overwrite, options=reading, keep=False, profile=profile),
+        partial(
+            call, look=notes_told(check), out=outdir, overwrite=overwrite, options=reading, keep=False, profile=profile
+        ),
         count,
         steps=steps,
         films=Films(outdir) if save_video else None,
@@ -190,6 +202,13 @@ def command(
     if profiled:
         tell_profile(profile, outdir / "profile.csv")
     return report(rows, outdir, f"recipe {resolved.name}")
+
+
+def aligner_of(align: str, points: str | None, detector: str, largest: bool) -> Aligner:
+    """What the options say of aligning. Raises UsageError."""
+    from latentopt.api import Aligner, given_points
+
+    return Aligner(align, {} if points is None else given_points(points), detector, largest)
 
 
 def check_exact(exact: bool, batch: int | None) -> None:

@@ -93,6 +93,20 @@ fit = _option(
     help="How pictures are made to fit.",
 )
 
+align = _option(
+    "--align",
+    metavar="faces|none|box:X,Y,SIZE",
+    help="What is cut out of each picture: its faces, nothing, or a square by its top left corner.",
+)
+points = _option(
+    "--points",
+    type=UserPath(),
+    metavar="FILE|X,Y ...",
+    help="Eyes and corners of the mouth, found elsewhere: four places, or a JSON or CSV file (docs/faces.md).",
+)
+largest = _option("--largest", is_flag=True, help="Of several faces in a picture only the largest.")
+detector = _option("--detector", default="blazeface", show_default=True, help="What finds faces.")
+
 directions = _option(
     "--directions",
     "files",

@@ -20,13 +20,12 @@ from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import load_metadata
 from latentopt.pictures.images import DELTA_FILE, save_png
 from latentopt.protocols import Generator
-from latentopt.results.earlier import EarlierResult, find_results
+from latentopt.results.earlier import WRITTEN, EarlierResult, find_results
 from latentopt.results.inversion import REFINED, Inversion
 from latentopt.results.redrawing import Redraw, redraw_of
 from latentopt.types import GeneratorInputs
 
 LONGEST_NAME = 120  # characters
-WRITTEN = {"edits", "mixed", "interpolated"}  # folders of what is made of latents
 SUFFIXES = (".safetensors", ".npz", ".npy", ".pt", ".pth")  # looked for in a folder without results
 
 

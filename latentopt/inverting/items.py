@@ -12,6 +12,8 @@ from pathlib import Path
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, ImageError, UsageError
+from latentopt.faces.aligner import Aligner, Placed, placed
+from latentopt.faces.cutting import cut
 from latentopt.inverting.events import Failed, Finished
 from latentopt.inverting.names import Picture, check_names, file_hash, free_names
 from latentopt.pictures.finding import ImageSource, find_images
@@ -19,6 +21,7 @@ from latentopt.pictures.images import Alpha, Fit, TargetImage, read_image
 from latentopt.protocols import Generator
 from latentopt.results.inversion import Inversion, read_run
 from latentopt.types import GeneratorInputs
+from latentopt.watching.phases import phase
 
 LARGEST_VALUE = 2.0  # of an image in [-1,1], which resizing may have let overshoot
 WARNING = "looks "  # how the preflight's notes on a picture begin
@@ -120,12 +123,13 @@ def items_of(
     look: Look | None = None,
     folders: Sequence[Path] = (),
     overwrite: bool = False,
+    align: Aligner | None = None,
 ) -> list[Item | Unread]:
     """The images to work on, given as for `latentopt.invert`; files are read when their turn comes.
 
     folders: where their results go. A picture without a name given gets one that no other picture's result has there,
-    and one that has a result there is not looked at again, unless that is to be overwritten. Raises UsageError for what
-    cannot be meant.
+    and one that has a result there is not looked at again, unless that is to be overwritten. align: what is cut out of
+    files; faces are found before the first is worked on. Raises UsageError for what cannot be meant.
     """
     if names is not None:
         check_names(names)
@@ -143,23 +147,46 @@ def items_of(
         raise UsageError(
             "mask= goes with images given as a tensor; transparent pictures: latentopt invert --alpha mask"
         )
-    sources = find_images([images] if isinstance(images, str | Path) else list(images))
-    if names is not None and len(names) != len(sources):
-        raise UsageError(f"{len(names)} names for {len(sources)} pictures")
+    places = _places(find_images([images] if isinstance(images, str | Path) else list(images)), generator, align)
+    if names is not None and len(names) != len(places):
+        raise UsageError(f"{len(names)} names for {len(places)} pictures")
 
-    pictures = [Picture(s.key, s.path, partial(file_hash, s.path)) for s in sources]
+    pictures = [Picture(p.key, p.source.path, partial(file_hash, p.source.path)) for p in places]
     keys = free_names(pictures, folders) if names is None else list(names)
 
-    def picture(source: ImageSource, key: str) -> TargetImage:
-        target = read_image(source.path, generator.resolution, fit=fit, alpha=alpha, channels=generator.img_channels)
-        if key != source.key and names is None:
-            note = f"its result is named {key}: {source.key} is another picture's"
+    def picture(place: Placed, key: str) -> TargetImage:
+        target = _read(place, generator, fit, alpha)
+        if key != place.key and names is None:
+            note = f"its result is named {key}: {place.key} is another picture's"
             target = replace(target, notes=(*target.notes, note))
         earlier = None if overwrite else warnings_on_record(target, [folder / key for folder in folders])
-        seen = target if look is None else look(source, target, earlier is not None)
+        seen = target if look is None else look(place.source, target, earlier is not None)
         return replace(seen, notes=(*seen.notes, *(note for note in earlier or () if note not in seen.notes)))
 
-    return [Unread(key, str(s.path), partial(picture, s, key)) for key, s in zip(keys, sources, strict=True)]
+    return [Unread(key, str(p.source.path), partial(picture, p, key)) for key, p in zip(keys, places, strict=True)]
+
+
+def _places(sources: Sequence[ImageSource], generator: Generator, align: Aligner | None) -> list[Placed]:
+    """What is cut out of each picture. Raises UsageError where that would be square and the generator's are not."""
+    if align is None or align.idle:
+        return [Placed(source, source.key) for source in sources]
+    height, width = generator.resolution
+    if height != width:
+        raise UsageError(f"{generator.name} draws {width}x{height} pixels, and aligned pictures are square")
+    with phase("aligning", len(sources), "pictures") as advance:
+        return list(placed(sources, align, advance))
+
+
+def _read(place: Placed, generator: Generator, fit: Fit, alpha: Alpha) -> TargetImage:
+    """The picture, or the square of it. Raises ImageError, also where it is to be aligned and cannot be."""
+    if place.error is not None:
+        raise place.error
+    where = place.alignment
+    square = None if where is None else partial(cut, alignment=where, size=generator.resolution[0])
+    target = read_image(
+        place.source.path, generator.resolution, fit=fit, alpha=alpha, channels=generator.img_channels, cut=square
+    )
+    return target if where is None else replace(target, alignment=where.record)
 
 
 def check_values(images: Tensor, mask: Tensor | None) -> None:
@@ -184,7 +211,7 @@ def warnings_on_record(target: TargetImage, folders: Sequence[Path]) -> list[str
     """What the preflight found of exactly this picture when an earlier result was made of it; None without one."""
     for folder in folders:
         with suppress(CheckpointError):
-            source = read_run(folder)["source"]
-            if source["sha256"] == target.sha256:
-                return [note for note in source["notes"] if note.startswith(WARNING)]
+            run = read_run(folder)
+            if run["source"]["sha256"] == target.sha256 and run.get("alignment") == target.alignment:
+                return [note for note in run["source"]["notes"] if note.startswith(WARNING)]
     return None

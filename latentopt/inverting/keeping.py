@@ -39,6 +39,8 @@ class Keeping:
         options = dict(self.decides) | {"files": sorted(self.files.values())}
         if item.start is not None:
             options["start"] = item.start.digest
+        if item.target.alignment is not None:
+            options["alignment"] = item.target.alignment["quad"]
         return run_key(item.target.sha256, self.recipe.digest, self.generator.fingerprint, self.seed, options)
 
     def is_done(self, item: Item) -> bool:

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from latentopt.errors import CheckpointError, UsageError
+from latentopt.faces.alignment import from_record
+from latentopt.faces.cutting import cut
 from latentopt.inverting.items import Item, Start, Unread
 from latentopt.inverting.names import Picture, free_names
+from latentopt.pictures.decoding import Picture as DecodedPicture
 from latentopt.pictures.images import DELTA_FILE, TargetImage, read_image, read_png
 from latentopt.protocols import Generator
 from latentopt.recipe.recipe import Recipe, recipe_names
@@ -107,14 +112,36 @@ def _target(result: EarlierResult, generator: Generator) -> TargetImage:
     source, options = result.record["source"], result.record.get("options", {})
     if options.get("alpha") == "mask":
         path, fit = Path(source["path"]), options.get("fit", "crop")
-        target = read_image(path, generator.resolution, fit=fit, alpha="mask", channels=generator.img_channels)
+        square = _square(result.record, generator)
+        target = read_image(
+            path, generator.resolution, fit=fit, alpha="mask", channels=generator.img_channels, cut=square
+        )
+        target = replace(target, alignment=result.record.get("alignment"))
         if target.sha256 != source["sha256"]:
             raise CheckpointError(f"{source['path']}: has changed since it was inverted; invert it again")
         return target
     image = read_png(result.folder / "target.png")
     if tuple(image.shape) != (expected := (generator.img_channels, *generator.resolution)):
         raise CheckpointError(f"{result.folder / 'target.png'}: {list(image.shape)}, not {list(expected)}")
-    return TargetImage(image, None, tuple(source["notes"]), source["sha256"], tuple(source["size"]))
+    return _known_target(image, result.record)
+
+
+def _known_target(image: Tensor, record: Mapping[str, Any]) -> TargetImage:
+    """The picture of an earlier result, as it was read then."""
+    source = record["source"]
+    about = (tuple(source["notes"]), source["sha256"], tuple(source["size"]))
+    return TargetImage(image, None, *about, alignment=record.get("alignment"))
+
+
+def _square(record: Mapping[str, Any], generator: Generator) -> Callable[[DecodedPicture], DecodedPicture] | None:
+    """What an earlier result cut out of its photograph; None for nothing."""
+    if "alignment" not in record:
+        return None
+    try:
+        alignment = from_record(record["alignment"])
+    except ValueError as error:
+        raise CheckpointError(f"{record['source']['path']}: its alignment on record is damaged: {error}") from error
+    return partial(cut, alignment=alignment, size=generator.resolution[0])
 
 
 def _start(result: EarlierResult, generator: Generator) -> Start:
@@ -138,11 +165,10 @@ def tuned_from(record: Mapping[str, Any], recipe_toml: str, folder: str = "") ->
 
 def inversion_item(inversion: Inversion) -> Item:
     """An inversion that is at hand, to go on from."""
-    source = inversion.manifest["source"]
-    target = TargetImage(inversion.target, None, tuple(source["notes"]), source["sha256"], tuple(source["size"]))
+    target = _known_target(inversion.target, inversion.manifest)
     digest = hashlib.sha256(json.dumps([inversion.name, inversion.manifest["key"]]).encode())
     digest.update(inversion.inputs.ws.cpu().contiguous().numpy().tobytes())
     start = Start(
         inversion.base, digest.hexdigest(), {"tuned_from": tuned_from(inversion.manifest, inversion.recipe_toml)}
     )
-    return Item(inversion.name, str(source["path"]), target, start)
+    return Item(inversion.name, str(inversion.manifest["source"]["path"]), target, start)

@@ -14,6 +14,7 @@ from latentopt.encoders import KINDS
 from latentopt.encoders.changes import MeanChange
 from latentopt.encoders.inference import Encoding
 from latentopt.errors import InversionFailed, UsageError
+from latentopt.faces.aligner import NONE, Aligner
 from latentopt.files.outputs import check_inside, workplace
 from latentopt.inverting.encoding import BatchEncoder, write_steps
 from latentopt.inverting.events import Event, Failed, Finished
@@ -59,6 +60,7 @@ def invert(
     fit: Fit = "crop",
     alpha: Alpha = "composite",
     look: Look | None = None,
+    align: str | Aligner = NONE,
     out: str | Path | None = None,
     exact: bool = False,
     overwrite: bool = False,
@@ -77,7 +79,9 @@ def invert(
     docs/reliability.md), and to the bit where `exact` works on one image at a time. names: of the results; mask:
     [B,1,H,W], 1 where it counts (tensors only). fit, alpha: how files are made to fit (`latentopt.read_image`); look:
     called with each picture that is read and its source, it returns the picture, with further notes perhaps (the
-    preflight is one). out: a folder for results and their summary; given one, an interrupted call goes on where it was
+    preflight is one). align: "faces" or "box:X,Y,SIZE" is cut out of each file first, an `Aligner` says more; several
+    faces of a file become NAME-1, NAME-2, ..., and results remember where they were (`latentopt.api.paste` puts them
+    back). out: a folder for results and their summary; given one, an interrupted call goes on where it was
     when repeated, and `overwrite` does finished images again. options: whatever else decides a result, so that it is
     part of its key. on_event: called with Progressed, Finished and Failed records; interrupted: asked after each step,
     True saves and raises KeyboardInterrupt. keep: False returns nothing, for more images than memory holds. profile:
@@ -91,7 +95,8 @@ def invert(
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(str(recipe))
     recipe = recipe if refine is None else recipe.refined(refine)
     folder = None if out is None else Path(out)
-    items = items_of(generator, images, names, mask, fit, alpha, look, [] if folder is None else [folder], overwrite)
+    folders = [] if folder is None else [folder]
+    items = items_of(generator, images, names, mask, fit, alpha, look, folders, overwrite, aligner_of(align))
     recipe, decides = (recipe.alone(), dict(options or {}) | EXACT) if exact else (recipe, dict(options or {}))
     profile = profile or Profile(on=False)
     with profile.part("networks and start"):
@@ -165,6 +170,7 @@ def encode(
     names: Sequence[str] | None = None,
     fit: Fit = "crop",
     look: Look | None = None,
+    align: str | Aligner = NONE,
     out: str | Path | None = None,
     batch: int = 8,
     keep_steps: bool = False,
@@ -189,9 +195,8 @@ def encode(
     """
     recipe = encoder if isinstance(encoder, Recipe) else encoding_recipe(encoder, terms, start, refine=refine)
     folder = None if out is None else Path(out)
-    items = items_of(
-        generator, images, names, None, fit, "composite", look, [] if folder is None else [folder], overwrite
-    )
+    folders = [] if folder is None else [folder]
+    items = items_of(generator, images, names, None, fit, "composite", look, folders, overwrite, aligner_of(align))
     gathered = MeanChange() if heat_maps else None
     given = tuple((options or {}).items())
     encoding = encoding_of(recipe, generator)
@@ -240,6 +245,11 @@ def encoding_recipe(
     if first.steps or first.init["name"] != "encoder" or any(stage.refine is None for stage in rest):
         raise UsageError("encode optimises nothing and starts from an encoder; latentopt invert does the rest")
     return recipe if refine is None else recipe.refined(refine)
+
+
+def aligner_of(align: str | Aligner) -> Aligner:
+    """What was named, or is one already. Raises UsageError for another word."""
+    return align if isinstance(align, Aligner) else Aligner(align)
 
 
 def encoding_of(recipe: Recipe, generator: Generator) -> Encoding:

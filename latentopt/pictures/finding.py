@@ -103,19 +103,20 @@ def _distinct_key(relative: Path, taken: set[str]) -> str:
     parts = [part + "_" if _reserved(part) else part for part in (*relative.parent.parts, relative.stem)]
     key = stem = os.fsencode("/".join(parts)).decode("utf-8", "replace")  # a name need not be valid Unicode
     number = 1
-    while _folded(key) in taken:
+    while folded(key) in taken:
         number += 1
         key = f"{stem}-{number}"
-    taken.add(_folded(key))
+    taken.add(folded(key))
     return key
 
 
 def _reserved(part: str) -> bool:
     """A result file's name, or dots that would lead out of the output folder."""
-    return _folded(part) in RESULT_FILES or not part.strip(".")
+    return folded(part) in RESULT_FILES or not part.strip(".")
 
 
-def _folded(key: str) -> str:
+def folded(key: str) -> str:
+    """As file systems that ignore case see a name."""
     return unicodedata.normalize("NFC", key).casefold()
 
 

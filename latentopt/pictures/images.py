@@ -5,6 +5,7 @@ C is 1 (grey), 3 (colour) or 4 (colour and opacity), as the generator's.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,7 @@ from latentopt.errors import ImageError
 from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import write_atomically
 from latentopt.pictures.channels import to_grey
-from latentopt.pictures.decoding import MAX_PIXELS, decode
+from latentopt.pictures.decoding import MAX_PIXELS, Picture, decode
 from latentopt.pictures.fitting import Fit as Fit
 from latentopt.pictures.fitting import fit_notes, fitted_mask, fitted_opacity, fitted_pixels
 
@@ -47,7 +48,8 @@ class TargetImage:
     image [C,H,W] in [-1,1]; mask [1,H,W] in [0,1] (1 = counts) or None; notes say what was done to it;
     sha256 of the file's bytes; original_size (H,W), upright, before the fit. Where the picture is not known but only a
     measurement of it, `measured` [...] is that, and `image` merely shows it; `truth` is the picture that it was made of
-    for a trial, if it was.
+    for a trial, if it was. `alignment` is the record of the square that was cut out of the file's picture
+    (`latentopt.faces.alignment`), if one was.
     """
 
     image: Tensor
@@ -57,6 +59,7 @@ class TargetImage:
     original_size: tuple[int, int]
     measured: Tensor | None = None
     truth: Tensor | None = None
+    alignment: Mapping[str, object] | None = None
 
 
 def read_image(
@@ -68,6 +71,7 @@ def read_image(
     fit: Fit = "crop",
     max_pixels: int = MAX_PIXELS,
     channels: int = 3,
+    cut: Callable[[Picture], Picture] | None = None,
 ) -> TargetImage:
     """Read one picture and fit it to a generator of `resolution` (H,W), with an antialiasing (Lanczos) resize.
 
@@ -75,10 +79,12 @@ def read_image(
     letterboxes with `background`, "stretch" ignores the aspect. Transparency is composited on `background` (RGB,
     0..255); with alpha="mask" it also becomes the mask, in which padding counts as transparent. channels: of the
     generator's images; 1 turns colours to grey, 4 keeps the transparency as the last channel, without a background.
+    cut: takes a part of the picture before it is made to fit.
     Raises ImageError, naming the file and the remedy, for whatever cannot be read or is no usable target.
     """
     path = Path(path)
-    picture = decode(path, None if channels == 4 else background, max_pixels)
+    whole = decode(path, None if channels == 4 else background, max_pixels)
+    picture = whole if cut is None else cut(whole)
     notes = list(picture.notes)
     pixels = fitted_pixels(picture, resolution, fit, background)  # [3,H,W]
     if channels == 1:
@@ -92,7 +98,7 @@ def read_image(
         raise ImageError(f"{path}: wholly transparent; nothing would count. Use alpha='composite', or another picture")
     notes += fit_notes(picture.size, resolution, fit)
     image = from_levels(torch.from_numpy(pixels.clip(0, 255)))
-    return TargetImage(image, mask, tuple(notes), picture.sha256, picture.size)
+    return TargetImage(image, mask, tuple(notes), whole.sha256, whole.size)
 
 
 def from_levels(levels: Tensor) -> Tensor:

@@ -117,6 +117,7 @@ class RunRecord(_RunRecord, total=False):
     networks: dict[str, str]
     noise_mode: str
     rank: int | None
+    alignment: dict[str, Any]  # as `latentopt.faces.alignment.from_record` reads it
     encoder: dict[str, Any]
     refiner: RefinerRecord
     tuned_from: StartRecord
@@ -185,6 +186,7 @@ def manifest(
         "steps": int(steps),
         "stop_reason": stop_reason,
         "metrics": dict(metrics),
+        **({} if target.alignment is None else {"alignment": dict(target.alignment)}),
         **more,
     }
 

@@ -1,0 +1,1 @@
+"""Faces in photographs: found, aligned as FFHQ's, and put back where they were."""
