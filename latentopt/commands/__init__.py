@@ -20,6 +20,7 @@ COMMANDS = {  # name: (module, one line of help)
     "tune": ("tune", "Tune the generator's weights to inverted images."),
     "evaluate": ("evaluate", "Measure reconstruction and editability of inversions."),
     "edit": ("edit", "Edit inverted images along directions."),
+    "drag": ("drag", "Drag points of a picture to where they shall be."),
     "mix": ("mix", "Mix the styles of inverted images."),
     "interpolate": ("interpolate", "Interpolate between inverted images."),
     "directions": ("directions", "Find directions for editing, and list them."),

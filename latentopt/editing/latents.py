@@ -26,7 +26,7 @@ from latentopt.results.redrawing import Redraw, redraw_of
 from latentopt.types import GeneratorInputs
 
 LONGEST_NAME = 120  # characters
-WRITTEN = {"edits", "mixed", "interpolated"}  # folders of what is made of latents
+WRITTEN = {"edits", "dragged", "mixed", "interpolated"}  # folders of what is made of latents
 SUFFIXES = (".safetensors", ".npz", ".npy", ".pt", ".pth")  # looked for in a folder without results
 
 

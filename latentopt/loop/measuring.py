@@ -12,7 +12,6 @@ from latentopt.loop.problem import Pieces, Problem, total
 from latentopt.loop.state import Measurement, State
 from latentopt.types import Variables
 
-
 Found = tuple[Tensor, dict[str, Tensor], Variables, Variables]
 """Loss [b], parts, gradients, and what the terms remember anew."""
 

@@ -42,6 +42,11 @@ class Objective:
         return {f"{name}/{key}": value for name, entries in found.items() for key, value in entries.items()}
 
     @property
+    def remembers(self) -> bool:
+        """Whether some term does."""
+        return any(type(term).follow is not Term.follow for _, term in self.terms.values())
+
+    @property
     def activations(self) -> list[str]:
         """What the terms look at of the generator."""
         return sorted({name for _, term in self.terms.values() for name in term.activations})

@@ -143,9 +143,7 @@ class Stays(FeatureTerm):
 
     varies = True
 
-    def __init__(
-        self, generator: Generator, target: Tensor, *, layer: str | None = None, share: float = 0.5
-    ) -> None:
+    def __init__(self, generator: Generator, target: Tensor, *, layer: str | None = None, share: float = 0.5) -> None:
         super().__init__(generator, layer, share)
 
     def index(self, rows: Tensor) -> Stays:
@@ -191,7 +189,9 @@ def checked_points(points: Sequence | None, images: int, size: tuple[int, int]) 
         raise UsageError(f"drag: points are lists [x, y, to_x, to_y], not {points!r}") from error
     found = found[None] if found.ndim == 2 else found
     if found.ndim != 3 or found.shape[2] != 4 or len(found) not in (1, images) or not found.isfinite().all():
-        raise UsageError(f"drag: points are lists [x, y, to_x, to_y], the same for all {images} images or one list each")
+        raise UsageError(
+            f"drag: points are lists [x, y, to_x, to_y], the same for all {images} images or one list each"
+        )
     height, width = size
     last = found.new_tensor([width - 1, height - 1, width - 1, height - 1])
     outside = ((found < 0) | (found > last)).any(dim=2)
