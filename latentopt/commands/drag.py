@@ -99,8 +99,10 @@ def command(
     from latentopt.api import Recipe, drag_latent, parse_point, read_latent, read_mask
     from latentopt.files.outputs import check_free, workplace
 
-    values = {("stages", 0, key): value for key, value in {"steps": steps, "lr": lr}.items() if value is not None}
-    method = Recipe.load(recipe).override(settings, values)
+    given = {"steps": steps, "lr": lr}
+    method = Recipe.load(recipe).override(
+        settings, {("stages", 0, key): value for key, value in given.items() if value is not None}
+    )
     if seed is None:
         generator, sources, root = find_latents(
             [] if run is None else [run], outdir, network, device, lambda root: check_free(to or root / "dragged")

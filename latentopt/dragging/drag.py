@@ -16,7 +16,8 @@ from latentopt.inverting.batch import Batch
 from latentopt.inverting.items import check_mask
 from latentopt.operators.mask import Mask
 from latentopt.protocols import Generator
-from latentopt.recipe.recipe import Recipe
+from latentopt.recipe.recipe import Key, Recipe
+from latentopt.recipe.stage import Stage
 from latentopt.results.inversion import Inversion
 from latentopt.types import GeneratorInputs
 
@@ -104,8 +105,8 @@ def dragging_recipe(recipe: str | Path | Recipe, drags: Sequence[Drag], changes:
     options = {key: value for key, value in changes.items() if key not in keys}
     options["points"] = [list(point) for point in drags]
     terms = [{**part, **options} if part["name"] == TERM else part for part in stage.terms]
-    values = {("stages", 0, key): value for key, value in changes.items() if key in keys}
-    return made.changed({("stages", 0, "terms"): terms, **values})
+    values: dict[Key, object] = {("stages", 0, key): value for key, value in changes.items() if key in keys}
+    return made.changed({**values, ("stages", 0, "terms"): terms})
 
 
 def read_mask(path: Path, generator: Generator) -> Tensor:
@@ -132,7 +133,7 @@ def _steps(batch: Batch, targets: Tensor) -> Iterator[DragStep]:
         yield DragStep(
             step=step.step,
             steps=steps,
-            points=batch.remembered(f"{TERM}/points")[0].cpu(),
+            points=batch.remembered(f"{TERM}/points")[0].cpu().clone(),
             targets=targets,
             inputs=batch.best_so_far(),
             parts={name: values[0] for name, values in step.parts.items()},

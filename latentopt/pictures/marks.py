@@ -19,7 +19,7 @@ DIMMED = 0.45  # how much darker what stays is shown
 
 
 def marked(picture: Tensor, points: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
-    """A picture [C,H,W] in [-1,1] with points [n,2] in red, targets [n,2] in blue and a line between: [3,h,w], enlarged.
+    """A picture [C,H,W] in [-1,1], enlarged, with points [n,2] in red, targets [n,2] in blue, lines between: [3,h,w].
 
     mask [H,W]: what does not move (0) is darker.
     """

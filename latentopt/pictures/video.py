@@ -35,7 +35,7 @@ def save_video(frames: Iterable[np.ndarray], path: str | Path, fps: int = 10) ->
 
 
 def check_video(path: Path) -> None:
-    """Raise UsageError for a suffix that is no film's, LatentoptError where PyAV is missing: before any frame is made."""
+    """Raise UsageError for a suffix that is no film's, LatentoptError where PyAV is missing."""
     if path.suffix.lower() not in (".webp", ".mp4"):
         raise UsageError(f"{path}: a film is .webp or .mp4")
     if path.suffix.lower() == ".mp4":

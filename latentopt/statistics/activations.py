@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -25,6 +25,6 @@ def shapes_of(generator: Generator, names: Sequence[str]) -> dict[str, tuple[int
     return {name: tuple(found[name].shape[1:]) for name in names}
 
 
-def finest(shapes: dict[str, tuple[int, ...]], size: float) -> str:
+def finest(shapes: Mapping[str, tuple[float, ...]], size: float) -> str:
     """The last activation of at most that many pixels on its longer side, or the first."""
     return next((name for name in reversed(shapes) if max(shapes[name][1:]) <= size), next(iter(shapes)))

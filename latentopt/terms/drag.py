@@ -22,6 +22,7 @@ from latentopt.statistics.activations import featured, finest, shapes_of
 from latentopt.types import Variables, View
 
 PAPER_SIDE = 512
+FEW = 5  # points
 TINY = 1e-8
 
 
@@ -71,8 +72,8 @@ class Drag(FeatureTerm):
     the point had at the first measurement. State remembers the points.
 
     points   [[x, y, to_x, to_y], ...]: one list of points for all images, or a list of such lists, one an image
-    patch, search, stride   in pixels of a picture of 512; `patch` and `stride` are at least `least` pixels
-    radius   in pixels of the picture
+    patch, search, stride, radius   in pixels of a picture of 512. `patch` and `stride` are at least `least` pixels of
+             this picture, `radius` at least half as much. With more than FEW points the radius is twice as large
     """
 
     varies = True
@@ -99,7 +100,8 @@ class Drag(FeatureTerm):
         given = checked_points(points, len(target), self.size).to(target.device)  # [B or 1,n,4]
         self.handles, self.targets = given[..., :2], given[..., 2:]
         unit = max(self.size) / PAPER_SIDE
-        self.stride, self.radius = max(stride * unit, least), radius
+        self.stride = max(stride * unit, least)
+        self.radius = max(radius * unit, least / 2) * (1 if given.shape[1] <= FEW else 2)
         spacing = min(unit, 1.0)
         self.patch = disc(max(patch * unit, least), max(patch * unit, least) / 3).to(target.device)  # [k,2]
         self.window = square(search * unit, spacing).to(target.device)  # [k,2]
