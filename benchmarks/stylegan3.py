@@ -69,7 +69,7 @@ def main(
     for part, tell in (("equivariance", equivariance), ("speed", lambda: speed(size, channel_base))):
         if part in wanted:
             write_text(WORK / f"{part}.md", tell())
-    report()
+    report({"placement", "report"} & set(wanted) != set())
 
 
 def place_all(count: int, from_mean: int, minutes: float, kinds: Sequence[str]) -> None:
@@ -154,9 +154,9 @@ def apart(generator: StyleGAN3, true: GeneratorInputs, found: GeneratorInputs) -
     return math.degrees(angle.abs().item()), shift.norm().item()
 
 
-def report() -> None:
+def report(with_placement: bool) -> None:
     """The placement a page a net, since each takes an hour; the rest on a page of its own."""
-    runs = [json.loads(path.read_text()) for path in sorted(WORK.glob("*.json"))]
+    runs = [json.loads(path.read_text()) for path in sorted(WORK.glob("*.json"))] if with_placement else []
     facts = provenance(torch.device("cpu"), "1000 + sample")
     for kind in sorted({run["net"] for run in runs}):
         title, page = f"StyleGAN3-{kind}: the placement of the picture", f"stylegan3-placement-{kind.lower()}.md"

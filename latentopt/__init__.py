@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from latentopt.checkpoints.networks import load_discriminator as load_discriminator
     from latentopt.checkpoints.networks import load_generator as load_generator
     from latentopt.checkpoints.networks import save_generator as save_generator
+    from latentopt.dragging.drag import drag as drag
     from latentopt.inverting.work import encode as encode
     from latentopt.inverting.work import invert as invert
     from latentopt.pictures.images import read_image as read_image
@@ -28,6 +29,7 @@ EXPORTS = {
     "invert": "latentopt.inverting.work",
     "tune": "latentopt.api",
     "encode": "latentopt.inverting.work",
+    "drag": "latentopt.dragging.drag",
     "restore": "latentopt.restoring.work",
     "Delta": "latentopt.checkpoints.delta",
     "Inversion": "latentopt.results.inversion",

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from latentopt.checkpoints.networks import save_discriminator as save_discriminator
     from latentopt.checkpoints.networks import save_generator as save_generator
     from latentopt.checkpoints.networks import save_rosinality as save_rosinality
+    from latentopt.dragging.drag import DragStep as DragStep
+    from latentopt.dragging.drag import drag as drag
+    from latentopt.dragging.drag import read_mask as read_mask
+    from latentopt.dragging.points import parse_point as parse_point
+    from latentopt.dragging.work import Dragged as Dragged
+    from latentopt.dragging.work import drag_latent as drag_latent
     from latentopt.editing.channels import find_channels as find_channels
     from latentopt.editing.channels import with_channels as with_channels
     from latentopt.editing.files import add_directions as add_directions
@@ -27,11 +33,14 @@ if TYPE_CHECKING:
     from latentopt.editing.files import kept_directions as kept_directions
     from latentopt.editing.files import load_directions as load_directions
     from latentopt.editing.files import save_directions as save_directions
+    from latentopt.editing.films import Film as Film
+    from latentopt.editing.films import check_films as check_films
     from latentopt.editing.find import draw_sheet as draw_sheet
     from latentopt.editing.find import find_by as find_by
     from latentopt.editing.ganalyze import find_ganalyze as find_ganalyze
     from latentopt.editing.ganspace import find_ganspace as find_ganspace
     from latentopt.editing.interfacegan import find_interfacegan as find_interfacegan
+    from latentopt.editing.latents import Latent as Latent
     from latentopt.editing.latents import distinct as distinct
     from latentopt.editing.latents import find_sources as find_sources
     from latentopt.editing.latents import open_sources as open_sources
@@ -114,6 +123,7 @@ if TYPE_CHECKING:
     from latentopt.statistics.pnorm_measure import merge_pnorm as merge_pnorm
     from latentopt.statistics.pnorm_measure import take_over_pnorm as take_over_pnorm
     from latentopt.statistics.sampling import sample_images as sample_images
+    from latentopt.statistics.sampling import seeded_inputs as seeded_inputs
     from latentopt.statistics.sigma_fit import ensure_sigma as ensure_sigma
     from latentopt.statistics.sigma_fit import fit_sigma as fit_sigma
     from latentopt.statistics.sigma_measure import kept_sigma as kept_sigma
@@ -140,8 +150,16 @@ EXPORTS = {
     "save_discriminator": "latentopt.checkpoints.networks",
     "save_generator": "latentopt.checkpoints.networks",
     "save_rosinality": "latentopt.checkpoints.networks",
+    "DragStep": "latentopt.dragging.drag",
+    "drag": "latentopt.dragging.drag",
+    "read_mask": "latentopt.dragging.drag",
+    "parse_point": "latentopt.dragging.points",
+    "Dragged": "latentopt.dragging.work",
+    "drag_latent": "latentopt.dragging.work",
     "find_channels": "latentopt.editing.channels",
     "with_channels": "latentopt.editing.channels",
+    "Film": "latentopt.editing.films",
+    "check_films": "latentopt.editing.films",
     "add_directions": "latentopt.editing.files",
     "find_directions": "latentopt.editing.files",
     "given_or_found_directions": "latentopt.editing.files",
@@ -153,6 +171,7 @@ EXPORTS = {
     "find_ganalyze": "latentopt.editing.ganalyze",
     "find_ganspace": "latentopt.editing.ganspace",
     "find_interfacegan": "latentopt.editing.interfacegan",
+    "Latent": "latentopt.editing.latents",
     "distinct": "latentopt.editing.latents",
     "find_sources": "latentopt.editing.latents",
     "open_sources": "latentopt.editing.latents",
@@ -233,6 +252,7 @@ EXPORTS = {
     "merge_pnorm": "latentopt.statistics.pnorm_measure",
     "take_over_pnorm": "latentopt.statistics.pnorm_measure",
     "sample_images": "latentopt.statistics.sampling",
+    "seeded_inputs": "latentopt.statistics.sampling",
     "ensure_sigma": "latentopt.statistics.sigma_fit",
     "fit_sigma": "latentopt.statistics.sigma_fit",
     "kept_sigma": "latentopt.statistics.sigma_measure",

@@ -109,6 +109,9 @@ class Generator(Protocol):
     def row_of(self, name: str) -> int | None:
         """The row of ws that drives a layer, an activation or one of their weights; None for a name of another kind."""
 
+    def shown(self, activation: str) -> float:
+        """The middle part of an activation's width and height that the picture shows, from above 0 to 1."""
+
     def weight(self, name: str) -> Tensor:
         """A tunable weight as it is."""
 
@@ -269,14 +272,26 @@ class Term(Plugin, ABC):
 
     `network` names the network that a term measures with, and its weights: it goes into the result's record.
     `distance` names the image distance by it, where a term is one: the network and the size of image that it compares.
+    `activations` names what it looks at of the generator, as `View.features`; `sees_image` is false where it does not
+    look at the image.
     """
 
     network: str = ""
     distance: str = ""
+    activations: Sequence[str] = ()
+    sees_image: ClassVar[bool] = True
 
     @abstractmethod
     def __call__(self, view: View) -> Tensor:
         """[B], the unweighted value for each image."""
+
+    def follow(self, view: View) -> Variables:
+        """What it remembers of each image from this measurement on, {name: [B,...]}; entries that stay may be left out.
+
+        Called before the term itself, without gradients. The loop's State keeps it, and `view.remembered` has it: empty
+        at the first measurement, when it must name every entry.
+        """
+        return {}
 
     def coordinates(self, image: Tensor) -> list[Tensor]:
         """Of a term with a `distance`: tensors [B,...] whose squared differences between two images add up to it."""

@@ -147,6 +147,7 @@ PARAMETERIZATIONS = Registry(
         "w": "latentopt.parameterizations.latent:W",
         "w+": "latentopt.parameterizations.latent:WPlus",
         "w++": "latentopt.parameterizations.styles:WPlusPlus",
+        "coarse": "latentopt.parameterizations.coarse:Coarse",
         "s": "latentopt.parameterizations.styles:S",
         "f": "latentopt.parameterizations.features:F",
         "z": "latentopt.parameterizations.latent:Z",
@@ -184,6 +185,8 @@ TERMS = Registry(
         "locality": "latentopt.terms.locality:Locality",
         "inside": "latentopt.terms.domain:Inside",
         "outside": "latentopt.terms.domain:Outside",
+        "drag": "latentopt.terms.drag:Drag",
+        "stays": "latentopt.terms.drag:Stays",
     },
     {"mse": "l2", "lpips": "perceptual", "pnorm": "p-norm"},
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +193,7 @@ REPLACES = "="
 ADDS = "+"
 EARLIER = "features/"
 GROUPS = ("noise", "deltas", "styles", "residuals")
-FIELDS = tuple(field.name for field in fields(GeneratorInputs))
+FIELDS = tuple(each.name for each in fields(GeneratorInputs))
 
 
 def place_of(name: str) -> str:
@@ -209,10 +209,13 @@ def _rows(x: Tensor, batch: int) -> Tensor:
 class View:
     """What a term may look at: one step of one batch.
 
-    image, target  [B,3,H,W] in [-1,1], or what the stage's operator makes of both
+    image, target  [B,3,H,W] in [-1,1], or what the stage's operator makes of both; where no term looks at the image
+                   (`Term.sees_image`), it is not drawn, and the target stands for it
     mask           [B,1,H,W] in [0,1] or None; outside it the image equals the target already
     t              in [0,1], the fraction of the stage that is done; step is its number
     seeds          one an image: what a term draws at random depends on an image's own seed and the step alone
+    features       {activation: [B,c,h,w]}: those that the stage's terms ask for (`Term.activations`)
+    remembered     {name: [B,...]}: what the term that looks remembers of each image (`Term.follow`)
     """
 
     image: Tensor
@@ -223,3 +226,5 @@ class View:
     mask: Tensor | None = None
     seeds: tuple[int, ...] = ()
     step: int = 0
+    features: LayerTensors = field(default_factory=dict)
+    remembered: LayerTensors = field(default_factory=dict)

@@ -257,6 +257,7 @@ READ = {  # the kinds of files that each shipped recipe looks for
     "bdinvert": {"p-norm"},
     "brgm": set(),
     "dhr": {"encoder"},
+    "drag": set(),
     "sg3": set(),
     "encode": {"encoder"},
     "fast": {"start at hand", "metric"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import urllib.error
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import lpips
@@ -19,6 +20,7 @@ from latentopt.errors import CheckpointError, LatentoptError, MissingWeightsErro
 from latentopt.perceptual import features as perceptual
 from latentopt.perceptual.lpips_network import load_lpips
 from latentopt.perceptual.network import load_perceptual_net, perceptual_distance, weights_hash
+from latentopt.protocols import Term
 from latentopt.registry import TERMS
 from latentopt.statistics.pnorm import PNorm
 from latentopt.statistics.sampling import sample_w
@@ -63,6 +65,16 @@ def view(
     return View(image, target, inputs, {}, 0.0, mask, seeds)
 
 
+def seen(term: Term, generator, shown: View, before: GeneratorInputs) -> View:
+    """The view with what the term looks at of the generator, and with what it remembers of other inputs."""
+    with torch.no_grad():
+        old = generator.activations_of(before, term.activations) if term.activations else {}
+    new = generator.activations_of(shown.inputs, term.activations) if term.activations else {}
+    mask = torch.zeros_like(shown.image[:, :1]) if term.activations else shown.mask
+    first = replace(shown, features=old, mask=mask)
+    return replace(first, features=new, remembered=term.follow(first))
+
+
 @pytest.mark.parametrize(("name", "options"), CASES, ids=lambda x: str(x))
 def test_terms_are_one_number_an_image_that_picking_images_does_not_change(
     name, options, tiny_generator, tiny_inputs, image, target, statistics
@@ -75,7 +87,8 @@ def test_terms_are_one_number_an_image_that_picking_images_does_not_change(
     leaves = inputs.map(lambda x: x.clone().requires_grad_())
     shown = image.clone().requires_grad_()
     term = TERMS.create(name, tiny_generator, target, **options)
-    value = term(view(shown, target, leaves, seeds=(5, 6, 7)))
+    before = inputs.replace(ws=inputs.ws.flip(0) + 1)
+    value = term(seen(term, tiny_generator, view(shown, target, leaves, seeds=(5, 6, 7)), before))
     assert value.shape == (3,)
     assert (value > 0).all()
     value.sum().backward()
@@ -86,12 +99,12 @@ def test_terms_are_one_number_an_image_that_picking_images_does_not_change(
     rows = torch.tensor([2, 0])
     made = TERMS.create(name, tiny_generator, target[rows], **options)
     for other in (term.index(rows), made):
-        picked = other(view(image[rows], target[rows], inputs.index(rows), seeds=(7, 5)))
+        picked_view = view(image[rows], target[rows], inputs.index(rows), seeds=(7, 5))
+        picked = other(seen(other, tiny_generator, picked_view, before.index(rows)))
         torch.testing.assert_close(picked, value[rows].detach(), rtol=1e-5, atol=1e-7)
     again = term.index(rows).index(torch.tensor([1]))
-    torch.testing.assert_close(
-        again(view(image[:1], target[:1], inputs.index([0]), seeds=(5,))), value[:1].detach(), rtol=1e-5, atol=1e-7
-    )
+    last = seen(again, tiny_generator, view(image[:1], target[:1], inputs.index([0]), seeds=(5,)), before.index([0]))
+    torch.testing.assert_close(again(last), value[:1].detach(), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize(

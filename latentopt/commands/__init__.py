@@ -22,6 +22,7 @@ COMMANDS = {  # name: (module, one line of help)
     "align": ("align", "Cut the faces out of photographs, aligned as FFHQ's."),
     "edit": ("edit", "Edit inverted images along directions."),
     "paste": ("paste", "Put edited faces back in their photographs."),
+    "drag": ("drag", "Drag points of a picture to where they shall be."),
     "mix": ("mix", "Mix the styles of inverted images."),
     "interpolate": ("interpolate", "Interpolate between inverted images."),
     "directions": ("directions", "Find directions for editing, and list them."),

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from latentopt.commands import shared
+from latentopt.commands.film_options import asked_film, film_options
 from latentopt.commands.latent_options import find_latents, latent_options
 from latentopt.commands.move_options import asked_move, move_for, move_options
 from latentopt.commands.paths import UserPath
@@ -27,6 +28,8 @@ from latentopt.files.text import escape_controls
 @shared.force_directions()
 @click.option("--explain", is_flag=True, help="Refined results: also show the flow of each edit and what it moved.")
 @click.option("--animate", is_flag=True, help="Also write each sweep as a film (WebP).")
+@film_options
+@click.option("--frames", type=click.IntRange(2, 10_000), help="Pictures of the film for each edit.  [default: 24]")
 @move_options
 @latent_options
 def command(
@@ -38,6 +41,10 @@ def command(
     force: bool,
     explain: bool,
     animate: bool,
+    film: Path | None,
+    fps: int | None,
+    back: bool,
+    frames: int | None,
     rotate: float | None,
     translate: tuple[float, float] | None,
     network: str | None,
@@ -65,9 +72,14 @@ def command(
       latentopt edit latents.pt --network ffhq.pkl
       latentopt edit out/anna --rotate 20 --translate 0.1,0
       latentopt edit out --do yaw=1.5 --explain
+      latentopt edit out/anna --do yaw=1 --do smile=+2 --film anna.mp4 --back
     """
+    asked_for = asked_film(film, fps, back, frames=frames)
+    if asked_for is not None and not edits:
+        raise UsageError("--film shows edits: add --do NAME=STRENGTH (a sweep: --animate)")
     from latentopt.api import (
         Sequences,
+        check_films,
         choose,
         edit_latents,
         given_or_found_directions,
@@ -86,6 +98,7 @@ def command(
     generator, sources, root = find_latents(
         [] if run is None else [run], outdir, network, device, lambda root: check_free(to or root / "edits")
     )
+    check_films(asked_for, len(sources))
     names = [edit.name for edit in [*done, *(edit for sweep in swept for edit in sweep)]]
     known_directions = with_channels(given_or_found_directions(generator, files, force), names, generator)
     asked = Sequences(done, swept, known_directions, rows, move_for(generator, move))
@@ -104,5 +117,6 @@ def command(
             animate,
             on_note=lambda note: click.echo(escape_controls(note), err=True),
             explain=explain,
+            film=asked_for,
         )
     click.echo(escape_controls(f"{written} pictures in {folder}/ (on a sheet: {sheet.name})"))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from latentopt.editing.channels import Channel
 from latentopt.editing.direction import Direction
+from latentopt.editing.films import Film, between, frames_of
 from latentopt.editing.latents import Latent, file_name, save_latent
 from latentopt.editing.mixing import interpolate_drawn, mix_drawn
 from latentopt.editing.pictures import draw, film_frame, there_and_back
@@ -87,9 +89,11 @@ def edit_latents(
     animate: bool = False,
     on_note: Callable[[str], object] = lambda text: None,
     explain: bool = False,
+    film: Film | None = None,
 ) -> tuple[int, Path]:
     """Write every edited picture with its latents, and one sheet; `animate`: each sweep as a film too; `explain`: also
-    how each was refined (the flow, the residual and where it was moved to), where the result has a refiner.
+    how each was refined (the flow, the residual and where it was moved to), where the result has a refiner; `film`: the
+    edits `done` one after the other as a film.
 
     on_note: called with what has to be said of an image, before the work on it. Returns the number of pictures and the
     sheet.
@@ -104,6 +108,8 @@ def edit_latents(
         written += len(asked.steps)
         for sweep in asked.sweeps if animate else ():
             _film(latent, asked, sweep, generator, folder)
+        if film is not None:
+            _film_of_edits(latent, asked, film, generator, folder)
         if len(sheet) < ON_SHEET:
             sheet.append(pictures)
             names.append(latent.name)
@@ -128,10 +134,7 @@ def _held(latent: Latent, generator: Generator) -> str | None:
 def _edit(latent: Latent, asked: Sequences, generator: Generator, folder: Path, explain: bool) -> list[Tensor]:
     """Write the pictures of one image; target (where known), reconstruction and edited ones, for the sheet."""
     own = folder / latent.name
-    source = latent.delta
-    if source is not None and source != own / DELTA_FILE:
-        with clear_write_errors(own / DELTA_FILE):
-            write_atomically(own / DELTA_FILE, partial(_copy, source))
+    keep_delta(latent, own)
     reconstruction = draw(generator, latent.redraw(latent.inputs), latent.noise_mode)
     pictures = [reconstruction if latent.target is None else latent.target, reconstruction]
     for edits in counted(asked.steps, f"editing {latent.name}", "pictures"):
@@ -139,12 +142,25 @@ def _edit(latent: Latent, asked: Sequences, generator: Generator, folder: Path, 
         drawn = latent.redraw(edited)
         pictures.append(draw(generator, drawn, latent.noise_mode))
         label = asked.label(edits)
-        held = drawn if source is None else drawn.replace(deltas=None)  # they lie beside it
-        save_latent(own / label, pictures[-1], held, generator, latent.result)
+        save_edited(own / label, pictures[-1], drawn, latent, generator)
         if explain:
             for name, picture in latent.redraw.pictures(edited).items():
                 save_png(own / f"{label}.{name}.png", picture.cpu())
     return pictures
+
+
+def keep_delta(latent: Latent, folder: Path) -> None:
+    """The tuned weights of a result beside what is made of it."""
+    source = latent.delta
+    if source is not None and source != folder / DELTA_FILE:
+        with clear_write_errors(folder / DELTA_FILE):
+            write_atomically(folder / DELTA_FILE, partial(_copy, source))
+
+
+def save_edited(path: Path, picture: Tensor, drawn: GeneratorInputs, latent: Latent, generator: Generator) -> None:
+    """A picture and the inputs that draw it as `save_latent` writes them; tuned weights lie beside (`keep_delta`)."""
+    held = drawn if latent.delta is None else drawn.replace(deltas=None)
+    save_latent(path, picture, held, generator, latent.result)
 
 
 def _copy(source: Path, to: Path) -> None:
@@ -153,14 +169,22 @@ def _copy(source: Path, to: Path) -> None:
 
 def _film(latent: Latent, asked: Sequences, sweep: Sequence[Edit], generator: Generator, folder: Path) -> None:
     first, last = sweep[0].strength, sweep[-1].strength
-    frames = []
-    for i in counted(range(FRAMES), f"film of {latent.name}", "pictures"):
-        strength = first + (last - first) * i / (FRAMES - 1)
-        edits = [*asked.done, replace(sweep[0], strength=strength)]
-        edited = asked.edited(latent.inputs, edits)
-        frames.append(film_frame(draw(generator, latent.redraw(edited), latent.noise_mode)))
+    strengths = [first + (last - first) * i / (FRAMES - 1) for i in range(FRAMES)]
+    sequences = [[*asked.done, replace(sweep[0], strength=strength)] for strength in strengths]
+    frames = list(_frames(latent, asked, sequences, generator))
     name = file_name("_".join([*(edit.label for edit in asked.done), sweep[0].name]))
     save_video(there_and_back(frames), folder / latent.name / f"{name}.webp", fps=FPS)
+
+
+def _film_of_edits(latent: Latent, asked: Sequences, film: Film, generator: Generator, folder: Path) -> None:
+    film.save(_frames(latent, asked, between(asked.done, film.frames), generator), folder / latent.name)
+
+
+def _frames(
+    latent: Latent, asked: Sequences, sequences: Sequence[Sequence[Edit]], generator: Generator
+) -> Iterator[np.ndarray]:
+    counting = counted(sequences, f"film of {latent.name}", "pictures")
+    return frames_of(generator, latent, (asked.edited(latent.inputs, edits) for edits in counting))
 
 
 def mix_latents(generator: Generator, latents: Sequence[Latent], row: int, folder: Path) -> int:

@@ -147,6 +147,9 @@ class GeneratorNetwork(nn.Module):
     def begin(self, inputs: GeneratorInputs, changing: Set[str], noise_mode: str = "const") -> Beginning | None:
         return None
 
+    def shown(self, activation: str) -> float:
+        return 1.0
+
     def weight(self, name: str) -> Tensor:
         return self.get_parameter(name)
 

@@ -79,6 +79,11 @@ class StyleGAN3(GeneratorNetwork):
     def row_of(self, name: str) -> int | None:
         return self.layers.get(name.removeprefix("synthesis.").partition(".")[0])
 
+    def shown(self, activation: str) -> float:
+        """Canvases are wider than the picture by a margin, but for the last two."""
+        i = max(self.layers[activation] - 1, 0)  # the input has the canvas of the first layer
+        return min(1.0, self.config.rates[i] / self.config.sizes[i])
+
     def affine(self, layer: str) -> Tensor:
         return self.synthesis.modulated[layer].affine.weight
 

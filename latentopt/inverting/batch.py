@@ -103,6 +103,10 @@ class Batch:
                 yield self.stage, step
             self._finish_stage(self.state)
 
+    def prepare(self) -> None:
+        """Make the next stage ready now, rather than with its first step: what it refuses is raised here."""
+        self._problem = self._problem or self._begin()
+
     def _begin(self) -> Problem:
         """The stage that comes next, or is at work, as a problem."""
         stage, begun = self.recipe.stages[self.stage], self.state is not None
@@ -167,6 +171,10 @@ class Batch:
         """The best measured point of every image, in the midst of a stage."""
         lens, state, start = self._at_work
         return lens.decode(state.best, start).detach()
+
+    def remembered(self, name: str) -> Tensor:
+        """What a term of the stage at work remembers of every image (`term/entry`), [B,...]."""
+        return self._at_work[1].remembered[name]
 
     @property
     def finished(self) -> bool:
@@ -272,13 +280,15 @@ class Batch:
                 check_start(batch.inputs, generator, images)
             check_progress(meta, batch.history, recipe)
             if "state" in meta:
-                values: dict[str, Any] = {"moments": {}} | unflatten("state", tensors, device) | meta["state"]
+                values: dict[str, Any] = (
+                    {"moments": {}, "remembered": {}} | unflatten("state", tensors, device) | meta["state"]
+                )
                 batch.state = State(**values)
                 check_state(batch.state, images)
         if batch.state is not None:
             batch._problem = batch._begin()
             with _damage(path):
-                check_fits(batch.state, batch._problem.lens.encode(batch._problem.start), batch._problem.optimizer)
+                check_fits(batch.state, batch._problem)
         return batch
 
 

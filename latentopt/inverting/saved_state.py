@@ -13,10 +13,11 @@ from torch import Tensor
 from latentopt.checkpoints.saved_inputs import check_inputs
 from latentopt.errors import CheckpointError
 from latentopt.files.schema import parse_json
+from latentopt.loop.problem import Problem
 from latentopt.loop.state import State
 from latentopt.protocols import Generator, Memory, Optimizer
 from latentopt.recipe.recipe import Recipe
-from latentopt.types import GeneratorInputs, Variables
+from latentopt.types import GeneratorInputs
 
 
 class DamagedState(CheckpointError):
@@ -150,17 +151,23 @@ def _check_variables(state: State, live: int, images: int) -> None:
                 raise ValueError(f"{name} is {y.dtype} {list(y.shape)}")
 
 
-def check_fits(state: State, variables: Variables, optimizer: Optimizer) -> None:
+def check_fits(state: State, problem: Problem) -> None:
     """Raise ValueError unless the state is of the variables [B,...] that the stage optimises, and what the optimiser
-    remembers is what it would remember of them.
+    and the terms remember is what they would remember of them.
     """
+    variables = problem.lens.encode(problem.start)
     wanted = {name: (tuple(x.shape), x.dtype) for name, x in variables.items()}
     found = {name: (tuple(x.shape), x.dtype) for name, x in state.best.items()}
     if found != wanted:
         raise ValueError(f"its variables are {found}, not {wanted}")
     moved = bool(state.moments) or state.step > 1
-    if moved and len(state.rows) and _shapes(state.moments) != _shapes(_tried(state, optimizer)):
+    if moved and len(state.rows) and _shapes(state.moments) != _shapes(_tried(state, problem.optimizer)):
         raise ValueError("what its optimiser remembers is not of its variables")
+    first = problem.view(variables, 0, {})[1] if state.step and problem.objective.remembers else {}
+    if {k: x.shape for k, x in first.items()} != {k: x.shape for k, x in state.remembered.items()}:
+        raise ValueError("what its terms remember is not of its images")
+    if not all(x.is_floating_point() and x.isfinite().all() for x in state.remembered.values()):
+        raise ValueError("what its terms remember are no finite numbers")
 
 
 def _tried(state: State, optimizer: Optimizer) -> Memory:

@@ -12,20 +12,24 @@ from latentopt.loop.problem import Pieces, Problem, total
 from latentopt.loop.state import Measurement, State
 from latentopt.types import Variables
 
+Found = tuple[Tensor, dict[str, Tensor], Variables, Variables]
+"""Loss [b], parts, gradients, and what the terms remember anew."""
+
 
 def measure(problem: Problem, state: State) -> Measurement:
     """Measure the live images of `state`. Raises LatentoptError when memory does not even hold one of them."""
-    loss, parts, gradients = _in_memory(problem, state)
+    loss, parts, gradients, remembered = _in_memory(problem, state)
     finite = loss.isfinite() & _all_finite(gradients, len(loss))
     judged, hopeless = loss, ~finite & (state.step == 0)
     if state.shared:  # one gradient, which one image spoils for all; it is that image's fault if its loss is not finite
         hopeless &= ~loss.isfinite()
         judged, finite = loss.mean().expand_as(loss), finite.all().expand_as(finite)
-    return Measurement(loss, parts, gradients, judged, finite, hopeless, problem.jitter_std(state.step) == 0)
+    clean = problem.jitter_std(state.step) == 0
+    return Measurement(loss, parts, gradients, judged, finite, hopeless, clean, remembered)
 
 
-def _in_memory(problem: Problem, state: State) -> tuple[Tensor, dict[str, Tensor], Variables]:
-    """Loss [b], parts and gradients, in chunks of `state.chunk` images; the chunk is halved when memory runs out."""
+def _in_memory(problem: Problem, state: State) -> Found:
+    """In chunks of `state.chunk` images; the chunk is halved when memory runs out."""
     while True:
         try:
             return _measure_chunks(problem, state)
@@ -48,9 +52,9 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
-def _measure_chunks(problem: Problem, state: State) -> tuple[Tensor, dict[str, Tensor], Variables]:
+def _measure_chunks(problem: Problem, state: State) -> Found:
     b = len(state.rows)
-    losses, parts = [], []
+    losses, parts, changes = [], [], []
     gradients = {name: torch.zeros_like(v) for name, v in state.variables.items()}
     for rows in torch.arange(b, device=state.rows.device).split(state.chunk):
         whole = len(rows) == b
@@ -60,7 +64,8 @@ def _measure_chunks(problem: Problem, state: State) -> tuple[Tensor, dict[str, T
             name: (v if whole else v[at[name]]).detach().requires_grad_() for name, v in state.variables.items()
         }
         with problem.profile.part("terms"):
-            pieces, named = part.pieces(variables, state.step)
+            view, changed = part.view(variables, state.step, state.remembered_of(rows))
+            pieces, named = part.pieces(view)
             loss = total(pieces)
             if not loss.requires_grad:
                 raise UsageError(
@@ -70,7 +75,12 @@ def _measure_chunks(problem: Problem, state: State) -> tuple[Tensor, dict[str, T
                 gradients[name][at[name]] += gradient
         losses.append(loss.detach())
         parts.append({name: value.detach() for name, value in named.items()})
-    return torch.cat(losses), {name: torch.cat([p[name] for p in parts]) for name in parts[0]}, gradients
+        changes.append(changed)
+    return torch.cat(losses), _joined(parts), gradients, _joined(changes)
+
+
+def _joined(chunks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
 def _gradients(pieces: Pieces, variables: Variables) -> Iterator[tuple[str, Tensor]]:

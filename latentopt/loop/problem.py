@@ -13,7 +13,7 @@ from latentopt.errors import UsageError
 from latentopt.protocols import Generator, Operator, Optimizer, Parameterization, Term
 from latentopt.recipe.stage import Stage
 from latentopt.statistics.streams import step_stream
-from latentopt.types import Beginning, GeneratorInputs, Variables, View
+from latentopt.types import Beginning, GeneratorInputs, LayerTensors, Variables, View
 
 Pieces = dict[frozenset[str] | None, Tensor]
 """The loss [B] in pieces, by the spaces whose variables each moves; None: all."""
@@ -33,7 +33,27 @@ class Objective:
 
     def parts(self, view: View) -> dict[str, Tensor]:
         """What each term measures, unweighted, [B]."""
-        return {name: term(view) for name, (_, term) in self.terms.items()}
+        return {name: term(own_view(view, name)) for name, (_, term) in self.terms.items()}
+
+    @torch.no_grad()
+    def follow(self, view: View) -> Variables:
+        """What the terms remember anew, `term/entry`: those entries that change."""
+        found = {name: term.follow(own_view(view, name)) for name, (_, term) in self.terms.items()}
+        return {f"{name}/{key}": value for name, entries in found.items() for key, value in entries.items()}
+
+    @property
+    def remembers(self) -> bool:
+        """Whether some term does."""
+        return any(type(term).follow is not Term.follow for _, term in self.terms.values())
+
+    @property
+    def activations(self) -> list[str]:
+        """What the terms look at of the generator."""
+        return sorted({name for _, term in self.terms.values() for name in term.activations})
+
+    @property
+    def sees_image(self) -> bool:
+        return any(term.sees_image for _, term in self.terms.values())
 
     def pieces(self, parts: Mapping[str, Tensor]) -> Pieces:
         """The parts weighted, and added up where they move the same."""
@@ -55,6 +75,12 @@ class Objective:
 
     def index(self, rows: Tensor) -> Objective:
         return Objective({name: (weight, term.index(rows)) for name, (weight, term) in self.terms.items()}, self.moves)
+
+
+def own_view(view: View, name: str) -> View:
+    """The view of one term: of what is remembered, its own."""
+    own = {k.partition("/")[2]: v for k, v in view.remembered.items() if k.partition("/")[0] == name}
+    return replace(view, remembered=own)
 
 
 def total(pieces: Pieces) -> Tensor:
@@ -112,11 +138,11 @@ class Problem:
         """The fraction of the stage that is done at `step`."""
         return step / max(self.stage.steps, 1)
 
-    def pieces(self, variables: Variables, step: int) -> tuple[Pieces, dict[str, Tensor]]:
-        """What is minimised: the terms of the drawn image plus the prior of the coordinates; and its parts [B]."""
+    def view(self, variables: Variables, step: int, remembered: Variables) -> tuple[View, Variables]:
+        """What the terms see at `step`, who remember [B,...] of the measurement before; and what they remember anew."""
         with self.profile.part("generator"):
             inputs = self.lens.decode(variables, self.start)
-            image = self.draw(inputs, step)
+            image, features = self.draw(inputs, step)
         if (
             self.profile.on and image.requires_grad
         ):  # its gradient is there: the rest of the way back is the generator's
@@ -126,10 +152,16 @@ class Problem:
             raise UsageError(f"this generator draws images {drawn}; the targets are {wanted}")
         if self.operator is not None:
             image = self.operator.drawn(image, self.seeds, step)
-        view = View(image, self.measured, inputs, variables, self.t(step), self.mask, self.seeds, step)
+        about = (self.t(step), self.mask, self.seeds, step, features)
+        view = View(image, self.measured, inputs, variables, *about, remembered)
+        changed = self.objective.follow(view)
+        return replace(view, remembered={**remembered, **changed}), changed
+
+    def pieces(self, view: View) -> tuple[Pieces, dict[str, Tensor]]:
+        """What is minimised: the terms of what is seen plus the prior of the coordinates; and its parts [B]."""
         parts = self.objective.parts(view)
         pieces = self.objective.pieces(parts)
-        penalty = self.lens.penalty(variables)
+        penalty = self.lens.penalty(view.variables)
         if penalty is None:
             return pieces, parts
         penalty = penalty.expand(len(view.image))  # one of all images, where they share their variables
@@ -137,18 +169,26 @@ class Problem:
         return pieces, {**parts, "penalty": penalty}
 
     def loss(self, variables: Variables, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The whole loss [B] and its parts."""
-        pieces, parts = self.pieces(variables, step)
+        """The whole loss [B] and its parts, where nothing is remembered."""
+        pieces, parts = self.pieces(self.view(variables, step, {})[0])
         return total(pieces), parts
 
-    def draw(self, inputs: GeneratorInputs, step: int) -> Tensor:
-        """The image [B,3,H,W] of `inputs` with the stage's jitter and noise at `step`."""
+    def draw(self, inputs: GeneratorInputs, step: int) -> tuple[Tensor, LayerTensors]:
+        """The image [B,3,H,W] of `inputs` with the stage's jitter and noise at `step`, and the activations that terms
+        look at. Where no term looks at the image, the target stands for it.
+        """
         std, noise_mode = self.jitter_std(step), self.stage.noise_mode
         if std:
             inputs = inputs.replace(ws=inputs.ws + std * self.normal(step, (1, inputs.ws.shape[2])))
         if noise_mode == "random":
             inputs, noise_mode = self.with_random_noise(inputs, step), "none"
-        return self.generator.synthesis(inputs, noise_mode, beginning=self.beginning).float()
+        names = self.objective.activations
+        if not names:
+            return self.generator.synthesis(inputs, noise_mode, beginning=self.beginning).float(), {}
+        if not self.objective.sees_image:
+            return self.target, self.generator.activations_of(inputs, names, noise_mode)
+        image, features = self.generator.features(inputs, names, noise_mode)
+        return image.float(), features
 
     def normal(self, stream: int, shape: tuple[int, ...]) -> Tensor:
         """Normal numbers [B,*shape]; each image's depend on its own seed and on `stream` alone."""

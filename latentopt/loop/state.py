@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ class Measurement:
 
     loss, parts: of each image; gradients: like the variables. judged: the loss that an image is judged by, the mean of
     all where they share variables; finite: whether that and its gradient are; hopeless: whether not even the start is.
-    clean: whether no jitter disturbed it, so that it counts as a best point.
+    clean: whether no jitter disturbed it, so that it counts as a best point. remembered: what terms remember anew.
     """
 
     loss: Tensor
@@ -33,6 +33,7 @@ class Measurement:
     finite: Tensor
     hopeless: Tensor
     clean: bool
+    remembered: Variables
 
     def part(self, name: str) -> Tensor:
         """A term's values, or `loss`: what the image is judged by."""
@@ -45,7 +46,8 @@ class State:
 
     `best` holds every image's best measured point, `safe` [b] the live ones' last finite point, for as long as one of
     them has no best point; `status` is `running`, or how the image ended. A variable whose first dimension is 1 belongs
-    to all images: they then have one best point and one end, judged by the mean of their losses.
+    to all images: they then have one best point and one end, judged by the mean of their losses. `remembered` is what
+    terms remember of every image, `term/entry`.
     """
 
     step: int
@@ -62,6 +64,7 @@ class State:
     best_step: Tensor  # [B]
     status: list[str]
     chunk: int
+    remembered: Variables = field(default_factory=dict)  # [B,...]
 
     @staticmethod
     def initial(problem: Problem) -> State:
@@ -114,11 +117,22 @@ class State:
         if measured.clean:
             better = measured.finite & (measured.judged < self.best_loss[self.rows])
             self._record_best(measured.finite if keep == "last" else better, measured.judged)
+        self._remember(measured.remembered, measured.finite)
         self.retries = self.retries + ~measured.finite
         if stop is not None and stop.patience is not None and measured.clean:
             fell = measured.finite & (measured.judged < self.anchor * (1 - stop.tolerance))
             self.anchor = torch.where(fell, measured.judged, self.anchor)
             self.anchor_step = torch.where(fell, self.step, self.anchor_step)
+
+    def remembered_of(self, rows: Tensor) -> Variables:
+        """What terms remember of the live images in `rows`."""
+        return {name: x if len(rows) == len(x) else x[self.rows[rows]] for name, x in self.remembered.items()}
+
+    def _remember(self, changed: Variables, finite: Tensor) -> None:
+        """What terms remember anew, but for images whose measurement does not count."""
+        for name, x in changed.items():
+            old = self.remembered.setdefault(name, x.new_zeros(len(self.best_loss), *x.shape[1:]))
+            old[self.rows[finite]] = x[finite]
 
     def _record_best(self, better: Tensor, loss: Tensor) -> None:
         picked = self.rows[better]

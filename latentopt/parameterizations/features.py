@@ -9,9 +9,8 @@ from latentopt.errors import UsageError
 from latentopt.parameterizations.weights import check_weight
 from latentopt.protocols import Generator, Parameterization
 from latentopt.registry import nearest
+from latentopt.statistics.activations import featured, finest, shapes_of
 from latentopt.types import GeneratorInputs, Variables
-
-SKIP = ".img"  # how activations are named that are images already
 
 
 class F(Parameterization):
@@ -49,8 +48,8 @@ class F(Parameterization):
             raise UsageError("f: either a layer or a size, not both")
         if layer is not None and layer not in generator.activations:
             raise UsageError(f"f: no activation {layer!r}{nearest(layer, list(generator.activations))}")
-        shapes = _shapes(generator, [layer] if layer is not None else featured(generator))
-        self.layer = layer if layer is not None else _finest(shapes, 16 if size is None else size)
+        shapes = shapes_of(generator, [layer] if layer is not None else featured(generator))
+        self.layer = layer if layer is not None else finest(shapes, 16 if size is None else size)
         self.shape, self.l2, self.ball = shapes[self.layer], l2, ball
 
     def encode(self, inputs: GeneratorInputs) -> Variables:
@@ -83,21 +82,3 @@ def nearest_in_l1(x: Tensor, radius: float) -> Tensor:
     threshold = excess.gather(1, count - 1)
     inside = size.sum(dim=1, keepdim=True) <= radius
     return torch.where(inside, x, x.sign() * (size - threshold).clamp_min(0))
-
-
-def featured(generator: Generator) -> list[str]:
-    """The activations that hold features: neither images nor, in StyleGAN3, the input and what goes to colours."""
-    others = generator.layers.keys() - generator.convolutions.keys()
-    return [name for name in generator.activations if not name.endswith(SKIP) and name not in others]
-
-
-@torch.no_grad()
-def _shapes(generator: Generator, names: list[str]) -> dict[str, tuple[int, ...]]:
-    inputs = GeneratorInputs(generator.broadcast(generator.w_avg[None]))
-    _, found = generator.features(inputs, names)
-    return {name: tuple(found[name].shape[1:]) for name in names}
-
-
-def _finest(shapes: dict[str, tuple[int, ...]], size: int) -> str:
-    """The last activation of at most that many pixels on its longer side, or the first."""
-    return next((name for name in reversed(shapes) if max(shapes[name][1:]) <= size), next(iter(shapes)))

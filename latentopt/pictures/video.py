@@ -23,11 +23,8 @@ def save_video(frames: Iterable[np.ndarray], path: str | Path, fps: int = 10) ->
     Raises UsageError for another suffix, LatentoptError where PyAV is missing, there is no frame, or the disk refuses.
     """
     path = Path(path)
+    check_video(path)
     writers = {".webp": _write_webp, ".mp4": _write_mp4}
-    if path.suffix.lower() not in writers:
-        raise UsageError(f"{path}: a film is .webp or .mp4")
-    if path.suffix.lower() == ".mp4":
-        _require_av(path)
     stream = iter(frames)
     first = next(stream, None)
     if first is None:
@@ -35,6 +32,14 @@ def save_video(frames: Iterable[np.ndarray], path: str | Path, fps: int = 10) ->
     checked = _checked(chain((first,), stream), first.shape)
     with clear_write_errors(path):
         write_atomically(path, lambda temporary: writers[path.suffix.lower()](checked, temporary, fps))
+
+
+def check_video(path: Path) -> None:
+    """Raise UsageError for a suffix that is no film's, LatentoptError where PyAV is missing."""
+    if path.suffix.lower() not in (".webp", ".mp4"):
+        raise UsageError(f"{path}: a film is .webp or .mp4")
+    if path.suffix.lower() == ".mp4":
+        _require_av(path)
 
 
 def _checked(frames: Iterable[np.ndarray], shape: tuple[int, ...]) -> Iterator[np.ndarray]:

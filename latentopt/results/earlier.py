@@ -12,7 +12,7 @@ from latentopt.protocols import Generator
 from latentopt.recipe.recipe import Recipe
 from latentopt.results.inversion import check_generator, read_run
 
-WRITTEN = {"edits", "mixed", "interpolated"}  # folders, in that of a run, of what is made of its latents
+WRITTEN = {"edits", "dragged", "mixed", "interpolated"}  # folders, in that of a run, of what is made of its latents
 
 
 @dataclass(frozen=True)

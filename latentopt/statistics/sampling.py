@@ -46,6 +46,20 @@ def w_std(generator: Generator) -> float:
     return (w - w.mean(dim=0)).square().sum(dim=1).mean().sqrt().item()
 
 
+def seeded_inputs(generator: Generator, seed: int, psi: float = 1.0, label: int | None = None) -> GeneratorInputs:
+    """What draws the picture of z = `RandomState(seed).randn(1, z_dim)`, as NVIDIA's generate.py does.
+
+    psi: truncation, 1 for none. Raises UsageError where a label is missing, out of range, or not taken.
+    """
+    if not generator.c_dim and label is not None:
+        raise UsageError(f"--class {label}: this generator takes no labels; leave the option out")
+    if generator.c_dim and (label is None or not 0 <= label < generator.c_dim):
+        raise UsageError(f"this generator takes labels: pass --class with 0 to {generator.c_dim - 1}")
+    z = torch.from_numpy(np.random.RandomState(seed).randn(1, generator.z_dim)).to(generator.device, torch.float32)
+    w = generator.mapping(z, one_hot(generator, label or 0, 1))
+    return GeneratorInputs(generator.truncate(w, psi))
+
+
 def sample_images(
     generator: Generator,
     seeds: Sequence[int],
@@ -54,20 +68,14 @@ def sample_images(
     noise_mode: str = "const",
     moved: Callable[[GeneratorInputs], GeneratorInputs] = lambda inputs: inputs,
 ) -> Tensor:
-    """Images [N,img_channels,H,W] of z = `RandomState(seed).randn(1, z_dim)`, as NVIDIA's generate.py draws them.
+    """Images [N,img_channels,H,W] of seeds, as `seeded_inputs` and NVIDIA's generate.py draw them.
 
     psi: truncation, 1 for none; random noise follows the seed too; moved: what is done to the inputs before they are
-    drawn. Raises UsageError where a label is missing, out of range, or not taken.
+    drawn. Raises UsageError as `seeded_inputs`.
     """
-    if not generator.c_dim and label is not None:
-        raise UsageError(f"--class {label}: this generator takes no labels; leave the option out")
-    if generator.c_dim and (label is None or not 0 <= label < generator.c_dim):
-        raise UsageError(f"this generator takes labels: pass --class with 0 to {generator.c_dim - 1}")
     images = []
     for seed in seeds:
-        z = torch.from_numpy(np.random.RandomState(seed).randn(1, generator.z_dim)).to(generator.device, torch.float32)
-        w = generator.mapping(z, one_hot(generator, label or 0, 1))
         rng = torch.Generator(generator.device).manual_seed(seed)
-        inputs = moved(GeneratorInputs(generator.truncate(w, psi)))
+        inputs = moved(seeded_inputs(generator, seed, psi, label))
         images.append(generator.synthesis(inputs, noise_mode, rng))
     return torch.cat(images)

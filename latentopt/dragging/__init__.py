@@ -1,0 +1,1 @@
+"""Dragging points of a picture to where they shall be, live and as files."""
