@@ -52,6 +52,7 @@ OTHERS = {  # flags that mean something else in some commands, where no other wo
     "--samples": ("evaluate", "directions channels", "directions find", "fit-pnorm"),
     "--fit": ("restore",),
     "--recipe": ("restore",),
+    "--dry-run": ("push",),
     "--images": ("evaluate", "train judge", "train perceptual"),
     "--features": ("fit-sigma",),
     "--data": ("train encoder", "train wrangan", "train refiner", "train flow"),
@@ -100,8 +101,8 @@ def test_the_exceptions_are_ones():
         ("--dtype", (*RUN_A_RECIPE, "evaluate")),
         ("--seed", ("invert", "tune", "compare", "evaluate", "directions find", "fit-pnorm", "fit-sigma")),
         ("--seed", [name for name in ALL if name.startswith("train ")]),
-        ("--device", [name for name in ALL if name not in ("info", "convert", "directions list")]),
-        ("--network", [n for n in ALL if n not in ("info", "convert") and not n.startswith("train ")]),
+        ("--device", [name for name in ALL if name not in ("info", "convert", "directions list", "push")]),
+        ("--network", [n for n in ALL if n not in ("info", "convert", "push") and not n.startswith("train ")]),
         ("--init", ("invert", "tune")),
         ("--directions", ("edit", "evaluate", "compare")),
         ("--force", ("edit", "evaluate", "compare")),
@@ -157,6 +158,7 @@ def test_encode_takes_the_options_of_recipes(latentopt):
 PLAIN = {  # options that are texts and no paths
     "--space", "--terms", "--set", "--layers", "--do", "--sweep", "--parts", "--metrics", "--pose", "--dial",
     "--device", "--attributes", "--attribute", "--name", "--condition", "--layer", "--operator",
+    "repo", "--licence",
 }  # fmt: skip
 TEXTS = [
     (name, p)
