@@ -1,4 +1,4 @@
-"""Builds the site: `sphinx-build -W -c docs . site` from the top of a checkout (extra `docs`).
+"""Builds the site: `sphinx-build -W -c docs . site/html` from the top of a checkout (extra `docs`).
 
 The pages are the Markdown files of the checkout as they stand, so that their links work here and on a forge alike. What
 can be read off the code, the functions and the commands, is written to `docs/generated` at the beginning.
@@ -45,7 +45,6 @@ nb_merge_streams = True
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
-suppress_warnings = ["misc.highlighting_failure"]  # command lines with a comment are no pure bash
 
 GENERATED = TOP / "docs" / "generated"
 PAGES = ("latentopt.protocols", "latentopt.types", "latentopt.errors")  # modules that are shown whole
