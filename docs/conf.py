@@ -28,7 +28,14 @@ version = release = package_version()
 
 extensions = ["myst_nb", "sphinx.ext.autodoc"]
 root_doc = "docs/index"
-include_patterns = ["docs/**", "benchmarks/README.md", "benchmarks/results/**", "README.md", "CHANGELOG.md", "CONTRIBUTING.md"]
+include_patterns = [
+    "docs/**",
+    "benchmarks/README.md",
+    "benchmarks/results/**",
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+]
 exclude_patterns = ["docs/generated/.*"]
 html_theme = "furo"
 html_title = f"latentopt {version}"
@@ -59,7 +66,7 @@ def write_reference(_: Sphinx) -> None:
 
 def api_page() -> Iterator[str]:
     """Every name of `latentopt.api`, by the room that it lives in, then the interfaces."""
-    yield "# Functions and classes\n\nEverything here is a name of `latentopt.api`, and is imported when it is first used.\n"
+    yield "# Functions and classes\n\nThese are the names of `latentopt.api`; each is imported when it is first used.\n"
     rooms: dict[str, list[str]] = {}
     for name, module in ({"tune": "latentopt.api"} | api.EXPORTS).items():
         rooms.setdefault(module.split(".")[1], []).append(name)
@@ -93,7 +100,7 @@ def every_command(group: click.Group, words: tuple[str, ...]) -> Iterator[tuple[
 
 
 def plain_text(_: Sphinx, __: str, ___: str, ____: Any, _____: Any, lines: list[str]) -> None:
-    """Docstrings are plain text: `names` are shown as code, indented lines as they stand, marks of RST as themselves."""
+    """Docstrings are plain text: `names` become code, indented lines stay as they are, marks of RST are themselves."""
     shown: list[str] = []
     for line in lines:
         if line[:1].isspace():
@@ -112,7 +119,8 @@ def _is_block(shown: list[str]) -> bool:
 def escaped(line: str) -> str:
     parts = re.split(r"(`[^`]*`)", line)
     return "".join(
-        f"`{part}`" if part.startswith("`") and len(part) > 2 else re.sub(r"([\\*_|`\[\]<>:+-])", r"\\\1", part) for part in parts
+        f"`{part}`" if part.startswith("`") and len(part) > 2 else re.sub(r"([\\*_|`\[\]<>:+-])", r"\\\1", part)
+        for part in parts
     )
 
 
