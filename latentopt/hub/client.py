@@ -59,7 +59,7 @@ def clear_hub_errors(address: HubAddress) -> Iterator[None]:
     except errors.OfflineModeIsEnabled as error:
         raise Unreachable(f"{address}: the Hub is not asked, since HF_HUB_OFFLINE is set") from error
     except (RuntimeError, ValueError) as error:  # of an upload in parts, and of a card that the Hub does not take
-        raise HubError(f"{address}: {_first_line(error)}; nothing was changed there, try again") from error
+        raise HubError(f"{address}: {_first_line(error)}; try again") from error
     except (errors.HTTPError, ConnectionError, TimeoutError) as error:  # of the client's own library
         raise Unreachable(f"{address}: the Hub cannot be reached ({_first_line(error)})") from error
 
