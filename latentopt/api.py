@@ -110,6 +110,10 @@ if TYPE_CHECKING:
     from latentopt.results.earlier import newest_run as newest_run
     from latentopt.results.inversion import Inversion as Inversion
     from latentopt.results.redrawing import redraw_of as redraw_of
+    from latentopt.sharing.push import check_token as check_token
+    from latentopt.sharing.push import packaged as packaged
+    from latentopt.sharing.push import push as push
+    from latentopt.sharing.push import upload as upload
     from latentopt.statistics.linear_prior_fit import fit_prior as fit_prior
     from latentopt.statistics.linear_prior_measure import measure_prior as measure_prior
     from latentopt.statistics.metric import Metric as Metric
@@ -239,6 +243,10 @@ EXPORTS = {
     "newest_run": "latentopt.results.earlier",
     "Inversion": "latentopt.results.inversion",
     "redraw_of": "latentopt.results.redrawing",
+    "check_token": "latentopt.sharing.push",
+    "packaged": "latentopt.sharing.push",
+    "push": "latentopt.sharing.push",
+    "upload": "latentopt.sharing.push",
     "fit_prior": "latentopt.statistics.linear_prior_fit",
     "measure_prior": "latentopt.statistics.linear_prior_measure",
     "Metric": "latentopt.statistics.metric",

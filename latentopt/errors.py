@@ -47,6 +47,10 @@ class MissingWeightsError(LatentoptError):
         self.network = network
 
 
+class HubError(LatentoptError):
+    """What was asked of the Hub cannot be had: not there, not allowed, or out of reach and not in the cache."""
+
+
 class InversionFailed(LatentoptError):
     """Some images finished, others failed; `results` holds the finished ones by name."""
 

@@ -95,6 +95,8 @@ COMMAND_LINES = [  # each on a folder where out/ holds an inversion of three pic
     ("evaluate", "out", *QUICK),
     ("compare", "photos", *NET, "--recipes", "i2s", "--steps", "1", "-q", "--outdir", "compared"),
     ("convert", "net/tiny.safetensors", "again.safetensors"),
+    ("push", "out", "someone/results", "--dry-run"),
+    ("push", "net/tiny.safetensors", "someone/tiny", "--dry-run"),
     ("train", "encoder", *NET, "--kind", "e4e", "--data", "samples", "--steps", "1", "--batch", "2", "-q"),
 ]
 

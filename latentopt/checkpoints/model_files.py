@@ -18,6 +18,8 @@ from latentopt.errors import CheckpointError, MissingWeightsError, UntrustedFile
 from latentopt.files.kinds import check_file, kind_of, refusal
 from latentopt.files.resources import PACKAGE
 from latentopt.files.storage import load_tensors
+from latentopt.hub.addresses import hub_address
+from latentopt.hub.fetching import fetch, fixed
 
 BUNDLED = PACKAGE / "bundled"
 WANTED = "a model file"
@@ -75,15 +77,25 @@ def bundled_path(name: str, kind: str = "generator") -> Path:
 
 
 def resolve(source: Source, kind: str = "generator") -> Path:
-    """The file that `source` means: a bundled model by its name (`./name` is a file), or a path.
+    """The file that `source` means: a bundled model by its name (`./name` is a file), a path, or one on the Hub
+    (`hf:user/repo[@revision][/file]`), which is fetched.
 
-    Raises CheckpointError where there is no such file.
+    Raises CheckpointError where there is no such file, HubError where the Hub does not give it.
     """
     text, path = str(source), Path(source)
     if isinstance(source, str) and text == path.name and (BUNDLED / text / f"{kind}.safetensors").is_file():
         return bundled_path(text, kind)
+    if (address := hub_address(source)) is not None:
+        return fetch(address, f"{kind}.safetensors")
     names = ", ".join(bundled_names()) or "none here"
     return check_file(source, f"{WANTED} or the name of a bundled model ({names})")
+
+
+def named(source: Source, path: Path) -> tuple[str, str]:
+    """What a model is called that `resolve` found at `path`, and what `--network` takes to load the very same again."""
+    if (address := hub_address(source)) is not None:
+        return address.name, str(fixed(address, path))
+    return Path(source).stem, str(source)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -2,7 +2,7 @@
 
 Read: NVIDIA snapshots (.pkl) of StyleGAN2 and StyleGAN3, whole networks saved by PTI (.pt), state dicts of NVIDIA's and
 rosinality's layout in whatever they are wrapped in (.pt, .safetensors), encoder files with a decoder, our safetensors.
-A bundled model goes by its name. Nothing in a file is ever run.
+A bundled model goes by its name, one on the Hub by `hf:user/repo`. Nothing in a file is ever run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from latentopt.checkpoints import nvidia, nvidia_state, rosinality, stylegan3
 from latentopt.checkpoints.finding import Found, notes_on, require
 from latentopt.checkpoints.missing import W_AVG
-from latentopt.checkpoints.model_files import Checkpoint, Source, bundled_path, read_checkpoint, resolve
+from latentopt.checkpoints.model_files import Checkpoint, Source, bundled_path, named, read_checkpoint, resolve
 from latentopt.checkpoints.persistence import Record, plain_entries
 from latentopt.checkpoints.weights import (
     W_AVG_SAMPLES,
@@ -57,13 +57,14 @@ __all__ = [
 def load_generator(
     source: Source, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Generator:
-    """A generator of any family from a file or the name of a bundled one: evaluation mode, no gradients.
+    """A generator of any family from a file, the name of a bundled one or the Hub (`hf:user/repo[@revision][/file]`,
+    extra `hub`): evaluation mode, no gradients.
 
     `generator.notes` says what the file lacked and what was put in its place (noise maps, w_avg); `generator.card` is
     what is known about the training. Raises CheckpointError for files of another kind or with weights that do not fit,
-    UntrustedFileError for a pickle that asks for code to be run.
+    UntrustedFileError for a pickle that asks for code to be run, HubError where the Hub does not give the file.
     """
-    network = generator_from(read_checkpoint(resolve(source)), str(source)).to(device=device, dtype=dtype)
+    network = _generator(source).to(device=device, dtype=dtype)
     return cast(Generator, network)  # each family adds what GeneratorNetwork leaves open; its test asks for all of it
 
 
@@ -71,10 +72,17 @@ def load_stylegan2(
     source: Source, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> StyleGAN2:
     """As `load_generator`, for what trains the network itself. Raises CheckpointError for one of another family."""
-    network = generator_from(read_checkpoint(resolve(source)), str(source))
+    network = _generator(source)
     if not isinstance(network, StyleGAN2):
         raise CheckpointError(f"{source}: a {network.family} generator, where a StyleGAN2 generator is asked for")
     return network.to(device=device, dtype=dtype)
+
+
+def _generator(source: Source) -> GeneratorNetwork:
+    path = resolve(source)
+    generator = generator_from(read_checkpoint(path), str(source))
+    generator.name, generator.source = named(source, path)
+    return generator
 
 
 def generator_from(checkpoint: Checkpoint, name: str) -> GeneratorNetwork:

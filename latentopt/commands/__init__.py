@@ -33,6 +33,7 @@ COMMANDS = {  # name: (module, one line of help)
     "sample": ("sample", "Draw images from a generator."),
     "info": ("info", "Say what a model file is."),
     "convert": ("convert", "Write a generator as safetensors or rosinality .pt."),
+    "push": ("push", "Put a generator or results on the Hugging Face Hub."),
     "train": ("train", "Train the bundled kinds of models."),
 }
 

@@ -30,7 +30,7 @@ network = _option(
     default="portraits",
     show_default=True,
     metavar="NAME|FILE",
-    help="Generator: a file, or a bundled one's name.",
+    help="Generator: a file, a bundled one's name, or hf:USER/REPO.",
 )
 device = _option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
 dtype = _option(
