@@ -22,18 +22,48 @@ SHOWN_FILES = ("proj.png", "projected_w.npz", "inputs.safetensors", DELTA_FILE, 
 
 
 def keep(session: Session, look: Look) -> Made:
-    """Write a look. Returns `base`, what goes on from it; `files` to take away, by what they are; `commands`.
+    """Write a look. Returns `base`, what goes on from it; `files` to take away; `commands` that write the same.
 
     A result that nothing was done to is there already.
     """
-    base, commands = look.base, []
+    base = look.base
     if look.edits:
-        base, command = _edited(session, look)
-        commands.append(command)
+        place, latent = session.place(base), session.latent(base)
+        with workplace(_folder(place)) as folder:
+            edit_latents(session.generator, [latent], _asked(session, look), folder)
+        base = _below(session, _edited(session, look))
     if look.mix is not None:
-        base, command = _mixed(session, base, look.mix.other, look.mix.row)
-        commands.append(command)
-    return {"base": base, "files": files_of(session, base), "commands": commands}
+        base = _mixed(session, base, look.mix.other, look.mix.row)
+    return {"base": base, "files": files_of(session, base), "commands": commands_of(session, look)}
+
+
+def commands_of(session: Session, look: Look) -> list[str]:
+    """The command lines that make a look of its base."""
+    place, network = session.place(look.base), session.generator.source
+    found = []
+    if look.edits:
+        found.append(editing(place, [move.edit for move in look.edits], network))
+        place = _edited(session, look)
+    if look.mix is not None:
+        coarse = _below(session, place) if look.edits else look.base
+        to = _mix_folder(session, coarse, look.mix.other, look.mix.row)
+        found.append(mixing(place, session.place(look.mix.other), look.mix.row, to, network))
+    return found
+
+
+def _below(session: Session, path: Path) -> str:
+    return path.relative_to(session.root).as_posix()
+
+
+def _asked(session: Session, look: Look) -> Sequences:
+    return Sequences([move.edit for move in look.edits], [], session.directions)
+
+
+def _edited(session: Session, look: Look) -> Path:
+    """The file of latents that `latentopt edit` writes for a look's edits."""
+    place, asked = session.place(look.base), _asked(session, look)
+    name = place.name if place.is_dir() else place.stem
+    return _folder(place) / name / f"{asked.label(asked.done)}.safetensors"
 
 
 def files_of(session: Session, base: str) -> list[str]:
@@ -52,26 +82,19 @@ def _folder(place: Path) -> Path:
     return (place if place.is_dir() else place.parent) / "edits"
 
 
-def _edited(session: Session, look: Look) -> tuple[str, str]:
-    place, latent = session.place(look.base), session.latent(look.base)
-    asked = Sequences([move.edit for move in look.edits], [], session.directions)
-    with workplace(_folder(place)) as folder:
-        edit_latents(session.generator, [latent], asked, folder)
-    path = folder / latent.name / f"{asked.label(asked.done)}.safetensors"
-    return path.relative_to(session.root).as_posix(), editing(place, asked.done, session.generator.source)
+def _mix_folder(session: Session, coarse: str, fine: str, row: int) -> Path:
+    return session.root / "mixed" / file_name(f"{_slug(coarse)}+{_slug(fine)}-at-{row}")
 
 
-def _mixed(session: Session, coarse: str, fine: str, row: int) -> tuple[str, str]:
+def _mixed(session: Session, coarse: str, fine: str, row: int) -> str:
     places = [session.place(coarse), session.place(fine)]
     sources = open_sources([source for place in places for source in find_sources(place)], session.generator)
     if len(sources) != 2 or coarse == fine:
         raise UsageError("two different results are mixed; choose another one")
     first, second = (read_latent(source, session.generator) for source in sources)
-    to = session.root / "mixed" / file_name(f"{_slug(coarse)}+{_slug(fine)}-at-{row}")
-    with workplace(to) as folder:
+    with workplace(_mix_folder(session, coarse, fine, row)) as folder:
         mix_latents(session.generator, [first, second], row, folder)
-    path = to / f"{file_name(f'{first.name}+{second.name}')}.safetensors"
-    return path.relative_to(session.root).as_posix(), mixing(*places, row, to, session.generator.source)
+    return _below(session, folder / f"{file_name(f'{first.name}+{second.name}')}.safetensors")
 
 
 def _slug(base: str) -> str:

@@ -109,6 +109,13 @@ class Drag:
 
 
 @dataclass(frozen=True)
+class Lines:
+    """Tell the command lines that make a look of its base."""
+
+    look: Look
+
+
+@dataclass(frozen=True)
 class Keep:
     """Write a look as files, from which the work goes on."""
 
@@ -151,7 +158,7 @@ class Again:
     job: int
 
 
-Message = Draw | Invert | Tune | Refine | Restore | Drag | Keep | Film | Crop | Align | Stop | Again
+Message = Draw | Lines | Invert | Tune | Refine | Restore | Drag | Keep | Film | Crop | Align | Stop | Again
 KINDS: dict[str, Any] = {kind.__name__.lower(): kind for kind in get_args(Message)}
 
 

@@ -11,7 +11,7 @@ from latentopt.errors import LatentoptError, UsageError
 from latentopt.studio import keeping, photos, works
 from latentopt.studio.audience import DRAWING, JOB, Audience, Page, frame
 from latentopt.studio.jobs import Job, Watch, perform
-from latentopt.studio.messages import Again, Crop, Draw, Film, Invert, Keep, Message, Refine, Restore, Stop, Tune
+from latentopt.studio.messages import Again, Crop, Draw, Film, Invert, Keep, Lines, Message, Refine, Restore, Stop, Tune
 from latentopt.studio.places import picture_path
 from latentopt.studio.session import Session, encoded
 from latentopt.studio.worker import Full, Worker
@@ -59,6 +59,9 @@ class Studio:
         try:
             if isinstance(message, Draw):
                 self.worker.draw((page, message.slot), partial(self._draw, page, message))
+            elif isinstance(message, Lines):
+                commands = keeping.commands_of(self.session, message.look)
+                page.send({"kind": "lines", "ticket": ticket, "commands": commands})
             elif isinstance(message, Stop):
                 self._job(message.job).stop.set()
             elif isinstance(message, Again):
