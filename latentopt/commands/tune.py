@@ -10,12 +10,13 @@ import click
 
 from latentopt.commands import shared
 from latentopt.commands.batches import load_network, load_recorded, low_memory_option, report, watched
-from latentopt.commands.invert import EXACT_HELP, check_exact, images_of, start_entry, terms_of
+from latentopt.commands.invert import EXACT_HELP, check_exact, images_of, start_entry
 from latentopt.commands.paths import UserPath
 from latentopt.commands.preflight import notes_told
 from latentopt.errors import UsageError
 from latentopt.files.outputs import check_free
 from latentopt.files.text import escape_controls
+from latentopt.recipe.entries import terms_of
 from latentopt.recipe.recipe import Key, Recipe
 
 if TYPE_CHECKING:

@@ -22,7 +22,17 @@ from latentopt.studio.places import inside, picture_path
 from latentopt.studio.studio import Studio
 
 PAGE = Path(__file__).parent / "page"
-SUFFIXES = {".png", ".safetensors", ".npz", ".toml", ".webp", ".mp4", ".json", ".jsonl", ".csv"}  # of files to take away
+SUFFIXES = {
+    ".png",
+    ".safetensors",
+    ".npz",
+    ".toml",
+    ".webp",
+    ".mp4",
+    ".json",
+    ".jsonl",
+    ".csv",
+}  # of files to take away
 SHOWN = {".png", ".webp", ".mp4"}  # in the page itself
 MOST_FAULTS = 20  # messages that are none, before a socket is closed
 TOO_LARGE = f"larger than {photos.MOST_BYTES >> 20} MB; make it smaller first"
@@ -53,7 +63,7 @@ def application(studio: Studio) -> Starlette:
             try:
                 key = await asyncio.to_thread(photos.received, studio.session.root, name, bytes(data))
             except LatentoptError as error:
-                return _refused(str(error).replace(str(studio.session.root), "").lstrip("/"), 415)
+                return _refused(str(error), 415)
         await asyncio.to_thread(studio.tell_lists)
         return JSONResponse({"picture": key})
 

@@ -68,6 +68,7 @@ class Invert:
     clip: float | None = None
     seed: int = 0
     fit: Literal["crop", "pad", "stretch"] = "crop"
+    terms: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Tune:
     result: str
     method: str
     steps: int | None = None
+    terms: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Restore:
     operator: str
     recipe: str = "robust"
     steps: int | None = None
+    terms: str | None = None
     simulate: bool = False
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from latentopt.editing.latents import file_name
-from latentopt.errors import UsageError
+from latentopt.errors import ImageError, UsageError
 from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import write_atomically
 from latentopt.pictures.decoding import MIN_SIDE, decode
@@ -43,11 +43,12 @@ def received(root: Path, name: str, data: bytes) -> str:
 
     Raises UsageError for a name of another kind of file, ImageError for what is no picture.
     """
-    plain = Path(file_name(Path(name.replace("\\", "/")).name))
-    if plain.suffix.lower() not in suffixes():
+    given = Path(name.replace("\\", "/"))
+    stem, suffix = file_name(given.stem), given.suffix.lower()
+    if suffix not in suffixes():
         kinds = " ".join(sorted(suffixes()))
-        raise UsageError(f"{plain.name}: not a kind of picture that is read ({kinds})")
-    return _kept(root / PICTURES, plain.stem, plain.suffix.lower(), data)
+        raise UsageError(f"{file_name(given.name)}: not a kind of picture that is read ({kinds})")
+    return _kept(root / PICTURES, stem, suffix, data)
 
 
 def _kept(folder: Path, stem: str, suffix: str, data: bytes) -> str:
@@ -58,7 +59,10 @@ def _kept(folder: Path, stem: str, suffix: str, data: bytes) -> str:
 
     def write(temporary: Path) -> None:
         temporary.write_bytes(data)
-        upright(temporary)  # what is no picture is not kept
+        try:
+            upright(temporary)  # what is no picture is not kept
+        except ImageError as error:
+            raise ImageError(str(error).replace(str(temporary), path.name)) from None
 
     if not path.is_file():
         with clear_write_errors(path):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from latentopt.api import Recipe, draw, find_directions, find_sources, open_sources, read_latent
 from latentopt.api import apply_edits as edited
 from latentopt.api import recipe_names as shipped_recipes
-from latentopt.errors import CheckpointError, LatentoptError, UsageError
 from latentopt.editing.mixing import mix_drawn
+from latentopt.errors import CheckpointError, LatentoptError, UsageError
 from latentopt.pictures.images import to_pil
 from latentopt.refiners import KINDS as REFINER_KINDS
 from latentopt.refiners.files import refiner_path

@@ -1,4 +1,4 @@
-"""One thread does all work on the generator: jobs in turn and, between their steps, the drawings that pages wait for."""
+"""One thread does all work on the generator: jobs in turn and, between their steps, drawings that pages wait for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the jobs do that optimise: the calls of `latentopt.api` that the commands make, with the folders that they use."""
+"""What the jobs do that optimise: the calls of `latentopt.api` that the commands make, and the folders."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from latentopt.api import PictureCheck, Recipe, find_results, invert, restore, tune, tuning_recipe
 from latentopt.editing.latents import file_name
 from latentopt.errors import UsageError
+from latentopt.preflight.picture_check import Work
+from latentopt.recipe.entries import terms_of
 from latentopt.studio.messages import Invert, Refine, Restore, Tune
 from latentopt.studio.places import picture_path
 
@@ -32,6 +34,13 @@ def shipped(name: str) -> Recipe:
     return Recipe.load(name)
 
 
+def _changed(recipe: Recipe, asked: Invert | Tune | Restore) -> tuple[Recipe, list[str]]:
+    """The recipe with the steps and terms that are asked for, and these in words."""
+    found = recipe.in_every_stage(steps=asked.steps, terms=terms_of(asked.terms))
+    words = [] if asked.steps is None else [f"{asked.steps} steps"]
+    return found, [*words, *([asked.terms] if asked.terms else [])]
+
+
 def reading(session: Session) -> dict[str, object]:
     """What the commands keep of how pictures are read and drawn."""
     return {"dtype": "float32", "network": session.generator.name}
@@ -49,14 +58,13 @@ def _made(session: Session, out: Path, watch: Watch) -> Made:
 
 def inversion(session: Session, asked: Invert) -> tuple[Run, int, str]:
     """What to run, how many steps it has, and its title. The folder is called after the recipe and what was changed."""
-    recipe = shipped(asked.recipe).in_every_stage(steps=asked.steps)
-    changes = [] if asked.steps is None else [f"{asked.steps} steps"]
+    recipe, changes = _changed(shipped(asked.recipe), asked)
     if asked.clip is not None:
         recipe = recipe.changed({("stages", 0, "optimize", 0, "clip"): asked.clip})
         changes.append(f"clip {asked.clip:g}")
     changes += [f"seed {asked.seed}"] * (asked.seed != 0) + [asked.fit] * (asked.fit != "crop")
-    out = session.root / file_name("-".join([asked.recipe, *(text.replace(" ", "-") for text in changes)]))
-    path = picture_path(session.root, asked.picture)
+    out = session.root / file_name("-".join([asked.recipe, *changes]))
+    path, work = picture_path(session.root, asked.picture), Work(1, steps_of(recipe))
     title = f"{path.stem}: {', '.join([asked.recipe, *changes])}"
 
     def run(watch: Watch) -> Made:
@@ -66,7 +74,7 @@ def inversion(session: Session, asked: Invert) -> tuple[Run, int, str]:
             recipe,
             seed=asked.seed,
             fit=asked.fit,
-            look=PictureCheck(session.generator, None, lambda source, verdict: watch.say(verdict.short)),
+            look=PictureCheck(session.generator, work, lambda source, verdict: watch.say(verdict.short)),
             out=out,
             options={"fit": asked.fit, "alpha": "composite", **reading(session)},
             on_event=watch.on_event,
@@ -114,8 +122,8 @@ def tuning(session: Session, asked: Tune) -> tuple[Run, int, str]:
     earlier = find_results(place)
     if len(earlier) != 1:
         raise UsageError(f"{asked.result[:80]!r} holds {len(earlier)} results; choose one of them")
-    recipe = tuning_recipe(shipped(asked.method), earlier[0].recipe).in_every_stage(steps=asked.steps)
-    out = place / f"tuned-{asked.method}"
+    recipe, changes = _changed(tuning_recipe(shipped(asked.method), earlier[0].recipe), asked)
+    out = place / file_name("-".join([f"tuned-{asked.method}", *changes]))
 
     def run(watch: Watch) -> Made:
         tune(
@@ -138,12 +146,11 @@ def restoration(session: Session, asked: Restore) -> tuple[Run, int, str]:
     """As `latentopt restore PICTURE --operator OPERATOR`: into a folder that is called after both."""
     if "/" in asked.operator or "\\" in asked.operator:
         raise UsageError("an operator that reads a file is for latentopt restore; here, a transparent part is a mask")
-    recipe = shipped(asked.recipe).measuring(asked.operator).in_every_stage(steps=asked.steps)
+    recipe, changes = _changed(shipped(asked.recipe).measuring(asked.operator), asked)
     if any(stage.code for stage in recipe.stages):
         raise UsageError("an operator of your own code is run by latentopt restore, not from a page")
     path = picture_path(session.root, asked.picture)
-    steps = "" if asked.steps is None else f"-{asked.steps}-steps"
-    out = session.root / file_name(f"restored-{asked.operator}-{asked.recipe}{steps}".replace(":", "-"))
+    out = session.root / file_name("-".join(["restored", asked.operator, asked.recipe, *changes]))
 
     def run(watch: Watch) -> Made:
         restore(

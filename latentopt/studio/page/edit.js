@@ -1,6 +1,6 @@
 // A slider for each direction, with the rows of the latents that it moves; the picture follows at once.
 
-import { $, button, el, signed } from "./dom.js";
+import { button, el, signed } from "./dom.js";
 import { done, onchange, state } from "./store.js";
 import { redraw } from "./stage.js";
 
@@ -37,7 +37,7 @@ const words = (name) => name.replaceAll("_", " ");
 function slider(direction) {
   const { name } = direction;
   const id = `slider-${name}`;
-  const input = el("input", { type: "range", id, min: -MOST, max: MOST, step: 0.05, value: 0, "data-name": name });
+  const input = el("input", { type: "range", id, class: "centred", min: -MOST, max: MOST, step: 0.05, value: 0, "data-name": name });
   const output = el("output", { for: id }, "0");
   const number = (title, value) => el("input", { type: "number", min: 0, max: state.about.rows - 1, value, "aria-label": `${words(name)}: ${title}` });
   const first = number("first row", direction.rows[0]);
@@ -56,9 +56,9 @@ function slider(direction) {
 
 /** Take a row's values over into the look, and draw it. */
 function changed(name) {
-  const { input, output, first, last, own } = rows.get(name);
+  const { input, first, last, own } = rows.get(name);
   const strength = Number(input.value);
-  output.textContent = signed(strength);
+  told(rows.get(name), strength);
   if (!state.look) return;
   const edit = { name, strength };
   const [a, b] = [Number(first.value), Number(last.value)];
@@ -72,6 +72,12 @@ function changed(name) {
   redraw();
 }
 
+function told({ root, input, output }, strength) {
+  output.textContent = signed(strength);
+  input.style.setProperty("--at", `${50 + (50 * strength) / MOST}%`);
+  root.classList.toggle("moved", strength !== 0);
+}
+
 /** The pointer has let go: a step of the history. */
 function settled(name, what = null) {
   if (!state.look) return;
@@ -79,14 +85,13 @@ function settled(name, what = null) {
 }
 
 /** Show a direction as the look has it. */
-function set(name, { input, output, first, last, own }) {
+function set(name, row) {
+  const { input, first, last, own } = row;
   const edit = state.look?.edits.find((other) => other.name === name);
   const strength = edit?.strength ?? 0;
   input.disabled = !state.look;
   if (Number(input.value) !== strength) input.value = String(strength);
-  output.textContent = signed(strength);
+  told(row, strength);
   first.value = String(edit?.first ?? own[0]);
   last.value = String(edit?.last ?? own.at(-1));
 }
-
-export { $ };

@@ -14,6 +14,7 @@ export function panel() {
   const about = el("p", { class: "quiet note", id: "about-recipe" });
   const steps = el("input", { type: "number", id: "steps", min: 1, max: 100000, step: 1 });
   const seed = el("input", { type: "number", id: "seed", min: 0, value: 0, step: 1 });
+  const terms = el("select", { id: "terms" }, option("", "the recipe's own"), option("perceptual=1,l2=1"), option("l2=1", "l2=1 (no network needed)"));
   const fit = el("select", { id: "fit" }, option("crop", "cut out the middle"), option("pad", "pad with white"), option("stretch"));
   const dial = el("input", { type: "range", id: "dial", min: 0, max: CLIPS.length - 1, step: 1, list: "", "aria-describedby": "dial-says" });
   const dialSays = el("output", { id: "dial-says", class: "quiet" });
@@ -28,6 +29,7 @@ export function panel() {
   function invert(name, plain = false) {
     const asked = { picture: state.picture, recipe: name, fit: fit.value, seed: Number(seed.value) || 0 };
     if (steps.value) asked.steps = Number(steps.value);
+    if (terms.value) asked.terms = terms.value;
     if (!plain && turned && !dialField.hidden) asked.clip = CLIPS[dial.value];
     if (!state.picture) { complain("choose a picture first"); return Promise.resolve(null); }
     return work("invert", asked, `Inverted by ${name}${asked.clip ? `, clip ${asked.clip}` : ""}`);
@@ -78,7 +80,7 @@ export function panel() {
     el("p", { class: "row" }, el("span", { class: "quiet" }, "Picture"), chosen, el("span", { class: "grow" }), cropper()),
     field("Recipe", recipe), about, dialField,
     el("div", { class: "pair" }, field("Steps", steps), field("Seed", seed)),
-    field("A picture of another shape", fit),
+    el("details", {}, el("summary", {}, "More"), field("A picture of another shape", fit), field("Loss", terms)),
     go,
     el("details", {}, el("summary", {}, "Compare two methods"), field("Second recipe", second), both,
       el("p", { class: "quiet note" }, "Both are run, and shown side by side; sliders then move both.")),

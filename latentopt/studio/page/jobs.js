@@ -22,6 +22,7 @@ export function start() {
     const card = cards.get(job);
     if (!card) return;
     const old = card.picture.src;
+    card.picture.alt = "as it is now";
     card.picture.src = URL.createObjectURL(picture);
     if (old) URL.revokeObjectURL(old);
   });
@@ -47,7 +48,7 @@ function show(job) {
 function made(job) {
   const card = { job, state: el("span", { class: "quiet" }), note: el("p", { class: "quiet note" }),
     text: el("span", { class: "figures" }), bar: el("progress", { max: 1, value: 0, "aria-label": `${job.title}: progress` }),
-    picture: el("img", { alt: "as it is now", width: 56, height: 56 }),
+    picture: el("img", { alt: "", class: "none", width: 56, height: 56 }),
     line: svg("polyline", { fill: "none", points: "" }) };
   card.stop = button("Stop", () => say("stop", { job: job.id }), { class: "plain" });
   card.again = button("Go on", () => say("again", { job: job.id }), { class: "plain" });

@@ -1,6 +1,6 @@
 // Pictures to choose, to drop and to send; results to open.
 
-import { $, announce, button, complain, el } from "./dom.js";
+import { $, announce, complain, el } from "./dom.js";
 import { changed, choose, drawingOf, onchange, open, pictureOf, state } from "./store.js";
 
 const nameOf = (key) => key.split("/").pop();
@@ -71,6 +71,3 @@ function results() {
     el("img", { src: `${drawingOf(result.base)}?${result.seconds}`, alt: "", width: 44, height: 44, loading: "lazy" }),
     el("span", {}, el("strong", {}, result.name), el("span", { class: "quiet" }, figures(result) || result.recipe))))));
 }
-
-export const results_but = (base) => state.results.filter((result) => result.base !== base);
-export { button };
