@@ -17,7 +17,7 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 @click.command("studio", short_help="Invert, edit and compare in the browser.")
-@click.argument("run", required=False, type=UserPath(exists=True, file_okay=False, path_type=Path))
+@click.argument("run", required=False, type=UserPath(exists=True, path_type=Path))
 @shared.network(default=None, show_default=f"{shared.LIKE_RUN}, else portraits")
 @shared.outdir()
 @click.option("--port", type=click.IntRange(1, 65535), help="Port to listen at.  [default: 8642, or a free one]")

@@ -76,7 +76,7 @@ class Watch:
             best = event.step.best_loss or event.step.loss
             before = sum(stage.steps + 1 for stage in event.batch.recipe.stages[: event.stage])
             self.stepped(min(best, default=float("nan")), event.step.seconds, before + event.step.step + 1)
-            if self._due() and event.batch.rows():
+            if self.due() and event.batch.rows():
                 self.show(event.batch.current_images()[1][0])
         elif isinstance(event, Measured):
             self.say("measuring what else the tuning changed")
@@ -100,7 +100,8 @@ class Watch:
         message = {"kind": "progress", "id": job.id, "step": job.step, "total": job.total, "left": job.left}
         self.tell_pages(message | {"point": job.curve[-1] if job.curve else None}, key=f"progress {job.id}")
 
-    def _due(self) -> bool:
+    def due(self) -> bool:
+        """Whether it is time for a picture, and somebody looks."""
         return self.watched() and time.monotonic() - self._shown > SHOWN_EVERY
 
     def show(self, image: Tensor) -> None:

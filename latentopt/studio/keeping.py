@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from latentopt.api import Sequences, edit_latents, find_sources, mix_latents, open_sources, read_latent
 from latentopt.editing.latents import file_name
-from latentopt.editing.sequence import Edit
 from latentopt.errors import UsageError
 from latentopt.files.outputs import workplace
 from latentopt.pictures.images import DELTA_FILE, RUN_FILES
-from latentopt.studio.lines import editing, filming, mixing
+from latentopt.studio.lines import editing, mixing
 from latentopt.studio.messages import Look
+from latentopt.studio.works import offered
 
 if TYPE_CHECKING:
     from latentopt.studio.session import Session
@@ -102,16 +102,15 @@ def _slug(base: str) -> str:
 
 
 def film(session: Session, look: Look) -> Made:
-    """Write a film that leads from the look without its last edit to the whole look and back."""
+    """Write a film that leads through a look's edits, one after the other, and back."""
     if not look.edits or look.mix is not None:
-        raise UsageError("a film shows an edit: move a slider first")
-    place, latent = session.place(look.base), session.latent(look.base)
-    *done, last = [move.edit for move in look.edits]
-    sweep = [Edit(last.name, 0.0, last.layers), last]
-    asked = Sequences(done, [sweep], session.directions)
+        raise UsageError("a film shows edits: move a slider first")
+    place, latent, asked = session.place(look.base), session.latent(look.base), _asked(session, look)
+    asked_film = offered("Film")(Path(f"{asked.label(asked.done)}.webp"), back=True)
     with workplace(_folder(place)) as folder:
-        edit_latents(session.generator, [latent], asked, folder, animate=True)
-    name = file_name("_".join([*(edit.label for edit in done), last.name]))
-    path = folder / latent.name / f"{name}.webp"
-    command = filming(place, done, last, session.generator.source)
-    return {"files": [path.relative_to(session.root).as_posix()], "commands": [command]}
+        edit_latents(session.generator, [latent], asked, folder, film=asked_film)  # type: ignore[call-arg]
+    words = ["--film", str(asked_film.path), "--back"]
+    return {
+        "files": [_below(session, folder / latent.name / asked_film.path)],
+        "commands": [editing(place, asked.done, session.generator.source, words)],
+    }

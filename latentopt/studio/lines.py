@@ -29,9 +29,10 @@ def option(flag: str, value: object) -> list[object]:
     return [] if value is None else [flag, value]
 
 
-def editing(base: Path, edits: Sequence[Edit], network: str) -> str:
-    """What draws `base` edited."""
-    return line("edit", base, *_done(edits), "--network", network)
+def editing(base: Path, edits: Sequence[Edit], network: str, more: Sequence[str] = ()) -> str:
+    """What draws `base` edited. more: further options."""
+    done = [word for edit in edits for word in ("--do", f"{edit.name}={edit.strength:+g}{_rows(edit)}")]
+    return line("edit", base, *done, *more, "--network", network)
 
 
 def mixing(coarse: Path, fine: Path, row: int, to: Path, network: str) -> str:
@@ -101,16 +102,6 @@ def _changes(found: Recipe, done: Recipe) -> Iterator[tuple[Recipe, list[object]
 def _run(folder: Path, record: Mapping[str, Any]) -> Path:
     """The folder of the run: as far above the result's as its name has parts."""
     return folder.parents[record.get("name", folder.name).count("/")]
-
-
-def filming(base: Path, done: Sequence[Edit], last: Edit, network: str) -> str:
-    """What films the last edit of `base`, after the others."""
-    sweep = f"{last.name}=0..{last.strength:g}:2{_rows(last)}"
-    return line("edit", base, *_done(done), "--sweep", sweep, "--animate", "--network", network)
-
-
-def _done(edits: Sequence[Edit]) -> list[str]:
-    return [word for edit in edits for word in ("--do", f"{edit.name}={edit.strength:+g}{_rows(edit)}")]
 
 
 def _rows(edit: Edit) -> str:

@@ -8,6 +8,7 @@ from latentopt.errors import UsageError
 from latentopt.files.resources import PACKAGE
 
 SAMPLES = "samples"  # how the names of bundled pictures begin
+ALIGNED = "aligned"  # the folder below the session's in which faces lie
 PICTURES = "pictures"  # the folder below the session's in which pictures from pages lie
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentopt import api
 from latentopt.api import Recipe, draw, find_directions, find_sources, open_sources, read_latent
 from latentopt.api import apply_edits as edited
 from latentopt.api import recipe_names as shipped_recipes
@@ -19,7 +20,7 @@ from latentopt.refiners.files import refiner_path
 from latentopt.results.inversion import read_run
 from latentopt.results.redrawing import Redraw
 from latentopt.studio.lines import making
-from latentopt.studio.places import PICTURES, inside, sample_keys
+from latentopt.studio.places import ALIGNED, PICTURES, inside, sample_keys
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,6 +68,7 @@ class Session:
             "directions": directions,
             "recipes": self.recipes,
             "refiners": self.refiners,
+            "can": [name for name in ("drag_latent", "align", "Film") if hasattr(api, name)],
             "samples": sample_keys(),
         }
 
@@ -112,7 +114,8 @@ class Session:
 
     def pictures(self) -> list[str]:
         """The pictures that pages have sent, the newest first."""
-        return [path.relative_to(self.root).as_posix() for path in _newest(self.root / PICTURES, "*")]
+        found = [*_newest(self.root / PICTURES, "*"), *_newest(self.root / ALIGNED, "*.png")]
+        return [path.relative_to(self.root).as_posix() for path in found]
 
     def results(self) -> list[dict[str, Any]]:
         """The finished results of this generator below the folder, the newest first."""
@@ -171,6 +174,10 @@ class Session:
         coarse = Redraw(changed) if latent.refined is None else latent.redraw
         other = self.latent(look.mix.other)
         return mix_drawn(coarse, other.redraw, look.mix.row, self.generator), latent.noise_mode
+
+    def drawn(self, latent: Latent, inputs: GeneratorInputs) -> Tensor:
+        """The picture [C,H,W] of inputs that were made of some latents."""
+        return draw(self.generator, latent.redraw(inputs), latent.noise_mode)
 
     def draw(self, look: Look) -> Tensor:
         """The picture of a look, [C,H,W] in [-1,1]."""

@@ -8,10 +8,25 @@ from functools import partial
 from typing import Any
 
 from latentopt.errors import LatentoptError, UsageError
-from latentopt.studio import keeping, photos, works
+from latentopt.studio import handwork, keeping, photos, works
 from latentopt.studio.audience import DRAWING, JOB, Audience, Page, frame
 from latentopt.studio.jobs import Job, Watch, perform
-from latentopt.studio.messages import Again, Crop, Draw, Film, Invert, Keep, Lines, Message, Refine, Restore, Stop, Tune
+from latentopt.studio.messages import (
+    Again,
+    Align,
+    Crop,
+    Drag,
+    Draw,
+    Film,
+    Invert,
+    Keep,
+    Lines,
+    Message,
+    Refine,
+    Restore,
+    Stop,
+    Tune,
+)
 from latentopt.studio.places import picture_path
 from latentopt.studio.session import Session, encoded
 from latentopt.studio.worker import Full, Worker
@@ -114,7 +129,10 @@ class Studio:
         if isinstance(message, Crop):
             path = picture_path(session.root, message.picture)
             return lambda watch: {"picture": photos.cropped(session.root, path, message.box)}, 0, "cropping", ""
-        raise UsageError(f"{type(message).__name__.lower()}: not in this version")
+        if isinstance(message, Drag):
+            return handwork.dragging(session, message)
+        assert isinstance(message, Align)
+        return handwork.aligning(session, message)
 
     def _submit(self, job: Job) -> None:
         watch = Watch(job, self.audience.tell, self.worker.serve_drawings, lambda: len(self.audience) > 0)

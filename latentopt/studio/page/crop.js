@@ -73,6 +73,22 @@ export function cropper() {
     size.value = String(Number(size.value) - Math.sign(event.deltaY) * 0.03);
     place();
   }, { passive: false });
-  onchange((what) => { if (what.has("picture") || what.has("look")) opener.disabled = !state.picture; });
-  return opener;
+  const faces = button("Faces", find, { id: "faces", class: "plain", title: "Cut the faces out, as latentopt align does" });
+
+  async function find() {
+    faces.disabled = true;
+    try {
+      const made = await begun("align", { picture: state.picture });
+      choose(made.pictures[0]);
+    } catch (error) {
+      complain(error.message);
+    }
+    faces.disabled = false;
+  }
+
+  onchange((what) => {
+    if (what.has("about")) faces.hidden = !state.about.can.includes("align");
+    if (what.has("picture") || what.has("look")) opener.disabled = faces.disabled = !state.picture;
+  });
+  return [faces, opener];
 }

@@ -11,7 +11,7 @@ export function panel() {
   const lines = el("pre", { id: "lines", tabindex: 0, "aria-label": "Commands that make the same" });
   const files = el("ul", { id: "files", class: "files" });
   const save = button("Save the files", write, { id: "save", class: "main" });
-  const film = button("Film the last edit", filmed, { id: "film" });
+  const film = button("Film the edits", filmed, { id: "film" });
   const copy = button("Copy", async () => {
     try { await navigator.clipboard.writeText(lines.textContent); announce("copied"); copy.textContent = "Copied"; }
     catch { getSelection().selectAllChildren(lines); }
@@ -54,7 +54,7 @@ export function panel() {
     if (what.has("about")) where.textContent = `Files lie in ${state.about.folder}, as the command line's do.`;
     if (!what.has("look")) return;
     save.disabled = !state.look;
-    film.disabled = !state.look?.edits.length;
+    film.disabled = !state.look?.edits.length || !state.about.can.includes("Film");
     files.replaceChildren();
     lines.textContent = state.look ? "" : "Nothing yet.";
     clearTimeout(timer);

@@ -5,11 +5,12 @@ import { begun } from "./link.js";
 import { keep, state } from "./store.js";
 import { panel as invert } from "./invert.js";
 import { panel as edit } from "./edit.js";
+import { panel as drag } from "./drag.js";
 import { panel as mix } from "./mix.js";
 import { panel as restore } from "./restore.js";
 import { panel as take } from "./take.js";
 
-const PANELS = { Invert: invert, Edit: edit, Mix: mix, Restore: restore, Export: take };
+const PANELS = { Invert: invert, Edit: edit, Drag: drag, Mix: mix, Restore: restore, Export: take };
 
 export function start() {
   for (const [name, panel] of Object.entries(PANELS)) {
