@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import secrets
 import socket
 import threading
@@ -39,20 +40,17 @@ class Address:
 
 def listen(host: str = "127.0.0.1", port: int | None = None) -> Address:
     """Take a port, PORT or any where none is named. Raises UsageError where it is taken, or the host is not this."""
-    for wanted in (PORT, 0) if port is None else (port,):
+    for number in (PORT, 0) if port is None else (port,):
         sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            sock.bind((host, wanted))
+            sock.bind((host, number))
             sock.listen(64)
         except OSError as error:
             sock.close()
-            if wanted or port is not None:
-                reason = error.strerror or str(error)
-                if port is not None or not isinstance(error, OSError) or error.errno != 98:
-                    raise UsageError(f"--host {host} --port {wanted}: {reason}; name another") from None
+            if error.errno == errno.EADDRINUSE and port is None and number:
                 continue
-            raise UsageError(f"--host {host}: {error}; name another") from None
+            raise UsageError(f"--host {host} --port {number}: {error.strerror or error}; name another") from None
         return Address(sock, host, sock.getsockname()[1], secrets.token_urlsafe(24))
     raise UsageError(f"--host {host}: no port is free")
 

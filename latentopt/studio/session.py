@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import OrderedDict
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +69,7 @@ class Session:
             "directions": directions,
             "recipes": self.recipes,
             "refiners": self.refiners,
-            "can": [name for name in ("drag_latent", "align", "Film") if hasattr(api, name)],
+            "can": [name for name in ("drag_latent", "align", "Film") if name in api.EXPORTS],
             "samples": sample_keys(),
         }
 
@@ -186,8 +187,12 @@ class Session:
 
 def _newest(folder: Path, pattern: str) -> list[Path]:
     """The files of a pattern, without hidden ones, the newest first."""
-    files = [path for path in folder.glob(pattern) if path.is_file() and not _hidden(path.relative_to(folder))]
-    return sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True)[:MOST_SHOWN]
+    found = []
+    for path in folder.glob(pattern):
+        with suppress(OSError):  # a run may be replacing it just now
+            if path.is_file() and not _hidden(path.relative_to(folder)):
+                found.append((path.stat().st_mtime_ns, path))
+    return [path for _, path in sorted(found, reverse=True)[:MOST_SHOWN]]
 
 
 def _hidden(path: Path) -> bool:

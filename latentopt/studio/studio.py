@@ -89,8 +89,9 @@ class Studio:
     def _draw(self, page: Page, asked: Draw) -> None:
         try:
             picture = encoded(self.session.draw(asked.look))
-        except LatentoptError as error:
-            page.send({"kind": "error", "text": str(error), "id": asked.id}, key=f"error {asked.slot}")
+        except Exception as error:  # a page waits for its picture, or for the reason why there is none
+            text = str(error) if isinstance(error, LatentoptError) else f"{type(error).__name__}: {error}"
+            page.send({"kind": "error", "text": text, "id": asked.id}, key=f"error {asked.slot}")
         else:
             page.send(frame(DRAWING, asked.id, picture), key=f"drawing {asked.slot}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
@@ -59,7 +60,7 @@ class Worker:
     def serve_drawings(self) -> None:
         """Do all drawings that wait: a job calls this between its steps."""
         while (work := self._next_drawing()) is not None:
-            work()
+            _do(work)
 
     def _next_drawing(self) -> Work | None:
         with self._changed:
@@ -75,4 +76,12 @@ class Worker:
             with self._changed:
                 job = self._jobs.popleft() if self._jobs else None
             if job is not None:
-                job()
+                _do(job)
+
+
+def _do(work: Work) -> None:
+    """Whatever goes wrong that nobody has thought of, the thread goes on."""
+    try:
+        work()
+    except Exception:
+        logging.getLogger("latentopt").exception("the studio's worker")

@@ -38,7 +38,8 @@ export function panel() {
   async function compare() {
     const first = invert(second.value, true);
     const other = await first.then(async (made) => ({ made, main: await invert(recipe.value) }));
-    if (other.made && other.main) setTimeout(() => look("pair", other.made.base), 400);
+    const shown = () => (state.look?.base === other.main.base ? look("pair", other.made.base) : setTimeout(shown, 50));
+    if (other.made && other.main) shown();
   }
 
   function shown() {

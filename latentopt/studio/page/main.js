@@ -25,10 +25,11 @@ on("link", (status) => {
 });
 
 on("hello", ({ about }) => {
+  const again = JSON.stringify(state.about) === JSON.stringify(about); // the connection was lost, and is there again
   state.about = about;
   $("about").textContent = `${about.generator}, ${about.family}, ${about.width} × ${about.height}`;
   $("about").title = about.folder;
-  changed("about");
+  if (!again) changed("about");
 });
 
 on("lists", ({ pictures, results }) => {
