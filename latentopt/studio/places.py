@@ -38,8 +38,9 @@ def picture_path(root: Path, key: str) -> Path:
 
 
 def sample_keys() -> list[str]:
-    """The bundled pictures."""
-    return [f"{SAMPLES}/{path.name}" for path in sorted((PACKAGE / "bundled" / SAMPLES).glob("*.png"))]
+    """The bundled pictures, those outside the generator's domain last."""
+    names = sorted(path.name for path in (PACKAGE / "bundled" / SAMPLES).glob("*.png"))
+    return [f"{SAMPLES}/{name}" for name in sorted(names, key=lambda name: name.startswith("out-"))]
 
 
 def in_words(path: Path) -> str:
