@@ -94,7 +94,7 @@ class Tab:
         """What is shown, as a digest."""
         return self.page.evaluate("""async () => {
             const image = document.getElementById('after');
-            await image.decode();
+            while (!await image.decode().then(() => true, () => false)) { /* another drawing took its place */ }
             const paper = Object.assign(document.createElement('canvas'), { width: 64, height: 64 });
             paper.getContext('2d').drawImage(image, 0, 0, 64, 64);
             return paper.toDataURL();
@@ -349,15 +349,12 @@ def test_14_stop_and_go_on(tab):
     job = "[data-kind='invert'][data-status='running']"
     tab.page.wait_for_selector(job)
     tab.until("[...document.querySelectorAll('.job .figures')].some((f) => / left/.test(f.textContent))")
-    assert " " in tab.page.get_attribute(f"{job} polyline", "points")
+    tab.until("document.querySelector(\".job[data-status='running'] polyline\")?.getAttribute('points').includes(' ')")
     tab.page.click(f"{job} >> text=Stop")
     tab.page.wait_for_selector("[data-kind='invert'][data-status='stopped']")
     tab.page.click("[data-status='stopped'] >> text=Go on")
     tab.page.wait_for_selector(job)
-    step = tab.until(
-        "Number(document.querySelector(\".job[data-status='running'] .figures\")?.textContent.match(/step (\\d+)/)?.[1])"
-    )
-    assert step > 1
+    tab.until("!/step [01] of/.test(document.querySelector(\".job[data-status='running'] .figures\").textContent)")
 
 
 def test_15_a_reload_in_the_middle_of_a_run(tab):
@@ -443,9 +440,11 @@ def test_21_light_dark_and_a_phone(tab, browser, studio):
 
 
 def test_22_every_control_has_a_name(tab):
-    nameless = tab.page.evaluate("""[...document.querySelectorAll('button, input, select, progress')].filter((control) =>
-        !(control.textContent.trim() || control.labels?.length || control.getAttribute('aria-label')))
-        .map((control) => control.outerHTML.slice(0, 80))""")
+    nameless = tab.page.evaluate("""[...document.querySelectorAll('button, input, select, progress')].filter(
+        (control) =>
+        !control.textContent.trim() && !control.labels?.length && !control.getAttribute('aria-label')
+        && !control.querySelector('img')?.alt
+    ).map((control) => control.outerHTML.slice(0, 80))""")
     assert nameless == []
     assert tab.page.locator("[role=tab][aria-selected=true]").count() == 1
     assert tab.page.locator("img:not([alt])").count() == 0
@@ -462,7 +461,8 @@ def test_23_another_page_cannot_drive_the_studio(tab, context, studio):
             made.onopen = () => told('open'); made.onerror = () => told('refused');
         });
         const read = await fetch(url).then(() => 'read', () => 'refused');
-        const sent = await fetch(url + 'pictures/evil.png', { method: 'POST', body: 'x', mode: 'no-cors' }).then(() => 'sent', () => 'refused');
+        const post = { method: 'POST', body: 'x', mode: 'no-cors' };
+        const sent = await fetch(url + 'pictures/evil.png', post).then(() => 'sent', () => 'refused');
         return [socket, read, sent];
     }"""
     answers = evil.evaluate(tried, studio.address.url)
