@@ -37,7 +37,7 @@ def test_what_belongs_to_another_generator_is_made_again(make_bundled, monkeypat
     asked = []
     monkeypatch.setattr(make_bundled, "latentopt", lambda *arguments: asked.append(arguments))
     monkeypatch.setattr(make_bundled, "fingerprint", lambda model: "0" * 16)
-    settings = make_bundled.Settings(tmp_path, "cpu", "1e4", 8, 2, None)
+    settings = make_bundled.Settings(tmp_path, "cpu", "1e4", 8, 2, 2, None)
     for part in make_bundled.all_parts():
         assert not part.up_to_date
         if part.name in ("pnorm", "metric"):

@@ -159,7 +159,7 @@ def test_encode_takes_the_options_of_recipes(latentopt):
 
 PLAIN = {  # options that are texts and no paths
     "--space", "--terms", "--set", "--layers", "--do", "--sweep", "--parts", "--metrics", "--pose", "--dial",
-    "--device", "--attributes", "--attribute", "--name", "--condition", "--layer", "--operator",
+    "--device", "--attributes", "--attribute", "--name", "--condition", "--layer", "--operator", "--host",
     "repo", "--licence",
 }  # fmt: skip
 TEXTS = [

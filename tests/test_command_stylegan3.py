@@ -225,7 +225,11 @@ def test_a_result_keeps_its_placement(folder, latentopt):
         ),
         (("convert", "net/sg3.pkl", "out.pt"), 1, "cannot hold a StyleGAN3 generator"),
         ((*INVERT, "--init", "e4e"), 1, "encoder"),
-        (("tune", "photos", "--method", "weights", "--placement", *SHORT), 2, "cannot draw a picture turned or shifted"),
+        (
+            ("tune", "photos", "--method", "weights", "--placement", *SHORT),
+            2,
+            "cannot draw a picture turned or shifted",
+        ),
     ],
 )
 def test_what_cannot_be(arguments, code, message, folder, latentopt):

@@ -27,6 +27,7 @@ COMMANDS = {  # name: (module, one line of help)
     "interpolate": ("interpolate", "Interpolate between inverted images."),
     "directions": ("directions", "Find directions for editing, and list them."),
     "compare": ("compare", "Compare methods on the same images: one report.html."),
+    "studio": ("studio", "Invert, edit and compare in the browser."),
     "fit-pnorm": ("fit_pnorm", "Measure a generator's latent distribution (P-norm statistics)."),
     "fit-sigma": ("fit_sigma", "Estimate how far a generator's weights may be moved in tuning."),
     "fit-metric": ("fit_metric", "Measure how pictures change with latents and weights, for the fast recipes."),

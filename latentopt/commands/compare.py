@@ -11,12 +11,12 @@ import click
 
 from latentopt.commands import shared
 from latentopt.commands.batches import load_network, low_memory_option
-from latentopt.commands.invert import terms_of
 from latentopt.commands.paths import UserPath
 from latentopt.commands.preflight import Warnings, notes_told, picture_check, preflight_option
 from latentopt.errors import InversionFailed
 from latentopt.files.outputs import check_free
 from latentopt.files.text import escape_controls
+from latentopt.recipe.entries import terms_of
 
 if TYPE_CHECKING:
     from latentopt.evaluation.comparison import Callbacks, Comparison, Work

@@ -10,12 +10,13 @@ import click
 
 from latentopt.commands import shared
 from latentopt.commands.batches import load_network, report, watched
-from latentopt.commands.invert import aligner_of, images_of, refine_entry, terms_of
+from latentopt.commands.invert import aligner_of, images_of, refine_entry
 from latentopt.commands.paths import UserPath
 from latentopt.commands.preflight import notes_told
 from latentopt.errors import UsageError
 from latentopt.files.outputs import check_free
 from latentopt.files.text import escape_controls
+from latentopt.recipe.entries import terms_of
 
 if TYPE_CHECKING:
     from latentopt.pictures.images import Fit

@@ -16,6 +16,7 @@ from latentopt.commands.preflight import Warnings, notes_told, picture_check, pr
 from latentopt.errors import ImageError, UsageError
 from latentopt.files.outputs import check_free
 from latentopt.files.text import one_line
+from latentopt.recipe.entries import terms_of
 from latentopt.recipe.placement import with_placement
 from latentopt.recipe.recipe import Key, Recipe, read_value
 from latentopt.recipe.spaces import space_recipe, with_space
@@ -68,20 +69,6 @@ def refine_entry(text: str) -> object:
     if text in REFINERS or text.startswith("{"):
         return read_value(text)
     return {"name": "file", "path": text}
-
-
-def terms_of(text: str | None) -> list[dict[str, object]] | None:
-    """`perceptual=1,l2=0.5` as a recipe has it; None where nothing is given."""
-    if text is None:
-        return None
-    entries: list[dict[str, object]] = []
-    for part in text.split(","):
-        name, _, weight = part.partition("=")
-        try:
-            entries.append({"name": name.strip(), "weight": float(weight or 1)})
-        except ValueError:
-            raise UsageError(f"--terms {text}: write it as perceptual=1,l2=0.5") from None
-    return entries
 
 
 @click.command("invert", short_help="Find the latents of images by optimisation.")

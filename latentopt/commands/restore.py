@@ -10,10 +10,11 @@ import click
 
 from latentopt.commands import shared
 from latentopt.commands.batches import load_network, low_memory_option, report, watched
-from latentopt.commands.invert import EXACT_HELP, check_exact, images_of, start_entry, terms_of
+from latentopt.commands.invert import EXACT_HELP, check_exact, images_of, start_entry
 from latentopt.commands.paths import UserPath
 from latentopt.errors import UsageError
 from latentopt.files.outputs import check_free
+from latentopt.recipe.entries import terms_of
 from latentopt.recipe.recipe import Key, Recipe
 from latentopt.watching.phases import tell
 

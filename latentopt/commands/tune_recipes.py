@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from latentopt.commands.invert import start_entry, terms_of
+from latentopt.commands.invert import start_entry
+from latentopt.recipe.entries import terms_of
 from latentopt.recipe.placement import with_placement
 from latentopt.recipe.recipe import Key, Recipe
 

@@ -86,3 +86,17 @@ def _moved(entry: object, spaces: Sequence[str], place: str) -> list[str]:
         if name not in spaces:
             raise UsageError(f"{place}: {name} is not optimised in this stage{nearest(name, list(spaces))}")
     return names
+
+
+def terms_of(text: str | None) -> list[dict[str, object]] | None:
+    """`perceptual=1,l2=0.5` as a recipe has it; None where nothing is given."""
+    if text is None:
+        return None
+    entries: list[dict[str, object]] = []
+    for part in text.split(","):
+        name, _, weight = part.partition("=")
+        try:
+            entries.append({"name": name.strip(), "weight": float(weight or 1)})
+        except ValueError:
+            raise UsageError(f"--terms {text}: write it as perceptual=1,l2=0.5") from None
+    return entries
