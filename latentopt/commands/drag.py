@@ -42,7 +42,7 @@ MOST_SEED = 2**32 - 1
 )
 @click.option("--seed", type=click.IntRange(0, MOST_SEED), help="Drag this seed's sample instead of a result.")
 @click.option("--trunc", type=float, help="Truncation psi of the sample.  [default: 0.7]")
-@click.option("--class", "label", type=int, help="Class label of the sample, for generators that take labels.")
+@click.option("--class", "label", type=int, help="Class label; needed by generators that take labels.")
 @click.option("--recipe", default="drag", show_default=True, type=UserPath(), help="How: a recipe that drags.")
 @shared.steps()
 @shared.lr()

@@ -108,7 +108,7 @@ def film(session: Session, look: Look) -> Made:
     place, latent, asked = session.place(look.base), session.latent(look.base), _asked(session, look)
     asked_film = offered("Film")(Path(f"{asked.label(asked.done)}.webp"), back=True)
     with workplace(_folder(place)) as folder:
-        edit_latents(session.generator, [latent], asked, folder, film=asked_film)  # type: ignore[call-arg]
+        edit_latents(session.generator, [latent], asked, folder, film=asked_film)
     words = ["--film", str(asked_film.path), "--back"]
     return {
         "files": [_below(session, folder / latent.name / asked_film.path)],
