@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, RejectConnection, Request, TextMessage
+from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, RejectConnection, Request, TextMessage
 from wsproto.frame_protocol import CloseReason
 
 from latentopt.studio.audience import DRAWING
@@ -108,6 +108,8 @@ class Socket:
                 event = self.events.pop(0)
                 if isinstance(event, RejectConnection | CloseConnection):
                     raise Refused(str(event))
+                if isinstance(event, Ping):
+                    self.sock.sendall(self.connection.send(event.response()))
                 if isinstance(event, kinds):
                     return event
             data = self.sock.recv(1 << 16)
