@@ -21,6 +21,7 @@ pytest.importorskip("wsproto", reason="the studio's extra is not installed: pip 
 
 from studio_client import Refused, Socket, serving, wait_for
 
+from latentopt.api import EXPORTS
 from latentopt.checkpoints.networks import load_generator
 from latentopt.editing.direction import Direction
 from latentopt.editing.files import save_directions
@@ -185,10 +186,27 @@ def test_restoring_and_its_command(studio, page, workplace, monkeypatch, latento
     assert (code, "done already" in err) == (0, True), err
 
 
-def test_a_film_and_a_crop(studio, page, base, workplace):
+@pytest.mark.skipif("Film" not in EXPORTS, reason="this version films no edits")
+def test_a_film_and_its_command(studio, page, base, workplace, monkeypatch, latentopt):
+    monkeypatch.chdir(workplace)
     look = {"base": base, "edits": [{"name": "smile", "strength": 1.0}]}
     made = page.job({"kind": "film", "look": look})["made"]
-    assert (studio.root / made["files"][0]).stat().st_size > 0
+    film = studio.root / made["files"][0]
+    before = film.read_bytes()
+    film.unlink()
+    code, _, err = latentopt(*shlex.split(made["commands"][0])[1:])
+    assert (code, film.read_bytes() == before) == (0, True), err
+
+
+@pytest.mark.skipif("drag_latent" not in EXPORTS, reason="this version cannot drag")
+def test_a_drag_and_its_command(studio, page, base, workplace, monkeypatch, latentopt):
+    monkeypatch.chdir(workplace)
+    asked = {"look": {"base": base}, "points": [[4, 4, 6, 5]], "steps": 2}
+    made = page.job({"kind": "drag", **asked})["made"]
+    same_from(made["commands"][0], [studio.root / name for name in made["files"]], latentopt)
+
+
+def test_a_crop(studio, page, workplace):
     picture = upload(studio, workplace / "photos" / "a.png")
     key = page.job({"kind": "crop", "picture": picture, "box": [0, 0, 0.5, 0.5]})["made"]["picture"]
     assert Image.open(studio.root / key).size == (10, 10)

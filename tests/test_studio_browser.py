@@ -272,7 +272,7 @@ def test_9_tuning(tab, studio):
     tab.until("studio.state.look?.base.includes('tuned-weights')")
     tab.page.click("#tab-export")
     tab.page.click("#save")
-    tab.page.wait_for_selector("#files a:has-text('Weights')")
+    tab.page.wait_for_selector("#files [data-name$='delta.safetensors']")
     assert "latentopt tune" in tab.until("document.getElementById('lines').textContent")
 
 
