@@ -22,13 +22,13 @@ import click
 from bundled_directions import make_directions
 
 from latentopt.checkpoints.networks import load_generator
-from latentopt.encoders.files import load_encoder, save_encoder
-from latentopt.files.storage import load_metadata
+from latentopt.files.storage import load_metadata, load_tensors, save_tensors
 from latentopt.preflight.preflight import SUFFIX, Preflight
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED, STATISTICS = ROOT / "latentopt" / "bundled", ROOT / "pnorm_stats"
 BASE, RANDOMIZED = "portraits", "portraits-wrangan"
+FLOW = BUNDLED / BASE / "flow.safetensors"
 NETWORKS = {"perceptual": (), "judge": ("--steps", "5000")}  # trained on portraits alone: they outlive a generator
 RANDOMIZING = ("--layers", "6", "--sigma-init", "0.1", "--keep-level", "--name", RANDOMIZED)
 RESTYLE_STEPS = ("--restyle-steps", "5")
@@ -44,6 +44,7 @@ class Settings:
     samples: str
     wrangan_images: int
     encoder_steps: int
+    refiner_steps: int
     minutes: float | None
 
     def folder(self) -> Path:
@@ -95,7 +96,7 @@ def make_wrangan(settings: Settings) -> None:
     earlier = BUNDLED / RANDOMIZED / "sigma.safetensors"  # its generator had the same layers, and much of their weights
     sigma = ("--sigma", str(earlier)) if earlier.exists() else ()
     latentopt("train", "wrangan", "--start", BASE, *RANDOMIZING, *sigma, *images, *settings.common)
-    ship(["generator", "discriminator", "sigma"], outdir, RANDOMIZED)
+    ship(["generator", "sigma"], outdir, RANDOMIZED)
 
 
 def parts_of(model: str) -> list[Part]:
@@ -122,12 +123,26 @@ def encoder_part(kind: str, more: tuple[str, ...]) -> Part:
         start = ("--start", str(shipped)) if shipped.exists() else ()
         steps = ("--steps", str(settings.encoder_steps), "--outdir", str(settings.folder()))
         latentopt("train", "encoder", "--kind", kind, *start, *more, *steps, *settings.common)
-        import torch
-
-        trained = load_encoder(settings.folder() / shipped.name)
-        save_encoder(trained, shipped, torch.float16)  # half the bytes, and codes that differ by less than it errs
+        in_halves(settings.folder() / shipped.name, shipped)
 
     return Part(f"encoder-{kind}", BASE, shipped, make, made_for="generator")
+
+
+def refiner_part(kind: str) -> Part:
+    shipped = BUNDLED / BASE / f"refiner-{kind}.safetensors"
+    teacher = ("--teacher-file", str(FLOW)) if kind == "warpres" else ()
+
+    def make(settings: Settings) -> None:
+        steps = ("--steps", str(settings.refiner_steps), "--width", "48", "--outdir", str(settings.folder()))
+        latentopt("train", "refiner", "--kind", kind, "--encoder", "e4e", *teacher, *steps, *settings.common)
+        in_halves(settings.folder() / shipped.name, shipped)
+
+    return Part(f"refiner-{kind}", BASE, shipped, make, made_for="generator")
+
+
+def make_flow(settings: Settings) -> None:
+    latentopt("train", "flow", "--outdir", str(settings.folder()), *settings.common)
+    in_halves(settings.folder() / FLOW.name, FLOW)
 
 
 def calibrate_preflight(model: str) -> None:
@@ -138,14 +153,23 @@ def calibrate_preflight(model: str) -> None:
 def ship(names: list[str], source: Path, model: str) -> None:
     """Copy a model's networks into the package."""
     for name in names:
-        shutil.copyfile(source / f"{name}.safetensors", BUNDLED / model / f"{name}.safetensors")
+        copy = in_halves if name == "discriminator" else shutil.copyfile  # it only serves to train on
+        copy(source / f"{name}.safetensors", BUNDLED / model / f"{name}.safetensors")
+
+
+def in_halves(source: Path, target: Path) -> None:
+    """The same weights in float16: half the bytes, and what they make differs by less than it errs."""
+    tensors, metadata = load_tensors(source)
+    save_tensors(target, {name: x.half() if x.is_floating_point() else x for name, x in tensors.items()}, metadata)
 
 
 def all_parts() -> list[Part]:
-    """In the order in which they are made: encoders come before what only some recipes use."""
+    """In the order in which they are made: encoders and flow come before the refiners, which learn from them."""
     wrangan = Part("wrangan", BASE, BUNDLED / RANDOMIZED / "sigma.safetensors", make_wrangan, made_for="base")
     encoders = [encoder_part(kind, more) for kind, more in ENCODERS.items()]
-    return [*parts_of(BASE), *encoders, wrangan, *parts_of(RANDOMIZED)]
+    flow = Part("flow", BASE, FLOW, make_flow, made_for="generator")
+    refiners = [refiner_part(kind) for kind in ("styleres", "warpres")]
+    return [*parts_of(BASE), *encoders, flow, *refiners, wrangan, *parts_of(RANDOMIZED)]
 
 
 @click.command()
@@ -153,6 +177,7 @@ def all_parts() -> list[Part]:
 @click.option("--only", multiple=True, help="Parts to make, by their names in --list; all that are not up to date.")
 @click.option("--list", "listed", is_flag=True, help="Only say what is up to date.")
 @click.option("--encoder-steps", default=12_000, show_default=True, help="Updates of every encoder.")
+@click.option("--refiner-steps", default=10_000, show_default=True, help="Updates of every refiner.")
 @click.option("--wrangan-images", default=100_000, show_default=True, help="Real images to show to the WRanGAN.")
 @click.option("--samples", default="1e6", show_default=True, help="Samples for the P-norm statistics.")
 @click.option("--work", default=ROOT / "work", type=click.Path(path_type=Path), help="Folder of the trainings.")
