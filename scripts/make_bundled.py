@@ -32,6 +32,10 @@ FLOW = BUNDLED / BASE / "flow.safetensors"
 NETWORKS = {"perceptual": (), "judge": ("--steps", "5000")}  # trained on portraits alone: they outlive a generator
 RANDOMIZING = ("--layers", "6", "--sigma-init", "0.1", "--keep-level", "--name", RANDOMIZED)
 RESTYLE_STEPS = ("--restyle-steps", "5")
+REFINING = (  # five times the shares of likeness: distances of the bundled perceptual network are small
+    *("--width", "48", "--lr", "1e-3", "--l2-weight", "5", "--perceptual-weight", "5", "--similarity-weight", "0.5"),
+    *("--cycle-perceptual", "0.5", "--cycle-similarity", "0.05"),
+)
 ENCODERS = {"psp": (), "e4e": (), "restyle-psp": RESTYLE_STEPS, "restyle-e4e": RESTYLE_STEPS}
 
 
@@ -130,10 +134,10 @@ def encoder_part(kind: str, more: tuple[str, ...]) -> Part:
 
 def refiner_part(kind: str) -> Part:
     shipped = BUNDLED / BASE / f"refiner-{kind}.safetensors"
-    teacher = ("--teacher-file", str(FLOW)) if kind == "warpres" else ()
+    teacher = ("--teacher-file", str(FLOW), "--flow-weight", "0.5") if kind == "warpres" else ()
 
     def make(settings: Settings) -> None:
-        steps = ("--steps", str(settings.refiner_steps), "--width", "48", "--outdir", str(settings.folder()))
+        steps = ("--steps", str(settings.refiner_steps), *REFINING, "--outdir", str(settings.folder()))
         latentopt("train", "refiner", "--kind", kind, "--encoder", "e4e", *teacher, *steps, *settings.common)
         in_halves(settings.folder() / shipped.name, shipped)
 
