@@ -89,8 +89,10 @@ def _changes(found: Recipe, done: Recipe) -> Iterator[tuple[Recipe, list[object]
     terms = ",".join(f"{term['name']}={term['weight']:g}" for term in first.terms)
     clip = next((part.get("clip") for part in first.optimize), None)
     key = ("stages", 0, "optimize", 0, "clip")
-    stepped = [(found, [])] + [(found.in_every_stage(steps=first.steps), ["--steps", first.steps])] * (first.steps > 0)
-    for recipe, words in [(r, list[object](w)) for r, w in stepped]:
+    stepped: list[tuple[Recipe, list[object]]] = [(found, [])]
+    if first.steps > 0:
+        stepped.append((found.in_every_stage(steps=first.steps), ["--steps", first.steps]))
+    for recipe, words in stepped:
         yield recipe, words
         yield recipe.in_every_stage(terms=terms_of(terms)), [*words, "--terms", terms]
         if clip is not None:
