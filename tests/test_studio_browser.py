@@ -77,10 +77,13 @@ class Tab:
         return self.page.evaluate("studio.state.look")
 
     def drawn(self, action) -> None:
-        """Do something, and wait for the new picture."""
+        """Do something, and wait for the new picture, the last one where several were asked for."""
         before = self.page.evaluate("Number(document.getElementById('after').dataset.loaded ?? 0)")
         action()
-        self.until(f"Number(document.getElementById('after').dataset.loaded ?? 0) > {before}")
+        self.until(
+            f"Number(document.getElementById('after').dataset.loaded ?? 0) > {before}"
+            " && studio.stats.sent === studio.stats.answered && document.getElementById('after').complete"
+        )
 
     def slide(self, name: str, value: float) -> None:
         self.page.eval_on_selector(

@@ -46,6 +46,8 @@ def command(
         if (error.name or "").split(".")[0] not in ("starlette", "uvicorn", "wsproto", "anyio"):
             raise
         raise LatentoptError(EXTRA) from None
+    import torch
+
     from latentopt.commands.batches import load_recorded
     from latentopt.studio.session import Session
 
@@ -56,6 +58,7 @@ def command(
         click.echo(f"--host {host}: whoever can reach this machine and knows the token can use the studio; there is no "
                    "encryption", err=True)  # fmt: skip
     recorded = _recorded(root)
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # the browser needs a core too
     generator = load_recorded(network, recorded or "portraits", str(root) if recorded else "", device)
 
     def ready() -> None:

@@ -8,7 +8,7 @@ let tickets = 0;
 let numbers = 0;
 let pause = 300;
 
-export const stats = { sent: 0, frames: 0, dropped: 0, latency: [] };
+export const stats = { sent: 0, answered: 0, frames: 0, dropped: 0, latency: [] };
 
 /** Call `handler` with each message of a kind: hello, lists, job, progress, error, frame, link. */
 export function on(kind, handler) {
@@ -26,7 +26,7 @@ export function connect() {
     tell("link", "reconnecting");
     for (const { reject } of waiting.values()) reject(new Error("the connection was lost"));
     waiting.clear();
-    for (const slot of Object.values(slots)) { slot.busy = false; slot.next = null; }
+    for (const slot of Object.values(slots)) { stats.answered += slot.busy; slot.busy = false; slot.next = null; }
     setTimeout(connect, pause);
     pause = Math.min(2 * pause, 5000);
   };
@@ -88,9 +88,8 @@ function begin(slot) {
 
 function freed(id) {
   for (const [slot, own] of Object.entries(slots)) {
-    if (own.id === id) { own.busy = false; begin(slot); return own; }
+    if (own.id === id && own.busy) { own.busy = false; stats.answered += 1; begin(slot); }
   }
-  return null;
 }
 
 function seen(buffer) {
