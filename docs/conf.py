@@ -6,6 +6,7 @@ can be read off the code, the functions and the commands, is written to `docs/ge
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from sphinx.application import Sphinx
 
 TOP = Path(__file__).parent.parent
 sys.path.insert(0, str(TOP))
+os.environ["PYTHONPATH"] = os.pathsep.join([str(TOP), *filter(None, [os.environ.get("PYTHONPATH")])])  # the tutorial's
 
 from latentopt import api  # noqa: E402
 from latentopt.commands import COMMANDS, cli  # noqa: E402
