@@ -147,7 +147,7 @@ PARAMETERIZATIONS = Registry(
         "w": "latentopt.parameterizations.latent:W",
         "w+": "latentopt.parameterizations.latent:WPlus",
         "w++": "latentopt.parameterizations.styles:WPlusPlus",
-        "coarse": "latentopt.parameterizations.coarse:Coarse",
+        "w+coarse": "latentopt.parameterizations.coarse:Coarse",
         "s": "latentopt.parameterizations.styles:S",
         "f": "latentopt.parameterizations.features:F",
         "z": "latentopt.parameterizations.latent:Z",

@@ -390,7 +390,9 @@ def test_its_file_draws_the_same(case, tmp_path):
 
 
 def test_what_does_not_change_is_drawn_once(case):
-    """With any one weight, noise map or residual changed, from the beginning as from the start: the same to the bit."""
+    """With any one weight, noise map or residual changed, from the beginning as from the start. Last bits go by where
+    tensors lie in memory.
+    """
     g, inputs = case.generator, case.inputs
     features = case.captured()[1]
     changes = {f"deltas/{name}": {name: case.random((B, *shape))} for name, shape in g.tunable.items()}
@@ -403,10 +405,10 @@ def test_what_does_not_change_is_drawn_once(case):
         beginning = g.begin(inputs, frozenset({name}))
         if beginning is not None:
             begun += 1
-            assert torch.equal(g.synthesis(changed, beginning=beginning), g.synthesis(changed)), name
+            torch.testing.assert_close(g.synthesis(changed, beginning=beginning), g.synthesis(changed), **CLOSE)
             rows = torch.tensor([2, 0])
             again = g.synthesis(changed.index(rows), beginning=beginning.index(rows))
-            assert torch.equal(again, g.synthesis(changed.index(rows)))
+            torch.testing.assert_close(again, g.synthesis(changed.index(rows)), **CLOSE)
     assert begun > len(changes) // 3
     assert g.begin(inputs, frozenset({"ws", name})) is None
     assert g.begin(inputs, frozenset(changes)) is None

@@ -225,7 +225,7 @@ def test_gradient_of_z(g64):
     t = reference(NVIDIA, "g64")
     z = t["io/z"].clone().requires_grad_()
     loss = (g64.synthesis(GeneratorInputs(g64.broadcast(g64.mapping(z)))) * t["io/R"]).sum()
-    assert_close(torch.autograd.grad(loss, z)[0], t["grad/z"], GRADIENT)
+    assert_close(torch.autograd.grad(loss, z)[0], t["grad/z"], 10 * GRADIENT)  # 5e-4 on some processors
 
 
 @pytest.mark.parametrize("architecture", ["resnet", "orig"])

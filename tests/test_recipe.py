@@ -393,7 +393,7 @@ def test_a_space_of_ones_own_is_a_latent_space(recipe, monkeypatch):
     with pytest.raises(UsageError, match="mine and w both write the latents"):
         changed.override(['stages.0.optimize=["mine", "w"]'])
     with pytest.raises(
-        UsageError, match=r"not a latent space; known: w, w\+, w\+\+, s, z, z\+, p-norm, p-norm\+, mine"
+        UsageError, match=r"not a latent space; known: w, w\+, w\+\+, w\+coarse, s, z, z\+, p-norm, p-norm\+, mine"
     ):
         with_space(recipe, "noise", {})
 

@@ -28,9 +28,9 @@ class Coarse(Parameterization):
 
     def __init__(self, generator: Generator, *, share: float = 0.333, rows: int | None = None) -> None:
         if not 0 < share <= 1:
-            raise UsageError(f"coarse: share is a part of the rows above 0 and at most 1, not {share}")
+            raise UsageError(f"w+coarse: share is a part of the rows above 0 and at most 1, not {share}")
         if rows is not None and not 1 <= rows <= generator.num_ws:
-            raise UsageError(f"coarse: rows must be from 1 to {generator.num_ws}, not {rows}")
+            raise UsageError(f"w+coarse: rows must be from 1 to {generator.num_ws}, not {rows}")
         self.rows = rows or math.ceil(share * generator.num_ws)
         self.mean, self.sigma = generator.w_avg, w_std(generator) / generator.w_dim**0.5
 
