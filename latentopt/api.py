@@ -65,9 +65,10 @@ if TYPE_CHECKING:
     from latentopt.evaluation.subject import Amounts as Amounts
     from latentopt.geometry.moves import PictureMove as PictureMove
     from latentopt.geometry.moves import check_takes_transform as check_takes_transform
+    from latentopt.inverting.following import OnEvent
     from latentopt.inverting.measured import ensure_metrics as ensure_metrics
     from latentopt.inverting.tuning import tuning_recipe as tuning_recipe
-    from latentopt.inverting.work import OnEvent, Results
+    from latentopt.inverting.work import Results
     from latentopt.inverting.work import encode as encode
     from latentopt.inverting.work import encoding_recipe as encoding_recipe
     from latentopt.inverting.work import invert as invert
@@ -259,6 +260,8 @@ def tune(
         if on_event is not None:
             on_event(Measured(pictures))
 
+    watched = {} if options.get("engine") else {"on_progress": measured}
+
     recipe = method if isinstance(method, Recipe) else Recipe.load(str(method))
     n = fitting_pictures(recipe) if corruption is None else corruption
-    return tune_results(generator, results, recipe, change=change_by(n, measured), on_event=on_event, **options)
+    return tune_results(generator, results, recipe, change=change_by(n, **watched), on_event=on_event, **options)

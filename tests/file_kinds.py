@@ -52,7 +52,7 @@ from latentopt.report.figures import latent_density
 from latentopt.report.page import Method
 from latentopt.results.earlier import find_results
 from latentopt.results.inversion import Inversion
-from latentopt.results.summary import row_of
+from latentopt.results.rows import row_of
 from latentopt.statistics.linear_prior import LinearPrior
 from latentopt.statistics.metric import Metric
 from latentopt.statistics.metric_fit import Distance, MetricFit, merge_metric_shards
@@ -215,7 +215,7 @@ def _result(world: World, path: Path) -> None:
     tuning_recipe(TUNING, common_recipe([result]))
     tuning_items([result], world.generator)[0].item()
     inversion = Inversion.load(folder)
-    row_of(inversion)
+    row_of(inversion.name, inversion.manifest)
     (source,) = find_sources(folder)
     world.generator.synthesis(read_latent(source, world.generator).inputs)
 

@@ -60,7 +60,7 @@ class FinishedElsewhere(Finished):
         return str(self.row["name"])
 
     @cached_property
-    def inversion(self) -> Inversion:  # type: ignore[override]  # a field there
+    def inversion(self) -> Inversion:
         return Inversion.load(vars(self)["folder"])
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, ImageError, UsageError
+from latentopt.files.shards import Shard, in_shard
 from latentopt.inverting.events import Failed, Finished
 from latentopt.inverting.names import Picture, check_names, file_hash, free_names
 from latentopt.pictures.finding import ImageSource, find_images
@@ -120,12 +121,13 @@ def items_of(
     look: Look | None = None,
     folders: Sequence[Path] = (),
     overwrite: bool = False,
+    shard: Shard | None = None,
 ) -> list[Item | Unread]:
     """The images to work on, given as for `latentopt.invert`; files are read when their turn comes.
 
     folders: where their results go. A picture without a name given gets one that no other picture's result has there,
-    and one that has a result there is not looked at again, unless that is to be overwritten. Raises UsageError for what
-    cannot be meant.
+    and one that has a result there is not looked at again, unless that is to be overwritten. shard: only those of a
+    part. Raises UsageError for what cannot be meant.
     """
     if names is not None:
         check_names(names)
@@ -138,28 +140,55 @@ def items_of(
         if names is not None and len(names) != len(images):
             raise UsageError(f"{len(names)} names for {len(images)} images")
         check_values(images, mask)
-        return list(tensor_items(images, names, mask))
+        return [item for item in tensor_items(images, names, mask) if in_shard(item.name, shard)]
     if mask is not None:
         raise UsageError(
             "mask= goes with images given as a tensor; transparent pictures: latentopt invert --alpha mask"
         )
-    sources = find_images([images] if isinstance(images, str | Path) else list(images))
-    if names is not None and len(names) != len(sources):
-        raise UsageError(f"{len(names)} names for {len(sources)} pictures")
+    sources = named_pictures(images, names, folders, shard)
+    reading = PictureReader(generator.resolution, generator.img_channels, fit, alpha, look, tuple(folders), overwrite)
+    return [Unread(key, str(s.path), partial(reading, s, key, names is None)) for s, key in sources]
 
+
+def named_pictures(
+    images: str | Path | Sequence[str | Path],
+    names: Sequence[str] | None,
+    folders: Sequence[Path],
+    shard: Shard | None = None,
+) -> list[tuple[ImageSource, str]]:
+    """Pictures with the names of their results, as for `items_of`."""
+    given = [images] if isinstance(images, str | Path) else list(images)
+    if names is not None:
+        sources = find_images(given)
+        if len(names) != len(sources):
+            raise UsageError(f"{len(names)} names for {len(sources)} pictures")
+        return [(s, name) for s, name in zip(sources, names, strict=True) if in_shard(name, shard)]
+    sources = find_images(given, shard)
     pictures = [Picture(s.key, s.path, partial(file_hash, s.path)) for s in sources]
-    keys = free_names(pictures, folders) if names is None else list(names)
+    return list(zip(sources, free_names(pictures, folders), strict=True))
 
-    def picture(source: ImageSource, key: str) -> TargetImage:
-        target = read_image(source.path, generator.resolution, fit=fit, alpha=alpha, channels=generator.img_channels)
-        if key != source.key and names is None:
+
+@dataclass(frozen=True)
+class PictureReader:
+    """Reads pictures for a generator of a `resolution` (H,W) and so many `channels`; the rest is as for `items_of`."""
+
+    resolution: tuple[int, int]
+    channels: int
+    fit: Fit
+    alpha: Alpha
+    look: Look | None
+    folders: tuple[Path, ...]
+    overwrite: bool
+
+    def __call__(self, source: ImageSource, key: str, found: bool) -> TargetImage:
+        """found: the name was looked for, and not given."""
+        target = read_image(source.path, self.resolution, fit=self.fit, alpha=self.alpha, channels=self.channels)
+        if key != source.key and found:
             note = f"its result is named {key}: {source.key} is another picture's"
             target = replace(target, notes=(*target.notes, note))
-        earlier = None if overwrite else warnings_on_record(target, [folder / key for folder in folders])
-        seen = target if look is None else look(source, target, earlier is not None)
+        earlier = None if self.overwrite else warnings_on_record(target, [folder / key for folder in self.folders])
+        seen = target if self.look is None else self.look(source, target, earlier is not None)
         return replace(seen, notes=(*seen.notes, *(note for note in earlier or () if note not in seen.notes)))
-
-    return [Unread(key, str(s.path), partial(picture, s, key)) for key, s in zip(keys, sources, strict=True)]
 
 
 def check_values(images: Tensor, mask: Tensor | None) -> None:

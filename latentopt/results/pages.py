@@ -38,11 +38,14 @@ PAGE = """\
 </head>
 <body>
 <h1>{{ title }}</h1>
-<p>{{ done }} of {{ total }} images finished{% if failed %}, {{ failed }} failed{% endif %}{% if missing %}, {{ missing }} missing{% endif %}.
+<p>{{ done }} of {{ total }} images finished{% if failed %}, {{ failed }} failed{% endif %}
+{%- if missing %}, {{ missing }} missing{% endif %}.
 All figures: <a href="{{ up }}summary.csv">summary.csv</a>.
 {%- if grid %} Side by side{% if done > grid_rows %} (the first {{ grid_rows }}){% endif %}:
 <a href="{{ up }}grid.png">grid.png</a>.{% endif %}</p>
-{% if pages > 1 %}<p>{{ rows|length }} images on each of {{ pages }} pages, this is page {{ number }}{% for title, link in links %}{{ ": " if loop.first else ", " }}<a href="{{ link }}">{{ title }}</a>{% endfor %}.</p>{% endif %}
+{% if pages > 1 %}<p>{{ rows|length }} images on each of {{ pages }} pages, this is page {{ number }}
+{%- for title, link in links %}{{ ": " if loop.first else ", " }}<a href="{{ link }}">{{ title }}</a>{% endfor %}.</p>
+{% endif %}
 <table>
 <thead><tr><th>target</th><th>reconstruction</th>
 {%- for column in columns %}<th>{{ column }}</th>{% endfor %}</tr></thead>
