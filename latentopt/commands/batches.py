@@ -78,7 +78,7 @@ class ProgressLine:
         self.unreadable = 0
 
     def __call__(self, event: Event) -> None:
-        from latentopt.inverting.events import Failed, Finished, Measured, Noted, Progressed
+        from latentopt.inverting.events import Advanced, Failed, Finished, Measured, Noted, Progressed
 
         if isinstance(event, Noted):
             click.echo(one_line(event.text), err=True)
@@ -86,6 +86,8 @@ class ProgressLine:
             mean = sum(event.step.best_loss) / len(event.step.best_loss)
             count = len(event.step.rows)
             self.progress.advance(count, step=event.step.step, images=count, best=mean)
+        elif isinstance(event, Advanced):
+            self.progress.advance(event.steps)
         elif isinstance(event, Measured):
             self.progress.advance(event.pictures, step="measuring")
         elif isinstance(event, Failed):
@@ -108,7 +110,7 @@ class ProgressLine:
     def _finished(self, event: Finished) -> None:
         if event.again:
             film = "; no film of it: --overwrite makes it again" if self.films is not None else ""
-            self.progress.note(f"{one_line(event.inversion.name)}: done already{film}")
+            self.progress.note(f"{one_line(event.name)}: done already{film}")
         self.rows.append(event.row)
 
 
