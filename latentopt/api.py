@@ -93,6 +93,9 @@ if TYPE_CHECKING:
     from latentopt.results.earlier import newest_run as newest_run
     from latentopt.results.inversion import Inversion as Inversion
     from latentopt.results.redrawing import redraw_of as redraw_of
+    from latentopt.scale.merge import merge as merge
+    from latentopt.scale.on_ray import OnRay as OnRay
+    from latentopt.scale.workers import Workers as Workers
     from latentopt.statistics.linear_prior_fit import fit_prior as fit_prior
     from latentopt.statistics.linear_prior_measure import measure_prior as measure_prior
     from latentopt.statistics.metric import Metric as Metric
@@ -203,6 +206,9 @@ EXPORTS = {
     "newest_run": "latentopt.results.earlier",
     "Inversion": "latentopt.results.inversion",
     "redraw_of": "latentopt.results.redrawing",
+    "merge": "latentopt.scale.merge",
+    "OnRay": "latentopt.scale.on_ray",
+    "Workers": "latentopt.scale.workers",
     "fit_prior": "latentopt.statistics.linear_prior_fit",
     "measure_prior": "latentopt.statistics.linear_prior_measure",
     "Metric": "latentopt.statistics.metric",

@@ -148,6 +148,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
         "encoders",
         "refiners",
     },
+    "scale": {"errors", "watching", "files", "devices", "results", "inverting"},
     "api": {
         "files",
         "types",
@@ -168,6 +169,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
         "evaluation",
         "report",
         "training",
+        "scale",
     },
     "commands": {
         "errors",
@@ -194,6 +196,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
         "evaluation",
         "report",
         "training",
+        "scale",
         "api",
     },
     "integrations": {"errors", "protocols", "recipe", "restoring"},

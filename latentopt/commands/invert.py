@@ -197,8 +197,16 @@ def command(
         invert, generator, sources, resolved, seed=seed, exact=exact, fit=fit, alpha=alpha, look=notes_told(check)
     )
     rows = watched(
-        partial(call, out=outdir, overwrite=overwrite, options=reading, keep=False, profile=profile,
-                shard=shard, engine=hands.engine(device, compiled)),
+        partial(
+            call,
+            out=outdir,
+            overwrite=overwrite,
+            options=reading,
+            keep=False,
+            profile=profile,
+            shard=shard,
+            engine=hands.engine(device, compiled),
+        ),
         count,
         steps=steps,
         films=Films(outdir) if save_video else None,

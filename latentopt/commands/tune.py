@@ -176,9 +176,7 @@ def _are_images(sources: tuple[str, ...]) -> bool:
     return next(Path(sources[0]).rglob("run.json"), None) is None
 
 
-def _earlier(
-    sources: tuple[str, ...], outdir: Path, shard: tuple[int, int] | None
-) -> tuple[list[EarlierResult], Path]:
+def _earlier(sources: tuple[str, ...], outdir: Path, shard: tuple[int, int] | None) -> tuple[list[EarlierResult], Path]:
     """The results to go on from, and the folder of their run."""
     from latentopt.results.earlier import find_results, newest_run
 

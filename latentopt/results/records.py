@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
 
 from latentopt.errors import CheckpointError
 from latentopt.files.run_files import DELTA_FILE, RUN_FILES
-from latentopt.files.schema import TEXT_LIMIT, parse_json, read_text
+from latentopt.files.schema import TEXT_LIMIT, conform, parse_json, read_text
 
 SCHEMA = 1
 RECORD_LIMIT = 16 << 20  # bytes of a run.json
@@ -125,10 +125,10 @@ def read_run(folder: Path) -> RunRecord:
     if not path.is_file():
         raise CheckpointError(f"{folder}: no finished inversion there (no run.json); run latentopt invert first")
     text = read_entry(path, RECORD_LIMIT)
-    schema = parse_entry(text, Mapping[str, Any], path).get("schema")
-    if schema != SCHEMA:
+    record = parse_entry(text, Mapping[str, Any], path)
+    if (schema := record.get("schema")) != SCHEMA:
         raise CheckpointError(f"{path}: schema {schema!r}; this latentopt reads {SCHEMA}")
-    return cast(RunRecord, parse_entry(text, RunRecord, path))
+    return cast(RunRecord, _conforming(record, RunRecord, path))
 
 
 def is_complete(folder: Path, key: str) -> bool:
@@ -152,7 +152,11 @@ def read_entry(path: Path, limit: int = TEXT_LIMIT) -> str:
 
 def parse_entry(text: str, expected: Any, path: Path) -> Any:
     """JSON of a result's file. Raises CheckpointError naming it."""
+    return _conforming(text, expected, path, parse_json)
+
+
+def _conforming(value: Any, expected: Any, path: Path, check: Callable[[Any, Any], Any] = conform) -> Any:
     try:
-        return parse_json(text, expected)
+        return check(value, expected)
     except ValueError as error:
         raise CheckpointError(f"{path}: damaged ({error}); invert the image again") from error

@@ -87,7 +87,10 @@ class Told:
     """Hears what the work has to say."""
 
     def __init__(self, say: Callable[[str], object]) -> None:
-        self.tell = say
+        self.say = say
+
+    def tell(self, text: str) -> None:
+        self.say(text)
 
     @contextmanager
     def phase(self, label: str, total: int, unit: str) -> Iterator[Advance]:
@@ -101,7 +104,7 @@ class Hand:
         os.chdir(job.cwd)
         torch.set_num_threads(threads)
         self.work, self.ledger, self.say = job.work, job.ledger, say
-        if not self.work.generator.device == torch.device(device):
+        if self.work.generator.device != torch.device(device):
             _move(self.work, torch.device(device))
         if job.compiled:
             self.work.generator.compile()

@@ -74,7 +74,7 @@ class Seat:
         try:
             job: Job = pickle.loads(packed)
             if not job.out.is_dir():
-                raise LatentoptError(f"{job.out}: not seen from {os.uname().nodename}; the output folder must be shared")
+                raise LatentoptError(f"{job.out}: not seen from {os.uname().nodename}; it must be on a shared disk")
             self.hand = Hand(job, device, threads, self.lines.append)
         except (LatentoptError, ImportError, RuntimeError, OSError) as error:
             self.broken = f"an actor on {device} cannot begin: {error}"
@@ -114,7 +114,8 @@ class Actors:
         threads = 1 if not self.on_gpus else 4
         variables = {"OMP_NUM_THREADS": str(threads)} | ({} if _installed() else {"PYTHONPATH": os.pathsep.join(path)})
         resources = {"num_gpus": 1} if self.on_gpus else {"num_cpus": 1}
-        made = ray.remote(max_restarts=0, max_concurrency=2, runtime_env={"env_vars": variables}, **resources)(Seat)
+        remote: Any = ray.remote
+        made = remote(max_restarts=0, max_concurrency=2, runtime_env={"env_vars": variables}, **resources)(Seat)
         self.make = lambda: made.remote(self.packed, "cuda" if self.on_gpus else "cpu", threads)
         self.actors: dict[int, Any] = {}
         self.asked: dict[Any, int] = {}

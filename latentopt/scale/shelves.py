@@ -96,7 +96,7 @@ class FolderShelf:
 
     def names(self, folder: str) -> Sequence[str]:
         try:
-            return os.listdir(self.folder / folder)
+            return os.listdir(self.folder / folder)  # noqa: PTH208 (names alone, of thousands of files)
         except FileNotFoundError:
             return ()
 
