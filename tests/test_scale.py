@@ -115,7 +115,7 @@ def test_merging_tells_what_is_missing_or_failed(generator, targets, tmp_path, l
     packed = load_tensors(tmp_path / "merged" / ok["latents"])[0]["ws"][ok["row"]]
     assert torch.equal(packed, Inversion.load(tmp_path / "merged" / ok["folder"]).inputs.ws[0])
     page = (tmp_path / "merged" / "index.html").read_text()
-    assert "../out/shard-0-of-3/" in page and "1 missing" in page
+    assert "../out/shard-" in page and "1 missing" in page
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_an_image_that_kills_its_workers_is_set_aside(tmp_path):
     dead = f"{machine()} {2**22 + 1} 1"
     tried = []
     for i in range(12):
-        states["0-1"] = str(min(i, 4))  # it gets on for a while, which does not count
+        states["0-1"] = str(min(i, 5))  # it gets on for a while, which does not count
         mine = Ledger(ledger.shelf, ledger.plan, retries=2, progress=progress, _mine=dead)
         claim = mine.claim()
         if claim is None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 
 import torch
@@ -73,7 +74,7 @@ class Processes:
     def __init__(self, job: Job, devices: Sequence[str]) -> None:
         self.packed, self.devices = job.packed(), list(devices)
         self.threads = max(1, cores() // len(devices))
-        self.context = multiprocessing.get_context("spawn")
+        self.context = _context()
         self.hands: dict[int, tuple[BaseProcess, Connection, str]] = {}
 
     def wanted(self) -> int:
@@ -128,6 +129,17 @@ class Processes:
                 process.kill()
             process.join()
         self.hands.clear()
+
+
+def _context() -> SpawnContext | ForkServerContext:
+    """Workers are forked from a process that has all imported and nothing else, so that one is replaced in a moment;
+    where the system cannot do that, each imports by itself.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 @contextmanager
