@@ -30,7 +30,8 @@ from pathlib import Path
 WORK = Path("work/benchmarks/scale")
 RESULTS = Path(__file__).parent / "results" / "scale.md"
 PARTS = ("parts", "kills", "overhead", "merge", "report")
-TESTS = Path(__file__).parent.parent / "tests"
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = ROOT / "tests"
 RUN_FILES = ("target.png", "proj.png", "projected_w.npz", "inputs.safetensors", "recipe.toml", "history.jsonl")
 
 
@@ -56,12 +57,14 @@ def run_of(images: int, steps: int, out: Path, engine: str, **options: object) -
     elif kind == "ray":
         hands = latentopt.OnRay(value, retries=100)
     with interruptible() as interrupted:
-        latentopt.invert(generator, targets, recipe, out=out, keep=False, engine=hands, interrupted=interrupted, **options)
+        latentopt.invert(
+            generator, targets, recipe, out=out, keep=False, engine=hands, interrupted=interrupted, **options
+        )
 
 
 def process(*arguments: object) -> subprocess.Popen:
     """This script in a process of its own, for one run."""
-    variables = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    variables = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen([sys.executable, __file__, "--run", *map(str, arguments)], env=variables)
 
 
@@ -109,10 +112,17 @@ def parts(args: argparse.Namespace) -> dict[str, object]:
         "images": args.images,
         "steps": args.steps,
         "entries": len(whole),
-        "different": {name: sum(one.get(k) != whole.get(k) for k in whole.keys() | one.keys()) for name, one in found.items()},
+        "different": {
+            name: sum(one.get(k) != whole.get(k) for k in whole.keys() | one.keys()) for name, one in found.items()
+        },
         "packed equal": packed[0] == packed[1],
         "seconds": seconds,
     }
+
+
+def different(one: dict[str, object], other: dict[str, object]) -> int:
+    """Entries that are not equal."""
+    return sum(one.get(key) != other.get(key) for key in one.keys() | other.keys())
 
 
 class cluster:
@@ -122,7 +132,7 @@ class cluster:
         import ray
         from ray.cluster_utils import Cluster
 
-        os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)
+        os.environ["PYTHONPATH"] = str(ROOT)
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80 << 20})
         for _ in range(2):
@@ -189,7 +199,7 @@ def killed_run(
         "lost": args.kill_images - len(seen),
         "done twice": len(twice),
         "half-written": len(half),
-        "different from one process": sum(found.get(k) != whole.get(k) for k in whole.keys() | found.keys()),
+        "different from one process": different(found, whole),
         "left behind": left,
         "ended otherwise": ended_by_itself,
         "seconds": round(time.perf_counter() - began, 1),
@@ -305,14 +315,16 @@ def merge(args: argparse.Namespace) -> dict[str, object]:
 
 
 def report(args: argparse.Namespace) -> None:
-    found = {name: json.loads((WORK / f"{name}.json").read_text()) for name in PARTS[:-1] if (WORK / f"{name}.json").exists()}
+    found = {
+        name: json.loads((WORK / f"{name}.json").read_text()) for name in PARTS[:-1] if (WORK / f"{name}.json").exists()
+    }
     lines = ["# Many images: parts, kills, ledger, merging", ""]
     for name, figures in found.items():
         lines += [f"## {name}", "", "| what | figure |", "|---|---|"]
         lines += [f"| {key} | {_text(value)} |" for key, value in figures.items()] + [""]
     lines += [
         "- command: `python benchmarks/scale.py`, each part with the sizes that it names",
-        f"- machine: {platform.machine()}, {os.cpu_count()} cores, one thread a process, {platform.system()}; shared with other work",
+        f"- machine: {platform.machine()}, {os.cpu_count()} cores shared with other work, one thread a process",
         f"- python {platform.python_version()}",
         f"- date: {datetime.now(UTC):%Y-%m-%d}",
     ]

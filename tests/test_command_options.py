@@ -36,6 +36,7 @@ OTHERS = {  # flags that mean something else in some commands, where no other wo
     "--discriminator": ("train refiner",),
     "--force": ("encode", "convert", "train refiner"),
     "--overwrite": ("fit-pnorm", "fit-sigma", "fit-metric"),
+    "--shard": ("fit-pnorm", "fit-metric"),
     "--probes": ("fit-metric",),
     "--size": ("fit-metric",),
     "--sigma": ("train wrangan",),

@@ -190,7 +190,7 @@ def command(
         generator = load_network(network, here, dtype, compiled and not hands.others, low_memory)
     warnings = Warnings()
     check = picture_check(generator, count, steps, preflight, warnings)
-    if hands.others and check is not None:
+    if hands.others and check is not None and count:
         _ = check.preflight  # once, and not by each of the others
     reading = {"fit": fit, "alpha": alpha, "dtype": dtype, "network": generator.name}
     call = partial(

@@ -159,5 +159,5 @@ def command(
     )
     rows = watched(call, count * solutions, steps=passes, verb="restoring", quiet=quiet)
     columns = COLUMNS | TRUE_COLUMNS if simulate else COLUMNS
-    shown = {name: text for name, text in columns.items() if any(name in row for row in rows)}
+    shown = {name: text for name, text in columns.items() if rows.columns.get(name)}
     return report(rows, outdir, f"recipe {resolved.name}", shown)
