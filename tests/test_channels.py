@@ -179,7 +179,7 @@ def test_every_command_takes_every_number_of_channels(arguments, work, module_la
 
 
 def test_every_command_is_tried():
-    assert {line[0] for line in COMMAND_LINES} >= set(COMMANDS)
+    assert {line[0] for line in COMMAND_LINES} >= set(COMMANDS) - {"merge"}  # which looks into no picture
 
 
 def test_results_keep_their_channels(work):
