@@ -271,7 +271,8 @@ def overhead(args: argparse.Namespace) -> dict[str, object]:
 
 def simulate(args: argparse.Namespace, out: Path) -> None:
     """So many results in 16 parts, copies of one true result under other names; pictures are links to one file."""
-    run_of(1, args.steps, WORK / "model", "")
+    if not (WORK / "model" / "0000" / "run.json").exists():
+        run_of(1, args.steps, WORK / "model", "")
     model = WORK / "model" / "0000"
     record = json.loads((model / "run.json").read_text())
     for i in range(args.results):

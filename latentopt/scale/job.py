@@ -16,6 +16,7 @@ import torch
 
 from latentopt.errors import LatentoptError, UsageError
 from latentopt.files.plan import FOLDER
+from latentopt.files.resources import PACKAGE
 from latentopt.inverting.encoding import BatchEncoder
 from latentopt.inverting.engine import Work
 from latentopt.inverting.events import Failed, Finished, Noted
@@ -81,6 +82,16 @@ def saved_state(out: Path, entry: Entry) -> str:
     except FileNotFoundError:
         return ""
     return str(max(times, default=""))
+
+
+def surroundings(threads: int) -> dict[str, str]:
+    """Variables of the environment that other processes begin with: so many threads, and this very package, where it is
+    a checkout's.
+    """
+    found = {"OMP_NUM_THREADS": str(threads)}
+    if not {"site-packages", "dist-packages"} & set(PACKAGE.parts):
+        found["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return found
 
 
 class Told:

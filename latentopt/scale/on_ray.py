@@ -9,16 +9,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from latentopt.errors import LatentoptError, UsageError
-from latentopt.files.resources import PACKAGE
 from latentopt.inverting.engine import Work
 from latentopt.inverting.events import Event
 from latentopt.inverting.items import Item, Unread
 from latentopt.scale.driving import drive
-from latentopt.scale.job import Answer, Hand, Job, job_of
+from latentopt.scale.job import Answer, Hand, Job, job_of, surroundings
 from latentopt.watching.interruption import Interrupted
 
 LOOK = 5.0  # seconds after which the cluster is asked again how many devices it has
@@ -110,12 +108,12 @@ class Actors:
         self.ray, self.most = ray, most
         self.packed = ray.put(job.packed())
         self.on_gpus = ray.cluster_resources().get("GPU", 0) >= 1
-        path = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-        threads = 1 if not self.on_gpus else 4
-        variables = {"OMP_NUM_THREADS": str(threads)} | ({} if _installed() else {"PYTHONPATH": os.pathsep.join(path)})
+        threads = 4 if self.on_gpus else 1
         resources = {"num_gpus": 1} if self.on_gpus else {"num_cpus": 1}
         remote: Any = ray.remote
-        made = remote(max_restarts=0, max_concurrency=2, runtime_env={"env_vars": variables}, **resources)(Seat)
+        made = remote(max_restarts=0, max_concurrency=2, runtime_env={"env_vars": surroundings(threads)}, **resources)(
+            Seat
+        )
         self.make = lambda: made.remote(self.packed, "cuda" if self.on_gpus else "cpu", threads)
         self.actors: dict[int, Any] = {}
         self.asked: dict[Any, int] = {}
@@ -145,7 +143,7 @@ class Actors:
             try:
                 told, answer = self.ray.get(reference)
                 found += [(number, Answer("told", text=line)) for line in told] + [(number, answer)]
-            except (self.ray.exceptions.RayActorError, self.ray.exceptions.RaySystemError):
+            except self.ray.exceptions.RayError:  # the actor, its machine, or what it was told of is gone
                 found.append((number, None))
         return found
 
@@ -164,8 +162,3 @@ class Actors:
     def kill(self) -> None:
         for number in list(self.actors):
             self.dismiss(number)
-
-
-def _installed() -> bool:
-    """Whether every process of this Python finds the package by itself."""
-    return any(part in ("site-packages", "dist-packages") for part in Path(PACKAGE).parts)

@@ -7,7 +7,7 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -22,7 +22,7 @@ from latentopt.inverting.engine import Work
 from latentopt.inverting.events import Event
 from latentopt.inverting.items import Item, Unread
 from latentopt.scale.driving import drive
-from latentopt.scale.job import Answer, Hand, Job, job_of
+from latentopt.scale.job import Answer, Hand, Job, job_of, surroundings
 from latentopt.watching.interruption import Interrupted
 
 MEMORY = 1.5e9  # bytes that a process on the CPU takes, or so
@@ -90,7 +90,7 @@ class Processes:
             daemon=True,
             name=f"latentopt worker {number}",
         )
-        with _threads(self.threads):
+        with _environment(surroundings(self.threads)):
             process.start()
         theirs.close()
         self.hands[number] = process, ours, device
@@ -143,17 +143,18 @@ def _context() -> SpawnContext | ForkServerContext:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Processes that begin within it have so many threads from their first import on."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(count)
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Processes that begin within it have these variables from their first import on."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def serve(pipe: Connection, packed: bytes, device: str, threads: int) -> None:
