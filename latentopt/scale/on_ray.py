@@ -143,7 +143,7 @@ class Actors:
             try:
                 told, answer = self.ray.get(reference)
                 found += [(number, Answer("told", text=line)) for line in told] + [(number, answer)]
-            except self.ray.exceptions.RayError:  # the actor, its machine, or what it was told of is gone
+            except self.ray.exceptions.RayError:  # the actor or its machine is gone
                 found.append((number, None))
         return found
 
