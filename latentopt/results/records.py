@@ -119,8 +119,18 @@ class RunRecord(_RunRecord, total=False):
     changes: list[Figures]
 
 
-def read_run(folder: Path) -> RunRecord:
-    """The run.json of a result. Raises CheckpointError where there is none, or one that cannot be read."""
+class SummaryRecord(_RunRecord, total=False):
+    """What a summary is made of: less to check, where there are very many results."""
+
+    tuned: bool
+    tuned_from: StartRecord
+
+
+def read_run(folder: Path, expected: Any = RunRecord) -> RunRecord:
+    """The run.json of a result. Raises CheckpointError where there is none, or one that cannot be read.
+
+    expected: the entries that are checked.
+    """
     path = folder / "run.json"
     if not path.is_file():
         raise CheckpointError(f"{folder}: no finished inversion there (no run.json); run latentopt invert first")
@@ -128,7 +138,7 @@ def read_run(folder: Path) -> RunRecord:
     record = parse_entry(text, Mapping[str, Any], path)
     if (schema := record.get("schema")) != SCHEMA:
         raise CheckpointError(f"{path}: schema {schema!r}; this latentopt reads {SCHEMA}")
-    return cast(RunRecord, _conforming(record, RunRecord, path))
+    return cast(RunRecord, _conforming(record, expected, path))
 
 
 def is_complete(folder: Path, key: str) -> bool:

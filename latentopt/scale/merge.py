@@ -18,7 +18,7 @@ from latentopt.files.run_files import DELTA_FILE, RUN_FILES
 from latentopt.files.shards import shards_in
 from latentopt.files.writing import write_atomically
 from latentopt.results.pages import write_pages, write_table
-from latentopt.results.records import read_run
+from latentopt.results.records import SummaryRecord, read_run
 from latentopt.results.rows import Rows, failed_row, row_of
 from latentopt.scale.packing import Packer, read_latent
 from latentopt.watching.phases import phase
@@ -49,9 +49,10 @@ class Merged:
 
 @dataclass(frozen=True)
 class Part:
-    """An output folder, and why images failed there."""
+    """An output folder, its path from the folder that is written to, and why images failed there."""
 
     folder: Path
+    link: str
     reasons: dict[str, str]
 
 
@@ -66,8 +67,8 @@ def merge(outs: Sequence[str | Path], into: str | Path) -> Merged:
     """
     if importlib.util.find_spec("pyarrow") is None:
         raise UsageError("merge writes a Parquet file: pip install 'latentopt[scale]'")
-    parts, absent = _parts([Path(out) for out in outs])
     into = Path(into)
+    parts, absent = _parts([Path(out) for out in outs], into)
     check_outdir(into)
     names, twice = _names(parts)
     if not names:
@@ -91,7 +92,7 @@ def merge(outs: Sequence[str | Path], into: str | Path) -> Merged:
     return found
 
 
-def _parts(outs: Sequence[Path]) -> tuple[list[Part], list[str]]:
+def _parts(outs: Sequence[Path], into: Path) -> tuple[list[Part], list[str]]:
     """The folders of all parts, and those that should be there. Raises UsageError."""
     folders, absent = [], []
     for out in outs:
@@ -104,7 +105,9 @@ def _parts(outs: Sequence[Path]) -> tuple[list[Part], list[str]]:
         there = {part for (part, _), _ in shards}
         absent += [f"{out}: part {i}/{of}" for of in counts for i in range(of) if i not in there]
         folders += [folder for _, folder in shards] or [out]
-    return [Part(folder, _reasons(folder / "summary.csv")) for folder in folders], absent
+    links = [Path(os.path.relpath(folder, into)).as_posix() for folder in folders]
+    pairs = zip(folders, links, strict=True)
+    return [Part(folder, link, _reasons(folder / "summary.csv")) for folder, link in pairs], absent
 
 
 def _reasons(summary: Path) -> dict[str, str]:
@@ -143,7 +146,7 @@ def _results(root: Path) -> Iterator[str]:
 def _add(part: Part, name: str, found: Merged, manifest: Rows, packer: Packer) -> None:
     """One image: its row, its latents, and its line of the manifest."""
     folder = part.folder / name
-    link = Path(os.path.relpath(folder, found.into)).as_posix()
+    link = name if part.link == "." else f"{part.link}/{name}"
     try:
         row, more = _finished(folder, name, packer)
     except CheckpointError as error:
@@ -162,7 +165,7 @@ def _add(part: Part, name: str, found: Merged, manifest: Rows, packer: Packer) -
 
 def _finished(folder: Path, name: str, packer: Packer) -> tuple[dict[str, object], dict[str, object]]:
     """The row of a result and what the manifest has beside it. Raises CheckpointError where it is not whole."""
-    record: Any = read_run(folder)
+    record: Any = read_run(folder, SummaryRecord)
     there = set(os.listdir(folder))  # noqa: PTH208 (names alone)
     lacking = [file for file in (*RUN_FILES, *([DELTA_FILE] if record.get("tuned") else ())) if file not in there]
     if lacking:
