@@ -323,7 +323,11 @@ def report(args: argparse.Namespace) -> None:
     for name, figures in found.items():
         lines += [f"## {name}", "", "| what | figure |", "|---|---|"]
         lines += [f"| {key} | {_text(value)} |" for key, value in figures.items()] + [""]
+    if absent := [name for name in kept if name not in found]:
+        lines += [f"**Not measured yet: {', '.join(absent)}** (`--only {','.join(absent)}`).", ""]
     lines += [
+        "CPU seconds are those of the process; seconds are wall clock, and mean little where other work has the cores.",
+        "",
         "- command: `python benchmarks/scale.py`, each part with the sizes that it names",
         f"- machine: {platform.machine()}, {os.cpu_count()} cores shared with other work, one thread a process",
         f"- python {platform.python_version()}",
