@@ -316,9 +316,8 @@ def merge(args: argparse.Namespace) -> dict[str, object]:
 
 
 def report(args: argparse.Namespace) -> None:
-    found = {
-        name: json.loads((WORK / f"{name}.json").read_text()) for name in PARTS[:-1] if (WORK / f"{name}.json").exists()
-    }
+    kept = {name: WORK / f"{name}.json" for name in PARTS[:-1]}
+    found = {name: json.loads(path.read_text()) for name, path in kept.items() if path.exists()}
     lines = ["# Many images: parts, kills, ledger, merging", ""]
     for name, figures in found.items():
         lines += [f"## {name}", "", "| what | figure |", "|---|---|"]
