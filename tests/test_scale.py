@@ -303,6 +303,24 @@ def _photo(folder, targets):
 # ---- Ray
 
 
+def test_an_actor_takes_batches_until_it_is_stopped(generator, targets, tmp_path):
+    """What runs in an actor, here without Ray."""
+    from latentopt.inverting.inverter import Inverter
+    from latentopt.inverting.items import tensor_items
+    from latentopt.scale.job import job_of
+    from latentopt.scale.on_ray import Seat
+
+    job = job_of(Inverter(generator, RECIPE, out=tmp_path), tensor_items(targets[:3], NAMES[:3]), 60.0, 3)
+    seat = Seat(job.packed(), "cpu", 1)
+    told, answer = seat.next()
+    assert (told, answer.kind, answer.record["rows"][0]["status"]) == ([], "done", "ok")
+    seat.stop()
+    assert seat.next()[1].kind == "idle" and not list(tmp_path.glob(".ledger/*/*/1.1")), "given back"
+    assert [path.parent.name for path in tmp_path.glob("*/run.json")] == [NAMES[0]]
+    assert "shared disk" in Seat(job_of(Inverter(generator, RECIPE, out=tmp_path / "not"), [], 60.0, 3).packed(),
+                                 "cpu", 1).next()[1].text  # fmt: skip
+
+
 def test_actors_do_what_one_process_does(generator, targets, tmp_path, monkeypatch):
     """On a cluster of three raylets, one of which is lost with its actor."""
     ray = pytest.importorskip("ray")
