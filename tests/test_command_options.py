@@ -37,6 +37,7 @@ OTHERS = {  # flags that mean something else in some commands, where no other wo
     "--discriminator": ("train refiner",),
     "--force": ("encode", "convert", "train refiner"),
     "--overwrite": ("align", "fit-pnorm", "fit-sigma", "fit-metric"),
+    "--shard": ("fit-pnorm", "fit-metric"),
     "--probes": ("fit-metric",),
     "--size": ("fit-metric", "align"),
     "--sigma": ("train wrangan",),
