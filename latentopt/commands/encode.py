@@ -133,7 +133,7 @@ def command(
     reading = {"fit": fit, "dtype": dtype, "network": generator.name}
     rows = watched(
         partial(told, out=outdir, options=reading, shard=shard, engine=hands.engine(device), **kept),
-        len(find_images(sources, shard)),
+        len(find_images(sources, shard if aligner.idle else None)),
         verb="encoding",
         unit="images",
         quiet=quiet,
