@@ -180,7 +180,8 @@ def command(
     from latentopt.pictures.finding import find_images
 
     sources = images_of(images)
-    count, steps = len(find_images(sources, shard if aligner.idle else None)), sum(stage.steps + 1 for stage in resolved.stages)
+    count = len(find_images(sources, shard if aligner.idle else None))  # of faces the part is not known yet
+    steps = sum(stage.steps + 1 for stage in resolved.stages)
     if not quiet:
         tell(f"{count} picture{'s' * (count != 1)}, recipe {resolved.name}, {steps} steps each, generator {network}")
     profile = Profile(on=profiled)
