@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from latentopt.recipe.recipe import Recipe as Recipe
     from latentopt.restoring.work import restore as restore
     from latentopt.results.inversion import Inversion as Inversion
+    from latentopt.scale.merge import merge as merge
+    from latentopt.scale.on_ray import OnRay as OnRay
+    from latentopt.scale.workers import Workers as Workers
     from latentopt.statistics.pnorm import PNorm as PNorm
     from latentopt.types import GeneratorInputs as GeneratorInputs
 
@@ -31,6 +34,9 @@ EXPORTS = {
     "encode": "latentopt.inverting.work",
     "drag": "latentopt.dragging.drag",
     "restore": "latentopt.restoring.work",
+    "merge": "latentopt.scale.merge",
+    "Workers": "latentopt.scale.workers",
+    "OnRay": "latentopt.scale.on_ray",
     "Delta": "latentopt.checkpoints.delta",
     "Inversion": "latentopt.results.inversion",
     "Recipe": "latentopt.recipe.recipe",

@@ -83,9 +83,10 @@ if TYPE_CHECKING:
     from latentopt.faces.quads import face_quad as face_quad
     from latentopt.geometry.moves import PictureMove as PictureMove
     from latentopt.geometry.moves import check_takes_transform as check_takes_transform
+    from latentopt.inverting.following import OnEvent
     from latentopt.inverting.measured import ensure_metrics as ensure_metrics
     from latentopt.inverting.tuning import tuning_recipe as tuning_recipe
-    from latentopt.inverting.work import OnEvent, Results
+    from latentopt.inverting.work import Results
     from latentopt.inverting.work import encode as encode
     from latentopt.inverting.work import encoding_recipe as encoding_recipe
     from latentopt.inverting.work import invert as invert
@@ -110,6 +111,9 @@ if TYPE_CHECKING:
     from latentopt.results.earlier import newest_run as newest_run
     from latentopt.results.inversion import Inversion as Inversion
     from latentopt.results.redrawing import redraw_of as redraw_of
+    from latentopt.scale.merge import merge as merge
+    from latentopt.scale.on_ray import OnRay as OnRay
+    from latentopt.scale.workers import Workers as Workers
     from latentopt.sharing.push import check_token as check_token
     from latentopt.sharing.push import packaged as packaged
     from latentopt.sharing.push import push as push
@@ -243,6 +247,9 @@ EXPORTS = {
     "newest_run": "latentopt.results.earlier",
     "Inversion": "latentopt.results.inversion",
     "redraw_of": "latentopt.results.redrawing",
+    "merge": "latentopt.scale.merge",
+    "OnRay": "latentopt.scale.on_ray",
+    "Workers": "latentopt.scale.workers",
     "check_token": "latentopt.sharing.push",
     "packaged": "latentopt.sharing.push",
     "push": "latentopt.sharing.push",
@@ -305,6 +312,8 @@ def tune(
         if on_event is not None:
             on_event(Measured(pictures))
 
+    watched = {} if options.get("engine") else {"on_progress": measured}
+
     recipe = method if isinstance(method, Recipe) else Recipe.load(str(method))
     n = fitting_pictures(recipe) if corruption is None else corruption
-    return tune_results(generator, results, recipe, change=change_by(n, measured), on_event=on_event, **options)
+    return tune_results(generator, results, recipe, change=change_by(n, **watched), on_event=on_event, **options)

@@ -38,7 +38,7 @@ from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.generators.discriminator import Discriminator, DiscriminatorConfig
 from latentopt.generators.stylegan2 import StyleGAN2
 from latentopt.inverting.events import Failed, Finished
-from latentopt.inverting.inverter import Inverter
+from latentopt.inverting.inverter import RESUME_FOLDER, Inverter
 from latentopt.inverting.items import tensor_items
 from latentopt.inverting.saved_state import checksum
 from latentopt.inverting.tuning import common_recipe, tuning_items, tuning_recipe
@@ -52,7 +52,7 @@ from latentopt.report.figures import latent_density
 from latentopt.report.page import Method
 from latentopt.results.earlier import find_results
 from latentopt.results.inversion import Inversion
-from latentopt.results.summary import row_of
+from latentopt.results.rows import row_of
 from latentopt.statistics.linear_prior import LinearPrior
 from latentopt.statistics.metric import Metric
 from latentopt.statistics.metric_fit import Distance, MetricFit, merge_metric_shards
@@ -215,7 +215,7 @@ def _result(world: World, path: Path) -> None:
     tuning_recipe(TUNING, common_recipe([result]))
     tuning_items([result], world.generator)[0].item()
     inversion = Inversion.load(folder)
-    row_of(inversion)
+    row_of(inversion.name, inversion.manifest)
     (source,) = find_sources(folder)
     world.generator.synthesis(read_latent(source, world.generator).inputs)
 
@@ -225,7 +225,7 @@ def _resumed(world: World, path: Path) -> None:
     inverter, items = Inverter(world.generator, RECIPE, out=out), tensor_items(world.targets, KEYS)
     shutil.rmtree(out / ".resume", ignore_errors=True)
     (out / ".resume").mkdir()
-    state = inverter._resume_path(out, items)
+    state = inverter._resume_path(out / RESUME_FOLDER, items)
     shutil.copy(path, state)
     signed(state)
     for key in KEYS:

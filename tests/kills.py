@@ -21,10 +21,10 @@ from file_kinds import TUNING
 
 from latentopt.commands.interrupting import interruptible
 from latentopt.files.storage import load_tensors
+from latentopt.inverting.following import follow
 from latentopt.inverting.inverter import Inverter
 from latentopt.inverting.items import tensor_items
 from latentopt.inverting.tuning import common_recipe, tuning_items, tuning_recipe
-from latentopt.inverting.work import follow
 from latentopt.loop.state import State
 from latentopt.recipe.recipe import Recipe
 from latentopt.results.earlier import find_results

@@ -26,7 +26,7 @@ def commands(command: click.Command = cli, words: tuple[str, ...] = ()) -> Itera
 
 ALL = dict(commands())
 RUN_A_RECIPE = ("invert", "restore", "tune", "compare", "encode")
-WITHOUT = ("info", "convert", "align", "paste", "push")  # commands that draw nothing
+WITHOUT = ("info", "convert", "align", "paste", "push", "merge")  # commands that draw nothing
 OTHERS = {  # flags that mean something else in some commands, where no other word will do: flag -> those commands
     "--steps": ("encode", "evaluate", "interpolate", "directions find", "train encoder", "train judge",
                 "train perceptual", "train refiner", "train flow"),
@@ -37,6 +37,7 @@ OTHERS = {  # flags that mean something else in some commands, where no other wo
     "--discriminator": ("train refiner",),
     "--force": ("encode", "convert", "train refiner"),
     "--overwrite": ("align", "fit-pnorm", "fit-sigma", "fit-metric"),
+    "--shard": ("fit-pnorm", "fit-metric"),
     "--probes": ("fit-metric",),
     "--size": ("fit-metric", "align"),
     "--sigma": ("train wrangan",),
@@ -161,7 +162,7 @@ def test_encode_takes_the_options_of_recipes(latentopt):
 PLAIN = {  # options that are texts and no paths
     "--space", "--terms", "--set", "--layers", "--do", "--sweep", "--parts", "--metrics", "--pose", "--dial",
     "--device", "--attributes", "--attribute", "--name", "--condition", "--layer", "--operator", "--host",
-    "--align", "--detector", "--point", "--blend",
+    "--align", "--detector", "--point", "--blend", "--ray",
     "repo", "--licence",
 }  # fmt: skip
 TEXTS = [

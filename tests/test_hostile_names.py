@@ -13,7 +13,8 @@ from latentopt.errors import UsageError
 from latentopt.files.outputs import check_inside, locked, sweep, workplace
 from latentopt.files.text import cell, escape_controls, one_line
 from latentopt.recipe.recipe import Recipe
-from latentopt.results.summary import failed_row, write_summary
+from latentopt.results.rows import failed_row
+from latentopt.results.summary import write_summary
 
 STAGE = {"init": "mean", "steps": 1, "lr": 0.05, "optimize": ["w+"], "terms": ["l2"]}
 RECIPE = Recipe.from_table({"name": "one", "stages": [STAGE]})

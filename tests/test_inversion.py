@@ -197,8 +197,8 @@ def failing(error, at: str):
 
 
 def patch_writes(monkeypatch, write) -> None:
-    for module in ("latentopt.files.storage", "latentopt.pictures.images", "latentopt.results.inversion"):
-        monkeypatch.setattr(f"{module}.write_atomically", write)
+    for module in ("files.writing", "files.storage", "pictures.images", "results.inversion"):
+        monkeypatch.setattr(f"latentopt.{module}.write_atomically", write)
 
 
 @pytest.mark.parametrize("name", RUN_FILES)

@@ -24,6 +24,7 @@ from latentopt.faces.edited import alignment_for
 from latentopt.faces.pasting import paste
 from latentopt.faces.poisson import harmonic
 from latentopt.faces.quads import box_quad, projected
+from latentopt.files.shards import in_shard, shard_folder
 from latentopt.geometry.moves import move_matrix
 from latentopt.pictures.decoding import MAX_PIXELS, decode
 from latentopt.pictures.images import from_uint8, to_uint8
@@ -286,6 +287,25 @@ def test_from_a_photograph_to_an_edit_in_it(folder, latentopt):
     assert latentopt("paste", "out/b", "--photo", "elsewhere/b.png")[0] == 0
     code, _, err = latentopt("paste", "out", "--photo", "elsewhere/b.png")
     assert code == 2 and "of several" in err
+
+
+def test_faces_in_parts_and_by_other_processes(folder, latentopt):
+    """A face is in the part that its own name says, and its square is cut out by another process too."""
+    Path("p.csv").write_text(CSV)
+    run = ("invert", "photos/a.png", "photos/b.png", *QUICK, "--points", "p.csv")
+    assert latentopt(*run, "--outdir", "one")[0] == 0
+    whole = {name: Path("one", name, "target.png").read_bytes() for name in ("a-1", "a-2", "b")}
+    for part in ("0/2", "1/2"):
+        assert latentopt(*run, "--outdir", "parts", "--shard", part)[0] == 0
+    parts = {(p.parent.parent.name, p.parent.name) for p in Path("parts").rglob("run.json")}
+    assert parts == {(shard_folder(Path(), (i, 2)).name, n) for n in whole for i in range(2) if in_shard(n, (i, 2))}
+    code, _, err = latentopt(*run, "--outdir", "workers", "--workers", "1")
+    assert code == 0, err
+    for root in (*sorted(Path("parts").iterdir()), Path("workers")):
+        for path in root.rglob("target.png"):
+            assert path.read_bytes() == whole[path.parent.name]
+    runs = [json.loads(Path(root, "a-2", "run.json").read_text()) for root in ("one", "workers")]
+    assert runs[0]["key"] == runs[1]["key"] and runs[0]["alignment"] == runs[1]["alignment"]
 
 
 def test_from_python(folder, tiny_generator):

@@ -177,6 +177,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
         "encoders",
         "refiners",
     },
+    "scale": {"errors", "watching", "files", "devices", "results", "inverting"},
     "api": {
         "files",
         "types",
@@ -200,6 +201,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
         "report",
         "sharing",
         "training",
+        "scale",
     },
     "studio": {
         "errors",
@@ -244,6 +246,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
         "evaluation",
         "report",
         "training",
+        "scale",
         "api",
         "studio",
     },

@@ -16,7 +16,8 @@ from PIL import Image
 from latentopt.errors import LatentoptError, UsageError
 from latentopt.pictures.images import save_png
 from latentopt.pictures.video import save_video
-from latentopt.results.summary import COLUMNS, write_summary
+from latentopt.results.rows import COLUMNS
+from latentopt.results.summary import write_summary
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -105,12 +106,14 @@ def test_nothing_finished_gives_no_grid(tmp_path):
 
 def test_the_grid_is_of_the_first_images(tmp_path, monkeypatch):
     monkeypatch.setattr("latentopt.results.summary.GRID_ROWS", 3)
-    monkeypatch.setattr("latentopt.results.summary.PAGE_ROWS", 4)
+    monkeypatch.setattr("latentopt.results.pages.PAGE_ROWS", 4)
     rows = [result(tmp_path, f"{i}") for i in range(5)]
     (tmp_path / "1" / "proj.png").unlink()
     write_summary(tmp_path, rows)
     page = (tmp_path / "index.html").read_text()
-    assert "the first 3" in page and "first 4 images are listed" in page and page.count("<tr") == 5
+    assert "the first 3" in page and "page 1: " in page and page.count("<tr") == 5
+    second = (tmp_path / ".pages" / "2.html").read_text()
+    assert second.count("<tr") == 2 and 'src="../4/target.png"' in second and "../index.html" in second
     assert Image.open(tmp_path / "grid.png").height == 24 + 2 * 152  # one picture had gone
 
 
@@ -118,7 +121,7 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(LatentoptError, match=r"summary\.csv.*disk is full"):
         write_summary(tmp_path, [failed("a")])
     assert list(tmp_path.iterdir()) == []

@@ -18,6 +18,7 @@ COMMANDS = {  # name: (module, one line of help)
     "restore": ("restore", "Restore pictures of which only a measurement is known."),
     "encode": ("encode", "Find the latents of images by an encoder, without optimisation."),
     "tune": ("tune", "Tune the generator's weights to inverted images."),
+    "merge": ("merge", "Make one summary and packed results of the parts of a run."),
     "evaluate": ("evaluate", "Measure reconstruction and editability of inversions."),
     "align": ("align", "Cut the faces out of photographs, aligned as FFHQ's."),
     "edit": ("edit", "Edit inverted images along directions."),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from latentopt.commands.interrupting import interruptible
 from latentopt.errors import ImageError, InversionFailed, LatentoptError
 from latentopt.files.text import escape_controls, one_line
+from latentopt.results.rows import Rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from latentopt.protocols import Generator
 
 VIDEO_FRAMES, VIDEO_HEIGHT = 60, 256
+ROWS_SHOWN = 200  # of the printed table
 NAME_WIDTH = 12  # columns that an image's name has at least in the printed table
 
 
@@ -74,11 +77,11 @@ class ProgressLine:
 
     def __init__(self, progress: Progress, quiet: bool, per_image: int, films: Films | None = None) -> None:
         self.progress, self.quiet, self.per_image, self.films = progress, quiet, per_image, films
-        self.rows: list[dict[str, Any]] = []
+        self.rows = Rows()
         self.unreadable = 0
 
     def __call__(self, event: Event) -> None:
-        from latentopt.inverting.events import Failed, Finished, Measured, Noted, Progressed
+        from latentopt.inverting.events import Advanced, Failed, Finished, Measured, Noted, Progressed
 
         if isinstance(event, Noted):
             click.echo(one_line(event.text), err=True)
@@ -86,6 +89,8 @@ class ProgressLine:
             mean = sum(event.step.best_loss) / len(event.step.best_loss)
             count = len(event.step.rows)
             self.progress.advance(count, step=event.step.step, images=count, best=mean)
+        elif isinstance(event, Advanced):
+            self.progress.advance(event.steps)
         elif isinstance(event, Measured):
             self.progress.advance(event.pictures, step="measuring")
         elif isinstance(event, Failed):
@@ -102,14 +107,14 @@ class ProgressLine:
         if self.quiet:  # no progress, but errors
             click.echo(text, err=True)
         self.progress.note(text)
-        self.rows.append(event.row)
+        self.rows.add(event.row)
         self.unreadable += event.unreadable
 
     def _finished(self, event: Finished) -> None:
         if event.again:
             film = "; no film of it: --overwrite makes it again" if self.films is not None else ""
-            self.progress.note(f"{one_line(event.inversion.name)}: done already{film}")
-        self.rows.append(event.row)
+            self.progress.note(f"{one_line(event.name)}: done already{film}")
+        self.rows.add(event.row)
 
 
 class Films:
@@ -165,7 +170,7 @@ def watched(
     unit: str = "image steps",
     films: Films | None = None,
     quiet: bool = False,
-) -> list[dict[str, Any]]:
+) -> Rows:
     """Call `call(on_event=, interrupted=)` under a progress line of `images` times `steps`; a row for each image.
 
     beside: what is counted once, beside the images.
@@ -180,10 +185,10 @@ def watched(
         with progress, interruptible() as interrupted, suppress(InversionFailed):
             call(on_event=watch, interrupted=interrupted)
     except LatentoptError:  # such as a full disk at the summary: the figures are not lost
-        if watch.rows:
+        if len(watch.rows):
             print_table(watch.rows, "finished before the error")
         raise
-    if watch.unreadable == images:
+    if images and watch.unreadable == images:
         raise ImageError(f"none of the {images} pictures could be read")
     return watch.rows
 
@@ -197,26 +202,29 @@ def _figure(value: object) -> str:
 COLUMNS = {"psnr": "psnr", "ssim": "ssim", "perceptual": "perceptual", "radius": "radius", "seconds": "seconds"}
 
 
-def report(rows: list[dict], outdir: Path, title: str, columns: Mapping[str, str] = COLUMNS) -> int:
+def report(rows: Rows, outdir: Path, title: str, columns: Mapping[str, str] = COLUMNS) -> int:
     """Print the table, and say by the exit code whether all is well. columns: {of a row: heading}."""
     from latentopt.inverting.events import is_unsteady
 
     print_table(rows, title, columns)
-    failed = [one_line(row["name"]) for row in rows if row["status"] != "ok"]
+    failed = rows.status.total() - rows.status["ok"]
     where = one_line(str(outdir))
-    click.echo(f"{len(rows) - len(failed)} of {len(rows)} images in {where}/ (summary.csv, grid.png, index.html)")
-    unsteady = [row for row in rows if is_unsteady(row)]
+    click.echo(f"{len(rows) - failed} of {len(rows)} images in {where}/ (summary.csv, grid.png, index.html)")
     if failed:
-        click.echo(f"failed: {', '.join(failed[:10])}{' ...' if len(failed) > 10 else ''}", err=True)
-    for row in unsteady[:10]:
-        click.echo(one_line(f"{row['name']}: {row['stop_reason']}; try a lower --lr, or --dtype float32"), err=True)
-    if len(unsteady) > 10:
-        click.echo(f"... and {len(unsteady) - 10} more without a finite loss in some steps", err=True)
+        first = islice((one_line(row["name"]) for row in rows if row["status"] != "ok"), 10)
+        click.echo(f"failed: {', '.join(first)}{' ...' if failed > 10 else ''}", err=True)
+    unsteady = 0
+    for row in filter(is_unsteady, rows):
+        unsteady += 1
+        if unsteady <= 10:
+            click.echo(one_line(f"{row['name']}: {row['stop_reason']}; try a lower --lr, or --dtype float32"), err=True)
+    if unsteady > 10:
+        click.echo(f"... and {unsteady - 10} more without a finite loss in some steps", err=True)
     return InversionFailed.exit_code if failed or unsteady else 0
 
 
-def print_table(rows: list[dict], title: str, columns: Mapping[str, str] = COLUMNS) -> None:
-    """A row an image, its figures under the headings of `columns`."""
+def print_table(rows: Rows, title: str, columns: Mapping[str, str] = COLUMNS) -> None:
+    """A row an image, its figures under the headings of `columns`; of very many the first ones."""
     from rich.console import Console
     from rich.table import Column, Table
     from rich.text import Text
@@ -227,10 +235,12 @@ def print_table(rows: list[dict], title: str, columns: Mapping[str, str] = COLUM
         title=Text(one_line(title)),
         title_justify="left",
     )
-    for row in rows:
+    for row in islice(rows, ROWS_SHOWN):
         figures = [_figure(row.get(name)) for name in columns]
         table.add_row(
             Text(one_line(row["name"])),
             *(figures if row["status"] == "ok" else ["failed"] + ["-"] * (len(columns) - 1)),
         )
     Console(width=None if Console().is_terminal else 120).print(table)
+    if len(rows) > ROWS_SHOWN:
+        click.echo(f"the first {ROWS_SHOWN} of {len(rows)} images; all are in summary.csv")

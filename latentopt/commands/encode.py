@@ -13,8 +13,10 @@ from latentopt.commands.batches import load_network, report, watched
 from latentopt.commands.invert import aligner_of, images_of, refine_entry
 from latentopt.commands.paths import UserPath
 from latentopt.commands.preflight import notes_told
+from latentopt.commands.scale_options import Hands, chosen_shard, shard_option, worker_options
 from latentopt.errors import UsageError
 from latentopt.files.outputs import check_free
+from latentopt.files.shards import shard_folder
 from latentopt.files.text import escape_controls
 from latentopt.recipe.entries import terms_of
 
@@ -56,6 +58,8 @@ COLUMNS = {"psnr": "psnr", "ssim": "ssim", "perceptual": "perceptual", "seconds"
 @shared.largest()
 @shared.detector()
 @click.option("--force", is_flag=True, help="Take an encoder that was trained for another generator.")
+@shard_option
+@worker_options
 @shared.overwrite()
 @shared.dry_run()
 @shared.quiet()
@@ -77,6 +81,10 @@ def command(
     points: str | None,
     largest: bool,
     detector: str,
+    shard: tuple[int, int] | None,
+    workers: int | None,
+    ray: str | None,
+    retries: int,
     overwrite: bool,
     dry_run: bool,
     quiet: bool,
@@ -98,6 +106,7 @@ def command(
       latentopt encode photos/ --encoder psp --mix e4e --share 0.5
       latentopt encode photos/ --refine warpres
       latentopt encode group.jpg --align faces
+      latentopt encode photos/ --shard 3/16
     """
     from latentopt.api import encode, encoding_recipe
     from latentopt.encoders.files import holds_generator
@@ -111,18 +120,20 @@ def command(
     if dry_run:
         click.echo(recipe.dump(), nl=False)
         return 0
+    shard, hands = chosen_shard(shard), Hands(workers, ray, retries)
+    outdir = shard_folder(outdir, shard)
     check_free(outdir)
     aligner = aligner_of(align, points, detector, largest)
     network = network or (encoder if holds_generator(encoder) else "portraits")
-    generator = load_network(network, device, dtype, False)
+    generator = load_network(network, hands.device(device), dtype, False)
     sources = images_of(images)
     call = partial(encode, generator, sources, recipe, fit=fit, look=notes_told(None), batch=batch, align=aligner)
     told = partial(call, on_note=lambda note: click.echo(escape_controls(f"{encoder}: {note}"), err=True))
     kept = {"keep_steps": keep_steps, "heat_maps": heat_maps, "overwrite": overwrite, "keep": False}
     reading = {"fit": fit, "dtype": dtype, "network": generator.name}
     rows = watched(
-        partial(told, out=outdir, options=reading, **kept),
-        len(find_images(sources)),
+        partial(told, out=outdir, options=reading, shard=shard, engine=hands.engine(device), **kept),
+        len(find_images(sources, shard if aligner.idle else None)),
         verb="encoding",
         unit="images",
         quiet=quiet,

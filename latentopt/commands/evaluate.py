@@ -10,7 +10,9 @@ import click
 from latentopt.commands import shared
 from latentopt.commands.batches import load_recorded
 from latentopt.commands.paths import UserPath
+from latentopt.commands.scale_options import chosen_shard, shard_option
 from latentopt.errors import UsageError
+from latentopt.files.shards import shard_folder
 from latentopt.files.text import escape_controls
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 @shared.lec()
 @click.option("--corruption", default=200, show_default=True, type=click.IntRange(0),
               help="Pictures of each tuned image, where none is on record; 0: none.")  # fmt: skip
+@shard_option
 @shared.outdir()
 @shared.to()
 @shared.seed()
@@ -58,6 +61,7 @@ ARROWS = {"higher": "↑", "lower": "↓", "neither": ""}
 def command(
     runs: tuple[Path, ...],
     network: str | None,
+    shard: tuple[int, int] | None,
     outdir: Path,
     images: int | None,
     to: Path | None,
@@ -77,6 +81,7 @@ def command(
     Examples:
       latentopt evaluate
       latentopt evaluate out/ii2s out/i2s --parts reconstruction,pose
+      latentopt evaluate out --shard 3/16
       latentopt evaluate out --metrics lpips-vgg,vgg --lec 20 --judge mydomain.judge:make
     """
     if to is not None and len(runs) > 1:
@@ -85,14 +90,16 @@ def command(
 
     words = {key: _words(options[key]) for key in ("parts", "metrics") if options[key] is not None}
     done = []
-    found = _runs(runs, outdir, images)
+    shard = chosen_shard(shard)
+    found = _runs(runs, outdir, images, shard)
     for folder, _ in found:
-        _check_writable(to or folder)
+        _check_writable(shard_folder(to or folder, shard))
     for folder, results in found:
         recorded = str(results[0].manifest["generator"].get("source", "portraits"))
         generator = load_recorded(network, recorded, str(folder), device, dtype)
         evaluation = _evaluate(results, generator, words, options, folder, quiet)
-        done.append((folder, to or folder, evaluation, save_evaluation(evaluation, to or folder)))
+        place = shard_folder(to or folder, shard)
+        done.append((folder, place, evaluation, save_evaluation(evaluation, place)))
     _report(done)
     return 0
 
@@ -111,14 +118,16 @@ def _check_writable(folder: Path) -> None:
         raise UsageError(f"{folder}: the figures cannot be written there; name another folder with --to") from error
 
 
-def _runs(runs: tuple[Path, ...], outdir: Path, images: int | None) -> list[tuple[Path, list[Inversion]]]:
+def _runs(
+    runs: tuple[Path, ...], outdir: Path, images: int | None, shard: tuple[int, int] | None
+) -> list[tuple[Path, list[Inversion]]]:
     """Each run's folder and its results, by their names in it; all are found before the first is measured."""
     from latentopt.evaluation.runs import find_run, read_results
     from latentopt.results.earlier import newest_run
 
-    found = [(run, find_run(run)) for run in runs]
+    found = [(run, find_run(run, shard)) for run in runs]
     if not runs:
-        results, folder = newest_run(outdir)
+        results, folder = newest_run(outdir, shard)
         click.echo(escape_controls(f"evaluating the newest run: {folder} ({len(results)} images)"), err=True)
         found = [(folder, results)]
     return [(folder, read_results(results[:images])) for folder, results in found]

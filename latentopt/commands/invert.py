@@ -13,8 +13,10 @@ from latentopt.commands import shared
 from latentopt.commands.batches import Films, load_network, low_memory_option, report, watched
 from latentopt.commands.paths import UserPath
 from latentopt.commands.preflight import Warnings, notes_told, picture_check, preflight_option
+from latentopt.commands.scale_options import Hands, chosen_shard, shard_option, worker_options
 from latentopt.errors import ImageError, UsageError
 from latentopt.files.outputs import check_free
+from latentopt.files.shards import shard_folder
 from latentopt.files.text import one_line
 from latentopt.recipe.entries import terms_of
 from latentopt.recipe.placement import with_placement
@@ -107,6 +109,8 @@ def refine_entry(text: str) -> object:
 @preflight_option
 @click.option("--save-video", is_flag=True, help="Keep how each image converged, as proj.webp.")
 @click.option("--profile", "profiled", is_flag=True, help="Tell where the time went, and write it as profile.csv.")
+@shard_option
+@worker_options
 @shared.overwrite()
 @shared.dry_run()
 @shared.quiet()
@@ -131,6 +135,10 @@ def command(
     preflight: bool | None,
     save_video: bool,
     profiled: bool,
+    shard: tuple[int, int] | None,
+    workers: int | None,
+    ray: str | None,
+    retries: int,
     overwrite: bool,
     dry_run: bool,
     quiet: bool,
@@ -152,12 +160,18 @@ def command(
       latentopt invert face.png --network stylegan3-t-ffhq.pkl --recipe i2s --placement
       latentopt invert photos/ --recipe hybrid-e4e --refine warpres
       latentopt invert group.jpg --network ffhq.pkl --align faces
+      latentopt invert photos/ --workers auto
+      latentopt invert photos/ --shard 3/16
     """
     resolved = resolve_recipe(recipe, list(settings), **options)
     check_exact(exact, options["batch"])
     if dry_run:
         click.echo(resolved.dump(), nl=False)
         return 0
+    shard, hands = chosen_shard(shard), Hands(workers, ray, retries)
+    if hands.others and (save_video or profiled):
+        raise UsageError("--save-video and --profile watch this process: leave them out, or --workers and --ray")
+    outdir = shard_folder(outdir, shard)
     check_free(outdir)
     aligner = aligner_of(align, points, detector, largest)
 
@@ -166,19 +180,31 @@ def command(
     from latentopt.pictures.finding import find_images
 
     sources = images_of(images)
-    count, steps = len(find_images(sources)), sum(stage.steps + 1 for stage in resolved.stages)
+    count = len(find_images(sources, shard if aligner.idle else None))  # of faces the part is not known yet
+    steps = sum(stage.steps + 1 for stage in resolved.stages)
     if not quiet:
         tell(f"{count} picture{'s' * (count != 1)}, recipe {resolved.name}, {steps} steps each, generator {network}")
     profile = Profile(on=profiled)
     with profile.part("networks and start"):
-        generator = load_network(network, device, dtype, compiled, low_memory)
+        here = hands.device(device)
+        generator = load_network(network, here, dtype, compiled and not hands.others, low_memory)
     warnings = Warnings()
     check = picture_check(generator, count, steps, preflight, warnings)
+    if hands.others and check is not None and count:
+        _ = check.preflight  # once, and not by each of the others
     reading = {"fit": fit, "alpha": alpha, "dtype": dtype, "network": generator.name}
     call = partial(invert, generator, sources, resolved, seed=seed, exact=exact, fit=fit, alpha=alpha, align=aligner)
     rows = watched(
         partial(
-            call, look=notes_told(check), out=outdir, overwrite=overwrite, options=reading, keep=False, profile=profile
+            call,
+            look=notes_told(check),
+            out=outdir,
+            overwrite=overwrite,
+            options=reading,
+            keep=False,
+            profile=profile,
+            shard=shard,
+            engine=hands.engine(device, compiled),
         ),
         count,
         steps=steps,

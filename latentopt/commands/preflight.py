@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -63,10 +64,10 @@ def picture_check(
 
 def notes_told(check: PictureCheck | None) -> Look:
     """Says of each picture that is read what was done to it, and then looks at it, where there is a `check`."""
+    return partial(_look, check)
 
-    def look(source: ImageSource, target: TargetImage, done: bool) -> TargetImage:
-        for note in target.notes:
-            tell(one_line(f"{source.path}: {note}"))
-        return target if check is None else check(source, target, done)
 
-    return look
+def _look(check: PictureCheck | None, source: ImageSource, target: TargetImage, done: bool) -> TargetImage:
+    for note in target.notes:
+        tell(one_line(f"{source.path}: {note}"))
+    return target if check is None else check(source, target, done)

@@ -12,8 +12,10 @@ from latentopt.commands import shared
 from latentopt.commands.batches import load_network, low_memory_option, report, watched
 from latentopt.commands.invert import EXACT_HELP, check_exact, images_of, start_entry
 from latentopt.commands.paths import UserPath
+from latentopt.commands.scale_options import chosen_shard, shard_option
 from latentopt.errors import UsageError
 from latentopt.files.outputs import check_free
+from latentopt.files.shards import shard_folder
 from latentopt.recipe.entries import terms_of
 from latentopt.recipe.recipe import Key, Recipe
 from latentopt.watching.phases import tell
@@ -77,6 +79,7 @@ def resolve_recipe(
 @shared.device()
 @shared.dtype()
 @low_memory_option
+@shard_option
 @shared.overwrite()
 @shared.dry_run()
 @shared.quiet()
@@ -99,6 +102,7 @@ def command(
     device: str,
     dtype: str,
     low_memory: bool,
+    shard: tuple[int, int] | None,
     overwrite: bool,
     dry_run: bool,
     quiet: bool,
@@ -124,6 +128,8 @@ def command(
     if dry_run:
         click.echo(resolved.dump(), nl=False)
         return 0
+    shard = chosen_shard(shard)
+    outdir = shard_folder(outdir, shard)
     check_free(outdir)
 
     from latentopt.api import restore
@@ -131,7 +137,7 @@ def command(
 
     simulate = simulate or not images
     sources = images_of(images)
-    count, passes = len(find_images(sources)), sum(stage.steps + 1 for stage in resolved.stages)
+    count, passes = len(find_images(sources, shard)), sum(stage.steps + 1 for stage in resolved.stages)
     if not quiet:
         tell(f"{count} picture{'s' * (count != 1)}, recipe {resolved.name}, {passes} steps each, generator {network}")
     generator = load_network(network, device, dtype, low_memory=low_memory)
@@ -150,8 +156,9 @@ def command(
         overwrite=overwrite,
         options={"dtype": dtype, "network": generator.name} | ({} if fit == "exact" else {"fit": fit}),
         keep=False,
+        shard=shard,
     )
     rows = watched(call, count * solutions, steps=passes, verb="restoring", quiet=quiet)
     columns = COLUMNS | TRUE_COLUMNS if simulate else COLUMNS
-    shown = {name: text for name, text in columns.items() if any(name in row for row in rows)}
+    shown = {name: text for name, text in columns.items() if rows.columns.get(name)}
     return report(rows, outdir, f"recipe {resolved.name}", shown)

@@ -13,9 +13,11 @@ from latentopt.commands.batches import load_network, load_recorded, low_memory_o
 from latentopt.commands.invert import EXACT_HELP, check_exact, images_of
 from latentopt.commands.paths import UserPath
 from latentopt.commands.preflight import notes_told
+from latentopt.commands.scale_options import Hands, chosen_shard, shard_option, worker_options
 from latentopt.commands.tune_recipes import inversion_of, method_recipe, tuning_of
 from latentopt.errors import UsageError
 from latentopt.files.outputs import check_free
+from latentopt.files.shards import shard_folder
 from latentopt.files.text import escape_controls
 from latentopt.recipe.recipe import Recipe
 
@@ -67,6 +69,8 @@ COLUMNS = {
 @shared.device()
 @shared.dtype()
 @low_memory_option
+@shard_option
+@worker_options
 @shared.overwrite()
 @shared.dry_run()
 @shared.quiet()
@@ -83,6 +87,10 @@ def command(
     device: str,
     dtype: str,
     low_memory: bool,
+    shard: tuple[int, int] | None,
+    workers: int | None,
+    ray: str | None,
+    retries: int,
     overwrite: bool,
     dry_run: bool,
     quiet: bool,
@@ -100,6 +108,7 @@ def command(
     Examples:
       latentopt tune --method wrangan
       latentopt tune out/anna --method pti --steps 200
+      latentopt tune out --method pti --shard 3/16
       latentopt tune photos/ --method lowrank --rank 2 --network ffhq.pkl
     """
     from latentopt.inverting.preparing import prepare
@@ -111,7 +120,10 @@ def command(
         raise UsageError("--shared makes one change for all images together: leave --exact out")
     if corruption and corruption < 4:
         raise UsageError(f"--corruption {corruption}: needs 4 pictures or more, or 0 to leave it out")
-    results, run = (None, outdir / Path(method).stem) if _are_images(sources) else _earlier(sources, outdir)
+    shard, hands = chosen_shard(shard), Hands(workers, ray, retries)
+    if options["shared"] and (shard is not None or hands.others):
+        raise UsageError("--shared makes one change for all images together: leave --shard, --workers and --ray out")
+    results, run = (None, outdir / Path(method).stem) if _are_images(sources) else _earlier(sources, outdir, shard)
     if results is None:
         inversion = inversion_of(found, init, options)
     elif init is not None or options["placement"]:
@@ -121,17 +133,19 @@ def command(
     if dry_run:
         click.echo(resolved.dump(), nl=False)
         return 0
-    to = to or run / f"tuned-{Path(method).stem}"
+    to = shard_folder(to or run / f"tuned-{Path(method).stem}", shard)
+    run = run if results is not None else shard_folder(run, shard)
     for folder in [to] if results is not None else [run, to]:
         check_free(folder)
     if results is None:
         images = images_of(sources)
-        generator = load_network(network or "portraits", device, dtype, low_memory=low_memory)
+        generator = load_network(network or "portraits", hands.device(device), dtype, low_memory=low_memory)
         prepare(resolved, generator)
-        results = _invert(images, generator, inversion, run, seed, exact, dtype, quiet)
+        spread = {"shard": shard, "engine": hands.engine(device)}
+        results = _invert(images, generator, inversion, run, seed, exact, dtype, quiet, spread)
     else:
         recorded = str(results[0].record["generator"].get("source", "portraits"))
-        generator = load_recorded(network, recorded, str(run), device, dtype, low_memory)
+        generator = load_recorded(network, recorded, str(run), hands.device(device), dtype, low_memory)
     if options["shared"]:
         resolved = resolved.sharing(options["batch"] or len(results))
     return _tune(
@@ -145,6 +159,7 @@ def command(
         corruption,
         overwrite,
         quiet,
+        {"shard": shard, "engine": hands.engine(device)},
     )
 
 
@@ -155,13 +170,13 @@ def _are_images(sources: tuple[str, ...]) -> bool:
     return next(Path(sources[0]).rglob("run.json"), None) is None
 
 
-def _earlier(sources: tuple[str, ...], outdir: Path) -> tuple[list[EarlierResult], Path]:
+def _earlier(sources: tuple[str, ...], outdir: Path, shard: tuple[int, int] | None) -> tuple[list[EarlierResult], Path]:
     """The results to go on from, and the folder of their run."""
     from latentopt.results.earlier import find_results, newest_run
 
     if sources:
-        return find_results(Path(sources[0])), Path(sources[0])
-    results, run = newest_run(outdir)
+        return find_results(Path(sources[0]), shard), Path(sources[0])
+    results, run = newest_run(outdir, shard)
     click.echo(escape_controls(f"tuning the newest run: {run} ({len(results)} images)"), err=True)
     return results, run
 
@@ -175,6 +190,7 @@ def _invert(
     exact: bool,
     dtype: str,
     quiet: bool,
+    spread: dict[str, Any],
 ) -> list[EarlierResult]:
     from latentopt.api import invert
     from latentopt.pictures.finding import find_images
@@ -185,7 +201,10 @@ def _invert(
     )
     steps = sum(stage.steps + 1 for stage in recipe.stages)
     rows = watched(
-        partial(call, options=_reading(generator, dtype)), len(find_images(images)), steps=steps, quiet=quiet
+        partial(call, options=_reading(generator, dtype), **spread),
+        len(find_images(images, spread["shard"])),
+        steps=steps,
+        quiet=quiet,
     )
     report(rows, run, f"recipe {recipe.name}")
     names = {row["name"] for row in rows if row["status"] == "ok"}
@@ -203,6 +222,7 @@ def _tune(
     corruption: int | None,
     overwrite: bool,
     quiet: bool,
+    spread: dict[str, Any],
 ) -> int:
     from latentopt.api import tune
     from latentopt.evaluation.corruption import fitting_pictures
@@ -215,7 +235,7 @@ def _tune(
         tune, generator, results, recipe, as_is=True, seed=seed, exact=exact, corruption=corruption, keep=False
     )
     rows = watched(
-        partial(call, out=to, overwrite=overwrite, options=_reading(generator, dtype)),
+        partial(call, out=to, overwrite=overwrite, options=_reading(generator, dtype), **spread),
         len(results),
         steps=sum(stage.steps + 1 for stage in recipe.stages) + corruption,
         beside=corruption,

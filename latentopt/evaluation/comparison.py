@@ -18,10 +18,10 @@ from latentopt.evaluation.measure import Measure
 from latentopt.evaluation.methods import capped
 from latentopt.evaluation.subject import Amounts
 from latentopt.inverting.events import Event, Failed, Finished
+from latentopt.inverting.following import OnEvent, follow
 from latentopt.inverting.inverter import Inverter
 from latentopt.inverting.items import Item, Unread, read
 from latentopt.inverting.preparing import prepare
-from latentopt.inverting.work import OnEvent, follow
 from latentopt.protocols import Generator
 from latentopt.recipe.recipe import Recipe
 from latentopt.results.inversion import Inversion

@@ -34,6 +34,10 @@ BATCH = 25
 OnProgress = Callable[[int], object]
 
 
+def nobody(count: int) -> None:
+    """Is told of progress, and does nothing; a lambda could not go to another process."""
+
+
 @dataclass(frozen=True)
 class Corruption:
     """Distances of n shifted pictures of the tuned generator from the same ones of the untouched, in judge features.
@@ -50,7 +54,7 @@ class Corruption:
     extractor: str
 
 
-def change_by(n: int, on_progress: OnProgress = lambda count: None) -> Change | None:
+def change_by(n: int, on_progress: OnProgress = nobody) -> Change | None:
     """What the Inverter records of a tuned generator (`Inverter.change`): corruption by `n` pictures. None for 0."""
     return SampleCorruption(n, on_progress) if n else None
 
@@ -71,7 +75,7 @@ class SampleCorruption:
     pictures are drawn once. on_progress: called with the number of pictures after each batch.
     """
 
-    def __init__(self, n: int, on_progress: OnProgress = lambda count: None, seed: int = 0) -> None:
+    def __init__(self, n: int, on_progress: OnProgress = nobody, seed: int = 0) -> None:
         if n < 4:
             raise UsageError(f"corruption needs at least 4 pictures, not {n}")
         self.n, self.on_progress, self.seed = n, on_progress, seed
@@ -115,7 +119,7 @@ def corruption(
     judge: Judge | None = None,
     batch: int = BATCH,
     directions: str = "samples",
-    on_progress: OnProgress = lambda count: None,
+    on_progress: OnProgress = nobody,
 ) -> Corruption:
     """Draw 2n pictures around one image's latent, with its weight deltas and without, and compare them.
 
@@ -169,7 +173,7 @@ def shifted_features(
     shifts: Tensor,
     judge: Judge,
     batch: int = BATCH,
-    on_progress: OnProgress = lambda count: None,
+    on_progress: OnProgress = nobody,
 ) -> Tensor:
     """Judge features [n,F] of one image's `inputs` with each of shifts [n,C] added to every row of its ws."""
     parts = []

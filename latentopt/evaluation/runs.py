@@ -7,15 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from latentopt.errors import CheckpointError
+from latentopt.files.shards import Shard
 from latentopt.results.earlier import EarlierResult, find_results
 from latentopt.results.inversion import Inversion
 
 
-def find_run(folder: Path) -> list[EarlierResult]:
-    """The finished inversions of a run. Raises CheckpointError where there is no such folder, or none in it."""
+def find_run(folder: Path, shard: Shard | None = None) -> list[EarlierResult]:
+    """The finished inversions of a run, or of a part of it.
+
+    Raises CheckpointError where there is no such folder, or none in it.
+    """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder; name one that latentopt invert wrote")
-    return find_results(folder)
+    return find_results(folder, shard)
 
 
 def read_results(results: Sequence[EarlierResult]) -> list[Inversion]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,35 +16,14 @@ from torch import Tensor
 
 from latentopt.errors import CheckpointError
 from latentopt.files.kinds import check_file, kind_of, refusal
-from latentopt.files.outputs import TEMPORARY
+from latentopt.files.writing import write_atomically as write_atomically
+from latentopt.files.writing import write_text as write_text
 
 WANTED = "a safetensors file of latentopt"
 HEADER_LIMIT = 16 << 20  # bytes; a foreign file with a larger index is refused before it is parsed
 ENTRIES_LIMIT = 10_000  # tensors; a model has some hundred, and each costs time to look up
 MODEL_LIMIT = 8 << 30  # bytes of a whole file
 STATISTICS_LIMIT = 256 << 20
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary name beside `path`, then rename: `path` is either complete or not there."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

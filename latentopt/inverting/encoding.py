@@ -24,7 +24,7 @@ from latentopt.inverting.keeping import Keeping
 from latentopt.loop.building import build_objective
 from latentopt.loop.refining import make_refiner
 from latentopt.pictures.images import save_png
-from latentopt.protocols import Refiner
+from latentopt.protocols import Generator, Refiner
 from latentopt.recipe.recipe import Recipe
 from latentopt.results.distortion import metrics
 from latentopt.results.inversion import Inversion
@@ -79,10 +79,23 @@ class BatchEncoder:
         decides = dict(self.options) | {"encoder": self.encoding.record, "keep_steps": self.keep_steps}
         return Keeping(self.encoding.generator, self.recipe, 0, self.out, decides)
 
-    def encode(self, items: Sequence[Item | Unread], interrupted: Interrupted = never) -> Iterator[Finished | Failed]:
+    together = False  # no image depends on the others
+
+    @property
+    def generator(self) -> Generator:
+        return self.encoding.generator
+
+    @property
+    def size(self) -> int:
+        """Images of a batch."""
+        return self.batch
+
+    def encode(
+        self, items: Sequence[Item | Unread], interrupted: Interrupted = never, place: str = ""
+    ) -> Iterator[Finished | Failed]:
         """Results as they come, a batch at a time. Finished ones are not made again, unless changes are gathered.
 
-        Raises KeyboardInterrupt before a batch when `interrupted` says so.
+        Raises KeyboardInterrupt before a batch when `interrupted` says so. Nothing is saved on the way, at no `place`.
         """
         done = self.keeping.done if self.changes is None else lambda item: None
         for ready in in_batches(items, self.batch, done):
@@ -191,19 +204,36 @@ class BatchEncoder:
 CHANGES = ("change", "coarse", "medium", "fine")
 
 
-def write_steps(path: Path, histories: Sequence[Sequence[Mapping[str, Any]]]) -> None:
-    """steps.csv: for each step the mean over images of what was measured, and of what the step changed."""
-    columns = list(dict.fromkeys(key for record in histories[0] for key in record if key not in ("stage", "step")))
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["step", "images", *columns])
-    for step in range(max(map(len, histories))):
-        records = [history[step] for history in histories if len(history) > step]
-        means = [_mean([record[key] for record in records if record.get(key) is not None]) for key in columns]
-        writer.writerow([step, len(records), *means])
-    with clear_write_errors(path):
-        write_text(path, stream.getvalue())
+class StepMeans:
+    """For each step the mean over images of what was measured, and of what the step changed."""
 
+    def __init__(self) -> None:
+        self.columns: dict[str, None] = {}
+        self.sums: list[dict[str, tuple[float, int]]] = []
+        self.images: list[int] = []
 
-def _mean(values: Sequence[float]) -> str:
-    return f"{sum(values) / len(values):.6g}" if values else ""
+    def add(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """One image's."""
+        if not self.images:
+            self.columns = dict.fromkeys(k for record in history for k in record if k not in ("stage", "step"))
+        for step, record in enumerate(history):
+            if step == len(self.images):
+                self.images.append(0)
+                self.sums.append(dict.fromkeys(self.columns, (0.0, 0)))
+            self.images[step] += 1
+            for key, (total, count) in self.sums[step].items():
+                if record.get(key) is not None:
+                    self.sums[step][key] = (total + record[key], count + 1)
+
+    def write(self, path: Path) -> None:
+        """As steps.csv; nothing where no image was added."""
+        if not self.images:
+            return
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["step", "images", *self.columns])
+        for step, (images, sums) in enumerate(zip(self.images, self.sums, strict=True)):
+            means = [f"{total / count:.6g}" if count else "" for total, count in sums.values()]
+            writer.writerow([step, images, *means])
+        with clear_write_errors(path):
+            write_text(path, stream.getvalue())

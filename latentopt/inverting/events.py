@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from latentopt.inverting.batch import Batch
 from latentopt.loop.loop import Step
 from latentopt.loop.state import UNSTEADY
 from latentopt.results.inversion import Inversion
-from latentopt.results.summary import failed_row, row_of
+from latentopt.results.rows import failed_row, row_of
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,38 @@ class Finished:
     inversion: Inversion
     again: bool = False
 
+    @property
+    def name(self) -> str:
+        return self.inversion.name
+
     @cached_property
     def row(self) -> dict[str, object]:
         """The image's row in the summary."""
-        return row_of(self.inversion)
+        return row_of(self.inversion.name, self.inversion.manifest)
+
+
+class FinishedElsewhere(Finished):
+    """An image that another process has done, of whose result `row` is known; the rest is read from its `folder` when
+    it is asked for.
+    """
+
+    def __init__(self, folder: Path, row: Mapping[str, object], again: bool) -> None:
+        vars(self).update(folder=folder, row=dict(row), again=again)
+
+    @property
+    def name(self) -> str:
+        return str(self.row["name"])
+
+    @cached_property
+    def inversion(self) -> Inversion:
+        return Inversion.load(vars(self)["folder"])
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """So many image steps were done in another process."""
+
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -69,4 +98,4 @@ class Noted:
     text: str
 
 
-Event = Progressed | Measured | Finished | Failed | Noted
+Event = Progressed | Advanced | Measured | Finished | Failed | Noted

@@ -80,23 +80,39 @@ class Inverter:
         """Changes with whatever decides the result: a result with another key is stale and made again."""
         return self.keeping.key(item)
 
-    def invert(self, items: Sequence[Item | Unread], interrupted: Interrupted = never) -> Iterator[Event]:
+    @property
+    def size(self) -> int:
+        """Images of a batch."""
+        return max(stage.batch for stage in self.recipe.stages)
+
+    @property
+    def together(self) -> bool:
+        """Whether all images are one batch."""
+        return self.recipe.shares
+
+    def invert(
+        self, items: Sequence[Item | Unread], interrupted: Interrupted = never, place: str = ""
+    ) -> Iterator[Event]:
         """Events as they happen. When `interrupted` says so after a step, the state is saved and KeyboardInterrupt
         raised.
 
         What an earlier run was in the middle of comes first and goes on where it was; then the rest in order, each
         batch as large as the recipe says. What an earlier run finished is not done again, unless its own batch was
-        left half saved. Images that share variables are one batch.
+        left half saved. Images that share variables are one batch. place: the folder, in that of saved states, of these
+        items alone, where several processes work in one output folder.
         """
         left = {item.name: item for item in items}
         if self.recipe.shares:
             group = replace(self, options=(*self.options, ("group", sorted(left))))
-            yield from group._invert(left, len(left), interrupted)
+            yield from group._invert(left, len(left), interrupted, place)
         else:
-            yield from self._invert(left, max(stage.batch for stage in self.recipe.stages), interrupted)
+            yield from self._invert(left, self.size, interrupted, place)
 
-    def _invert(self, left: dict[str, Item | Unread], size: int, interrupted: Interrupted) -> Iterator[Event]:
-        for path, items in self._interrupted_batches(left):
+    def _invert(
+        self, left: dict[str, Item | Unread], size: int, interrupted: Interrupted, place: str
+    ) -> Iterator[Event]:
+        folder = None if self.out is None else self.out / RESUME_FOLDER / place
+        for path, items in self._interrupted_batches(left, folder):
             if isinstance(items, DamagedState):
                 yield set_aside(path, items)
                 continue
@@ -109,17 +125,19 @@ class Inverter:
             for item in items:
                 del left[item.name]
             batch.profile = self.profile
-            yield from self._work(batch, items, interrupted, resumed=True)
+            yield from self._work(batch, items, interrupted, folder, resumed=True)
         if self.recipe.shares:
-            yield from self._invert_together(list(left.values()), interrupted)
+            yield from self._invert_together(list(left.values()), interrupted, folder)
             return
         for ready in self.profile.each("files", in_batches(left.values(), size, self.keeping.done)):
             if isinstance(ready, list):
-                yield from self._work(self._new_batch(ready), ready, interrupted)
+                yield from self._work(self._new_batch(ready), ready, interrupted, folder)
             else:
                 yield ready
 
-    def _invert_together(self, waiting: Sequence[Item | Unread], interrupted: Interrupted) -> Iterator[Event]:
+    def _invert_together(
+        self, waiting: Sequence[Item | Unread], interrupted: Interrupted, folder: Path | None
+    ) -> Iterator[Event]:
         """Images that share variables: all of them anew, unless all are done."""
         items: list[Item] = []
         for ready in in_batches(waiting, len(waiting), lambda item: None):
@@ -131,7 +149,7 @@ class Inverter:
         if items and len(finished) == len(items):
             yield from (Finished(done, again=True) for done in finished)
         elif items:
-            yield from self._work(self._new_batch(items), items, interrupted)
+            yield from self._work(self._new_batch(items), items, interrupted, folder)
 
     def _new_batch(self, items: Sequence[Item]) -> Batch:
         target, mask = self._tensors(items)
@@ -149,14 +167,14 @@ class Inverter:
         return batch
 
     def _interrupted_batches(
-        self, left: Mapping[str, Item | Unread]
+        self, left: Mapping[str, Item | Unread], folder: Path | None
     ) -> Iterator[tuple[Path, list[Item] | DamagedState]]:
-        """The saved batches whose images are all named now, or what is wrong with one; stale and finished ones are
-        removed, others kept.
+        """The batches saved in `folder` whose images are all named now, or what is wrong with one; stale and finished
+        ones are removed, others kept.
         """
-        if self.out is None:
+        if folder is None:
             return
-        for path in sorted((self.out / RESUME_FOLDER).glob("*.safetensors")):
+        for path in sorted(folder.glob("*.safetensors")):
             try:
                 names = Batch.read_keys(path)
                 if not all(name in left for name in names):
@@ -169,14 +187,14 @@ class Inverter:
                 path.unlink(missing_ok=True)
                 continue
             finished = all(self.keeping.is_done(item) for item in items)
-            if self._resume_path(self.out, items) == path and not finished:
+            if self._resume_path(folder, items) == path and not finished:
                 yield path, items
             else:
                 path.unlink(missing_ok=True)
 
-    def _resume_path(self, out: Path, items: Sequence[Item]) -> Path:
+    def _resume_path(self, folder: Path, items: Sequence[Item]) -> Path:
         digest = hashlib.sha256("".join(f"{item.name}{self.run_key(item)}" for item in items).encode()).hexdigest()
-        return out / RESUME_FOLDER / f"{digest[:16]}.safetensors"
+        return folder / f"{digest[:16]}.safetensors"
 
     def _tensors(self, items: Sequence[Item]) -> tuple[Tensor, Tensor | None]:
         device = self.generator.device
@@ -193,9 +211,14 @@ class Inverter:
         return torch.stack(found).to(self.generator.device) if found else None
 
     def _work(
-        self, batch: Batch, items: list[Item], interrupted: Interrupted, resumed: bool = False
+        self,
+        batch: Batch,
+        items: list[Item],
+        interrupted: Interrupted,
+        folder: Path | None,
+        resumed: bool = False,
     ) -> Iterator[Event]:
-        path = None if self.out is None else self._resume_path(self.out, items)
+        path = None if folder is None else self._resume_path(folder, items)
         try:
             with holding(interrupted):
                 yield from self._steps(batch, path, interrupted)
@@ -212,6 +235,8 @@ class Inverter:
             path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # not there, or another batch still has its state in it
                 path.parent.rmdir()
+                if path.parent.name != RESUME_FOLDER:
+                    path.parent.parent.rmdir()
 
     def _steps(self, batch: Batch, path: Path | None, interrupted: Interrupted) -> Iterator[Event]:
         """The steps of all stages; the state is saved at `path` every so often."""

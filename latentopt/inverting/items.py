@@ -12,16 +12,17 @@ from pathlib import Path
 from torch import Tensor
 
 from latentopt.errors import CheckpointError, ImageError, UsageError
-from latentopt.faces.aligner import Aligner, Placed, placed
+from latentopt.faces.aligner import Aligner, Placed
 from latentopt.faces.cutting import cut
+from latentopt.files.shards import Shard, in_shard
 from latentopt.inverting.events import Failed, Finished
-from latentopt.inverting.names import Picture, check_names, file_hash, free_names
-from latentopt.pictures.finding import ImageSource, find_images
+from latentopt.inverting.names import check_names
+from latentopt.inverting.placing import named_places
+from latentopt.pictures.finding import ImageSource
 from latentopt.pictures.images import Alpha, Fit, TargetImage, read_image
 from latentopt.protocols import Generator
 from latentopt.results.inversion import Inversion, read_run
 from latentopt.types import GeneratorInputs
-from latentopt.watching.phases import phase
 
 LARGEST_VALUE = 2.0  # of an image in [-1,1], which resizing may have let overshoot
 WARNING = "looks "  # how the preflight's notes on a picture begin
@@ -124,12 +125,14 @@ def items_of(
     folders: Sequence[Path] = (),
     overwrite: bool = False,
     align: Aligner | None = None,
+    shard: Shard | None = None,
 ) -> list[Item | Unread]:
     """The images to work on, given as for `latentopt.invert`; files are read when their turn comes.
 
     folders: where their results go. A picture without a name given gets one that no other picture's result has there,
     and one that has a result there is not looked at again, unless that is to be overwritten. align: what is cut out of
-    files; faces are found before the first is worked on. Raises UsageError for what cannot be meant.
+    files; faces are found before the first is worked on. shard: only those of a part, of faces by the names of these.
+    Raises UsageError for what cannot be meant.
     """
     if names is not None:
         check_names(names)
@@ -142,51 +145,50 @@ def items_of(
         if names is not None and len(names) != len(images):
             raise UsageError(f"{len(names)} names for {len(images)} images")
         check_values(images, mask)
-        return list(tensor_items(images, names, mask))
+        return [item for item in tensor_items(images, names, mask) if in_shard(item.name, shard)]
     if mask is not None:
         raise UsageError(
             "mask= goes with images given as a tensor; transparent pictures: latentopt invert --alpha mask"
         )
-    places = _places(find_images([images] if isinstance(images, str | Path) else list(images)), generator, align)
-    if names is not None and len(names) != len(places):
-        raise UsageError(f"{len(names)} names for {len(places)} pictures")
+    places = named_places(images, names, folders, shard, generator, align)
+    reading = PictureReader(generator.resolution, generator.img_channels, fit, alpha, look, tuple(folders), overwrite)
+    return [Unread(key, str(p.source.path), partial(reading, p, key, names is None)) for p, key in places]
 
-    pictures = [Picture(p.key, p.source.path, partial(file_hash, p.source.path)) for p in places]
-    keys = free_names(pictures, folders) if names is None else list(names)
 
-    def picture(place: Placed, key: str) -> TargetImage:
-        target = _read(place, generator, fit, alpha)
-        if key != place.key and names is None:
+@dataclass(frozen=True)
+class PictureReader:
+    """Reads pictures for a generator of a `resolution` (H,W) and so many `channels`; the rest is as for `items_of`. It
+    can be sent to another process.
+    """
+
+    resolution: tuple[int, int]
+    channels: int
+    fit: Fit
+    alpha: Alpha
+    look: Look | None
+    folders: tuple[Path, ...]
+    overwrite: bool
+
+    def __call__(self, place: Placed, key: str, found: bool) -> TargetImage:
+        """found: the name was looked for, and not given. Raises ImageError, also where nothing can be cut out."""
+        target = self._read(place)
+        if key != place.key and found:
             note = f"its result is named {key}: {place.key} is another picture's"
             target = replace(target, notes=(*target.notes, note))
-        earlier = None if overwrite else warnings_on_record(target, [folder / key for folder in folders])
-        seen = target if look is None else look(place.source, target, earlier is not None)
+        earlier = None if self.overwrite else warnings_on_record(target, [folder / key for folder in self.folders])
+        seen = target if self.look is None else self.look(place.source, target, earlier is not None)
         return replace(seen, notes=(*seen.notes, *(note for note in earlier or () if note not in seen.notes)))
 
-    return [Unread(key, str(p.source.path), partial(picture, p, key)) for key, p in zip(keys, places, strict=True)]
-
-
-def _places(sources: Sequence[ImageSource], generator: Generator, align: Aligner | None) -> list[Placed]:
-    """What is cut out of each picture. Raises UsageError where that would be square and the generator's are not."""
-    if align is None or align.idle:
-        return [Placed(source, source.key) for source in sources]
-    height, width = generator.resolution
-    if height != width:
-        raise UsageError(f"{generator.name} draws {width}x{height} pixels, and aligned pictures are square")
-    with phase("aligning", len(sources), "pictures") as advance:
-        return list(placed(sources, align, advance))
-
-
-def _read(place: Placed, generator: Generator, fit: Fit, alpha: Alpha) -> TargetImage:
-    """The picture, or the square of it. Raises ImageError, also where it is to be aligned and cannot be."""
-    if place.error is not None:
-        raise place.error
-    where = place.alignment
-    square = None if where is None else partial(cut, alignment=where, size=generator.resolution[0])
-    target = read_image(
-        place.source.path, generator.resolution, fit=fit, alpha=alpha, channels=generator.img_channels, cut=square
-    )
-    return target if where is None else replace(target, alignment=where.record)
+    def _read(self, place: Placed) -> TargetImage:
+        """The picture, or the square of it."""
+        if place.error is not None:
+            raise place.error
+        where = place.alignment
+        square = None if where is None else partial(cut, alignment=where, size=self.resolution[0])
+        target = read_image(
+            place.source.path, self.resolution, fit=self.fit, alpha=self.alpha, channels=self.channels, cut=square
+        )
+        return target if where is None else replace(target, alignment=where.record)
 
 
 def check_values(images: Tensor, mask: Tensor | None) -> None:

@@ -12,7 +12,17 @@ from latentopt.results.inversion import read_run
 from latentopt.results.manifest import file_of
 
 LONGEST_NAME = 200  # bytes; a file system takes 255
-OWN_FILES = (".lock", ".resume", "summary.csv", "index.html", "grid.png", "steps.csv", "heat-maps.png")
+OWN_FILES = (
+    ".lock",
+    ".resume",
+    ".ledger",
+    ".pages",
+    "summary.csv",
+    "index.html",
+    "grid.png",
+    "steps.csv",
+    "heat-maps.png",
+)
 
 
 @dataclass(frozen=True)

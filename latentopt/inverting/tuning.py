@@ -86,16 +86,12 @@ def tuning_items(results: Sequence[EarlierResult], generator: Generator) -> list
     Raises CheckpointError at once where the first was made with another generator; later ones fail in their turn.
     """
     results[0].check_generator(generator)
-    return [
-        Unread(
-            r.name,
-            str(r.record["source"]["path"]),
-            partial(_target, r, generator),
-            partial(_start, r, generator),
-            sha256=r.record["source"]["sha256"],
-        )
-        for r in results
-    ]
+    items = []
+    for result in results:
+        source = result.record["source"]
+        target, start = partial(_target, result, generator), partial(_start, result, generator)
+        items.append(Unread(result.name, str(source["path"]), target, start, sha256=source["sha256"]))
+    return items
 
 
 def renamed(items: Sequence[Item | Unread], folder: Path) -> list[Item | Unread]:
@@ -109,7 +105,8 @@ def renamed(items: Sequence[Item | Unread], folder: Path) -> list[Item | Unread]
 
 def _target(result: EarlierResult, generator: Generator) -> TargetImage:
     """The picture that the inversion had. A masked one is read again from its file, which must be unchanged."""
-    source, options = result.record["source"], result.record.get("options", {})
+    record = result.record
+    source, options = record["source"], record.get("options", {})
     if options.get("alpha") == "mask":
         path, fit = Path(source["path"]), options.get("fit", "crop")
         square = _square(result.record, generator)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,14 @@ from latentopt.devices import Profile
 from latentopt.encoders import KINDS
 from latentopt.encoders.changes import MeanChange
 from latentopt.encoders.inference import Encoding
-from latentopt.errors import InversionFailed, UsageError
+from latentopt.errors import UsageError
 from latentopt.faces.aligner import NONE, Aligner
-from latentopt.files.outputs import check_inside, workplace
-from latentopt.inverting.encoding import BatchEncoder, write_steps
-from latentopt.inverting.events import Event, Failed, Finished
-from latentopt.inverting.inverter import RESUME_FOLDER, Inverter
+from latentopt.files.shards import Shard
+from latentopt.inverting.encoding import BatchEncoder, StepMeans
+from latentopt.inverting.engine import Engine, with_engine
+from latentopt.inverting.events import Event, Finished
+from latentopt.inverting.following import OnEvent, follow
+from latentopt.inverting.inverter import Inverter
 from latentopt.inverting.items import Item, Look, Unread, items_of
 from latentopt.inverting.outcome import Change
 from latentopt.inverting.preparing import prepare
@@ -36,14 +37,12 @@ from latentopt.recipe.recipe import Recipe
 from latentopt.registry import INITIALIZERS
 from latentopt.results.earlier import EarlierResult, find_results
 from latentopt.results.inversion import Inversion
-from latentopt.results.summary import TITLE, write_summary
 from latentopt.watching.interruption import Interrupted, never
 
 NEEDS = {"share": "mix", "bootstrap_network": "bootstrap"}  # options of an encoder's start
 
 EXACT = {"exact": True}  # part of the key: results of batches are not those of single images
 
-OnEvent = Callable[[Event], None]
 Images = Tensor | str | Path | Sequence[str | Path]
 Results = str | Path | Sequence[Inversion] | Sequence[EarlierResult]
 
@@ -69,6 +68,8 @@ def invert(
     interrupted: Interrupted = never,
     keep: bool = True,
     profile: Profile | None = None,
+    shard: Shard | None = None,
+    engine: Engine | None = None,
 ) -> list[Inversion]:
     """Find latents of `images` for `generator` with a recipe.
 
@@ -85,7 +86,8 @@ def invert(
     when repeated, and `overwrite` does finished images again. options: whatever else decides a result, so that it is
     part of its key. on_event: called with Progressed, Finished and Failed records; interrupted: asked after each step,
     True saves and raises KeyboardInterrupt. keep: False returns nothing, for more images than memory holds. profile:
-    takes down where the time goes.
+    takes down where the time goes. shard: only part i of N of the images, (i, N), told by a hash of their names.
+    engine: who does the work, in place of this process (`latentopt.Workers`, `latentopt.OnRay`); it needs `out`.
 
     Statistics that the recipe reads, and that the generator has not yet, are measured first (`prepare`).
 
@@ -96,13 +98,15 @@ def invert(
     recipe = recipe if refine is None else recipe.refined(refine)
     folder = None if out is None else Path(out)
     folders = [] if folder is None else [folder]
-    items = items_of(generator, images, names, mask, fit, alpha, look, folders, overwrite, aligner_of(align))
+    items = items_of(generator, images, names, mask, fit, alpha, look, folders, overwrite, aligner_of(align), shard)
     recipe, decides = (recipe.alone(), dict(options or {}) | EXACT) if exact else (recipe, dict(options or {}))
     profile = profile or Profile(on=False)
     with profile.part("networks and start"):
         prepare(recipe, generator)
     inverter = Inverter(generator, recipe, seed, folder, tuple(decides.items()), profile=profile)
-    return follow(inverter.invert, items, folder, overwrite, on_event, interrupted, keep, profile=profile)
+    call = with_engine(engine, inverter, inverter.invert)
+    planned = shard is not None or engine is not None
+    return follow(call, items, folder, overwrite, on_event, interrupted, keep, profile=profile, planned=planned)
 
 
 def tune(
@@ -121,6 +125,8 @@ def tune(
     on_event: OnEvent | None = None,
     interrupted: Interrupted = never,
     keep: bool = True,
+    shard: Shard | None = None,
+    engine: Engine | None = None,
 ) -> list[Inversion]:
     """Change the generator's weights so that it draws inverted images better.
 
@@ -135,20 +141,24 @@ def tune(
     InversionFailed.
     """
     method = method if isinstance(method, Recipe) else Recipe.load(str(method))
-    earlier, items = _starts(generator, results)
+    earlier, items = _starts(generator, results, shard)
     recipe = method if as_is else tuning_recipe(method, earlier)
+    if shared and (shard is not None or engine is not None):
+        raise UsageError("one change for all images together has no parts: leave the shard and the workers out")
     recipe = recipe.sharing(len(items)) if shared else recipe
     folder = None if out is None else Path(out)
     items = items if folder is None else renamed(items, folder)
     recipe, decides = (recipe.alone(), dict(options or {}) | EXACT) if exact else (recipe, dict(options or {}))
     prepare(recipe, generator)
     inverter = Inverter(generator, recipe, seed, folder, tuple(decides.items()), change=change)
-    return follow(inverter.invert, items, folder, overwrite, on_event, interrupted, keep)
+    call = with_engine(engine, inverter, inverter.invert)
+    planned = shard is not None or engine is not None
+    return follow(call, items, folder, overwrite, on_event, interrupted, keep, planned=planned)
 
 
-def _starts(generator: Generator, results: Results) -> tuple[Recipe, Sequence[Item | Unread]]:
+def _starts(generator: Generator, results: Results, shard: Shard | None) -> tuple[Recipe, Sequence[Item | Unread]]:
     """The recipe that found the results, and the images that start from them. Raises CheckpointError, UsageError."""
-    found = find_results(Path(results)) if isinstance(results, str | Path) else list(results)
+    found = find_results(Path(results), shard) if isinstance(results, str | Path) else list(results)
     earlier = [result for result in found if isinstance(result, EarlierResult)]
     inversions = [result for result in found if isinstance(result, Inversion)]
     if earlier and inversions:
@@ -181,6 +191,8 @@ def encode(
     interrupted: Interrupted = never,
     on_note: Callable[[str], object] = lambda text: None,
     keep: bool = True,
+    shard: Shard | None = None,
+    engine: Engine | None = None,
     **start: Any,
 ) -> list[Inversion]:
     """Find latents of `images` by an encoder, without optimisation.
@@ -196,28 +208,34 @@ def encode(
     recipe = encoder if isinstance(encoder, Recipe) else encoding_recipe(encoder, terms, start, refine=refine)
     folder = None if out is None else Path(out)
     folders = [] if folder is None else [folder]
-    items = items_of(generator, images, names, None, fit, "composite", look, folders, overwrite, aligner_of(align))
+    items = items_of(
+        generator, images, names, None, fit, "composite", look, folders, overwrite, aligner_of(align), shard
+    )
+    if heat_maps and engine is not None:
+        raise UsageError("heat maps are gathered in one process: leave them out, or the workers")
     gathered = MeanChange() if heat_maps else None
     given = tuple((options or {}).items())
     encoding = encoding_of(recipe, generator)
     for note in encoding.encoder.notes:
         on_note(note)
     batches = BatchEncoder(encoding, recipe, folder, batch, keep_steps, gathered, given)
-    histories: list[Sequence[Mapping[str, Any]]] = []
+    means = StepMeans()
 
     def follow_history(event: Event) -> None:
         if isinstance(event, Finished):
-            histories.append(event.inversion.history)
+            means.add(event.inversion.history)
         if on_event is not None:
             on_event(event)
 
     def write() -> None:
-        if folder is not None and histories:
-            write_steps(folder / "steps.csv", histories)
+        if folder is not None:
+            means.write(folder / "steps.csv")
         if folder is not None and gathered is not None and gathered.count:
             gathered.draw(folder / "heat-maps.png")
 
-    return follow(batches.encode, items, folder, overwrite, follow_history, interrupted, keep, after=write)
+    call = with_engine(engine, batches, batches.encode)
+    planned = shard is not None or engine is not None
+    return follow(call, items, folder, overwrite, follow_history, interrupted, keep, after=write, planned=planned)
 
 
 def encoding_recipe(
@@ -256,51 +274,3 @@ def encoding_of(recipe: Recipe, generator: Generator) -> Encoding:
     """The encoders that a recipe starts with."""
     init = {key: value for key, value in recipe.stages[0].init.items() if key != "name"}
     return INITIALIZERS.create("encoder", generator, **init).encoding
-
-
-def follow(
-    events_of: Callable[[Sequence[Item | Unread], Interrupted], Iterable[Event]],
-    items: Sequence[Item | Unread],
-    out: Path | None,
-    overwrite: bool,
-    on_event: OnEvent | None,
-    interrupted: Interrupted,
-    keep: bool,
-    title: str = TITLE,
-    after: Callable[[], None] = lambda: None,
-    profile: Profile | None = None,
-) -> list[Inversion]:
-    """Work on `items` in the folder `out`, write the summary under its `title`, and return the results in order.
-
-    after: called when all had their turn, while the folder is still held. Raises InversionFailed then, where some
-    failed.
-    """
-    if len({item.name for item in items}) != len(items):
-        raise UsageError("two images have the same name; pass distinct names=[...]")
-    found: dict[str, Inversion] = {}
-    failed: list[Failed] = []
-    rows: list[dict[str, object]] = []
-    with nullcontext() if out is None else workplace(out):
-        if out is not None:
-            check_inside(out, [RESUME_FOLDER, *(item.name for item in items)])
-        if out is not None and overwrite:
-            for item in items:
-                (out / item.name / "run.json").unlink(missing_ok=True)
-        for event in events_of(items, interrupted):
-            if isinstance(event, Failed):
-                failed.append(event)
-                rows.append(event.row)
-            elif isinstance(event, Finished):
-                rows.append(event.row)
-                if keep:
-                    found[event.inversion.name] = event.inversion
-            if on_event is not None:
-                on_event(event)
-        if out is not None and not (failed and all(event.unreadable for event in failed) and len(failed) == len(items)):
-            with (profile or Profile(on=False)).part("files"):
-                write_summary(out, rows, title)
-        after()
-    if failed:
-        reasons = "; ".join(f"{event.source}: {event.reason}" for event in failed[:5])
-        raise InversionFailed(f"{len(failed)} of {len(items)} images failed: {reasons}", found)
-    return [found[item.name] for item in items] if keep else []

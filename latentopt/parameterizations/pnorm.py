@@ -137,6 +137,7 @@ class PNormPlus(Whitened):
 class PNormSpace(PNormPlus):
     """P-norm: the same whitened code in every layer, `v` [B,1,K]. A W+ code is encoded by the mean of its rows."""
 
+    recipe = "ii2s-pnorm"
     exact = False
     examples = ({}, {"clip": 1.0, "l2": 0.1}, {"metric": True})
     blocks = "w"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from latentopt.errors import UsageError
 from latentopt.files.kinds import check_file
+from latentopt.files.shards import Shard, in_shard
 from latentopt.pictures.heic import HEIC_SUFFIXES, INSTALL, has_heic
 from latentopt.pictures.images import RESULT_FILES
 
@@ -32,12 +33,12 @@ class ImageSource:
     key: str
 
 
-def find_images(sources: Sequence[str | Path]) -> list[ImageSource]:
+def find_images(sources: Sequence[str | Path], shard: Shard | None = None) -> list[ImageSource]:
     """The pictures named by files, folders (searched through, in name order) and glob patterns, each file once.
 
     Keys keep relative paths, spaces and Unicode, and stay distinct on file systems that ignore case: a clash gets
-    -2, -3. Hidden files, folders that hold latentopt's own results, and sheets of samples are passed over.
-    Raises UsageError, naming the source, where it gives nothing.
+    -2, -3. Hidden files, folders that hold latentopt's own results, and sheets of samples are passed over. shard: only
+    those of a part, of which there may be none. Raises UsageError, naming the source, where it gives nothing.
     """
     found: dict[str, ImageSource] = {}
     taken: set[str] = set()
@@ -51,7 +52,7 @@ def find_images(sources: Sequence[str | Path]) -> list[ImageSource]:
             absolute = os.path.abspath(path)  # noqa: PTH100 (a link and what it points to are two pictures)
             if absolute not in found:
                 found[absolute] = ImageSource(path, _distinct_key(relative, taken))
-    return list(found.values())
+    return [image for image in found.values() if in_shard(image.key, shard)]
 
 
 def _expand(source: str | Path) -> Iterator[tuple[Path, Path]]:

@@ -17,24 +17,15 @@ from torch import Tensor
 
 from latentopt.errors import ImageError
 from latentopt.files.outputs import clear_write_errors
+from latentopt.files.run_files import DELTA_FILE as DELTA_FILE
+from latentopt.files.run_files import RESULT_FILES as RESULT_FILES
+from latentopt.files.run_files import RUN_FILES as RUN_FILES
+from latentopt.files.run_files import SUMMARY_FILES as SUMMARY_FILES
 from latentopt.files.storage import write_atomically
 from latentopt.pictures.channels import to_grey
 from latentopt.pictures.decoding import MAX_PIXELS, Picture, decode
 from latentopt.pictures.fitting import Fit as Fit
 from latentopt.pictures.fitting import fit_notes, fitted_mask, fitted_opacity, fitted_pixels
-
-RUN_FILES = (
-    "target.png",
-    "proj.png",
-    "projected_w.npz",
-    "inputs.safetensors",
-    "recipe.toml",
-    "history.jsonl",
-    "run.json",
-)
-SUMMARY_FILES = ("summary.csv", "index.html", "grid.png")
-DELTA_FILE = "delta.safetensors"  # of a result whose generator was tuned
-RESULT_FILES = frozenset((*RUN_FILES, DELTA_FILE, *SUMMARY_FILES))
 
 DRAWN_PIXELS = 1 << 24  # 4096 x 4096: no generator draws more
 

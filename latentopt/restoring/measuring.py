@@ -14,14 +14,15 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from latentopt.errors import ImageError, UsageError
+from latentopt.files.shards import Shard, in_shard
 from latentopt.inverting.items import Item, Unread, check_mask, tensor_items
-from latentopt.inverting.names import Picture, check_names, file_hash, free_names
+from latentopt.inverting.names import check_names
+from latentopt.inverting.placing import named_pictures
 from latentopt.loop.building import build_operator, masked, wants_masks
 from latentopt.loop.chain import Chain, blank
 from latentopt.operators.call import Function
 from latentopt.operators.mask import resized_mask
 from latentopt.pictures.channels import LUMA, in_colour
-from latentopt.pictures.finding import find_images
 from latentopt.pictures.images import Fit, TargetImage, read_image
 from latentopt.protocols import Generator, Operator
 from latentopt.statistics.streams import image_seed
@@ -105,16 +106,18 @@ def items_of(
     fit: Fit | Exact,
     folder: Path | None,
     mask: Tensor | None = None,
+    shard: Shard | None = None,
 ) -> list[Item | Unread]:
     """The measurements to work on; `images` are these or, to `simulate`, the pictures that they are made of. mask
-    [B or 1,1,H,W]: what was seen of the pictures (tensors only).
+    [B or 1,1,H,W]: what was seen of the pictures (tensors only); shard: only those of a part.
 
     Raises UsageError for what cannot be meant.
     """
     if names is not None:
         check_names(names)
     if isinstance(images, Tensor):
-        return list(_tensor_items(measuring, images, names, seed, simulate, mask))
+        found = _tensor_items(measuring, images, names, seed, simulate, mask)
+        return [item for item in found if in_shard(item.name, shard)]
     if mask is not None:
         raise UsageError(
             "mask= goes with measurements given as a tensor; for files, operator mask takes their transparency, and "
@@ -125,13 +128,9 @@ def items_of(
             f"operator {measuring.name}: its measurements {list(measuring.shape())} are no pictures; give them to "
             "latentopt.restore in Python as a tensor, or --simulate them of good pictures"
         )
-    sources = find_images([images] if isinstance(images, str | Path) else list(images))
-    if names is not None and len(names) != len(sources):
-        raise UsageError(f"{len(names)} names for {len(sources)} pictures")
-    pictures = [Picture(s.key, s.path, partial(file_hash, s.path)) for s in sources]
-    keys = free_names(pictures, [] if folder is None else [folder]) if names is None else list(names)
+    sources = named_pictures(images, names, [] if folder is None else [folder], shard)
     read = _reader(measuring, seed, simulate, fit)
-    return [Unread(key, str(s.path), partial(read, s.path, key)) for key, s in zip(keys, sources, strict=True)]
+    return [Unread(key, str(s.path), partial(read, s.path, key)) for s, key in sources]
 
 
 def _tensor_items(

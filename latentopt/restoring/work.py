@@ -10,11 +10,13 @@ from pathlib import Path
 from torch import Tensor
 
 from latentopt.errors import InversionFailed, UsageError
+from latentopt.files.shards import Shard
 from latentopt.inverting.events import Event, Finished
+from latentopt.inverting.following import OnEvent, follow
 from latentopt.inverting.inverter import Inverter
 from latentopt.inverting.items import Item, Unread
 from latentopt.inverting.preparing import prepare
-from latentopt.inverting.work import EXACT, OnEvent, follow
+from latentopt.inverting.work import EXACT
 from latentopt.loop.building import wants_masks
 from latentopt.loop.chain import Chain
 from latentopt.operators.call import Function
@@ -50,6 +52,7 @@ def restore(
     on_event: OnEvent | None = None,
     interrupted: Interrupted = never,
     keep: bool = True,
+    shard: Shard | None = None,
 ) -> list[Restoration]:
     """Find pictures of `generator` whose measurements are `images`.
 
@@ -78,7 +81,7 @@ def restore(
     measuring = Measuring(generator, recipe.stages[0].operators, given)
     check_terms(recipe, measuring)
     folder = None if out is None else Path(out)
-    items = items_of(measuring, images, names, seed, simulate, fit, folder, mask)
+    items = items_of(measuring, images, names, seed, simulate, fit, folder, mask, shard)
     decides = dict(options or {}) | {"simulate": simulate}
     decides |= {} if given is None else {"operator": [measuring.name, measuring.digest()]}
     recipe, decides = (recipe.alone(), decides | EXACT) if exact else (recipe, decides)
@@ -101,7 +104,8 @@ def restore(
             on_event(event)
 
     try:
-        follow(events, [*items, *groups[1]], folder, overwrite, tell, interrupted, False, TITLE, results.write_spread)
+        waiting, planned, after = [*items, *groups[1]], shard is not None, results.write_spread
+        follow(events, waiting, folder, overwrite, tell, interrupted, False, TITLE, after, planned=planned)
     except InversionFailed as error:
         found = {name: results.made(name) for name in results.found if name in results.items}
         raise InversionFailed(str(error), found) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from latentopt.errors import CheckpointError
+from latentopt.files.shards import Shard, in_shard, shard_folder
 from latentopt.protocols import Generator
 from latentopt.recipe.recipe import Recipe
 from latentopt.results.inversion import check_generator, read_run
@@ -17,11 +18,15 @@ WRITTEN = {"edits", "dragged", "mixed", "interpolated"}  # folders, in that of a
 
 @dataclass(frozen=True)
 class EarlierResult:
-    """A finished inversion on disk: its folder, its name below the run's folder, and its run.json."""
+    """A finished inversion on disk: its folder, and its name below the run's folder."""
 
     folder: Path
     name: str
-    record: Mapping[str, Any]
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """Its run.json, read anew each time: there may be more results than memory holds."""
+        return read_run(self.folder)
 
     @property
     def recipe(self) -> Recipe:
@@ -32,22 +37,30 @@ class EarlierResult:
         check_generator(str(self.folder), self.record, generator)
 
 
-def find_results(folder: Path) -> list[EarlierResult]:
+def find_results(folder: Path, shard: Shard | None = None) -> list[EarlierResult]:
     """The finished inversions in or below `folder`, by name; tuned ones only where there are no others.
 
+    shard: only those of a part: all in its folder, where the run itself was made in such parts, else by their names.
     Raises CheckpointError where there is none.
     """
     folder = Path(folder)
-    found = [_result(path.parent, folder) for path in sorted(folder.rglob("run.json"))]
-    plain = [result for result in found if not result.record.get("tuned")]
-    if not found:
-        raise CheckpointError(f"{folder}: no finished inversion there; run latentopt invert first")
-    return plain or found
+    own = shard_folder(folder, shard)
+    folder, shard = (own, None) if own.is_dir() else (folder, shard)
+    found: list[EarlierResult] = []
+    tuned: list[EarlierResult] = []
+    for path in sorted(folder.rglob("run.json")):
+        result = EarlierResult(path.parent, _name(path.parent, folder))
+        if in_shard(result.name, shard):
+            (tuned if result.record.get("tuned") else found).append(result)
+    if not found and not tuned:
+        part = "" if shard is None else f" of part {shard[0]}/{shard[1]}"
+        raise CheckpointError(f"{folder}: no finished inversion{part} there; run latentopt invert first")
+    return found or tuned
 
 
-def newest_run(outdir: Path) -> tuple[list[EarlierResult], Path]:
+def newest_run(outdir: Path, shard: Shard | None = None) -> tuple[list[EarlierResult], Path]:
     """The results of the newest run in or below the output folder, and its folder: those that share the newest one's
-    summary.csv. A result that lies in `outdir` itself is a run of its own.
+    summary.csv. A result that lies in `outdir` itself is a run of its own. shard: as for `find_results`.
 
     Results of a tuning do not count. Raises CheckpointError where there is none.
     """
@@ -63,6 +76,8 @@ def newest_run(outdir: Path) -> tuple[list[EarlierResult], Path]:
             f"{outdir}: nothing but tuned results there; run latentopt invert first, or name a folder"
         )
     root = max(runs, key=lambda folder: max((r.folder / "run.json").stat().st_mtime_ns for r in runs[folder]))
+    if shard is not None:
+        return find_results(root, shard), root
     return [replace(result, name=_name(result.folder, root)) for result in runs[root]], root
 
 
@@ -70,10 +85,6 @@ def _root(folder: Path, outdir: Path) -> Path:
     """The folder of a result's run: the nearest one above it with a summary, else the output folder."""
     above = folder.parents if folder != outdir else ()
     return next((f for f in above if f.is_relative_to(outdir) and (f / "summary.csv").is_file()), outdir)
-
-
-def _result(folder: Path, root: Path) -> EarlierResult:
-    return EarlierResult(folder, _name(folder, root), read_run(folder))
 
 
 def _name(folder: Path, root: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -15,15 +15,15 @@ from latentopt.checkpoints.latent_files import check_made_with
 from latentopt.checkpoints.saved_inputs import check_inputs
 from latentopt.errors import CheckpointError, ImageError
 from latentopt.files.outputs import clear_write_errors
-from latentopt.files.schema import TEXT_LIMIT, parse_json, read_text
 from latentopt.files.storage import to_json, write_atomically, write_text
-from latentopt.pictures.images import DELTA_FILE, RUN_FILES, read_png, save_png
+from latentopt.pictures.images import DELTA_FILE, read_png, save_png
 from latentopt.protocols import Generator
-from latentopt.results.manifest import SCHEMA, Figures, RunRecord
+from latentopt.results.records import Figures, parse_entry, read_entry
+from latentopt.results.records import is_complete as is_complete
+from latentopt.results.records import read_run as read_run
 from latentopt.types import GeneratorInputs
 
 REFINED = "refined"  # of a file of inputs: the folder, from there, of the result whose refiner drew them
-RECORD_LIMIT = 16 << 20  # bytes of a run.json
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,9 @@ class Inversion:
             raise CheckpointError(f"{error}; the result is incomplete: invert the image again") from error
         if target.shape != image.shape:
             raise CheckpointError(f"{folder}: target.png and proj.png differ in size; invert the image again")
-        recipe = _read(folder / "recipe.toml")
-        lines = _read(folder / "history.jsonl").splitlines()
-        history = [_parse(line, Figures, folder / "history.jsonl") for line in lines]
+        recipe = read_entry(folder / "recipe.toml")
+        lines = read_entry(folder / "history.jsonl").splitlines()
+        history = [parse_entry(line, Figures, folder / "history.jsonl") for line in lines]
         return Inversion(run.get("name", folder.name), target, image, inputs, recipe, history, run)
 
     def check_generator(self, generator: Generator) -> None:
@@ -136,43 +136,6 @@ def check_generator(where: str, record: Mapping[str, Any], generator: Generator)
     check_made_with(where, made_with, generator, ", or invert it again")
 
 
-def read_run(folder: Path) -> RunRecord:
-    """The run.json of a result. Raises CheckpointError where there is none, or one that cannot be read."""
-    path = folder / "run.json"
-    if not path.is_file():
-        raise CheckpointError(f"{folder}: no finished inversion there (no run.json); run latentopt invert first")
-    text = _read(path, RECORD_LIMIT)
-    schema = _parse(text, Mapping[str, Any], path).get("schema")
-    if schema != SCHEMA:
-        raise CheckpointError(f"{path}: schema {schema!r}; this latentopt reads {SCHEMA}")
-    return cast(RunRecord, _parse(text, RunRecord, path))
-
-
-def is_complete(folder: Path, key: str) -> bool:
-    """Whether `folder` holds the finished result of exactly the run that `key` (manifest.run_key) names."""
-    folder = Path(folder)
-    try:
-        run = read_run(folder)
-    except CheckpointError:
-        return False
-    files = (*RUN_FILES, DELTA_FILE) if run.get("tuned") else RUN_FILES
-    return run.get("key") == key and all((folder / name).is_file() for name in files)
-
-
 def _write(path: Path, text: str) -> None:
     with clear_write_errors(path):
         write_text(path, text)
-
-
-def _read(path: Path, limit: int = TEXT_LIMIT) -> str:
-    try:
-        return read_text(path, limit)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}); invert the image again") from error
-
-
-def _parse(text: str, expected: Any, path: Path) -> Any:
-    try:
-        return parse_json(text, expected)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: damaged ({error}); invert the image again") from error

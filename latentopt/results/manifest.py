@@ -6,7 +6,7 @@ import hashlib
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any
 
 import torch
 
@@ -14,115 +14,9 @@ from latentopt.files.storage import to_json
 from latentopt.files.versions import package_version
 from latentopt.pictures.images import TargetImage
 from latentopt.protocols import Generator
+from latentopt.results.records import SCHEMA
 
-SCHEMA = 1
 PACKAGES = ("latentopt", "torch", "torchvision", "numpy", "pillow", "lpips")
-
-
-class _SourceRecord(TypedDict):
-    path: str
-    sha256: str
-    size: tuple[int, int]
-    notes: list[str]
-
-
-class SourceRecord(_SourceRecord, total=False):
-    """The picture: its file as it was named, the hash of that, its size (H,W) before the fit, what was done to it, and
-    `file`, where it lay.
-    """
-
-    file: str
-
-
-class RecipeRecord(TypedDict):
-    name: str
-    digest: str
-
-
-class _GeneratorRecord(TypedDict):
-    name: str
-    fingerprint: str
-
-
-class GeneratorRecord(_GeneratorRecord, total=False):
-    source: str  # what `load_generator` takes
-
-
-Figures = dict[str, float | None]  # None: not a finite number
-
-
-class StartRecord(TypedDict, total=False):
-    """The result that a tuned one started from (`latentopt.inverting.tuning.tuned_from`)."""
-
-    folder: str
-    key: str
-    recipe: RecipeRecord
-    seed: int
-    metrics: Figures
-    seconds: Figures
-    recipe_toml: str
-
-
-class OptionsRecord(TypedDict, total=False):
-    """What else decided the result."""
-
-    fit: Literal["crop", "pad", "stretch"]
-    alpha: Literal["composite", "mask"]
-
-
-class CorruptionRecord(TypedDict):
-    """How the corruption among the metrics was measured; of 0 pictures: not."""
-
-    images: int
-    extractor: str
-
-
-class RefinerRecord(TypedDict):
-    """The refiner that a result is drawn through.
-
-    name, options: as in the recipe's stage; layer: where its residuals are; fingerprint: of its weights; files: what it
-    was read from, where the recipe names it.
-    """
-
-    name: str
-    options: dict[str, Any]
-    layer: str
-    fingerprint: str
-    files: dict[str, str]
-
-
-class _RunRecord(TypedDict):
-    schema: int
-    key: str
-    source: SourceRecord
-    recipe: RecipeRecord
-    generator: GeneratorRecord
-    seed: int
-    seconds: Figures
-    steps: int
-    stop_reason: str
-    metrics: Figures
-
-
-class RunRecord(_RunRecord, total=False):
-    """What run.json has to hold where it is read back: the first entries always, the others where it has them."""
-
-    name: str
-    tuned: bool
-    statistics: dict[str, str]
-    device: str
-    dtype: str
-    versions: dict[str, str]
-    options: OptionsRecord
-    networks: dict[str, str]
-    noise_mode: str
-    rank: int | None
-    alignment: dict[str, Any]  # as `latentopt.faces.alignment.from_record` reads it
-    encoder: dict[str, Any]
-    refiner: RefinerRecord
-    tuned_from: StartRecord
-    corruption: CorruptionRecord
-    changes: list[Figures]
 
 
 def run_key(
