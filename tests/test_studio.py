@@ -252,6 +252,16 @@ def test_the_newest_drawing_of_a_slot_is_the_only_one_that_waits():
     assert drawn == [999, -999]
 
 
+def test_a_job_that_is_done_at_once_is_told_after_it_is_accepted(studio, page, base):
+    """A page learns the number of its job before anything of that job."""
+    page.send({"kind": "keep", "look": {"base": base}, "ticket": 5})
+    told = []
+    while not told or told[-1]["kind"] != "job" or told[-1]["job"]["status"] != "done":
+        message = page.receive()
+        told += [message] if isinstance(message, dict) and message["kind"] in ("accepted", "job") else []
+    assert told[0] == {"kind": "accepted", "ticket": 5, "job": told[-1]["job"]["id"]}
+
+
 def test_too_many_jobs_are_refused():
     worker = Worker()
     for _ in range(MOST_JOBS):

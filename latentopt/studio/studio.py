@@ -82,8 +82,8 @@ class Studio:
             elif isinstance(message, Again):
                 self._again(self._job(message.job))
             else:
-                page.send({"kind": "accepted", "ticket": ticket, "job": self._begin(message).id})
-        except (LatentoptError, Full) as error:
+                self._begin(page, message, ticket)
+        except LatentoptError as error:
             page.send({"kind": "error", "text": str(error), "ticket": ticket}, key="error")
 
     def _draw(self, page: Page, asked: Draw) -> None:
@@ -102,15 +102,15 @@ class Studio:
             raise UsageError(f"no job {number}")
         return self.jobs[number]
 
-    def _begin(self, message: Message) -> Job:
+    def _begin(self, page: Page, message: Message, ticket: int) -> None:
         run, total, title, target = self._planned(message)
         job = Job(next(self._numbers), type(message).__name__.lower(), title, run, total, target)
-        self._submit(job)
         self.jobs[job.id] = job
+        page.send({"kind": "accepted", "ticket": ticket, "job": job.id})  # before it can be done
+        self._submit(job)
         ended = [job.id for job in self.jobs.values() if job.status not in ("waiting", "running")]
         for number in ended[: max(0, len(self.jobs) - MOST_REMEMBERED)]:
             del self.jobs[number]
-        return job
 
     def _planned(self, message: Message) -> tuple[Callable[[Watch], dict[str, Any]], int, str, str]:
         """What to run, its steps, its title and the picture that it works on. Raises LatentoptError."""
@@ -137,8 +137,12 @@ class Studio:
 
     def _submit(self, job: Job) -> None:
         watch = Watch(job, self.audience.tell, self.worker.serve_drawings, lambda: len(self.audience) > 0)
-        self.worker.submit(partial(self._perform, job, watch))
         self.audience.tell(job.shown(), key=f"job {job.id}")
+        try:
+            self.worker.submit(partial(self._perform, job, watch))
+        except Full as error:
+            job.status, job.note = "failed", str(error)
+            self.audience.tell(job.shown(), key=f"job {job.id}")
 
     def _perform(self, job: Job, watch: Watch) -> None:
         perform(job, watch)

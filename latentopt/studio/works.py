@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from latentopt.studio.messages import Invert, Refine, Restore, Tune
 from latentopt.studio.places import picture_path
 
 if TYPE_CHECKING:
+    from latentopt.inverting.items import Look
+    from latentopt.pictures.images import Fit
     from latentopt.studio.jobs import Watch
     from latentopt.studio.session import Session
 
@@ -76,23 +79,39 @@ def inversion(session: Session, asked: Invert) -> tuple[Run, int, str]:
     path, work = picture_path(session.root, asked.picture), Work(1, steps_of(recipe))
     title = f"{path.stem}: {', '.join([asked.recipe, *changes])}"
 
-    def run(watch: Watch) -> Made:
-        invert(
-            session.generator,
-            [path],
-            recipe,
-            seed=asked.seed,
-            fit=asked.fit,
-            look=PictureCheck(session.generator, work, lambda source, verdict: watch.say(verdict.short)),
-            out=out,
-            options={"fit": asked.fit, "alpha": "composite", **reading(session)},
-            on_event=watch.on_event,
-            interrupted=watch.interrupted,
-            keep=False,
-        )
-        return _made(session, out, watch)
+    def look(watch: Watch) -> Look:
+        return PictureCheck(session.generator, work, lambda source, verdict: watch.say(verdict.short))
 
+    run = partial(_invert, session, path, recipe, out, seed=asked.seed, fit=asked.fit, look=look)
     return run, steps_of(recipe), title
+
+
+def _invert(
+    session: Session,
+    path: Path,
+    recipe: Recipe,
+    out: Path,
+    watch: Watch,
+    *,
+    seed: int,
+    fit: Fit,
+    look: Callable[[Watch], Look] | None = None,
+) -> Made:
+    """As `latentopt invert`, with all that goes into a result's key."""
+    invert(
+        session.generator,
+        [path],
+        recipe,
+        seed=seed,
+        fit=fit,
+        look=None if look is None else look(watch),
+        out=out,
+        options={"fit": fit, "alpha": "composite", **reading(session)},
+        on_event=watch.on_event,
+        interrupted=watch.interrupted,
+        keep=False,
+    )
+    return _made(session, out, watch)
 
 
 def refinement(session: Session, asked: Refine) -> tuple[Run, int, str]:
@@ -104,21 +123,8 @@ def refinement(session: Session, asked: Refine) -> tuple[Run, int, str]:
     out, picture = place / f"refined-{asked.refiner}", Path(earlier.record["source"]["path"])
     fit = earlier.record.get("options", {}).get("fit", "crop")
 
-    def run(watch: Watch) -> Made:
-        invert(
-            session.generator,
-            [picture if picture.is_file() else place / "target.png"],
-            recipe,
-            seed=earlier.record["seed"],
-            fit=fit,
-            out=out,
-            options={"fit": fit, "alpha": "composite", **reading(session)},
-            on_event=watch.on_event,
-            interrupted=watch.interrupted,
-            keep=False,
-        )
-        return _made(session, out, watch)
-
+    path = picture if picture.is_file() else place / "target.png"
+    run = partial(_invert, session, path, recipe, out, seed=earlier.record["seed"], fit=fit)
     return run, steps_of(recipe), f"{earlier.name}: refined by {asked.refiner}"
 
 
