@@ -89,6 +89,9 @@ COMMAND_LINES = [  # each on a folder where out/ holds an inversion of three pic
     (*FIND, "sefa", "--components", "1"),
     (*FIND, "interfacegan", "--samples", "200", "--attributes", "smile"),
     (*FIND, "ganalyze", "--steps", "1", "--attributes", "smile"),
+    ("align", "photos/a.png", "--align", "box:2,2,30", "--size", "16"),
+    ("invert", "photos/a.png", *NET, "--recipe", "i2s", "--align", "box:2,2,30", *NEW),
+    ("drag", "out/a", "--point", "4,5:6,5", "--steps", "2"),
     ("edit", "out", "--do", "yaw=1", "--sweep", "yaw=-1..1", "--animate"),
     ("mix", "out"),
     ("interpolate", "out", "--steps", "3", "--animate"),
@@ -181,7 +184,7 @@ def test_every_command_takes_every_number_of_channels(arguments, work, module_la
 
 
 def test_every_command_is_tried():
-    others = {"studio", "merge"}  # a server, tried in test_studio.py; what looks into no picture
+    others = {"studio", "merge", "paste"}  # a server; what looks into no picture; what needs aligned results
     assert {line[0] for line in COMMAND_LINES} >= set(COMMANDS) - others
 
 
