@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -19,12 +19,12 @@ def featured(generator: Generator) -> list[str]:
 
 
 @torch.no_grad()
-def shapes_of(generator: Generator, names: Sequence[str]) -> dict[str, tuple[float, ...]]:
+def shapes_of(generator: Generator, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """{activation: [c,h,w]}."""
     found = generator.activations_of(GeneratorInputs(generator.broadcast(generator.w_avg[None])), names)
     return {name: tuple(found[name].shape[1:]) for name in names}
 
 
-def finest(shapes: dict[str, tuple[float, ...]], size: float) -> str:
+def finest(shapes: Mapping[str, Sequence[float]], size: float) -> str:
     """The last activation of at most that many pixels on its longer side, or the first."""
-    return next((name for name in reversed(shapes) if max(shapes[name][1:]) <= size), next(iter(shapes)))
+    return next((name for name in reversed(list(shapes)) if max(shapes[name][1:]) <= size), next(iter(shapes)))
