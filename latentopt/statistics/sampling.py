@@ -20,7 +20,7 @@ PIXELS_AT_ONCE = 1 << 18  # of pictures that are drawn beside the work: a second
 def sample_w(generator: Generator, seed: int | torch.Generator, n: int, label: int = 0) -> Tensor:
     """`n` mapped samples [n,C] of one seed, or of a stream on the CPU; the same on every device."""
     rng = torch.Generator().manual_seed(seed) if isinstance(seed, int) else seed
-    z = torch.randn(n, generator.z_dim, generator=rng).to(generator.device)
+    z = torch.randn(n, generator.z_dim, generator=rng).to(generator.w_avg)
     with torch.no_grad():
         return generator.mapping(z, one_hot(generator, label, n))
 
