@@ -43,7 +43,7 @@ OTHERS = {  # flags that mean something else in some commands, where no other wo
     "--layers": ("tune", "edit", "directions find", "fit-metric", "train wrangan"),
     "--space": ("invert", "interpolate"),
     "--method": ("tune",),
-    "--name": ("directions find",),
+    "--name": ("directions find", "drag"),
     "--do": ("compare",),
     "--animate": ("edit",),
     "--class": ("directions find",),
@@ -51,7 +51,8 @@ OTHERS = {  # flags that mean something else in some commands, where no other wo
     "--corruption": ("tune",),
     "--samples": ("evaluate", "directions channels", "directions find", "fit-pnorm"),
     "--fit": ("restore",),
-    "--recipe": ("restore",),
+    "--recipe": ("restore", "drag"),
+    "--seed": ("drag",),
     "--images": ("evaluate", "train judge", "train perceptual"),
     "--features": ("fit-sigma",),
     "--data": ("train encoder", "train wrangan", "train refiner", "train flow"),
@@ -156,7 +157,7 @@ def test_encode_takes_the_options_of_recipes(latentopt):
 
 PLAIN = {  # options that are texts and no paths
     "--space", "--terms", "--set", "--layers", "--do", "--sweep", "--parts", "--metrics", "--pose", "--dial",
-    "--device", "--attributes", "--attribute", "--name", "--condition", "--layer", "--operator",
+    "--device", "--attributes", "--attribute", "--name", "--condition", "--layer", "--operator", "--point",
 }  # fmt: skip
 TEXTS = [
     (name, p)
