@@ -112,7 +112,8 @@ def work_on(i: int, kind: str, generator: Generator, judge: AttributeJudge, reci
     record: dict = {"kind": kind, "seed": TEST_SEEDS[i], "landmarks": [LANDMARKS[k] for k in used], "points": points}
     record["judge_error"] = (judged(judge, true[0], target) - after)[used].norm(dim=1).tolist()
     record["undragged"] = (judged(judge, start, attributes) - after)[used].norm(dim=1).tolist()
-    pictures = [marked(start, *torch.tensor(points).split(2, dim=1), mask[0, 0])]
+    origins, goals = torch.tensor(points).split(2, dim=1)
+    pictures = [marked(start, origins, goals, mask[0, 0])]
     for name, moving in (("free", None), ("masked", mask)):
         last, seconds = dragged(generator, inversion.inputs, points, moving, recipe)
         picture = draw(generator, last.inputs)

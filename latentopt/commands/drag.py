@@ -41,7 +41,7 @@ MOST_SEED = 2**32 - 1
     help="Picture of what may move: white moves, black stays. Of any size of the picture's shape.",
 )
 @click.option("--seed", type=click.IntRange(0, MOST_SEED), help="Drag this seed's sample instead of a result.")
-@click.option("--trunc", type=float, help="Truncation psi of the sample.  [default: 0.7]")
+@click.option("--trunc", type=float, help="Truncation psi; 1 is none, 0 the mean image.")
 @click.option("--class", "label", type=int, help="Class label; needed by generators that take labels.")
 @click.option("--recipe", default="drag", show_default=True, type=UserPath(), help="How: a recipe that drags.")
 @shared.steps()
@@ -73,7 +73,8 @@ def command(
     device: str,
 ) -> None:
     """Drag points of the picture of RUN to where they shall be, as DragGAN does: the folder of one result, tuned or
-    not, or a file of latents; the newest run in --outdir by default. With --seed a sample of the generator is dragged.
+    not, or a file of latents; the newest run in --outdir by default. With --seed a sample of the generator is dragged
+    (--trunc, 0.7 by default, and --class are for it).
 
     x is counted from the left and y from the top; the middle of the first pixel is 0,0. With --mask, what is black in
     it is held where it is. The picture is written as PNG and with its latents (safetensors), from which edits and
