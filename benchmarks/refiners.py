@@ -283,7 +283,7 @@ def main(
         rows[name] = row(few, name, work_through(few, name, key, refined_work(by_recipe(name), None)))
     table = markdown_table(COLUMNS, list(rows.values()))
     held = expectations(rows, kinds)
-    picture(bench, {"e4e": None, "e4e + StyleRes": style, "e4e + WarpRes": warp}, out / "refiners.png")
+    picture(bench, {"e4e": None, "StyleRes": style, "WarpRes": warp}, out / "refiners.png")
     about = "\n\n".join((__doc__ or "").split("\n\n")[2:])
     records = {name: refiner.record["fingerprint"] for name, refiner in (("StyleRes", style), ("WarpRes", warp))}
     facts = provenance(bench.generator.device, f"portraits from {TEST_SEEDS.start}", portraits=n, refiners=records)
