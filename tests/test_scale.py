@@ -8,7 +8,6 @@ import os
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -329,25 +328,24 @@ def started_cluster():
     """A cluster of three raylets, and the two that may be lost. Skips the test where Ray does not get them started."""
     from ray.cluster_utils import Cluster
 
-    def start():
-        cluster = Cluster(True, head_node_args={"num_cpus": 1, "object_store_memory": 80 << 20,
-                                                "include_dashboard": False})  # fmt: skip
-        return cluster, [cluster.add_node(num_cpus=1, object_store_memory=80 << 20) for _ in range(2)]
-
-    def end(late):
-        if late.exception() is None:
-            late.result()[0].shutdown()
-
-    pool = ThreadPoolExecutor(1)
-    starting = pool.submit(start)
-    pool.shutdown(wait=False)
-    try:
-        return starting.result(RAY_STARTS)
-    except TimeoutError:
-        starting.add_done_callback(end)
+    def late(number, frame):
         pytest.skip(f"Ray has started no cluster on this machine within {RAY_STARTS:g} s")
-    except Exception as error:  # whatever keeps a raylet from starting: no shared memory, no ports, ...
-        pytest.skip(f"Ray starts no cluster on this machine: {error}")
+
+    before = signal.signal(signal.SIGALRM, late)  # Ray begins in the main thread only
+    signal.setitimer(signal.ITIMER_REAL, RAY_STARTS, 1.0)  # again, where Ray takes it for an error of its own
+    cluster = Cluster()
+    try:
+        cluster.add_node(num_cpus=1, object_store_memory=80 << 20, include_dashboard=False)
+        return cluster, [cluster.add_node(num_cpus=1, object_store_memory=80 << 20) for _ in range(2)]
+    except BaseException as error:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        cluster.shutdown()
+        if not isinstance(error, Exception):  # late, or Ctrl-C
+            raise
+        pytest.skip(f"Ray starts no cluster on this machine: {type(error).__name__}: {error}")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_actors_do_what_one_process_does(generator, targets, tmp_path, monkeypatch):
