@@ -203,7 +203,7 @@ PHASES = {
     "statistics": ("latentopt.statistics.pnorm_fit", "draw_codes", ("--space", "pnorm+")),
     "preflight": ("latentopt.preflight.preflight", "draw", ("--preflight",)),
     "start": ("latentopt.loop.building", "build_lens", ()),
-    "summary": ("latentopt.inverting.work", "write_summary", ()),
+    "summary": ("latentopt.inverting.following", "write_summary", ()),
 }
 
 
