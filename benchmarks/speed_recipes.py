@@ -66,6 +66,8 @@ def batch_of(place: Machine, recipe: Recipe, size: int, dtype: torch.dtype) -> B
 
 def speed_of(place: Machine, recipe: Recipe, size: int, dtype: torch.dtype, steps: int) -> Speed:
     """From `steps` timed steps of every stage, times the stage's own number."""
+    if any(stage.refine is not None for stage in recipe.stages):
+        raise LatentoptError("it ends with a refiner: see refiners.md")
     short = tuple(replace(stage, steps=WARM_UP + steps + 1, stop=None) for stage in recipe.stages)
     running = batch_of(place, replace(recipe, stages=short), size, dtype).steps()
     seconds = flops = 0.0

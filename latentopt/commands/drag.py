@@ -11,6 +11,7 @@ import click
 from latentopt.commands import shared
 from latentopt.commands.batches import load_network
 from latentopt.commands.film_options import asked_film, film_options
+from latentopt.commands.interrupting import interruptible
 from latentopt.commands.latent_options import find_latents, latent_options
 from latentopt.commands.paths import UserPath
 from latentopt.errors import UsageError
@@ -118,7 +119,7 @@ def command(
         latent = _sample(generator, seed, 0.7 if trunc is None else trunc, label)
     drags = [parse_point(text, generator.resolution) for text in points]
     moving = None if mask is None else read_mask(mask, generator)
-    with workplace(to or root / "dragged") as folder:
+    with workplace(to or root / "dragged") as folder, interruptible():
         made = drag_latent(generator, latent, drags, folder, moving, method, name=name, film=asked, marks=marks)
     click.echo(escape_controls(f"{_outcome(made.last)}: {made.picture}"))
     if made.stopped:
