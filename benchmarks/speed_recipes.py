@@ -147,9 +147,11 @@ def main(
             recipe = Recipe.load(name)
             row: list[object] = [name, sum(stage.steps + 1 for stage in recipe.stages)]
             try:
+                work = None  # of an image: torch counts the gradients of grouped convolutions once a group too often
                 for size in sizes:
                     speed = speed_of(place, recipe, size, kind, steps)
-                    share = speed.flops / speed.seconds / peak
+                    work = speed.flops / size if work is None else work
+                    share = size * work / speed.seconds / peak
                     row.append(f"{size / speed.seconds:.3g} ({100 * share:.0f} %)")
                     progress.advance(1, recipe=name)
                 if images:
@@ -170,7 +172,8 @@ def main(
 
 MEANING = (
     "Images a second of the whole recipe, with the share of the convolution peak that its convolutions and matrix "
-    "products come to; starts, figures and files are left out. The last two columns: the median over the images of the "
+    "products come to; starts, figures and files are left out. "
+    "Shares at larger batches go by the operations of one image. The last two columns: the median over the images of the "
     "passes until the perceptual distance is what the published schedule of pivotal tuning ends with in float32, after "
     "450 steps for the pivot and after 350 more for the weights; in brackets the images that get there."
 )
