@@ -173,8 +173,8 @@ def main(
 MEANING = (
     "Images a second of the whole recipe, with the share of the convolution peak that its convolutions and matrix "
     "products come to; starts, figures and files are left out. "
-    "Shares at larger batches go by the operations of one image. The last two columns: the median over the images of the "
-    "passes until the perceptual distance is what the published schedule of pivotal tuning ends with in float32, after "
+    "Shares at larger batches go by the operations of one image. The last two columns: the median over the images of "
+    "the passes until the perceptual distance is what the published schedule of pivotal tuning ends with in float32, after "
     "450 steps for the pivot and after 350 more for the weights; in brackets the images that get there."
 )
 
