@@ -172,6 +172,85 @@ def main(
 
 MEANING = (
     "Images a second of the whole recipe, with the share of the convolution peak that its convolutions and matrix "
+    "products come to; starts, figures and files are left out. Shares at larger batches go by the operations of one "
+    "image. The last two columns: the median over the images of the passes until the perceptual distance is what the "
+    "published schedule of pivotal tuning ends with in float32, after 450 steps for the pivot and after 350 more for "
+    "the weights; in brackets the images that get there."
+)
+        for curve, bound in zip(curves, bounds, strict=True)
+    ]
+    there = [count for count in reached if count is not None]
+    if 2 * len(there) <= len(reached):
+        return f"- ({len(there)} of {len(reached)})"
+    return f"{median(count or float('inf') for count in reached):g} ({len(there)} of {len(reached)})"
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--network", default="portraits", show_default=True, help="A bundled generator or a file.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
+@click.option("--recipes", default="", help="Names, joined by commas; all by default.")
+@click.option("--batches", default="1,8,32", show_default=True, help="Batch sizes.")
+@click.option("--steps", default=4, show_default=True, type=click.IntRange(min=1), help="Timed steps of a stage.")
+@click.option("--images", default=4, show_default=True, type=click.IntRange(min=0), help="For the passes; 0: none.")
+@click.option("--threads", type=click.IntRange(min=1), help="On the CPU; torch's own choice if not given.")
+@click.option("--out", default="benchmarks/results", show_default=True, type=click.Path(path_type=Path))
+def main(
+    network: str,
+    device: str,
+    dtype: str,
+    recipes: str,
+    batches: str,
+    steps: int,
+    images: int,
+    threads: int | None,
+    out: Path,
+) -> None:
+    """Time every recipe, and count its passes to the quality of the published schedule."""
+    if threads:
+        torch.set_num_threads(threads)
+    place, kind = Machine(choose_device(device), network), getattr(torch, dtype)
+    names = [name for name in recipes.split(",") if name] or sorted(
+        path.stem for path in Path("recipes").glob("*.toml")
+    )
+    sizes = [int(size) for size in batches.split(",")]
+    peak = convolution_peak(place, kind)
+    pivot, tuned = [], []
+    if images:
+        one_by_one = distances(place, Recipe.load(PUBLISHED), images, torch.float32)
+        first = Recipe.load(PUBLISHED).stages[0].steps + 1
+        pivot, tuned = [min(curve[:first]) for curve in one_by_one], [min(curve) for curve in one_by_one]
+    rows = []
+    with Progress(len(names) * len(sizes), "recipes", unit="case") as progress:
+        for name in names:
+            recipe = Recipe.load(name)
+            row: list[object] = [name, sum(stage.steps + 1 for stage in recipe.stages)]
+            try:
+                work = None  # of an image: torch counts the gradients of grouped convolutions once a group too often
+                for size in sizes:
+                    speed = speed_of(place, recipe, size, kind, steps)
+                    work = speed.flops / size if work is None else work
+                    share = size * work / speed.seconds / peak
+                    row.append(f"{size / speed.seconds:.3g} ({100 * share:.0f} %)")
+                    progress.advance(1, recipe=name)
+                if images:
+                    curves = distances(place, recipe, images, kind)
+                    row += [passes_to(curves, pivot), passes_to(curves, tuned)]
+            except LatentoptError as error:
+                row = [name, row[1], *[f"not run: {error}"[:60]], *[None] * (len(sizes) + 1)]
+            rows.append(row[: 2 + len(sizes) + 2 * bool(images)])
+    columns = ["recipe", "passes", *(f"images/s, batch {size}" for size in sizes)]
+    columns += ["to the pivot's quality", "to the tuned one's"] if images else []
+    text = markdown_table(columns, rows) + f"\n\nConvolution peak, measured here: {peak / 1e9:.0f} GFLOP/s."
+    facts = provenance(place.device, "targets TEST_SEEDS", dtype=dtype, steps=steps, images=images)
+    name = re.sub(r"[^a-z0-9]+", "-", machine(place.device).lower()).strip("-")
+    path = out / f"speed-recipes-{name}-{dtype}.md"
+    write_report(path, "Speed of the recipes", text, "", MEANING, facts)
+    click.echo(f"{text}\nwritten to {path}")
+
+
+MEANING = (
+    "Images a second of the whole recipe, with the share of the convolution peak that its convolutions and matrix "
     "products come to; starts, figures and files are left out. "
     "Shares at larger batches go by the operations of one image. The last two columns: the median over the images of "
     "the passes until the perceptual distance is what the published schedule of pivotal tuning ends with in float32, after "
