@@ -21,7 +21,6 @@ pytest.importorskip("wsproto", reason="the studio's extra is not installed: pip 
 
 from studio_client import Refused, Socket, serving, wait_for
 
-from latentopt.api import EXPORTS
 from latentopt.checkpoints.networks import load_generator
 from latentopt.editing.direction import Direction
 from latentopt.editing.files import save_directions
@@ -186,7 +185,6 @@ def test_restoring_and_its_command(studio, page, workplace, monkeypatch, latento
     assert (code, "done already" in err) == (0, True), err
 
 
-@pytest.mark.skipif("Film" not in EXPORTS, reason="this version films no edits")
 def test_a_film_and_its_command(studio, page, base, workplace, monkeypatch, latentopt):
     monkeypatch.chdir(workplace)
     look = {"base": base, "edits": [{"name": "smile", "strength": 1.0}]}
@@ -198,7 +196,6 @@ def test_a_film_and_its_command(studio, page, base, workplace, monkeypatch, late
     assert (code, film.read_bytes() == before) == (0, True), err
 
 
-@pytest.mark.skipif("drag_latent" not in EXPORTS, reason="this version cannot drag")
 def test_a_drag_and_its_command(studio, page, base, workplace, monkeypatch, latentopt):
     monkeypatch.chdir(workplace)
     asked = {"look": {"base": base}, "points": [[4, 4, 6, 5]], "steps": 2}

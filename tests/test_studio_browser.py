@@ -23,7 +23,7 @@ if CHROMIUM is None:
 
 from studio_client import serving  # noqa: E402
 
-from latentopt.api import EXPORTS, load_generator  # noqa: E402
+from latentopt.api import load_generator  # noqa: E402
 
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
         "--disable-component-update", "--disable-sync"]  # fmt: skip
@@ -316,7 +316,6 @@ def test_12_the_dial(tab):
     assert "--clip 0.5" in tab.until("document.getElementById('lines').textContent")
 
 
-@pytest.mark.skipif("drag_latent" not in EXPORTS, reason="this version cannot drag")
 def test_13_a_drag_with_a_mask_and_its_undo(tab, studio):
     tab.opened()
     plain = tab.picture()

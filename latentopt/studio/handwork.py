@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from latentopt.api import Recipe, align, drag_latent, read_mask
 from latentopt.errors import UsageError
 from latentopt.files.outputs import workplace
 from latentopt.pictures.images import save_png
@@ -17,7 +18,7 @@ from latentopt.studio.keeping import files_of, keep
 from latentopt.studio.lines import line, option
 from latentopt.studio.messages import Align, Drag
 from latentopt.studio.places import ALIGNED, picture_path
-from latentopt.studio.works import Run, offered
+from latentopt.studio.works import Run
 
 if TYPE_CHECKING:
     from latentopt.studio.jobs import Watch
@@ -28,10 +29,10 @@ LARGEST_MASK = 4096  # pixels a side
 
 def dragging(session: Session, asked: Drag) -> tuple[Run, int, str, str]:
     """As `latentopt drag LATENTS --point ...`; edits that the picture has are written first."""
-    drag_latent, mask = offered("drag_latent"), _mask(asked.mask)
+    mask = _mask(asked.mask)
     told = repr((asked.points, asked.mask, asked.steps)).encode()
     name = f"dragged-{hashlib.sha256(told).hexdigest()[:8]}"
-    changes = {} if asked.steps is None else {"steps": asked.steps}
+    recipe = Recipe.load("drag").in_every_stage(steps=asked.steps)
 
     def run(watch: Watch) -> dict[str, Any]:
         kept = keep(session, asked.look)
@@ -50,9 +51,9 @@ def dragging(session: Session, asked: Drag) -> tuple[Run, int, str, str]:
             file = None if mask is None else folder / latent.name / f"{name}.mask.png"
             if file is not None and mask is not None:
                 save_png(file, mask)
-            moving = None if file is None else offered("read_mask")(file, session.generator)
-            points, more = list(asked.points), {"name": name, "on_step": on_step}
-            made = drag_latent(session.generator, latent, points, folder, moving, **more, **changes)
+            moving = None if file is None else read_mask(file, session.generator)
+            points = list(asked.points)
+            made = drag_latent(session.generator, latent, points, folder, moving, recipe, name=name, on_step=on_step)
         words = [word for x, y, a, b in points for word in ("--point", f"{x:g},{y:g}:{a:g},{b:g}")]
         options = [*words, *option("--mask", file), *option("--steps", asked.steps), "--name", name]
         command = line("drag", place, *options, "--network", session.generator.source)
@@ -80,12 +81,12 @@ def _mask(text: str) -> Image.Image | None:
 
 def aligning(session: Session, asked: Align) -> tuple[Run, int, str, str]:
     """As `latentopt align PICTURE`: every face becomes a picture of its own."""
-    align, path = offered("align"), picture_path(session.root, asked.picture)
+    path = picture_path(session.root, asked.picture)
     out = session.root / ALIGNED
 
     def run(watch: Watch) -> dict[str, Any]:
         found = align([path], out=out, overwrite=True)
-        pictures = [face.path.relative_to(session.root).as_posix() for face in found]
+        pictures = [face.path.relative_to(session.root).as_posix() for face in found if face.path is not None]
         return {"pictures": pictures, "commands": [line("align", path, "--outdir", out, "--overwrite")]}
 
     return run, 0, f"{path.stem}: looking for faces", asked.picture

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentopt.api import Sequences, edit_latents, find_sources, mix_latents, open_sources, read_latent
+from latentopt.api import Film, Sequences, edit_latents, find_sources, mix_latents, open_sources, read_latent
 from latentopt.editing.latents import file_name
 from latentopt.errors import UsageError
 from latentopt.files.outputs import workplace
 from latentopt.pictures.images import DELTA_FILE, RUN_FILES
 from latentopt.studio.lines import editing, mixing
 from latentopt.studio.messages import Look
-from latentopt.studio.works import offered
 
 if TYPE_CHECKING:
     from latentopt.studio.session import Session
@@ -106,7 +105,7 @@ def film(session: Session, look: Look) -> Made:
     if not look.edits or look.mix is not None:
         raise UsageError("a film shows edits: move a slider first")
     place, latent, asked = session.place(look.base), session.latent(look.base), _asked(session, look)
-    asked_film = offered("Film")(Path(f"{asked.label(asked.done)}.webp"), back=True)
+    asked_film = Film(Path(f"{asked.label(asked.done)}.webp"), back=True)
     with workplace(_folder(place)) as folder:
         edit_latents(session.generator, [latent], asked, folder, film=asked_film)
     words = ["--film", str(asked_film.path), "--back"]

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentopt import api
 from latentopt.api import Recipe, draw, find_directions, find_sources, open_sources, read_latent
 from latentopt.api import apply_edits as edited
 from latentopt.api import recipe_names as shipped_recipes
@@ -69,7 +68,6 @@ class Session:
             "directions": directions,
             "recipes": self.recipes,
             "refiners": self.refiners,
-            "can": [name for name in ("drag_latent", "align", "Film") if name in api.EXPORTS],
             "samples": sample_keys(),
         }
 

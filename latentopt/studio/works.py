@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latentopt import api
 from latentopt.api import PictureCheck, Recipe, find_results, invert, restore, tune, tuning_recipe
 from latentopt.editing.latents import file_name
 from latentopt.errors import UsageError
@@ -36,14 +35,6 @@ def shipped(name: str) -> Recipe:
     if not name.replace("-", "").replace("_", "").isalnum():
         raise UsageError(f"{name[:80]!r}: not the name of a recipe")
     return Recipe.load(name)
-
-
-def offered(name: str) -> Any:
-    """What `latentopt.api` has under a name. Raises UsageError where this version has not."""
-    found = getattr(api, name, None)
-    if found is None:
-        raise UsageError(f"this version of latentopt has no {name}")
-    return found
 
 
 def _changed(recipe: Recipe, asked: Invert | Tune | Restore) -> tuple[Recipe, list[str]]:

@@ -87,7 +87,6 @@ export function cropper() {
   }
 
   onchange((what) => {
-    if (what.has("about")) faces.hidden = !state.about.can.includes("align");
     if (what.has("picture") || what.has("look")) opener.disabled = faces.disabled = !state.picture;
   });
   return [faces, opener];

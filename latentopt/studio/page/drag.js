@@ -26,7 +26,6 @@ export function panel() {
     points.push([x, y, x, y]);
     shown();
   }, { id: "add-point" });
-  const cannot = el("p", { class: "quiet" }, "This version of latentopt cannot drag.");
   layer.append(mask, lines);
 
   function shown() {
@@ -102,12 +101,10 @@ export function panel() {
   }
 
   function enable() {
-    const can = state.about?.can.includes("drag_latent");
-    cannot.hidden = Boolean(can);
-    layer.classList.toggle("busy", open && Boolean(can && state.look));
+    layer.classList.toggle("busy", open && Boolean(state.look));
     layer.hidden = !(open && state.look);
-    go.disabled = !can || !state.look || points.length === 0;
-    add.disabled = paint.disabled = !can || !state.look;
+    go.disabled = !state.look || points.length === 0;
+    add.disabled = paint.disabled = !state.look;
     clear.disabled = points.length === 0 && !painted;
   }
 
@@ -118,7 +115,7 @@ export function panel() {
   });
   return [
     el("p", { class: "quiet note" }, "Press on the picture where something is, and pull it to where it shall be. A point that is not pulled stays where it is."),
-    cannot, list, el("div", { class: "row wrap" }, add, clear),
+    list, el("div", { class: "row wrap" }, add, clear),
     el("div", { class: "row" }, paint, brush),
     el("p", { class: "quiet note" }, "Without a painted part, everything may move."),
     field("Steps at most", steps), go,

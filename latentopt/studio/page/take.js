@@ -54,7 +54,7 @@ export function panel() {
     if (what.has("about")) where.textContent = `Files lie in ${state.about.folder}, as the command line's do.`;
     if (!what.has("look")) return;
     save.disabled = !state.look;
-    film.disabled = !state.look?.edits.length || !state.about.can.includes("Film");
+    film.disabled = !state.look?.edits.length;
     files.replaceChildren();
     lines.textContent = state.look ? "" : "Nothing yet.";
     clearTimeout(timer);
