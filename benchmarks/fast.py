@@ -17,6 +17,7 @@ from statistics import mean, median
 
 import click
 import torch
+from fast_others import OwnRuns
 from fast_runs import Method, Runs, published, tuned
 from tables import markdown_table, provenance, write_report
 
@@ -31,7 +32,7 @@ FRESH = range(10_770_000, 10_770_032)  # used for nothing else
 CHOSEN_ON = range(10_000_100, 10_000_112)  # settings were chosen on these
 EDITS = ("yaw", "smile", "glasses", "beard", "hair_length")
 LEVELS = (0.01, 0.002)
-PARTS = ("costs", "batch", "stopped", "price", "curve", "second", "report")
+PARTS = ("costs", "batch", "stopped", "price", "curve", "second", "others", "report")
 MEASURES = ("perceptual", "mse", "edit_response", "edit_drift", "lec", "radius", "corruption_frechet")
 RESULTS = Path(__file__).parent / "results"
 
@@ -71,8 +72,12 @@ def main(only: tuple[str, ...], images: int, corruption: int) -> None:
     if "batch" in wanted:
         many.run(ours)
         half.run(ours)
+    foreign = [OwnRuns(name, tuple(range(4))) for name in ("stylegan3-t 32", "stylegan2 256")]
     if "second" in wanted:
         other.run([PTI["pivot"], PTI["pti"], TUNED, FURTHER])
+    if "others" in wanted:
+        for runs in foreign:
+            runs.run([runs.adapted(method) for method in (PTI["pivot"], PTI["pti"], TUNED, FURTHER)])
     parts = {}
     if {"costs", "batch", "report"} & set(wanted):
         base = one.finished([PTI["pti"], TUNED, FURTHER])
@@ -90,6 +95,10 @@ def main(only: tuple[str, ...], images: int, corruption: int) -> None:
         parts["Another generator: the bundled WRanGAN's"] = costs(
             PTI["pti"], done, [(done, (PTI["pti"], TUNED, FURTHER))]
         )
+    for runs in foreign if {"others", "report"} & set(wanted) else ():
+        pti, *ours = (runs.adapted(method) for method in (PTI["pti"], TUNED, FURTHER))
+        done = runs.finished([pti, *ours])
+        parts[f"Another generator: {runs.network}, random weights"] = costs(pti, done, [(done, (pti, *ours))])
     sections = [f"## {title}\n\n{TEXTS.get(title, '')}\n\n{table}" for title, table in parts.items() if table]
     if "report" in wanted:
         facts = provenance(torch.device("cpu"), f"portraits {FRESH[0]} to {FRESH[images - 1]}")

@@ -15,16 +15,17 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from latentopt.checkpoints.networks import load_generator
 from latentopt.data.portraits import portraits
 from latentopt.errors import LatentoptError
 from latentopt.files.storage import write_text
-from latentopt.generators.stylegan2 import StyleGAN2
 from latentopt.inverting.events import Finished, Progressed
 from latentopt.inverting.inverter import Inverter
 from latentopt.inverting.items import Item, tensor_items
 from latentopt.inverting.tuning import inversion_item
+from latentopt.protocols import Generator
 from latentopt.recipe.recipe import Recipe
 from latentopt.recipe.stage import Stage
 from latentopt.results.inversion import Inversion
@@ -66,7 +67,7 @@ class Runs:
     dtype: str = "float32"
 
     @cached_property
-    def generator(self) -> StyleGAN2:
+    def generator(self) -> Generator:
         generator = load_generator(self.network).requires_grad_(False)
         if self.dtype != "float32":
             generator.set_precision(getattr(torch, self.dtype)).set_memory_format(torch.channels_last)
@@ -94,7 +95,7 @@ class Runs:
     def run(self, methods: Sequence[Method], say: bool = True) -> None:
         """What is not there yet; the methods take turns on each group, so that a slow minute falls on all."""
         sized = [method.sized(self.batch) for method in methods]
-        self._warm_up()
+        self._warm_up(sized[0])
         for group in self.groups:
             for method in sized:
                 if not all(self._trace_path(method, name).is_file() for name in group):
@@ -103,12 +104,15 @@ class Runs:
                         cpu, _ = self.whole(method, group[0])
                         print(f"{method.name} {group[0]} ({len(group)}): {cpu:.2f} CPU s", flush=True)
 
-    def _warm_up(self) -> None:
+    def targets(self, names: Sequence[str]) -> Tensor:
+        """Pictures [B,C,H,W] in [-1,1]."""
+        return portraits([int(name) for name in names], self.generator.resolution)[0]
+
+    def _warm_up(self, method: Method) -> None:
         """What only the first run of a process does, such as importing, falls on no method."""
-        recipe = Recipe.load("pti")
+        recipe = method.recipe
         short = recipe.changed({("stages", i, "steps"): 1 for i in range(len(recipe.stages))})
-        image = portraits([0], self.generator.resolution)[0]
-        for _ in Inverter(self.generator, short).invert(tensor_items(image)):
+        for _ in Inverter(self.generator, short).invert(tensor_items(self.targets(["0"]))):
             pass
 
     def _run(self, method: Method, group: list[str]) -> None:
@@ -136,7 +140,7 @@ class Runs:
     def _items(self, method: Method, group: list[str]) -> list[Item]:
         if method.start is not None:
             return [inversion_item(Inversion.load(self.folder(method.start) / name)) for name in group]
-        return tensor_items(portraits([int(name) for name in group], self.generator.resolution)[0], group)
+        return tensor_items(self.targets(group), group)
 
     def _trace_path(self, method: Method, name: str) -> Path:
         return self.folder(method) / f"{name}.json"

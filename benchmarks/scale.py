@@ -30,6 +30,7 @@ from pathlib import Path
 WORK = Path("work/benchmarks/scale")
 RESULTS = Path(__file__).parent / "results" / "scale.md"
 PARTS = ("parts", "kills", "overhead", "merge", "report")
+CALLERS = 0.12  # the share of kills that hit the one who called
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests"
 RUN_FILES = ("target.png", "proj.png", "projected_w.npz", "inputs.safetensors", "recipe.toml", "history.jsonl")
@@ -185,7 +186,7 @@ def killed_run(
         hands = claimants(out)
         if killed.total() >= count or not hands:
             continue
-        target = "caller" if rng.random() < 0.12 else "hand"
+        target = "caller" if rng.random() < CALLERS else "hand"
         if target == "caller":
             caller.kill()
         else:

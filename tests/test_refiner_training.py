@@ -303,6 +303,15 @@ def test_from_training_to_an_edited_picture(folder, latentopt):
     assert (folder / "train" / "refiner-warpres.png").is_file()
     lines = [json.loads(line) for line in (folder / "train" / "refiner-warpres.jsonl").read_text().splitlines()]
     assert lines[-1]["held_out"].keys() == {"l2", "perceptual", "base_l2", "base_perceptual"}
+    begin = ("--start", "train/refiner-warpres.safetensors", "--teacher", "none", "--lr", "1e-9")
+    code, _, err = latentopt(*train, *small, *begin, "--outdir", "further")
+    assert code == 0, err
+    further = load_refiner("further/refiner-warpres.safetensors", generator)
+    assert further.card["start"] == "refiner-warpres.safetensors"
+    for one, other in zip(made.net.parameters(), further.net.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6), "it began with those weights"
+    code, _, err = latentopt(*train, *small, *begin, "--width", "4", "--outdir", "narrow")
+    assert (code, "another architecture" in err) == (1, True)
     encode = ("encode", "photos", *network, "--encoder", "e4e.safetensors", "--terms", "l2", "-q")
     code, _, err = latentopt(*encode, "--refine", "train/refiner-warpres.safetensors")
     assert code == 0, err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 import os
 import signal
 import threading
@@ -300,6 +301,21 @@ def _photo(folder, targets):
     return [folder / "a.png"]
 
 
+def test_what_other_processes_get_grows_with_the_images_alone(generator, tmp_path):
+    """Each image is a view of the batch that was given, and must not bring it along."""
+    from latentopt.inverting.inverter import Inverter
+    from latentopt.inverting.items import tensor_items
+    from latentopt.scale.job import job_of
+
+    def packed(count: int) -> bytes:
+        items = tensor_items(torch.zeros(count, 3, 8, 8))
+        return job_of(Inverter(generator, RECIPE, out=tmp_path), items, 60.0, 3).packed()
+
+    sizes = [len(packed(count)) for count in (10, 40, 70)]
+    assert sizes[2] - sizes[1] < 1.2 * (sizes[1] - sizes[0])
+    assert pickle.loads(packed(10)).items[3].target.image.shape == (3, 8, 8)
+
+
 # ---- Ray
 
 
@@ -311,13 +327,13 @@ def test_an_actor_takes_batches_until_it_is_stopped(generator, targets, tmp_path
     from latentopt.scale.on_ray import Seat
 
     job = job_of(Inverter(generator, RECIPE, out=tmp_path), tensor_items(targets[:3], NAMES[:3]), 60.0, 3)
-    seat = Seat(job.packed(), "cpu", 1)
+    seat = Seat(job.packed, "cpu", 1)
     told, answer = seat.next()
     assert (told, answer.kind, answer.record["rows"][0]["status"]) == ([], "done", "ok")
     seat.stop()
     assert seat.next()[1].kind == "idle" and not list(tmp_path.glob(".ledger/*/*/1.1")), "given back"
     assert [path.parent.name for path in tmp_path.glob("*/run.json")] == [NAMES[0]]
-    assert "shared disk" in Seat(job_of(Inverter(generator, RECIPE, out=tmp_path / "not"), [], 60.0, 3).packed(),
+    assert "shared disk" in Seat(job_of(Inverter(generator, RECIPE, out=tmp_path / "not"), [], 60.0, 3).packed,
                                  "cpu", 1).next()[1].text  # fmt: skip
 
 

@@ -35,6 +35,12 @@ if TYPE_CHECKING:
 @click.option("--tap", type=int, help="Height in pixels of the features; by default 64, or half a small picture's.")
 @click.option("--width", default=64, show_default=True, type=click.IntRange(1, 1024), help="Channels within.")
 @click.option("--reader", default="stem", show_default=True, type=click.Choice(READERS), help="What reads the picture.")
+@click.option(
+    "--start",
+    type=UserPath(),
+    metavar="KIND|FILE",
+    help="Begin with a trained refiner: its file, or a kind's name for the bundled one.",
+)
 @click.option("--steps", type=int, show_default="10000", help="Updates in all; the rate is halved at each quarter.")
 @click.option("--batch", type=int, show_default="8", help="Images a step, of all processes together.")
 @click.option("--lr", type=float, show_default="5e-4", help="1e-4 in the paper, for its widths.")
@@ -67,6 +73,7 @@ def refiner(
     tap: int | None,
     width: int,
     reader: str,
+    start: str | None,
     discriminator: str | None,
     teacher: str,
     teacher_file: str | None,
@@ -119,6 +126,7 @@ def refiner(
             teacher_file=teacher_file,
             similarity=similarity,
             validate_every=validate_every,
+            start=start,
             force=force,
             command=command_line(),
             processes=processes,

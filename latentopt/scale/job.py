@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import threading
@@ -58,12 +59,23 @@ class Job:
 
     def packed(self) -> bytes:
         """As other processes of the run get it; without compiled code."""
+        packed = io.BytesIO()
         try:
-            return pickle.dumps(self)
+            _Packer(packed).dump(self)
+            return packed.getvalue()
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise UsageError(
                 f"this work cannot be done by other processes: a part of it cannot be sent ({error})"
             ) from error
+
+
+class _Packer(pickle.Pickler):
+    """Of a tensor that is a part of another one, packs the part alone: an image of a batch would bring the batch."""
+
+    def reducer_override(self, thing: object) -> Any:
+        if type(thing) is not torch.Tensor or thing.untyped_storage().nbytes() == thing.nbytes:
+            return NotImplemented
+        return thing.clone().__reduce_ex__(pickle.DEFAULT_PROTOCOL)
 
 
 def job_of(work: Work, items: Sequence[Item | Unread], lease: float, retries: int, compiled: bool = False) -> Job:

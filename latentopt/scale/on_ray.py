@@ -6,9 +6,10 @@ import importlib.util
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from latentopt.errors import LatentoptError, UsageError
@@ -61,16 +62,20 @@ def connect(address: str) -> None:
 
 
 class Seat:
-    """What an actor is: a hand that takes a batch each time it is asked, and hears meanwhile that it is to stop."""
+    """What an actor is: a hand that takes a batch each time it is asked, and hears meanwhile that it is to stop.
 
-    def __init__(self, packed: bytes, device: str, threads: int) -> None:
+    fetch: gets the packed job. It is no argument itself, since Ray pins those in the store's memory, and does not let
+    them go where the caller is killed while an actor begins: the next caller's actors would wait for room for ever.
+    """
+
+    def __init__(self, fetch: Callable[[], bytes], device: str, threads: int) -> None:
         import pickle
 
         self.stopping = threading.Event()
         self.lines: list[str] = []
         self.broken = ""
         try:
-            job: Job = pickle.loads(packed)
+            job: Job = pickle.loads(fetch())
             if not job.out.is_dir():
                 raise LatentoptError(f"{job.out}: not seen from {os.uname().nodename}; it must be on a shared disk")
             self.hand = Hand(job, device, threads, self.lines.append)
@@ -106,7 +111,7 @@ class Actors:
         import ray
 
         self.ray, self.most = ray, most
-        self.packed = ray.put(job.packed())
+        fetch = partial(ray.get, ray.put(job.packed()))
         self.on_gpus = ray.cluster_resources().get("GPU", 0) >= 1
         threads = 4 if self.on_gpus else 1
         resources = {"num_gpus": 1} if self.on_gpus else {"num_cpus": 1}
@@ -114,7 +119,7 @@ class Actors:
         made = remote(max_restarts=0, max_concurrency=2, runtime_env={"env_vars": surroundings(threads)}, **resources)(
             Seat
         )
-        self.make = lambda: made.remote(self.packed, "cuda" if self.on_gpus else "cpu", threads)
+        self.make = lambda: made.remote(fetch, "cuda" if self.on_gpus else "cpu", threads)
         self.actors: dict[int, Any] = {}
         self.asked: dict[Any, int] = {}
         self.count, self.looked = 0, -LOOK

@@ -29,6 +29,7 @@ from latentopt.training.latent_discriminator import CodePool, LatentDiscriminato
 from latentopt.training.loop import Trainer, average_
 from latentopt.training.losses import discriminator_loss, generator_loss
 from latentopt.training.parallel import Processes
+from latentopt.training.starts import begin_with
 from latentopt.training.streams import ImageStream, step_seed
 from latentopt.types import GeneratorInputs
 
@@ -92,13 +93,7 @@ class EncoderTrainer(Trainer[EncoderRecord]):
 
         Raises CheckpointError where they do not fit.
         """
-        for network in (self.net, self.ema):
-            try:
-                network.load_state_dict(encoder.net.state_dict())
-            except RuntimeError as error:
-                raise CheckpointError(
-                    f"{encoder.name}: of another architecture than the one to train: {error}"
-                ) from error
+        begin_with(encoder.net, (self.net, self.ema), encoder.name)
 
     @property
     def steps(self) -> int:

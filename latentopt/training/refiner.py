@@ -28,6 +28,7 @@ from latentopt.training.loop import Trainer, average_
 from latentopt.training.losses import discriminator_loss, generator_loss, r1_penalty
 from latentopt.training.parallel import Processes
 from latentopt.training.refiner_settings import RefinerTraining
+from latentopt.training.starts import begin_with
 from latentopt.training.streams import ImageStream, step_seed
 from latentopt.types import GeneratorInputs
 
@@ -75,6 +76,13 @@ class RefinerTrainer(Trainer[RefinerRecord]):
         if self.discriminator is not None:
             self.discriminator.to(self.device).train().requires_grad_(True)
             self.d_optimizer = torch.optim.Adam(self.discriminator.parameters(), lr=settings.d_lr, betas=(0.0, 0.99))
+
+    def start_from(self, refiner: TrainedRefiner) -> None:
+        """Begin with the weights of a trained refiner instead of random ones.
+
+        Raises CheckpointError where they do not fit.
+        """
+        begin_with(refiner.net, (self.net, self.ema), refiner.name)
 
     @property
     def parts(self) -> tuple[str, ...]:

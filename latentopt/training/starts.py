@@ -1,10 +1,13 @@
-"""Where an adversarial training begins: a trained generator with its discriminator, and what their card says."""
+"""Where a training begins: with the weights of a network, or a trained generator with its discriminator and its card."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from latentopt.checkpoints.networks import load_discriminator, load_generator
 from latentopt.errors import CheckpointError, LatentoptError, UsageError
@@ -18,6 +21,17 @@ from latentopt.training.building import TrainedGenerator
 from latentopt.training.generator_settings import GeneratorTraining
 
 INHERITED = ("batch", "lr", "r1_gamma", "r1_interval", "path_weight", "path_interval", "mixing", "precision")
+
+
+def begin_with(trained: nn.Module, networks: Iterable[nn.Module], name: str) -> None:
+    """Give the networks the weights of a trained one, instead of random ones. Raises CheckpointError where they do not
+    fit; name: of the trained one.
+    """
+    for network in networks:
+        try:
+            network.load_state_dict(trained.state_dict())
+        except RuntimeError as error:
+            raise CheckpointError(f"{name}: of another architecture than the one to train: {error}") from error
 
 
 def load_start(start: str) -> tuple[TrainedGenerator, Discriminator]:

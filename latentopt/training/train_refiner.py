@@ -15,6 +15,7 @@ from latentopt.files.outputs import check_outdir
 from latentopt.generators.discriminator import Discriminator
 from latentopt.protocols import Generator
 from latentopt.refiners.config import RefinerConfig
+from latentopt.refiners.files import load_refiner
 from latentopt.refiners.refiner import make_teacher
 from latentopt.training import DRAWN
 from latentopt.training.encoder_data import TrainingData, training_data
@@ -46,6 +47,7 @@ def train_refiner(
     teacher_file: str | None = None,
     similarity: Path | None = None,
     validate_every: int = 500,
+    start: str | None = None,
     force: bool = False,
     command: str = "",
     processes: Processes | None = None,
@@ -62,6 +64,7 @@ def train_refiner(
         data, drawn, cache, validate_every, similarity, command, processes: as for `train_encoder`.
         discriminator: its file, or a bundled model's name; by default the generator's own, where there is one.
         teacher: of WarpRes's flow: warps, raft, or none; teacher_file: its weights, where they are not found.
+        start: a trained refiner to begin with, its file or a bundled one's kind.
         force: take an encoder that was trained for another generator.
 
     Raises:
@@ -89,9 +92,13 @@ def train_refiner(
     if processes.first:
         processes.wait()
     described = found.described | {"teacher": teacher if guides else NO_TEACHER}
+    if start is not None:
+        described |= {"start": Path(start).name}
     trainer = RefinerTrainer(
         settings, config, generator, base, found.stream, critic, teaching, processes, feature_net, described
     )
+    if start is not None:
+        trainer.start_from(load_refiner(start, generator, force=True))
     return _training(trainer, outdir, found, validate_every, command, note)
 
 
