@@ -242,6 +242,7 @@ def look(out: Path, seen: dict[str, int], half: set[str], twice: set[str]) -> No
 def overhead(args: argparse.Namespace) -> dict[str, object]:
     """Seconds a batch of claiming, touching and finishing, and of beginning, in a ledger of so many batches."""
     from latentopt.scale.ledger import Ledger
+    from latentopt.scale.owners import machine
     from latentopt.scale.shelves import FolderShelf
 
     folder = WORK / "ledger"
@@ -249,6 +250,7 @@ def overhead(args: argparse.Namespace) -> dict[str, object]:
     row = {"name": "image", "status": "ok", "psnr": 30.1234, "ssim": 0.9, "seconds": 1.0, "steps": 100}
     plan = [(f"image {i}",) for i in range(args.results)]
     ledger = Ledger(FolderShelf(folder), plan)
+    ledger._mine = f"{machine()} 1 before"  # of a process that has ended, when the run begins anew
     began = time.perf_counter(), time.process_time()
     marks = []
     for i in range(args.results):
@@ -271,7 +273,9 @@ def overhead(args: argparse.Namespace) -> dict[str, object]:
 
 
 def simulate(args: argparse.Namespace, out: Path) -> None:
-    """So many results in 16 parts, copies of one true result under other names; pictures are links to one file."""
+    """So many results in 16 parts, copies of one true result under other names; the files of a part are links to one of
+    its own, since a file system has a limit of links.
+    """
     if not (WORK / "model" / "0000" / "run.json").exists():
         run_of(1, args.steps, WORK / "model", "")
     model = WORK / "model" / "0000"
@@ -279,8 +283,12 @@ def simulate(args: argparse.Namespace, out: Path) -> None:
     for i in range(args.results):
         folder = out / f"shard-{i % 16:02d}-of-16" / f"face {i:06d}"
         folder.mkdir(parents=True)
+        first = out / f"shard-{i % 16:02d}-of-16" / f"face {i % 16:06d}"
         for name in RUN_FILES:
-            os.link(model / name, folder / name)
+            if folder == first:
+                shutil.copyfile(model / name, folder / name)
+            else:
+                os.link(first / name, folder / name)
         record["name"] = folder.name
         record["metrics"]["psnr"] = 20 + i % 1000 / 100
         (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import pickle
 import os
+import pickle
 import signal
 import threading
 import time
@@ -229,6 +229,22 @@ def test_workers_do_what_one_process_does(generator, targets, tmp_path):
     assert [path.name for path in (tmp_path / "two" / ".ledger").iterdir()] == ["images.jsonl"]
     summaries = [list(csv.DictReader((tmp_path / kind / "summary.csv").open())) for kind in ("one", "two")]
     assert [row["name"] for row in summaries[1]] == [row["name"] for row in summaries[0]] == NAMES
+
+
+def test_the_ledger_may_lie_at_an_address(generator, targets, tmp_path):
+    pytest.importorskip("fsspec")
+    engine = Workers(1, "cpu", ledger=f"file://{tmp_path}/claims")
+    results = invert(generator, targets[:2], tmp_path / "out", names=NAMES[:2], engine=engine, keep=True)
+    assert [result.name for result in results] == NAMES[:2]
+    assert [path.name for path in (tmp_path / "claims").iterdir()] == [], "cleared at the end"
+    assert [path.name for path in (tmp_path / "out" / ".ledger").iterdir()] == ["images.jsonl"]
+    with pytest.raises(latentopt.errors.UsageError, match="no place for a ledger"):
+        invert(generator, targets[:2], tmp_path / "out", names=NAMES[:2], engine=Workers(1, ledger="nowhere://x"))
+
+
+def test_a_ledger_without_hands_is_refused(latentopt, folder):
+    code, _, err = latentopt("invert", "photos", "--ledger", "file://claims", "-q")
+    assert (code, "--workers or --ray" in err) == (2, True)
 
 
 def test_workers_that_are_killed_are_replaced(generator, targets, tmp_path):

@@ -84,6 +84,7 @@ def command(
     shard: tuple[int, int] | None,
     workers: int | None,
     ray: str | None,
+    ledger: str | None,
     retries: int,
     overwrite: bool,
     dry_run: bool,
@@ -120,7 +121,7 @@ def command(
     if dry_run:
         click.echo(recipe.dump(), nl=False)
         return 0
-    shard, hands = chosen_shard(shard), Hands(workers, ray, retries)
+    shard, hands = chosen_shard(shard), Hands(workers, ray, retries, ledger)
     outdir = shard_folder(outdir, shard)
     check_free(outdir)
     aligner = aligner_of(align, points, detector, largest)

@@ -138,6 +138,7 @@ def command(
     shard: tuple[int, int] | None,
     workers: int | None,
     ray: str | None,
+    ledger: str | None,
     retries: int,
     overwrite: bool,
     dry_run: bool,
@@ -168,7 +169,7 @@ def command(
     if dry_run:
         click.echo(resolved.dump(), nl=False)
         return 0
-    shard, hands = chosen_shard(shard), Hands(workers, ray, retries)
+    shard, hands = chosen_shard(shard), Hands(workers, ray, retries, ledger)
     if hands.others and (save_video or profiled):
         raise UsageError("--save-video and --profile watch this process: leave them out, or --workers and --ray")
     outdir = shard_folder(outdir, shard)

@@ -38,10 +38,12 @@ class WorkerCount(click.ParamType):
 
 
 def worker_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--workers, --ray and --retries."""
+    """--workers, --ray, --ledger and --retries."""
     for option in (
         click.option("--retries", default=3, show_default=True, type=click.IntRange(1),
                      help="With --workers or --ray: attempts before an image is set aside."),
+        click.option("--ledger", metavar="ADDRESS",
+                     help="Where they keep who does what, such as s3://bucket/run; by default in the output folder."),
         click.option("--ray", metavar="auto|ADDRESS", help="Work on a Ray cluster, an actor a GPU (or a CPU)."),
         click.option("--workers", type=WorkerCount(), help="Processes; auto: one a GPU, or by the CPU's cores."),
     ):  # fmt: skip
@@ -66,10 +68,13 @@ class Hands:
     workers: int | None
     ray: str | None
     retries: int
+    ledger: str | None = None
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.ray is not None:
             raise UsageError("--workers is for one machine and --ray for a cluster: leave one of them out")
+        if self.ledger is not None and not self.others:
+            raise UsageError("--ledger is where --workers or --ray keep who does what: give one of them")
 
     @property
     def others(self) -> bool:
@@ -83,9 +88,9 @@ class Hands:
         if self.ray is not None:
             from latentopt.scale.on_ray import OnRay
 
-            return OnRay(self.ray, retries=self.retries, compiled=compiled)
+            return OnRay(self.ray, retries=self.retries, compiled=compiled, ledger=self.ledger)
         if self.workers is not None:
             from latentopt.scale.workers import Workers
 
-            return Workers(self.workers or None, device, retries=self.retries, compiled=compiled)
+            return Workers(self.workers or None, device, retries=self.retries, compiled=compiled, ledger=self.ledger)
         return None

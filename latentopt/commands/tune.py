@@ -90,6 +90,7 @@ def command(
     shard: tuple[int, int] | None,
     workers: int | None,
     ray: str | None,
+    ledger: str | None,
     retries: int,
     overwrite: bool,
     dry_run: bool,
@@ -120,7 +121,7 @@ def command(
         raise UsageError("--shared makes one change for all images together: leave --exact out")
     if corruption and corruption < 4:
         raise UsageError(f"--corruption {corruption}: needs 4 pictures or more, or 0 to leave it out")
-    shard, hands = chosen_shard(shard), Hands(workers, ray, retries)
+    shard, hands = chosen_shard(shard), Hands(workers, ray, retries, ledger)
     if options["shared"] and (shard is not None or hands.others):
         raise UsageError("--shared makes one change for all images together: leave --shard, --workers and --ray out")
     results, run = (None, outdir / Path(method).stem) if _are_images(sources) else _earlier(sources, outdir, shard)

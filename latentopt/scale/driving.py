@@ -63,7 +63,7 @@ def drive(job: Job, crew: Crew, interrupted: Interrupted) -> Iterator[Event]:
     finally:
         if not ended:
             crew.kill()
-    shutil.rmtree(job.out / FOLDER / digest(job.ledger.plan), ignore_errors=True)
+    job.ledger.shelf.clear()
 
 
 class _Run:

@@ -24,7 +24,7 @@ from latentopt.inverting.events import Failed, Finished, Noted
 from latentopt.inverting.inverter import RESUME_FOLDER, Inverter
 from latentopt.inverting.items import Item, Unread
 from latentopt.scale.ledger import Claim, Entry, Ledger, digest
-from latentopt.scale.shelves import FolderShelf
+from latentopt.scale.shelves import FolderShelf, FsspecShelf
 from latentopt.watching.interruption import Interrupted
 from latentopt.watching.phases import Advance, listening
 
@@ -78,12 +78,22 @@ class _Packer(pickle.Pickler):
         return thing.clone().__reduce_ex__(pickle.DEFAULT_PROTOCOL)
 
 
-def job_of(work: Work, items: Sequence[Item | Unread], lease: float, retries: int, compiled: bool = False) -> Job:
-    """The batches are those that one process would have: consecutive images."""
+def job_of(
+    work: Work,
+    items: Sequence[Item | Unread],
+    lease: float,
+    retries: int,
+    compiled: bool = False,
+    ledger: str | None = None,
+) -> Job:
+    """The batches are those that one process would have: consecutive images. ledger: the address where claims are kept,
+    as fsspec has it; by default in the output folder.
+    """
     out = cast(Path, work.out).absolute()
     names = [item.name for item in items]
     plan = [tuple(names[i : i + work.size]) for i in range(0, len(names), work.size)]
-    shelf = FolderShelf(out / FOLDER / digest(plan))
+    own = digest(plan)
+    shelf = FolderShelf(out / FOLDER / own) if ledger is None else FsspecShelf(f"{ledger.rstrip('/')}/{own}")
     return Job(work, items, Ledger(shelf, plan, lease, retries, partial(saved_state, out)), compiled)
 
 

@@ -29,7 +29,8 @@ class OnRay:
     """An engine (`latentopt.invert(engine=)`): an actor on each GPU of the cluster or, where it has none, on each CPU.
 
     address: of a Ray cluster, as `ray.init` takes it; "auto" is the one at hand or, without any, this machine.
-    most: actors at most; lease, retries: see `latentopt.scale.ledger`; compiled: each compiles its generator.
+    most: actors at most; lease, retries: see `latentopt.scale.ledger`; compiled: each compiles its generator;
+    ledger: the address where claims are kept, as fsspec has it (s3://bucket/run), by default in the output folder.
     """
 
     address: str = "auto"
@@ -37,10 +38,11 @@ class OnRay:
     lease: float = 60.0
     retries: int = 3
     compiled: bool = False
+    ledger: str | None = None
 
     def __call__(self, work: Work, items: Sequence[Item | Unread], interrupted: Interrupted) -> Iterator[Event]:
         connect(self.address)
-        job = job_of(work, items, self.lease, self.retries, self.compiled)
+        job = job_of(work, items, self.lease, self.retries, self.compiled, self.ledger)
         return drive(job, Actors(job, self.most), interrupted)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -43,6 +44,9 @@ class Shelf(Protocol):
 
     def names(self, folder: str) -> Sequence[str]:
         """The files in a folder, without it; none where it is not there."""
+
+    def clear(self) -> None:
+        """Remove all."""
 
 
 class FolderShelf:
@@ -100,6 +104,9 @@ class FolderShelf:
         except FileNotFoundError:
             return ()
 
+    def clear(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
 
 class FsspecShelf:
     """An address such as s3://bucket/run: a file is made by the storage's conditional writing, where it has one."""
@@ -110,7 +117,10 @@ class FsspecShelf:
         import fsspec
 
         self.files: Any
-        self.files, self.root = fsspec.core.url_to_fs(address)
+        try:
+            self.files, self.root = fsspec.core.url_to_fs(address)
+        except (ImportError, ValueError) as error:  # of a kind that needs a package, or that nobody knows
+            raise UsageError(f"{address}: no place for a ledger: {error}") from error
 
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}"
@@ -156,3 +166,7 @@ class FsspecShelf:
             return [path.rsplit("/", 1)[-1] for path in self.files.ls(self._path(folder), detail=False)]
         except FileNotFoundError:
             return ()
+
+    def clear(self) -> None:
+        with suppress(FileNotFoundError):
+            self.files.rm(self.root, recursive=True)

@@ -34,7 +34,7 @@ class Workers:
     """An engine (`latentopt.invert(engine=)`): `count` processes, or as many as there are GPUs or, without any, cores
     with memory for them. device: auto, cpu, cuda, or cuda:1 for one of them.
 
-    lease, retries: see `latentopt.scale.ledger`; compiled: each compiles its generator.
+    lease, retries: see `latentopt.scale.ledger`; compiled: each compiles its generator; ledger: as in `OnRay`.
     """
 
     count: int | None = None
@@ -42,9 +42,10 @@ class Workers:
     lease: float = 60.0
     retries: int = 3
     compiled: bool = False
+    ledger: str | None = None
 
     def __call__(self, work: Work, items: Sequence[Item | Unread], interrupted: Interrupted) -> Iterator[Event]:
-        job = job_of(work, items, self.lease, self.retries, self.compiled)
+        job = job_of(work, items, self.lease, self.retries, self.compiled, self.ledger)
         devices = worker_devices(self.count, self.device)
         return drive(job, Processes(job, devices), interrupted)
 

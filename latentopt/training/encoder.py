@@ -20,7 +20,6 @@ from torch import Tensor
 from latentopt.encoders.config import EncoderConfig
 from latentopt.encoders.encoder import Encoder, EncoderNet
 from latentopt.encoders.heads import resized
-from latentopt.errors import CheckpointError
 from latentopt.pictures.channels import in_colour
 from latentopt.protocols import Generator
 from latentopt.training.encoder_losses import Distortion, FeatureNet, Target, delta_regularization

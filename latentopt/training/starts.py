@@ -1,4 +1,4 @@
-"""Where a training begins: with the weights of a network, or a trained generator with its discriminator and its card."""
+"""Where a training begins: with a trained network, or a trained generator, its discriminator and their card."""
 
 from __future__ import annotations
 
