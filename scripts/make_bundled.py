@@ -32,9 +32,9 @@ FLOW = BUNDLED / BASE / "flow.safetensors"
 NETWORKS = {"perceptual": (), "judge": ("--steps", "5000")}  # trained on portraits alone: they outlive a generator
 RANDOMIZING = ("--layers", "6", "--sigma-init", "0.1", "--keep-level", "--name", RANDOMIZED)
 RESTYLE_STEPS = ("--restyle-steps", "5")
-REFINING = (  # five times the shares of likeness: distances of the bundled perceptual network are small
-    *("--width", "48", "--lr", "1e-3", "--l2-weight", "5", "--perceptual-weight", "5", "--similarity-weight", "0.5"),
-    *("--cycle-perceptual", "0.5", "--cycle-similarity", "0.05"),
+REFINING = (  # more of likeness than usual: distances of the bundled perceptual network are small
+    *("--width", "48", "--lr", "1e-3", "--l2-weight", "5", "--perceptual-weight", "10", "--similarity-weight", "0.5"),
+    *("--cycle-perceptual", "1", "--cycle-similarity", "0.05"),
 )
 ENCODERS = {"psp": (), "e4e": (), "restyle-psp": RESTYLE_STEPS, "restyle-e4e": RESTYLE_STEPS}
 
