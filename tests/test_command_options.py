@@ -60,7 +60,7 @@ OTHERS = {  # flags that mean something else in some commands, where no other wo
     "--features": ("fit-sigma",),
     "--data": ("train encoder", "train wrangan", "train refiner", "train flow"),
     "--drawn": ("train generator", "train wrangan"),
-    "--start": ("train encoder", "train wrangan"),
+    "--start": ("train encoder", "train wrangan", "train refiner"),
     "--precision": ("train encoder", "train refiner", "train flow"),
 }  # fmt: skip
 
@@ -162,7 +162,7 @@ def test_encode_takes_the_options_of_recipes(latentopt):
 PLAIN = {  # options that are texts and no paths
     "--space", "--terms", "--set", "--layers", "--do", "--sweep", "--parts", "--metrics", "--pose", "--dial",
     "--device", "--attributes", "--attribute", "--name", "--condition", "--layer", "--operator", "--host",
-    "--align", "--detector", "--point", "--blend", "--ray",
+    "--align", "--detector", "--point", "--blend", "--ray", "--ledger",
     "repo", "--licence",
 }  # fmt: skip
 TEXTS = [

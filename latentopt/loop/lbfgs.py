@@ -72,12 +72,13 @@ class LBFGS(Optimizer):
         torch.sub(x, kept["point"], out=new[:, 0])
         _joined({name: gradients[name] for name in variables}, out=new[:, 2])
         torch.sub(new[:, 2], kept["gradient"], out=new[:, 1])
-        slope = _dot(kept["gradient"], new[:, 0])
+        products = torch.bmm(new, new.mT)  # [b,3,3]
+        slope = products[:, 0, 2] - products[:, 0, 1]  # of the gradient there was along s, as the one there is less y
         low = loss <= kept["loss"] * (1 + self.rounding) + self.c1 * slope.clamp_max(0)
         measured, begun = loss.isfinite(), kept["begun"] > 0
         accepted, failed = measured & (low | ~begun), measured & begun & ~low
         if accepted.any():
-            self._accept(x, new, loss, kept, accepted, first)
+            self._accept(x, new, products, loss, kept, accepted, first)
         if failed.any():
             self._shorten(loss, slope, kept, failed, first)
         moved = torch.addcmul(kept["point"], kept["length"][:, None], kept["way"])
@@ -93,13 +94,19 @@ class LBFGS(Optimizer):
         )
 
     def _accept(
-        self, x: Tensor, new: Tensor, loss: Tensor, kept: dict[str, Tensor], accepted: Tensor, first: Tensor
+        self,
+        x: Tensor,
+        new: Tensor,
+        products: Tensor,
+        loss: Tensor,
+        kept: dict[str, Tensor],
+        accepted: Tensor,
+        first: Tensor,
     ) -> None:
         """Take the measured points x [b,D] of the rows in `accepted` as theirs, and turn to a new way.
 
-        new [b,3,D]: the step s to there, the change y of the gradient, and the gradient.
+        new [b,3,D]: the step s to there, the change y of the gradient, and the gradient; products [b,3,3] of these.
         """
-        products = torch.bmm(new, new.mT)  # [b,3,3]
         (ss, sy, _), (_, yy, _), (_, _, gg) = (row.unbind(1) for row in products.unbind(1))
         curved = accepted & (kept["begun"] > 0) & (sy > CURVED * (ss * yy).sqrt())
         at = curved.nonzero()[:, 0]
@@ -137,11 +144,13 @@ class LBFGS(Optimizer):
         falls = of_g * gg + (of_s * s_g).sum(dim=1) + (of_y * y_g).sum(dim=1)  # gradient . way
         known = turned & (kept["pairs"] > 0) & (falls < 0)
         if known.any():
-            way = (of_g[:, None] * kept["gradient"])[:, None]  # [b,1,D]
+            way = kept["way"] if known.all() else torch.empty_like(kept["way"])
+            torch.mul(of_g[:, None], kept["gradient"], out=way)
             filled = self._filled(kept)
             for name, factors in (("s", of_s), ("y", of_y)):
-                way.baddbmm_(factors[:, None, :filled], kept[name][:, :filled])
-            _choose(kept["way"], known, way[:, 0])
+                way[:, None].baddbmm_(factors[:, None, :filled], kept[name][:, :filled])
+            if way is not kept["way"]:
+                _choose(kept["way"], known, way)
             kept["length"].masked_fill_(known, 1)
         self._start_anew(kept, turned & ~known, first)
 
