@@ -5,6 +5,7 @@ Their targets are samples of their own. The image distance is the bundled networ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -47,7 +48,7 @@ class OwnRuns(Runs):
         measure_metric(self.generator, path, net=NET)
         return path
 
-    def targets(self, names: list[str]) -> Tensor:
+    def targets(self, names: Sequence[str]) -> Tensor:
         rows = [torch.randn(self.generator.z_dim, generator=torch.Generator().manual_seed(int(name))) for name in names]
         with torch.no_grad():
             ws = self.generator.broadcast(self.generator.mapping(torch.stack(rows)))
@@ -60,6 +61,7 @@ class OwnRuns(Runs):
 
 
 def named(recipe: Recipe, metric_file: str) -> Recipe:
+    """The recipe with `NET` in every term that has a network, and the metric for it in every space that has one."""
     table = recipe.table()
     for stage in table["stages"]:
         for term in stage["terms"]:

@@ -233,11 +233,16 @@ def test_workers_do_what_one_process_does(generator, targets, tmp_path):
 
 def test_the_ledger_may_lie_at_an_address(generator, targets, tmp_path):
     pytest.importorskip("fsspec")
+    from latentopt.inverting.inverter import Inverter
+    from latentopt.scale.job import job_of
+
     engine = Workers(1, "cpu", ledger=f"file://{tmp_path}/claims")
     results = invert(generator, targets[:2], tmp_path / "out", names=NAMES[:2], engine=engine, keep=True)
     assert [result.name for result in results] == NAMES[:2]
     assert [path.name for path in (tmp_path / "claims").iterdir()] == [], "cleared at the end"
     assert [path.name for path in (tmp_path / "out" / ".ledger").iterdir()] == ["images.jsonl"]
+    runs = [job_of(Inverter(generator, RECIPE, out=tmp_path / name), [], 60.0, 3, ledger="memory://x") for name in "ab"]
+    assert runs[0].ledger.shelf.root != runs[1].ledger.shelf.root, "two runs over the same images"
     with pytest.raises(latentopt.errors.UsageError, match="no place for a ledger"):
         invert(generator, targets[:2], tmp_path / "out", names=NAMES[:2], engine=Workers(1, ledger="nowhere://x"))
 

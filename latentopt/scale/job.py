@@ -24,7 +24,7 @@ from latentopt.inverting.events import Failed, Finished, Noted
 from latentopt.inverting.inverter import RESUME_FOLDER, Inverter
 from latentopt.inverting.items import Item, Unread
 from latentopt.scale.ledger import Claim, Entry, Ledger, digest
-from latentopt.scale.shelves import FolderShelf, FsspecShelf
+from latentopt.scale.shelves import FolderShelf, FsspecShelf, Shelf
 from latentopt.watching.interruption import Interrupted
 from latentopt.watching.phases import Advance, listening
 
@@ -92,8 +92,10 @@ def job_of(
     out = cast(Path, work.out).absolute()
     names = [item.name for item in items]
     plan = [tuple(names[i : i + work.size]) for i in range(0, len(names), work.size)]
-    own = digest(plan)
-    shelf = FolderShelf(out / FOLDER / own) if ledger is None else FsspecShelf(f"{ledger.rstrip('/')}/{own}")
+    if ledger is None:
+        shelf: Shelf = FolderShelf(out / FOLDER / digest(plan))
+    else:  # one address may serve several runs, over the same images too
+        shelf = FsspecShelf(f"{ledger.rstrip('/')}/{digest([(str(out),), *plan])}")
     return Job(work, items, Ledger(shelf, plan, lease, retries, partial(saved_state, out)), compiled)
 
 
