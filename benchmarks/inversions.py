@@ -116,10 +116,14 @@ class Bench:
             *dtype,
         ]
 
+    @property
+    def groups(self) -> list[range]:
+        """The portraits that are worked on together."""
+        return [range(start, min(start + self.batch, self.n)) for start in range(0, self.n, self.batch)]
+
     def run(self, methods: Sequence[Method]) -> dict[str, Result]:
         """Every method on every image, with progress in steps of one group of images."""
-        groups = [range(start, min(start + self.batch, self.n)) for start in range(0, self.n, self.batch)]
-        jobs = [(method, group) for method in methods for group in groups]
+        jobs = [(method, group) for method in methods for group in self.groups]
         left = [job for job in jobs if not self._path(*job).is_file()]
         with Progress(sum(map(_length, left)), "inverting", unit="step") as progress:
             for method, group in left:

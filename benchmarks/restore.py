@@ -1,14 +1,14 @@
 """How well do the methods restore fresh portraits, and from how little?
 
     python benchmarks/restore.py                  # goes on where it was stopped
-    python benchmarks/restore.py --rows 5         # five rows more, and the tables of what is there
+    python benchmarks/restore.py --rows 5         # five groups more, and the tables of what is there
     python benchmarks/restore.py --n 2 --steps 5 --levels 1 --methods robust,w+ --out out/trial
 
 No network was trained on these portraits. Four tasks at five levels each and three compositions; every method gets the
 same measurements. Distances to the true portrait are by the bundled perceptual network (`perceptual`), by pixels
-(`psnr`) and by the judge, which no method sees (`identity`); those of the measurements by pixels (`measured`). A row,
-one method on one task, is kept in `work/benchmarks/restore`. Writes `restore.md` and `restore.png` into the folder of
-the results.
+(`psnr`) and by the judge, which no method sees (`identity`); those of the measurements by pixels (`measured`). Groups of `--batch`
+portraits by one method on one task are kept in `work/benchmarks/restore`, so that a run with more portraits goes on
+from one with fewer. Writes `restore.md` and `restore.png` into the folder of the results.
 """
 
 from __future__ import annotations
@@ -59,9 +59,13 @@ class Row:
     method: str
     recipe: Recipe
 
-    def path(self, bench: Bench) -> Path:
-        parts = [self.recipe.measuring(self.operator).digest, bench.n, bench.batch, *map(str, bench.context)]
+    def path(self, bench: Bench, group: range) -> Path:
+        """Where the results on that group of portraits are kept."""
+        parts = [self.recipe.measuring(self.operator).digest, group.start, group.stop, *map(str, bench.context)]
         return CACHE / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]}.safetensors"
+
+    def is_done(self, bench: Bench) -> bool:
+        return all(self.path(bench, group).is_file() for group in bench.groups)
 
 
 def make_masks(size: tuple[int, int]) -> None:
@@ -88,39 +92,39 @@ def tasks(levels: int) -> dict[str, str]:
     return single | {op.replace(f"{MASKS}/", ""): op for op in COMPOSED}
 
 
-def work(bench: Bench, row: Row) -> None:
-    """A method on all portraits for one operator: figures [N], and the first portrait's pictures."""
-    values: dict[str, list[float]] = defaultdict(list)
-    pictures: dict[str, Tensor] = {}
-    features = PerceptualFeatures(bench.generator, "bundled")
-    for start in range(0, bench.n, bench.batch):
-        truths = bench.targets[start : start + bench.batch]
-        names = [f"{start + i:04d}" for i in range(len(truths))]
-        began = time.perf_counter()
-        found = latentopt.restore(bench.generator, truths, row.operator, row.recipe, simulate=True, names=names)
-        seconds = (time.perf_counter() - began) / len(truths)
-        images = torch.stack([one.image for one in found]).to(truths)
-        with torch.no_grad():
-            values["perceptual"] += features.distance(images, truths).tolist()
-            embedded = [bench.judge.embed(x) for x in (images.clamp(-1, 1), truths)]
-        values["psnr"] += metrics(images, truths)["psnr"].tolist()
-        values["identity"] += cosine_similarity(*embedded).tolist()
-        values["measured"] += [one.solutions[0].manifest["metrics"]["psnr"] for one in found]
-        values["seconds"] += [seconds] * len(found)
-        pictures = pictures or {"truth": truths[0].cpu(), "measurement": found[0].measured, "image": images[0].cpu()}
-    save_tensors(row.path(bench), pictures, {"record": json.dumps(values)})
+def work(bench: Bench, row: Row, group: range) -> None:
+    """A method on a group of portraits for one operator: figures [N], and the first portrait's pictures."""
+    truths = bench.targets[group.start : group.stop]
+    names = [f"{i:04d}" for i in group]
+    began = time.perf_counter()
+    found = latentopt.restore(bench.generator, truths, row.operator, row.recipe, simulate=True, names=names)
+    seconds = (time.perf_counter() - began) / len(truths)
+    images = torch.stack([one.image for one in found]).to(truths)
+    with torch.no_grad():
+        perceptual = PerceptualFeatures(bench.generator, "bundled").distance(images, truths)
+        embedded = [bench.judge.embed(x) for x in (images.clamp(-1, 1), truths)]
+    values = {
+        "perceptual": perceptual.tolist(),
+        "psnr": metrics(images, truths)["psnr"].tolist(),
+        "identity": cosine_similarity(*embedded).tolist(),
+        "measured": [one.solutions[0].manifest["metrics"]["psnr"] for one in found],
+        "seconds": [seconds] * len(found),
+    }
+    pictures = {"truth": truths[0].cpu(), "measurement": found[0].measured, "image": images[0].cpu()}
+    save_tensors(row.path(bench, group), pictures, {"record": json.dumps(values)})
 
 
 def read(bench: Bench, row: Row) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """The means of a row that was worked on, and its pictures."""
-    pictures, metadata = load_tensors(row.path(bench))
-    record = json.loads(metadata["record"])
-    return {key: torch.tensor(record[key]).mean().item() for key in MEASURES}, pictures
+    """The means of a row that was worked on, and its first portrait's pictures."""
+    kept = [load_tensors(row.path(bench, group)) for group in bench.groups]
+    records = [json.loads(metadata["record"]) for _, metadata in kept]
+    means = {key: torch.tensor([v for record in records for v in record[key]]).mean().item() for key in MEASURES}
+    return means, kept[0][0]
 
 
 def report(bench: Bench, rows: list[Row], out: Path, steps: int | None) -> str:
     """The tables of the rows that are there; pictures of the tasks at their middle level."""
-    done = [row for row in rows if row.path(bench).is_file()]
+    done = [row for row in rows if row.is_done(bench)]
     found = {(row.task, row.method): read(bench, row) for row in done}
     text = markdown_table(
         ["task", "method", *MEASURES], [[*key, *(means[m] for m in MEASURES)] for key, (means, _) in found.items()]
@@ -134,6 +138,7 @@ def report(bench: Bench, rows: list[Row], out: Path, steps: int | None) -> str:
         network=f"{bench.generator.name} ({bench.generator.fingerprint})",
         steps=steps or "the recipes'",
         batch=bench.batch,
+        dtype=bench.dtype,
     )
     write_report(out / "restore.md", "Restoration of fresh portraits", text, ranked, MEANING, facts)
     draw(found, list(dict.fromkeys(row.method for row in rows)), out / "restore.png")
@@ -181,9 +186,10 @@ def draw(
 @click.option("--steps", type=click.IntRange(min=1), help="Of every stage, instead of the recipes' own.")
 @click.option("--levels", default=5, show_default=True, type=click.IntRange(1, 5), help="Levels of each task.")
 @click.option("--methods", default=",".join(METHODS), show_default=True)
-@click.option("--rows", "at_most", type=click.IntRange(min=0), help="Work on that many rows more, and report.")
+@click.option("--rows", "at_most", type=click.IntRange(min=0), help="Work on that many groups more, and report.")
 @click.option("--batch", default=16, show_default=True, type=click.IntRange(min=1))
 @click.option("--device", default="auto", show_default=True)
+@click.option("--dtype", default="bfloat16", show_default=True, type=click.Choice(["float32", "bfloat16"]))
 @click.option("--out", default="benchmarks/results", show_default=True, type=click.Path(path_type=Path))
 def main(
     network: str,
@@ -194,17 +200,19 @@ def main(
     at_most: int | None,
     batch: int,
     device: str,
+    dtype: str,
     out: Path,
 ) -> None:
     """Compare methods of restoration on fresh portraits."""
-    bench = Bench(network, n, batch, device)
+    bench = Bench(network, n, batch, device, dtype)
     make_masks(bench.generator.resolution)
     recipes = {name: sized(Recipe.load(METHODS[name]), steps, batch) for name in methods.split(",")}
     rows = [Row(task, op, name, recipe) for task, op in tasks(levels).items() for name, recipe in recipes.items()]
-    left = [row for row in rows if not row.path(bench).is_file()][:at_most]
-    with Progress(len(left), "restoring", unit="row") as progress:
-        for row in left:
-            work(bench, row)
+    jobs = [(row, group) for group in bench.groups for row in rows]
+    left = [(row, group) for row, group in jobs if not row.path(bench, group).is_file()][:at_most]
+    with Progress(len(left), "restoring", unit="group") as progress:
+        for row, group in left:
+            work(bench, row, group)
             progress.advance(1, task=row.task, method=row.method)
     click.echo(report(bench, rows, out, steps))
 
