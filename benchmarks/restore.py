@@ -6,9 +6,9 @@
 
 No network was trained on these portraits. Four tasks at five levels each and three compositions; every method gets the
 same measurements. Distances to the true portrait are by the bundled perceptual network (`perceptual`), by pixels
-(`psnr`) and by the judge, which no method sees (`identity`); those of the measurements by pixels (`measured`). Groups of `--batch`
-portraits by one method on one task are kept in `work/benchmarks/restore`, so that a run with more portraits goes on
-from one with fewer. Writes `restore.md` and `restore.png` into the folder of the results.
+(`psnr`) and by the judge, which no method sees (`identity`); those of the measurements by pixels (`measured`).
+Groups of `--batch` portraits by one method on one task are kept in `work/benchmarks/restore`, so that a run with more
+portraits goes on from one with fewer. Writes `restore.md` and `restore.png` into the folder of the results.
 """
 
 from __future__ import annotations
