@@ -359,7 +359,11 @@ class Optimizer(Plugin, ABC):
     """How the variables move after a measurement; every image by itself. Its constructor takes the generator.
 
     A function that gets torch's parameter groups and makes an elementwise optimiser of torch is an optimiser as well.
+
+    grows   tables of its memory whose second dimension begins with 0 and grows from step to step
     """
+
+    grows: Set[str] = frozenset()
 
     @abstractmethod
     def step(

@@ -121,7 +121,8 @@ def test_after_enough_failures_the_history_is_forgotten():
     for i in (0, 2):
         assert torch.equal(torch.stack(points)[:, i], torch.stack(untroubled)[:, i]), "the others do not notice"
     assert memory[IMAGES]["tries"][1] == 0
-    assert torch.equal(memory[IMAGES]["way"][1], -memory[IMAGES]["gradient"][1])
+    assert torch.equal(memory[IMAGES]["way"][1], memory[IMAGES]["gradient"][1])
+    assert memory[IMAGES]["length"][1] < 0, "backwards along the gradient"
 
 
 @pytest.mark.parametrize(("generator", "accepted"), [(FULL, False), (HALF, True)], ids=["float32", "bfloat16"])

@@ -161,7 +161,8 @@ def check_fits(state: State, problem: Problem) -> None:
     if found != wanted:
         raise ValueError(f"its variables are {found}, not {wanted}")
     moved = bool(state.moments) or state.step > 1
-    if moved and len(state.rows) and _shapes(state.moments) != _shapes(_tried(state, problem.optimizer)):
+    optimizer = problem.optimizer
+    if moved and len(state.rows) and _shapes(state.moments, optimizer) != _shapes(_tried(state, optimizer), optimizer):
         raise ValueError("what its optimiser remembers is not of its variables")
     first = problem.view(variables, 0, {})[1] if state.step and problem.objective.remembers else {}
     if {k: x.shape for k, x in first.items()} != {k: x.shape for k, x in state.remembered.items()}:
@@ -181,8 +182,13 @@ def _tried(state: State, optimizer: Optimizer) -> Memory:
     return memory
 
 
-def _shapes(memory: Memory) -> dict[tuple[str, str], tuple[torch.Size, torch.dtype]]:
-    return {(name, key): (x.shape, x.dtype) for name, table in memory.items() for key, x in table.items()}
+def _shapes(memory: Memory, optimizer: Optimizer) -> dict[tuple[str, str], tuple[torch.Size, torch.dtype]]:
+    """Of all tables, those that grow as if they were empty."""
+
+    def shape(key: str, x: Tensor) -> torch.Size:
+        return x[:, :0].shape if key in optimizer.grows and x.ndim > 1 else x.shape
+
+    return {(name, key): (shape(key, x), x.dtype) for name, table in memory.items() for key, x in table.items()}
 
 
 def inputs_table(inputs: GeneratorInputs) -> dict:

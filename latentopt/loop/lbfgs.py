@@ -7,9 +7,12 @@ compact form of Byrd, Nocedal and Schnabel 1994, theorem 2.2, which reads the hi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from latentopt.errors import UsageError
@@ -19,7 +22,10 @@ from latentopt.types import Variables
 
 SHORTEST, LONGEST = 0.1, 0.5  # of the length that failed: what quadratic interpolation is held to
 ROUNDING = 1e-3  # relative rise of the loss that is no failure where the generator runs in 16 bits
+LINE = ("begun", "loss", "length", "tries", "pairs", "sy", "yy", "s_g", "y_g")  # small tables of the memory
 CURVED = 1e-8  # a pair is kept if s.y is above this times |s||y|
+
+Array = NDArray[Any]
 
 
 class LBFGS(Optimizer):
@@ -34,11 +40,13 @@ class LBFGS(Optimizer):
     the space pulls a trial back (a clip), the trial is judged by the way that it really went.
 
     Memory: `begun`, whether a point is accepted; `loss`, `length` and `tries` of the line search; the `point` and
-    `gradient` accepted last and the `way` from there, [b,D] over all variables; the pairs `s` and `y` [b,H,D], of which
-    `pairs` were found since the history was empty; `sy` and `yy`, the products of all s with all y, and of all y.
+    `gradient` accepted last and the `way` from there, of which `length` times is tried, [b,D] over all variables; the
+    pairs `s` and `y` [b,<=H,D], of which `pairs` were found since the history was empty; `sy` and `yy` [b,H,H], the
+    products of all s with all y, and of all y; `s_g` and `y_g` [b,H], those with the gradient.
     """
 
     compares = True
+    grows = frozenset({"s", "y"})
     examples = ({}, {"history": 2})
 
     def __init__(self, generator: Generator, *, history: int = 10, c1: float = 1e-4, tries: int = 6) -> None:
@@ -64,165 +72,209 @@ class LBFGS(Optimizer):
                 "lbfgs searches along one line for all variables of an image, and some of these belong to all images: "
                 "share all variables or none, or use another optimizer"
             )
-        x = _joined(variables)
-        kept = memory.setdefault(IMAGES, {}) or self._empty(x, loss)
-        memory[IMAGES] = kept
-        first = next(iter(lr.values())) * scale  # [b]
-        new = x.new_empty(len(x), 3, x.shape[1])  # s, y and the gradient, side by side for the products with history
-        torch.sub(x, kept["point"], out=new[:, 0])
-        _joined({name: gradients[name] for name in variables}, out=new[:, 2])
-        torch.sub(new[:, 2], kept["gradient"], out=new[:, 1])
-        products = torch.bmm(new, new.mT)  # [b,3,3]
-        slope = products[:, 0, 2] - products[:, 0, 1]  # of the gradient there was along s, as the one there is less y
-        low = loss <= kept["loss"] * (1 + self.rounding) + self.c1 * slope.clamp_max(0)
-        measured, begun = loss.isfinite(), kept["begun"] > 0
+        x, gradient = _joined(variables), _joined({name: gradients[name] for name in variables})
+        kept = memory[IMAGES] = memory.get(IMAGES) or self._empty(x, gradient, loss)
+        line = {name: _host(kept[name]) for name in LINE}
+        s = x - kept["point"]
+        value, slope = _host(loss), _host(_dot(s, kept["gradient"]))
+        low = value <= line["loss"] * (1 + self.rounding) + self.c1 * np.minimum(slope, 0)
+        measured, begun = np.isfinite(value), line["begun"] > 0
         accepted, failed = measured & (low | ~begun), measured & begun & ~low
+        first = next(iter(lr.values())) * _host(scale)  # [b]
         if accepted.any():
-            self._accept(x, new, products, loss, kept, accepted, first)
+            self._accept(x, gradient, s, value, kept, line, accepted, first)
         if failed.any():
-            self._shorten(loss, slope, kept, failed, first)
-        moved = torch.addcmul(kept["point"], kept["length"][:, None], kept["way"])
-        _put(moved if measured.all() else torch.where(measured[:, None], moved, x), variables)
+            self._shorten(value, slope, kept, line, failed, first)
+        kept |= {name: _like(table, loss) for name, table in line.items()}
+        _move(variables, kept, measured)
 
-    def _empty(self, x: Tensor, loss: Tensor) -> dict[str, Tensor]:
+    def _empty(self, x: Tensor, gradient: Tensor, loss: Tensor) -> dict[str, Tensor]:
         b, h = len(loss), self.history
         return (
             {name: loss.new_zeros(b) for name in ("begun", "loss", "length", "tries", "pairs")}
             | {name: loss.new_zeros(b, h, h) for name in ("sy", "yy")}
-            | {name: torch.zeros_like(x) for name in ("point", "gradient", "way")}
-            | {name: x.new_zeros(b, h, x.shape[1]) for name in ("s", "y")}
+            | {name: loss.new_zeros(b, h) for name in ("s_g", "y_g")}
+            | {"point": x, "gradient": gradient, "way": gradient}
+            | {name: x.new_zeros(b, 0, x.shape[1]) for name in ("s", "y")}
         )
+
+    def _make_room(self, kept: dict[str, Tensor], slots: int) -> None:
+        """At least so many slots for pairs. A run that ends after few steps never pays for a whole history."""
+        there = kept["s"].shape[1]
+        if slots > there:
+            more = min(self.history, max(slots, 2 * there)) - there
+            kept |= {name: F.pad(kept[name], (0, 0, 0, more)) for name in ("s", "y")}
 
     def _accept(
         self,
         x: Tensor,
-        new: Tensor,
-        products: Tensor,
-        loss: Tensor,
+        gradient: Tensor,
+        s: Tensor,
+        value: Array,
         kept: dict[str, Tensor],
-        accepted: Tensor,
-        first: Tensor,
+        line: dict[str, Array],
+        accepted: Array,
+        first: Array,
     ) -> None:
-        """Take the measured points x [b,D] of the rows in `accepted` as theirs, and turn to a new way.
-
-        new [b,3,D]: the step s to there, the change y of the gradient, and the gradient; products [b,3,3] of these.
+        """Take the measured points x [b,D] of the rows in `accepted` as theirs, s [b,D] further, and turn to a new
+        way.
         """
-        (ss, sy, _), (_, yy, _), (_, _, gg) = (row.unbind(1) for row in products.unbind(1))
-        curved = accepted & (kept["begun"] > 0) & (sy > CURVED * (ss * yy).sqrt())
-        at = curved.nonzero()[:, 0]
-        slots = (kept["pairs"][at] % self.history).long()
+        if line["begun"].any():
+            self._remember(s, gradient, kept, line, accepted & (line["begun"] > 0))
+        _choose(kept, accepted, point=x, gradient=gradient)
+        for name, found in {"loss": value, "begun": np.ones_like(value), "tries": np.zeros_like(value)}.items():
+            line[name][accepted] = found[accepted]
+        self._turn(kept, line, accepted, first)
+
+    def _remember(
+        self, s: Tensor, gradient: Tensor, kept: dict[str, Tensor], line: dict[str, Array], rows: Array
+    ) -> None:
+        """The pair of the step s [b,D] of each of `rows`, where the loss is curved along it; and its products.
+
+        Products of the pairs with the change of the gradient are differences of those with the gradients, which are
+        there anyway: the history is read three times.
+        """
+        y = gradient - kept["gradient"]
+        s_y, y_y, s_s = (_host(_dot(*two)) for two in ((s, y), (y, y), (s, s)))
+        at = (rows & (s_y > CURVED * np.sqrt(s_s * y_y))).nonzero()[0]
+        slots = line["pairs"][at].astype(int) % self.history
+        self._make_room(kept, slots.max(initial=-1) + 1)
         for row, slot in zip(at.tolist(), slots.tolist(), strict=True):
-            kept["s"][row, slot], kept["y"][row, slot] = new[row, 0], new[row, 1]
-        kept["pairs"] += curved
-        for name, value in (("point", x), ("gradient", new[:, 2]), ("loss", loss)):
-            _choose(kept[name], accepted, value)
-        kept["begun"].masked_fill_(accepted, 1)
-        kept["tries"].masked_fill_(accepted, 0)
-        of_s = self._with_history(new[:, 1:], kept, "s")  # [b,2,H]: of y and the gradient
-        of_y = self._with_history(new, kept, "y")  # [b,3,H]
-        kept["sy"][at, :, slots], kept["sy"][at, slots] = of_s[at, 0], of_y[at, 0]
-        kept["yy"][at, :, slots] = kept["yy"][at, slots] = of_y[at, 1]
-        self._turn(kept, accepted, gg, of_s[:, 1], of_y[:, 2], first)
+            kept["s"][row, slot], kept["y"][row, slot] = s[row], y[row]
+        line["pairs"][at] += 1
+        filled = self._filled(kept, line)
+        s_g, y_g, y_s = (
+            _with(v, kept[n][:, :filled], self.history) for v, n in ((gradient, "s"), (gradient, "y"), (s, "y"))
+        )
+        line["sy"][at, :, slots], line["sy"][at, slots] = (s_g - line["s_g"])[at], y_s[at]
+        line["yy"][at, :, slots] = line["yy"][at, slots] = (y_g - line["y_g"])[at]
+        line["sy"][at, slots, slots], line["yy"][at, slots, slots] = s_y[at], y_y[at]
+        line["s_g"][rows], line["y_g"][rows] = s_g[rows], y_g[rows]
 
-    def _filled(self, kept: dict[str, Tensor]) -> int:
+    def _filled(self, kept: dict[str, Tensor], line: dict[str, Array]) -> int:
         """Slots of the history that any image has filled: they are filled in order, and the others not read."""
-        return min(int(kept["pairs"].max()), self.history)
+        return min(int(line["pairs"].max()), kept["s"].shape[1], kept["y"].shape[1])
 
-    def _with_history(self, new: Tensor, kept: dict[str, Tensor], name: str) -> Tensor:
-        """Products of new [b,N,D] with every s or y: [b,N,H]."""
-        filled = self._filled(kept)
-        return F.pad(torch.bmm(new, kept[name][:, :filled].mT), (0, self.history - filled))
-
-    def _turn(
-        self, kept: dict[str, Tensor], turned: Tensor, gg: Tensor, s_g: Tensor, y_g: Tensor, first: Tensor
-    ) -> None:
-        """A new way for the rows in `turned`: the history's, or the gradient's where there is none.
-
-        gg [b], s_g and y_g [b,H] are the products of their gradients with themselves and with the history.
-        """
-        of_g, of_s, of_y = _coefficients(kept["sy"], kept["yy"], kept["pairs"], s_g, y_g)
-        falls = of_g * gg + (of_s * s_g).sum(dim=1) + (of_y * y_g).sum(dim=1)  # gradient . way
-        known = turned & (kept["pairs"] > 0) & (falls < 0)
+    def _turn(self, kept: dict[str, Tensor], line: dict[str, Array], turned: Array, first: Array) -> None:
+        """A new way for the rows in `turned`: the history's, or the gradient's where there is none."""
+        if not line["pairs"].any():
+            return self._start_anew(kept, line, turned, first)
+        gradient, s_g, y_g = kept["gradient"], line["s_g"], line["y_g"]
+        of_g, of_s, of_y = _coefficients(line["sy"], line["yy"], line["pairs"], s_g, y_g)
+        falls = of_g * _host(_dot(gradient, gradient)) + (of_s * s_g + of_y * y_g).sum(axis=1)  # gradient . way
+        known = turned & (line["pairs"] > 0) & (falls < 0)
         if known.any():
-            way = kept["way"] if known.all() else torch.empty_like(kept["way"])
-            torch.mul(of_g[:, None], kept["gradient"], out=way)
-            filled = self._filled(kept)
+            way, filled = _like(of_g, gradient)[:, None] * gradient, self._filled(kept, line)
             for name, factors in (("s", of_s), ("y", of_y)):
-                way[:, None].baddbmm_(factors[:, None, :filled], kept[name][:, :filled])
-            if way is not kept["way"]:
-                _choose(kept["way"], known, way)
-            kept["length"].masked_fill_(known, 1)
-        self._start_anew(kept, turned & ~known, first)
+                way[:, None].baddbmm_(_like(factors, gradient)[:, None, :filled], kept[name][:, :filled])
+            _choose(kept, known, way=way)
+            line["length"][known] = 1
+        self._start_anew(kept, line, turned & ~known, first)
 
-    def _shorten(self, loss: Tensor, slope: Tensor, kept: dict[str, Tensor], failed: Tensor, first: Tensor) -> None:
+    def _shorten(
+        self,
+        value: Array,
+        slope: Array,
+        kept: dict[str, Tensor],
+        line: dict[str, Array],
+        failed: Array,
+        first: Array,
+    ) -> None:
         """The rows in `failed` try again, nearer: at the lowest point of the parabola through what was measured."""
-        kept["tries"] += failed
-        share = -slope / (2 * (loss - kept["loss"] - slope))
-        share = share.nan_to_num(SHORTEST).clamp(SHORTEST, LONGEST)
-        kept["length"] *= torch.where(failed, share, 1)
-        self._start_anew(kept, failed & (kept["tries"] >= self.tries), first)
+        rise = value[failed] - line["loss"][failed] - slope[failed]
+        share = -slope[failed] / np.where(rise == 0, 1, 2 * rise)
+        line["tries"][failed] += 1
+        line["length"][failed] *= np.clip(np.nan_to_num(share, nan=SHORTEST), SHORTEST, LONGEST)
+        self._start_anew(kept, line, failed & (line["tries"] >= self.tries), first)
 
-    def _start_anew(self, kept: dict[str, Tensor], rows: Tensor, first: Tensor) -> None:
+    def _start_anew(self, kept: dict[str, Tensor], line: dict[str, Array], rows: Array, first: Array) -> None:
         """Those in `rows` forget their history and go against the gradient, as far as `first`."""
         if not rows.any():
             return
         for name in ("pairs", "tries", "sy", "yy"):
-            kept[name].masked_fill_(over(rows, kept[name]), 0)
-        norm = _dot(kept["gradient"], kept["gradient"]).sqrt()
-        _choose(kept["length"], rows, first / norm.clamp_min(1e-30))
-        _choose(kept["way"], rows, -kept["gradient"])
+            line[name][rows] = 0
+        norm = np.sqrt(_host(_dot(kept["gradient"], kept["gradient"])))
+        line["length"][rows] = -(first / np.maximum(norm, 1e-30))[rows]  # backwards along the gradient itself
+        _choose(kept, rows, way=kept["gradient"])
 
 
-def _joined(variables: Variables, out: Tensor | None = None) -> Tensor:
+def _joined(variables: Variables) -> Tensor:
     """All variables as one [b,D], in the order of their names, which does not depend on where they come from."""
-    return torch.cat([v.reshape(len(v), -1) for _, v in sorted(variables.items())], dim=1, out=out)
+    return torch.cat([v.reshape(len(v), -1) for _, v in sorted(variables.items())], dim=1)
 
 
-def _put(x: Tensor, variables: Variables) -> None:
-    """Write x [b,D] into the variables, in place."""
-    ordered = [v for _, v in sorted(variables.items())]
-    for v, part in zip(ordered, x.split([v[0].numel() for v in ordered], dim=1), strict=True):
-        v.copy_(part.reshape(v.shape))
+def _move(variables: Variables, kept: dict[str, Tensor], moving: Array) -> None:
+    """Put the variables of the rows in `moving` at their trial points."""
+    start = 0
+    for _, v in sorted(variables.items()):
+        end = start + v[0].numel()
+        point, way = (kept[name][:, start:end].reshape(v.shape) for name in ("point", "way"))
+        length, start = over(kept["length"], v), end
+        if moving.all():
+            torch.addcmul(point, length, way, out=v)
+        else:
+            v.copy_(torch.where(over(_like(moving, v, torch.bool), v), torch.addcmul(point, length, way), v))
 
 
-def _choose(old: Tensor, rows: Tensor, new: Tensor) -> None:
-    """Replace, in place, what stands in `rows`."""
-    old.copy_(new if rows.all() else torch.where(over(rows, old), new, old))
+def _choose(kept: dict[str, Tensor], rows: Array, **new: Tensor) -> None:
+    """Replace what stands in `rows`; tensors that are new in every row are taken as they are, not copied."""
+    for name, value in new.items():
+        chosen = over(_like(rows, value, torch.bool), value)
+        kept[name] = value if rows.all() else torch.where(chosen, value, kept[name])
+
+
+def _products(history: Tensor, v: Tensor) -> Tensor:
+    """[b,H], of the rows of each history [b,H,D] with v [b,D]."""
+    if v.device.type == "cpu":  # several times faster there than the batched product
+        return torch.stack([rows @ one for rows, one in zip(history, v, strict=True)])
+    return torch.bmm(history, v[:, :, None])[:, :, 0]
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """[b], of tensors [b,D]."""
-    return torch.bmm(a[:, None], b[:, :, None])[:, 0, 0]
+    return _products(a[:, None], b)[:, 0]
 
 
-def _coefficients(sy: Tensor, yy: Tensor, pairs: Tensor, s_g: Tensor, y_g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _with(v: Tensor, pairs: Tensor, history: int) -> Array:
+    """Products of v [b,D] with the filled slots of s or y [b,h,D]; 0 for the others, [b,H]."""
+    return np.pad(_host(_products(pairs, v)), ((0, 0), (0, history - pairs.shape[1])))
+
+
+def _host(x: Tensor) -> Array:
+    """A small tensor where numpy works on it; on a CPU the same memory."""
+    return x.cpu().numpy()
+
+
+def _like(table: Array, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A small table as a tensor beside `like`, of its type unless another is given; the same memory where it can be."""
+    return torch.from_numpy(table).to(like.device, dtype or like.dtype)
+
+
+def _coefficients(sy: Array, yy: Array, pairs: Array, s_g: Array, y_g: Array) -> tuple[Array, Array, Array]:
     """The direction -H g of L-BFGS as factors of the gradient [b], of every s and of every y [b,H].
 
     With the pairs from the newest to the oldest, R = s_i.y_j for j <= i in time order and D its diagonal: alpha solves
     R alpha = S g, q = g - Y alpha, and beta, the part of S, solves R^T c = D alpha - gamma Y.q; the direction is
-    -(gamma q + S c), gamma = s.y / y.y of the newest pair.
+    -(gamma q + S c), gamma = s.y / y.y of the newest pair. Tiny tables: torch would take longer to call than to count.
     """
-    b, h = s_g.shape
-    exact = s_g.dtype if s_g.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
-    age = torch.arange(h, device=sy.device)
-    order = (pairs.long()[:, None] - 1 - age) % h  # [b,H]: the slot of each pair, the newest first
-    valid = age < pairs[:, None]
+    age = np.arange(s_g.shape[1])
+    order = (pairs.astype(int)[:, None] - 1 - age) % len(age)  # [b,H]: the slot of each pair, the newest first
+    image, valid = np.arange(len(pairs))[:, None], age < pairs[:, None]
     both = valid[:, :, None] & valid[:, None]
-
-    def ordered(table: Tensor) -> Tensor:
-        across = order[:, None].expand(b, h, h)
-        picked = table.to(exact).gather(1, order[:, :, None].expand(b, h, h)).gather(2, across)
-        return torch.where(both, picked, 0)
-
-    products, squares = ordered(sy), ordered(yy)
-    p, q = (torch.where(valid, x.to(exact).gather(1, order), 0)[:, :, None] for x in (s_g, y_g))  # [b,H,1]
-    diagonal = products.diagonal(dim1=1, dim2=2)  # a view, [b,H]
-    gamma = torch.where(valid[:, 0], diagonal[:, 0] / squares[:, 0, 0], 1)[:, None, None]
-    lower = products.tril() + torch.diag_embed((~valid).to(exact))  # s_i.y_j of newer or the same j
-    alpha = torch.linalg.solve_triangular(lower, p, upper=False)
+    products, squares = (
+        np.where(both, table[image[:, :, None], order[:, :, None], order[:, None]], 0.0).astype(np.float64)
+        for table in (sy, yy)
+    )
+    p, q = (np.where(valid, x[image, order], 0.0).astype(np.float64)[:, :, None] for x in (s_g, y_g))  # [b,H,1]
+    diagonal = products.diagonal(axis1=1, axis2=2)
+    gamma = np.where(valid[:, 0], diagonal[:, 0] / np.where(valid[:, 0], squares[:, 0, 0], 1), 1)[:, None, None]
+    lower = np.tril(products) + np.eye(len(age)) * ~valid[:, None]  # s_i.y_j of newer or the same j
+    alpha = np.linalg.solve(lower, p)
     right = diagonal[:, :, None] * alpha - gamma * (q - squares @ alpha)
-    c = torch.linalg.solve_triangular(lower.mT, right, upper=True)
-    of_s, of_y = -torch.where(valid, c[:, :, 0], 0), torch.where(valid, (gamma * alpha)[:, :, 0], 0)
-    slots = torch.zeros_like(of_s)
-    back = [slots.scatter(1, order, x).to(s_g) for x in (of_s, of_y)]
-    return -gamma[:, 0, 0].to(s_g), back[0], back[1]
+    c = np.linalg.solve(lower.mT, right)
+    of_s, of_y = np.zeros_like(c[:, :, 0]), np.zeros_like(c[:, :, 0])
+    of_s[image, order], of_y[image, order] = (
+        np.where(valid, -c[:, :, 0], 0),
+        np.where(valid, (gamma * alpha)[:, :, 0], 0),
+    )
+    return -gamma[:, 0, 0], of_s, of_y

@@ -64,13 +64,15 @@ def _advance(problem: Problem, state: State) -> Step:
     state.note(measured, stage.keep, stage.stop)
     status = standing(problem, state, measured)
     lr = SCHEDULES.create(stage.schedule["name"], **options_in(stage.schedule))(problem.t(state.step))
-    if state.step < stage.steps:
-        _roll_back(state, measured.gradients, ~measured.finite)
-        with problem.profile.part("optimizer"):
-            _update(problem, state, measured, lr)
     for row, text in zip(rows.tolist(), status, strict=True):
         state.status[row] = text
-    state.keep(torch.tensor([text == RUNNING for text in status], device=rows.device))
+    going_on = torch.tensor([text == RUNNING for text in status], device=rows.device)
+    state.keep(going_on)
+    if len(state.rows):
+        left = measured.of(going_on, state)
+        _roll_back(state, left.gradients, ~left.finite)
+        with problem.profile.part("optimizer"):
+            _update(problem, state, left, lr)
     step, state.step = state.step, state.step + 1
     return Step(
         step=step,
@@ -87,6 +89,8 @@ def _advance(problem: Problem, state: State) -> Step:
 
 
 def _encoding_cost(problem: Problem, state: State) -> list[float]:
+    if "ws" not in problem.lens.owns:
+        return [0.0] * len(state.rows)
     with torch.no_grad():
         moved = problem.lens.decode(state.variables, problem.start).ws - problem.start.ws
     return moved.square().mean(dim=(1, 2)).sqrt().tolist()

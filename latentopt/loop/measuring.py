@@ -55,9 +55,9 @@ def _out_of_memory(error: Exception) -> bool:
 def _measure_chunks(problem: Problem, state: State) -> Found:
     b = len(state.rows)
     losses, parts, changes = [], [], []
-    gradients = {name: torch.zeros_like(v) for name, v in state.variables.items()}
+    whole = state.chunk >= b
+    gradients = {} if whole else {name: torch.zeros_like(v) for name, v in state.variables.items()}
     for rows in torch.arange(b, device=state.rows.device).split(state.chunk):
-        whole = len(rows) == b
         part = problem if whole else problem.index(rows)
         at = {name: state.own(name, rows) for name in state.variables}
         variables = {
@@ -72,11 +72,15 @@ def _measure_chunks(problem: Problem, state: State) -> Found:
                     "nothing that is optimised reaches the loss: add a term of the image, or another space"
                 )
             for name, gradient in _gradients(pieces, variables):
-                gradients[name][at[name]] += gradient
+                if whole:
+                    gradients[name] = gradients[name] + gradient if name in gradients else gradient.contiguous()
+                else:
+                    gradients[name][at[name]] += gradient
         losses.append(loss.detach())
         parts.append({name: value.detach() for name, value in named.items()})
         changes.append(changed)
-    return torch.cat(losses), _joined(parts), gradients, _joined(changes)
+    untouched = {name: torch.zeros_like(v) for name, v in state.variables.items() if name not in gradients}
+    return torch.cat(losses), _joined(parts), gradients | untouched, _joined(changes)
 
 
 def _joined(chunks: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -34,6 +34,22 @@ class Measurement:
     hopeless: Tensor
     clean: bool
     remembered: Variables
+
+    def of(self, rows: Tensor, state: State) -> Measurement:
+        """What was found of the images where `rows` [b] is true."""
+        if rows.all():
+            return self
+        at = rows.nonzero()[:, 0]
+        return replace(
+            self,
+            loss=self.loss[at],
+            parts={name: part[at] for name, part in self.parts.items()},
+            gradients={name: gradient[state.own(name, at)] for name, gradient in self.gradients.items()},
+            judged=self.judged[at],
+            finite=self.finite[at],
+            hopeless=self.hopeless[at],
+            remembered={name: x[at] for name, x in self.remembered.items()},
+        )
 
     def part(self, name: str) -> Tensor:
         """A term's values, or `loss`: what the image is judged by."""
