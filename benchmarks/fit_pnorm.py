@@ -9,14 +9,13 @@ other work on the machine slows all alike.
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
-from tables import machine, markdown_table, provenance, write_report
+from tables import machine_name, markdown_table, provenance, write_report
 
 from latentopt.commands.fit_pnorm import Count
 from latentopt.generators.stylegan2 import StyleGAN2, StyleGAN2Config
@@ -79,8 +78,7 @@ def main(samples: int, threads: int, out: Path) -> None:
     text = markdown_table(COLUMNS, [row(dim, layers, samples) for dim, layers in SIZES])
     device = torch.device("cpu")
     facts = provenance(device, 0, samples=f"{samples:,}", batch=f"{BATCH:,}", clock="wall clock")
-    name = re.sub(r"[^a-z0-9]+", "-", machine(device).lower()).strip("-")
-    path = out / f"fit-pnorm-{name}.md"
+    path = out / f"fit-pnorm-{machine_name(device)}.md"
     write_report(path, "Cost of the P-norm fit", text, MEANING, facts)
     click.echo(f"{text}\n\nwritten to {path}")
 

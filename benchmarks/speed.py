@@ -23,7 +23,7 @@ from unittest.mock import patch
 import click
 import torch
 import torch.nn.functional as F
-from tables import machine, markdown_table, provenance, write_report
+from tables import machine_name, markdown_table, provenance, write_report
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -281,8 +281,7 @@ def main(
     facts = provenance(
         place.device, "targets TEST_SEEDS", recipe=RECIPE, repeats=repeats, clock=clock, allocator=allocator
     )
-    name = re.sub(r"[^a-z0-9]+", "-", machine(place.device).lower()).strip("-")
-    path = out / f"speed-{name}.md"
+    path = out / f"speed-{machine_name(place.device)}.md"
     write_report(path, "Speed of the loop", text, expected, MEANING, facts)
     click.echo(f"{text}\n\n{expected}\nwritten to {path}")
 

@@ -10,7 +10,6 @@ all its steps, as a few steps of every stage tell; a stage that stops early, as 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -18,7 +17,7 @@ from statistics import median
 import click
 import torch
 from speed import Machine, convolution_peak, timed
-from tables import machine, markdown_table, provenance, write_report
+from tables import machine_name, markdown_table, provenance, write_report
 from torch.utils.flop_counter import FlopCounterMode
 
 from latentopt.commands.progress import Progress
@@ -164,8 +163,7 @@ def main(
     columns += ["to the pivot's quality", "to the tuned one's"] if images else []
     text = markdown_table(columns, rows) + f"\n\nConvolution peak, measured here: {peak / 1e9:.0f} GFLOP/s."
     facts = provenance(place.device, "targets TEST_SEEDS", dtype=dtype, steps=steps, images=images)
-    name = re.sub(r"[^a-z0-9]+", "-", machine(place.device).lower()).strip("-")
-    path = out / f"speed-recipes-{name}-{dtype}.md"
+    path = out / f"speed-recipes-{machine_name(place.device)}-{dtype}.md"
     write_report(path, "Speed of the recipes", text, "", MEANING, facts)
     click.echo(f"{text}\nwritten to {path}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,11 @@ def cell(value: object) -> str:
 def machine(device: torch.device) -> str:
     """The processor that did the work, in words."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+
+
+def machine_name(device: torch.device) -> str:
+    """The same for the name of a file."""
+    return re.sub(r"[^a-z0-9]+", "-", machine(device).lower()).strip("-")
 
 
 def _cpu_name() -> str:

@@ -7,15 +7,14 @@ compact form of Byrd, Nocedal and Schnabel 1994, theorem 2.2, which reads the hi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from latentopt.errors import UsageError
+from latentopt.loop.lbfgs_tables import Array, beside, coefficients, dot, host, with_history
 from latentopt.loop.state import over
 from latentopt.protocols import IMAGES, Generator, Memory, Optimizer
 from latentopt.types import Variables
@@ -24,8 +23,6 @@ SHORTEST, LONGEST = 0.1, 0.5  # of the length that failed: what quadratic interp
 ROUNDING = 1e-3  # relative rise of the loss that is no failure where the generator runs in 16 bits
 LINE = ("begun", "loss", "length", "tries", "pairs", "sy", "yy", "s_g", "y_g")  # small tables of the memory
 CURVED = 1e-8  # a pair is kept if s.y is above this times |s||y|
-
-Array = NDArray[Any]
 
 
 class LBFGS(Optimizer):
@@ -74,18 +71,18 @@ class LBFGS(Optimizer):
             )
         x, gradient = _joined(variables), _joined({name: gradients[name] for name in variables})
         kept = memory[IMAGES] = memory.get(IMAGES) or self._empty(x, gradient, loss)
-        line = {name: _host(kept[name]) for name in LINE}
+        line = {name: host(kept[name]) for name in LINE}
         s = x - kept["point"]
-        value, slope = _host(loss), _host(_dot(s, kept["gradient"]))
+        value, slope = host(loss), host(dot(s, kept["gradient"]))
         low = value <= line["loss"] * (1 + self.rounding) + self.c1 * np.minimum(slope, 0)
         measured, begun = np.isfinite(value), line["begun"] > 0
         accepted, failed = measured & (low | ~begun), measured & begun & ~low
-        first = next(iter(lr.values())) * _host(scale)  # [b]
+        first = next(iter(lr.values())) * host(scale)  # [b]
         if accepted.any():
             self._accept(x, gradient, s, value, kept, line, accepted, first)
         if failed.any():
             self._shorten(value, slope, kept, line, failed, first)
-        kept |= {name: _like(table, loss) for name, table in line.items()}
+        kept |= {name: beside(loss, table) for name, table in line.items()}
         _move(variables, kept, measured)
 
     def _empty(self, x: Tensor, gradient: Tensor, loss: Tensor) -> dict[str, Tensor]:
@@ -135,7 +132,7 @@ class LBFGS(Optimizer):
         there anyway: the history is read three times.
         """
         y = gradient - kept["gradient"]
-        s_y, y_y, s_s = (_host(_dot(*two)) for two in ((s, y), (y, y), (s, s)))
+        s_y, y_y, s_s = (host(dot(*two)) for two in ((s, y), (y, y), (s, s)))
         at = (rows & (s_y > CURVED * np.sqrt(s_s * y_y))).nonzero()[0]
         slots = line["pairs"][at].astype(int) % self.history
         self._make_room(kept, slots.max(initial=-1) + 1)
@@ -144,7 +141,7 @@ class LBFGS(Optimizer):
         line["pairs"][at] += 1
         filled = self._filled(kept, line)
         s_g, y_g, y_s = (
-            _with(v, kept[n][:, :filled], self.history) for v, n in ((gradient, "s"), (gradient, "y"), (s, "y"))
+            with_history(v, kept[n][:, :filled], self.history) for v, n in ((gradient, "s"), (gradient, "y"), (s, "y"))
         )
         line["sy"][at, :, slots], line["sy"][at, slots] = (s_g - line["s_g"])[at], y_s[at]
         line["yy"][at, :, slots] = line["yy"][at, slots] = (y_g - line["y_g"])[at]
@@ -160,13 +157,13 @@ class LBFGS(Optimizer):
         if not line["pairs"].any():
             return self._start_anew(kept, line, turned, first)
         gradient, s_g, y_g = kept["gradient"], line["s_g"], line["y_g"]
-        of_g, of_s, of_y = _coefficients(line["sy"], line["yy"], line["pairs"], s_g, y_g)
-        falls = of_g * _host(_dot(gradient, gradient)) + (of_s * s_g + of_y * y_g).sum(axis=1)  # gradient . way
+        of_g, of_s, of_y = coefficients(line["sy"], line["yy"], line["pairs"], s_g, y_g)
+        falls = of_g * host(dot(gradient, gradient)) + (of_s * s_g + of_y * y_g).sum(axis=1)  # gradient . way
         known = turned & (line["pairs"] > 0) & (falls < 0)
         if known.any():
-            way, filled = _like(of_g, gradient)[:, None] * gradient, self._filled(kept, line)
+            way, filled = beside(gradient, of_g)[:, None] * gradient, self._filled(kept, line)
             for name, factors in (("s", of_s), ("y", of_y)):
-                way[:, None].baddbmm_(_like(factors, gradient)[:, None, :filled], kept[name][:, :filled])
+                way[:, None].baddbmm_(beside(gradient, factors)[:, None, :filled], kept[name][:, :filled])
             _choose(kept, known, way=way)
             line["length"][known] = 1
         self._start_anew(kept, line, turned & ~known, first)
@@ -193,7 +190,7 @@ class LBFGS(Optimizer):
             return
         for name in ("pairs", "tries", "sy", "yy"):
             line[name][rows] = 0
-        norm = np.sqrt(_host(_dot(kept["gradient"], kept["gradient"])))
+        norm = np.sqrt(host(dot(kept["gradient"], kept["gradient"])))
         line["length"][rows] = -(first / np.maximum(norm, 1e-30))[rows]  # backwards along the gradient itself
         _choose(kept, rows, way=kept["gradient"])
 
@@ -213,68 +210,11 @@ def _move(variables: Variables, kept: dict[str, Tensor], moving: Array) -> None:
         if moving.all():
             torch.addcmul(point, length, way, out=v)
         else:
-            v.copy_(torch.where(over(_like(moving, v, torch.bool), v), torch.addcmul(point, length, way), v))
+            v.copy_(torch.where(over(beside(v, moving, torch.bool), v), torch.addcmul(point, length, way), v))
 
 
 def _choose(kept: dict[str, Tensor], rows: Array, **new: Tensor) -> None:
     """Replace what stands in `rows`; tensors that are new in every row are taken as they are, not copied."""
     for name, value in new.items():
-        chosen = over(_like(rows, value, torch.bool), value)
+        chosen = over(beside(value, rows, torch.bool), value)
         kept[name] = value if rows.all() else torch.where(chosen, value, kept[name])
-
-
-def _products(history: Tensor, v: Tensor) -> Tensor:
-    """[b,H], of the rows of each history [b,H,D] with v [b,D]."""
-    if v.device.type == "cpu":  # several times faster there than the batched product
-        return torch.stack([rows @ one for rows, one in zip(history, v, strict=True)])
-    return torch.bmm(history, v[:, :, None])[:, :, 0]
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """[b], of tensors [b,D]."""
-    return _products(a[:, None], b)[:, 0]
-
-
-def _with(v: Tensor, pairs: Tensor, history: int) -> Array:
-    """Products of v [b,D] with the filled slots of s or y [b,h,D]; 0 for the others, [b,H]."""
-    return np.pad(_host(_products(pairs, v)), ((0, 0), (0, history - pairs.shape[1])))
-
-
-def _host(x: Tensor) -> Array:
-    """A small tensor where numpy works on it; on a CPU the same memory."""
-    return x.cpu().numpy()
-
-
-def _like(table: Array, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """A small table as a tensor beside `like`, of its type unless another is given; the same memory where it can be."""
-    return torch.from_numpy(table).to(like.device, dtype or like.dtype)
-
-
-def _coefficients(sy: Array, yy: Array, pairs: Array, s_g: Array, y_g: Array) -> tuple[Array, Array, Array]:
-    """The direction -H g of L-BFGS as factors of the gradient [b], of every s and of every y [b,H].
-
-    With the pairs from the newest to the oldest, R = s_i.y_j for j <= i in time order and D its diagonal: alpha solves
-    R alpha = S g, q = g - Y alpha, and beta, the part of S, solves R^T c = D alpha - gamma Y.q; the direction is
-    -(gamma q + S c), gamma = s.y / y.y of the newest pair. Tiny tables: torch would take longer to call than to count.
-    """
-    age = np.arange(s_g.shape[1])
-    order = (pairs.astype(int)[:, None] - 1 - age) % len(age)  # [b,H]: the slot of each pair, the newest first
-    image, valid = np.arange(len(pairs))[:, None], age < pairs[:, None]
-    both = valid[:, :, None] & valid[:, None]
-    products, squares = (
-        np.where(both, table[image[:, :, None], order[:, :, None], order[:, None]], 0.0).astype(np.float64)
-        for table in (sy, yy)
-    )
-    p, q = (np.where(valid, x[image, order], 0.0).astype(np.float64)[:, :, None] for x in (s_g, y_g))  # [b,H,1]
-    diagonal = products.diagonal(axis1=1, axis2=2)
-    gamma = np.where(valid[:, 0], diagonal[:, 0] / np.where(valid[:, 0], squares[:, 0, 0], 1), 1)[:, None, None]
-    lower = np.tril(products) + np.eye(len(age)) * ~valid[:, None]  # s_i.y_j of newer or the same j
-    alpha = np.linalg.solve(lower, p)
-    right = diagonal[:, :, None] * alpha - gamma * (q - squares @ alpha)
-    c = np.linalg.solve(lower.mT, right)
-    of_s, of_y = np.zeros_like(c[:, :, 0]), np.zeros_like(c[:, :, 0])
-    of_s[image, order], of_y[image, order] = (
-        np.where(valid, -c[:, :, 0], 0),
-        np.where(valid, (gamma * alpha)[:, :, 0], 0),
-    )
-    return -gamma[:, 0, 0], of_s, of_y
