@@ -40,7 +40,7 @@ from latentopt.generators.stylegan2 import StyleGAN2
 from latentopt.inverting.events import Failed, Finished
 from latentopt.inverting.inverter import RESUME_FOLDER, Inverter
 from latentopt.inverting.items import tensor_items
-from latentopt.inverting.saved_state import checksum
+from latentopt.inverting.saved_run import checksum
 from latentopt.inverting.tuning import common_recipe, tuning_items, tuning_recipe
 from latentopt.judge.network import Judge, JudgeConfig, load_judge, save_judge
 from latentopt.perceptual.network import PerceptualNet, PerceptualNetConfig, load_perceptual_net, save_perceptual_net
