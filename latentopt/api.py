@@ -83,12 +83,12 @@ if TYPE_CHECKING:
     from latentopt.faces.quads import face_quad as face_quad
     from latentopt.geometry.moves import PictureMove as PictureMove
     from latentopt.geometry.moves import check_takes_transform as check_takes_transform
+    from latentopt.inverting.encoding_recipe import encoding_recipe as encoding_recipe
     from latentopt.inverting.following import OnEvent
     from latentopt.inverting.measured import ensure_metrics as ensure_metrics
     from latentopt.inverting.tuning import tuning_recipe as tuning_recipe
     from latentopt.inverting.work import Results
     from latentopt.inverting.work import encode as encode
-    from latentopt.inverting.work import encoding_recipe as encoding_recipe
     from latentopt.inverting.work import invert as invert
     from latentopt.judge.protocol import load_attribute_judge as load_attribute_judge
     from latentopt.pictures.finding import find_images as find_images
@@ -225,7 +225,7 @@ EXPORTS = {
     "tuning_recipe": "latentopt.inverting.tuning",
     "ensure_metrics": "latentopt.inverting.measured",
     "encode": "latentopt.inverting.work",
-    "encoding_recipe": "latentopt.inverting.work",
+    "encoding_recipe": "latentopt.inverting.encoding_recipe",
     "invert": "latentopt.inverting.work",
     "load_attribute_judge": "latentopt.judge.protocol",
     "find_images": "latentopt.pictures.finding",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from latentopt.devices import Profile
-from latentopt.inverting.saved_run import damage, read_run, start_of, state_of, write_run
+from latentopt.inverting.saved_run import damage, read_saved, start_of, state_of, write_saved
 from latentopt.inverting.saved_state import DamagedState, check_fits, check_progress, parse_history
 from latentopt.loop.building import build_problem
 from latentopt.loop.loop import Step, minimise
@@ -212,12 +212,12 @@ class Batch:
             "digest": self.recipe.digest,
             "fingerprint": self.generator.fingerprint,
         }
-        write_run(path, meta, self.inputs, self.state, self.history)
+        write_saved(path, meta, self.inputs, self.state, self.history)
 
     @staticmethod
     def read_keys(path: Path) -> tuple[str, ...]:
         """The images of a saved run. Raises DamagedState for a file of another kind."""
-        _, meta = read_run(path)
+        _, meta = read_saved(path)
         return tuple(meta["keys"])
 
     @staticmethod
@@ -234,7 +234,7 @@ class Batch:
 
         Raises DamagedState when the file is damaged or belongs to another recipe or generator.
         """
-        tensors, meta = read_run(path)
+        tensors, meta = read_saved(path)
         if (meta["digest"], meta["fingerprint"]) != (recipe.digest, generator.fingerprint):
             raise DamagedState(f"{path}: belongs to another recipe or generator")
         images, keys, seeds = len(target), tuple(meta["keys"]), tuple(meta["seeds"])

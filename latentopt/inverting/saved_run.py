@@ -24,7 +24,7 @@ FORMAT = "latentopt-run-1"
 DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError)  # what reading a damaged state raises
 
 
-def write_run(
+def write_saved(
     path: Path, meta: dict[str, Any], inputs: GeneratorInputs | None, state: State | None, history: list[list[dict]]
 ) -> None:
     """Write a batch, atomically: its start, its state while a stage is at work, and `meta`, the rest of it."""
@@ -39,8 +39,8 @@ def write_run(
     save_tensors(path, tensors, {"format": FORMAT, "meta": text, "checksum": checksum(tensors, text)})
 
 
-def read_run(path: Path) -> tuple[dict[str, Tensor], Meta]:
-    """The tensors and the rest of what `write_run` wrote. Raises DamagedState for a file of another kind."""
+def read_saved(path: Path) -> tuple[dict[str, Tensor], Meta]:
+    """The tensors and the rest of what `write_saved` wrote. Raises DamagedState for a file of another kind."""
     with damage(path):
         tensors, metadata = load_tensors(path)
         if metadata.get("format") != FORMAT:
