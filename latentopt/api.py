@@ -98,9 +98,9 @@ if TYPE_CHECKING:
     from latentopt.preflight.preflight import Preflight as Preflight
     from latentopt.preflight.preflight import find_preflight as find_preflight
     from latentopt.protocols import Generator
+    from latentopt.recipe.named_recipes import recipe_names as recipe_names
     from latentopt.recipe.placement import with_placement as with_placement
     from latentopt.recipe.recipe import Recipe as Recipe
-    from latentopt.recipe.recipe import recipe_names as recipe_names
     from latentopt.recipe.spaces import space_recipe as space_recipe
     from latentopt.recipe.spaces import with_space as with_space
     from latentopt.refiners.files import load_refiner as load_refiner
@@ -236,7 +236,7 @@ EXPORTS = {
     "Preflight": "latentopt.preflight.preflight",
     "Recipe": "latentopt.recipe.recipe",
     "with_placement": "latentopt.recipe.placement",
-    "recipe_names": "latentopt.recipe.recipe",
+    "recipe_names": "latentopt.recipe.named_recipes",
     "space_recipe": "latentopt.recipe.spaces",
     "with_space": "latentopt.recipe.spaces",
     "load_refiner": "latentopt.refiners.files",

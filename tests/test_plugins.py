@@ -22,7 +22,8 @@ from latentopt.errors import UsageError
 from latentopt.loop.building import build_problem
 from latentopt.loop.loop import minimise
 from latentopt.loop.state import State
-from latentopt.recipe.recipe import Recipe, recipe_names
+from latentopt.recipe.named_recipes import recipe_names
+from latentopt.recipe.recipe import Recipe
 from latentopt.recipe.spaces import with_space
 from latentopt.registry import INITIALIZERS, OPERATORS, OPTIMIZERS, PARAMETERIZATIONS, SCHEDULES, TERMS
 
