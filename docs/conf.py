@@ -56,7 +56,16 @@ autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 
 GENERATED = TOP / "docs" / "generated"
-PAGES = ("latentopt.protocols", "latentopt.types", "latentopt.errors")  # modules that are shown whole
+PAGES = (  # modules that are shown whole
+    "latentopt.protocols",
+    "latentopt.protocols.generator",
+    "latentopt.protocols.plugin",
+    "latentopt.protocols.stage_parts",
+    "latentopt.protocols.refiner",
+    "latentopt.protocols.face_detector",
+    "latentopt.types",
+    "latentopt.errors",
+)
 
 
 def write_reference(_: Sphinx) -> None:

@@ -83,12 +83,12 @@ if TYPE_CHECKING:
     from latentopt.faces.quads import face_quad as face_quad
     from latentopt.geometry.moves import PictureMove as PictureMove
     from latentopt.geometry.moves import check_takes_transform as check_takes_transform
+    from latentopt.inverting.encoding_recipe import encoding_recipe as encoding_recipe
     from latentopt.inverting.following import OnEvent
     from latentopt.inverting.measured import ensure_metrics as ensure_metrics
     from latentopt.inverting.tuning import tuning_recipe as tuning_recipe
     from latentopt.inverting.work import Results
     from latentopt.inverting.work import encode as encode
-    from latentopt.inverting.work import encoding_recipe as encoding_recipe
     from latentopt.inverting.work import invert as invert
     from latentopt.judge.protocol import load_attribute_judge as load_attribute_judge
     from latentopt.pictures.finding import find_images as find_images
@@ -98,9 +98,9 @@ if TYPE_CHECKING:
     from latentopt.preflight.preflight import Preflight as Preflight
     from latentopt.preflight.preflight import find_preflight as find_preflight
     from latentopt.protocols import Generator
+    from latentopt.recipe.named_recipes import recipe_names as recipe_names
     from latentopt.recipe.placement import with_placement as with_placement
     from latentopt.recipe.recipe import Recipe as Recipe
-    from latentopt.recipe.recipe import recipe_names as recipe_names
     from latentopt.recipe.spaces import space_recipe as space_recipe
     from latentopt.recipe.spaces import with_space as with_space
     from latentopt.refiners.files import load_refiner as load_refiner
@@ -225,7 +225,7 @@ EXPORTS = {
     "tuning_recipe": "latentopt.inverting.tuning",
     "ensure_metrics": "latentopt.inverting.measured",
     "encode": "latentopt.inverting.work",
-    "encoding_recipe": "latentopt.inverting.work",
+    "encoding_recipe": "latentopt.inverting.encoding_recipe",
     "invert": "latentopt.inverting.work",
     "load_attribute_judge": "latentopt.judge.protocol",
     "find_images": "latentopt.pictures.finding",
@@ -236,7 +236,7 @@ EXPORTS = {
     "Preflight": "latentopt.preflight.preflight",
     "Recipe": "latentopt.recipe.recipe",
     "with_placement": "latentopt.recipe.placement",
-    "recipe_names": "latentopt.recipe.recipe",
+    "recipe_names": "latentopt.recipe.named_recipes",
     "space_recipe": "latentopt.recipe.spaces",
     "with_space": "latentopt.recipe.spaces",
     "load_refiner": "latentopt.refiners.files",

@@ -38,9 +38,10 @@ from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.generators.discriminator import Discriminator, DiscriminatorConfig
 from latentopt.generators.stylegan2 import StyleGAN2
 from latentopt.inverting.events import Failed, Finished
-from latentopt.inverting.inverter import RESUME_FOLDER, Inverter
+from latentopt.inverting.inverter import Inverter
 from latentopt.inverting.items import tensor_items
-from latentopt.inverting.saved_state import checksum
+from latentopt.inverting.resuming import RESUME_FOLDER, resume_path
+from latentopt.inverting.saved_run import checksum
 from latentopt.inverting.tuning import common_recipe, tuning_items, tuning_recipe
 from latentopt.judge.network import Judge, JudgeConfig, load_judge, save_judge
 from latentopt.perceptual.network import PerceptualNet, PerceptualNetConfig, load_perceptual_net, save_perceptual_net
@@ -225,7 +226,7 @@ def _resumed(world: World, path: Path) -> None:
     inverter, items = Inverter(world.generator, RECIPE, out=out), tensor_items(world.targets, KEYS)
     shutil.rmtree(out / ".resume", ignore_errors=True)
     (out / ".resume").mkdir()
-    state = inverter._resume_path(out / RESUME_FOLDER, items)
+    state = resume_path(out / RESUME_FOLDER, items, inverter.keeping)
     shutil.copy(path, state)
     signed(state)
     for key in KEYS:

@@ -33,7 +33,8 @@ from latentopt.loop.loop import minimise
 from latentopt.loop.state import State
 from latentopt.perceptual.network import load_perceptual_net
 from latentopt.protocols import Generator
-from latentopt.recipe.recipe import Recipe, recipe_names
+from latentopt.recipe.named_recipes import recipe_names
+from latentopt.recipe.recipe import Recipe
 from latentopt.refiners import KINDS
 from latentopt.refiners.files import save_refiner
 from latentopt.refiners.refiner import NetworkRefiner

@@ -15,7 +15,8 @@ from latentopt.dragging.points import as_drags, parse_point
 from latentopt.errors import UsageError
 from latentopt.files.storage import load_tensors, save_tensors
 from latentopt.inverting.batch import Batch
-from latentopt.inverting.saved_state import DamagedState, checksum
+from latentopt.inverting.saved_run import checksum
+from latentopt.inverting.saved_state import DamagedState
 from latentopt.parameterizations.coarse import Coarse
 from latentopt.pictures.marks import GOAL, HANDLE, marked
 from latentopt.recipe.recipe import Recipe

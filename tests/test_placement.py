@@ -23,8 +23,9 @@ from latentopt.geometry.moves import (
 )
 from latentopt.inverting.preparing import prepare
 from latentopt.loop.building import new_start
+from latentopt.recipe.named_recipes import recipe_names
 from latentopt.recipe.placement import with_placement
-from latentopt.recipe.recipe import Recipe, recipe_names
+from latentopt.recipe.recipe import Recipe
 from latentopt.registry import INITIALIZERS, PARAMETERIZATIONS
 from latentopt.types import GeneratorInputs
 from latentopt.watching.phases import listening

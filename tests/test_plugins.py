@@ -15,16 +15,16 @@ import pytest
 import torch
 from test_recipe import TABLE
 
-from latentopt import registry
 from latentopt.declarations import source_text
 from latentopt.declarations.declared import Declared, declared, options_of
 from latentopt.errors import UsageError
 from latentopt.loop.building import build_problem
 from latentopt.loop.loop import minimise
 from latentopt.loop.state import State
-from latentopt.recipe.recipe import Recipe, recipe_names
+from latentopt.recipe.named_recipes import recipe_names
+from latentopt.recipe.recipe import Recipe
 from latentopt.recipe.spaces import with_space
-from latentopt.registry import INITIALIZERS, OPERATORS, OPTIMIZERS, PARAMETERIZATIONS, SCHEDULES, TERMS
+from latentopt.registry import INITIALIZERS, OPERATORS, OPTIMIZERS, PARAMETERIZATIONS, SCHEDULES, TERMS, registry
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = Path(__file__).parent / "example_plugin"

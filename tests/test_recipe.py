@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from latentopt.errors import UsageError
-from latentopt.recipe.recipe import Recipe, recipe_names
+from latentopt.recipe.named_recipes import recipe_names
+from latentopt.recipe.recipe import Recipe
 from latentopt.recipe.spaces import space_recipe, with_space
 from latentopt.registry import OPTIMIZERS, PARAMETERIZATIONS, SCHEDULES, Registry, check_type, nearest
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pickle_writer import Call, Name, PersistentId, dumps, network, storage_blob, tensor_call
 from safetensors.torch import load_file
 
-from latentopt.checkpoints import persistence, restricted_unpickler
+from latentopt.checkpoints import persistence, pickle_limits, restricted_unpickler
 from latentopt.checkpoints import torch_zip as torch_zip_module
 from latentopt.checkpoints.restricted_pickle import (
     Record,
@@ -486,7 +486,7 @@ def test_tensorflow_pickles_are_named():
 
 
 def test_opcodes_are_counted(monkeypatch):
-    monkeypatch.setattr(restricted_unpickler, "MAX_OPCODES", 1000)
+    monkeypatch.setattr(pickle_limits, "MAX_OPCODES", 1000)
     with pytest.raises(CheckpointError, match="1000 pickle opcodes"):
         read_pickle(b"\x80\x02" + b"N0" * 600 + b"N.", "net.pkl")
     one_list = ["a"] * 300

@@ -24,7 +24,7 @@ from latentopt.inverting.batch import Batch
 from latentopt.inverting.events import Failed, Finished, Noted, Progressed
 from latentopt.inverting.inverter import Inverter
 from latentopt.inverting.items import Item, Unread, tensor_items
-from latentopt.inverting.saved_state import checksum
+from latentopt.inverting.saved_run import checksum
 from latentopt.loop.building import make_optimizer
 from latentopt.perceptual.network import load_perceptual_net, weights_hash
 from latentopt.recipe.recipe import Recipe

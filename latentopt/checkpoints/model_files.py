@@ -12,8 +12,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from latentopt.checkpoints.finding import Found, networks_in
+from latentopt.checkpoints.pickle_limits import Global, printable
 from latentopt.checkpoints.restricted_pickle import Record, check_file_size, read_pickle, read_torch_contents
-from latentopt.checkpoints.restricted_unpickler import Global, printable
 from latentopt.errors import CheckpointError, MissingWeightsError, UntrustedFileError
 from latentopt.files.kinds import check_file, kind_of, refusal
 from latentopt.files.resources import PACKAGE

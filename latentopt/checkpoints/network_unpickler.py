@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from latentopt.checkpoints.persistence import Record
+from latentopt.checkpoints.pickle_limits import Global, printable
 from latentopt.checkpoints.plain_unpickler import PLAIN_GLOBALS, PlainUnpickler, is_counts
-from latentopt.checkpoints.restricted_unpickler import Global, printable
 from latentopt.checkpoints.storages import Storage
 from latentopt.errors import CheckpointError
 

@@ -14,7 +14,8 @@ from typing import ClassVar, TypeGuard
 import numpy as np
 
 from latentopt.checkpoints.persistence import ArrayRecord
-from latentopt.checkpoints.restricted_unpickler import Global, RestrictedUnpickler
+from latentopt.checkpoints.pickle_limits import Global
+from latentopt.checkpoints.restricted_unpickler import RestrictedUnpickler
 
 MAX_DIMENSIONS = 16
 

@@ -24,7 +24,7 @@ import torch
 
 from latentopt.checkpoints.network_unpickler import NETWORK_GLOBALS, NetworkUnpickler
 from latentopt.checkpoints.persistence import Record, module_attributes, module_state
-from latentopt.checkpoints.restricted_unpickler import Budget, Global, printable
+from latentopt.checkpoints.pickle_limits import Budget, Global, printable
 from latentopt.checkpoints.storages import (
     STORAGES,
     Storage,

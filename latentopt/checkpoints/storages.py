@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentopt.checkpoints.restricted_unpickler import Budget, Global, RestrictedUnpickler, printable
+from latentopt.checkpoints.pickle_limits import Budget, Global, printable
+from latentopt.checkpoints.restricted_unpickler import RestrictedUnpickler
 from latentopt.errors import CheckpointError
 
 _STORAGE_DTYPES = {

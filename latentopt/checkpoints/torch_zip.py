@@ -7,7 +7,7 @@ import zipfile
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
-from latentopt.checkpoints.restricted_unpickler import printable
+from latentopt.checkpoints.pickle_limits import printable
 from latentopt.errors import CheckpointError
 
 MAX_DIRECTORY_BYTES = 16 << 20  # parsing takes ten times that; a network has some hundred entries of 100 bytes

@@ -11,7 +11,7 @@ from typing import Any
 from latentopt.declarations.source_text import Definition, Module, definition_of
 from latentopt.errors import UsageError
 
-PROTOCOLS = "latentopt.protocols"  # where `Plugin` has the defaults
+PLUGIN = "latentopt.protocols.plugin"  # where `Plugin` has the defaults
 FIELDS = ("ws", "noise", "deltas", "styles", "residuals", "transform")  # of GeneratorInputs, which needs torch
 READ = ("reads", "reads_if")  # tables by options
 LISTS = (set, tuple, list)
@@ -83,7 +83,7 @@ def declared(target: str) -> Declared:
     given: dict[str, Any] = {}
     for entry in fields(Declared):
         literal = definition.member(entry.name, ast.Assign, ast.AnnAssign)
-        if literal is not None and literal[0].module.name != PROTOCOLS and literal[1].value is not None:
+        if literal is not None and literal[0].module.name != PLUGIN and literal[1].value is not None:
             holder, node = literal
             value = holder.module.value(node.value, f"{target}, {entry.name}")
             known = options_of(target).keys() | (_options(holder, target).keys() if entry.name in READ else set())

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from latentopt.devices import Profile
-from latentopt.errors import CheckpointError
-from latentopt.files.storage import load_tensors, save_tensors
-from latentopt.inverting.saved_state import (
-    DamagedState,
-    Meta,
-    check_fits,
-    check_progress,
-    check_start,
-    check_state,
-    checksum,
-    flatten,
-    inputs_of,
-    inputs_table,
-    parse_history,
-    parse_meta,
-    unflatten,
-)
+from latentopt.inverting.saved_run import damage, read_saved, start_of, state_of, write_saved
+from latentopt.inverting.saved_state import DamagedState, check_fits, check_progress, parse_history
 from latentopt.loop.building import build_problem
 from latentopt.loop.loop import Step, minimise
 from latentopt.loop.problem import Problem
@@ -40,9 +22,6 @@ from latentopt.protocols import Generator, Operator, Parameterization, Refiner
 from latentopt.recipe.recipe import Recipe
 from latentopt.types import GeneratorInputs
 from latentopt.watching.interruption import Interrupted, never, released
-
-FORMAT = "latentopt-run-1"
-DAMAGE = (KeyError, IndexError, ValueError, TypeError, AttributeError)  # what reading a damaged state raises
 
 
 @dataclass
@@ -222,7 +201,6 @@ class Batch:
 
     def save(self, path: Path) -> None:
         """Write all that changed, atomically."""
-        tensors: dict[str, Tensor] = {}
         meta = {
             "keys": self.keys,
             "seeds": self.seeds,
@@ -234,19 +212,12 @@ class Batch:
             "digest": self.recipe.digest,
             "fingerprint": self.generator.fingerprint,
         }
-        if self.inputs is not None:
-            tensors |= flatten("start", inputs_table(self.inputs))
-        if self.state is not None:
-            meta["state"] = {"step": self.state.step, "chunk": self.state.chunk, "status": self.state.status}
-            tensors |= flatten("state", {f.name: getattr(self.state, f.name) for f in fields(State)})
-        tensors["history"] = torch.frombuffer(bytearray(json.dumps(self.history).encode()), dtype=torch.uint8)
-        text = json.dumps(meta)
-        save_tensors(path, tensors, {"format": FORMAT, "meta": text, "checksum": checksum(tensors, text)})
+        write_saved(path, meta, self.inputs, self.state, self.history)
 
     @staticmethod
     def read_keys(path: Path) -> tuple[str, ...]:
         """The images of a saved run. Raises DamagedState for a file of another kind."""
-        _, meta = _read(path)
+        _, meta = read_saved(path)
         return tuple(meta["keys"])
 
     @staticmethod
@@ -263,50 +234,22 @@ class Batch:
 
         Raises DamagedState when the file is damaged or belongs to another recipe or generator.
         """
-        tensors, meta = _read(path)
+        tensors, meta = read_saved(path)
         if (meta["digest"], meta["fingerprint"]) != (recipe.digest, generator.fingerprint):
             raise DamagedState(f"{path}: belongs to another recipe or generator")
-        images, device = len(target), generator.device
-        keys, seeds = tuple(meta["keys"]), tuple(meta["seeds"])
+        images, keys, seeds = len(target), tuple(meta["keys"]), tuple(meta["seeds"])
         batch = Batch(generator, recipe, target, keys, seeds, mask, measured, operator)
-        with _damage(path):
+        with damage(path):
             if images != len(meta["keys"]):
                 raise ValueError(f"of {len(meta['keys'])} images, not {images}")
             batch.stage, batch.status, batch.best_step = meta["stage"], meta["status"], meta["best_step"]
             batch.networks, batch.chunk = meta["networks"], meta.get("chunk")
             batch.history = parse_history(tensors["history"], images)
-            if (start := unflatten("start", tensors, device)) or meta["stage"] or "state" in meta:
-                batch.inputs = inputs_of(start)
-                check_start(batch.inputs, generator, images)
+            batch.inputs = start_of(tensors, meta, generator, images)
             check_progress(meta, batch.history, recipe)
-            if "state" in meta:
-                values: dict[str, Any] = (
-                    {"moments": {}, "remembered": {}} | unflatten("state", tensors, device) | meta["state"]
-                )
-                batch.state = State(**values)
-                check_state(batch.state, images)
+            batch.state = state_of(tensors, meta, generator.device, images)
         if batch.state is not None:
             batch._problem = batch._begin()
-            with _damage(path):
+            with damage(path):
                 check_fits(batch.state, batch._problem)
         return batch
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], Meta]:
-    with _damage(path):
-        tensors, metadata = load_tensors(path)
-        if metadata.get("format") != FORMAT:
-            raise DamagedState(f"{path}: not a saved run of this version")
-        if metadata["checksum"] != checksum(tensors, metadata["meta"]):
-            raise ValueError("its checksum is another")
-        return tensors, parse_meta(metadata["meta"])
-
-
-@contextmanager
-def _damage(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except DamagedState:
-        raise
-    except (CheckpointError, *DAMAGE) as error:
-        raise DamagedState(f"{path}: damaged ({error})") from error

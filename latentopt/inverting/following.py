@@ -11,8 +11,8 @@ from latentopt.errors import InversionFailed, UsageError
 from latentopt.files.outputs import check_inside, workplace
 from latentopt.files.plan import write_plan
 from latentopt.inverting.events import Event, Failed, Finished
-from latentopt.inverting.inverter import RESUME_FOLDER
 from latentopt.inverting.items import Item, Unread
+from latentopt.inverting.resuming import RESUME_FOLDER
 from latentopt.results.inversion import Inversion
 from latentopt.results.rows import Rows
 from latentopt.results.summary import TITLE, write_summary

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +11,15 @@ import torch
 from torch import Tensor
 
 from latentopt.devices import Profile
-from latentopt.errors import CheckpointError, ImageError, StatisticsError, UsageError
+from latentopt.errors import StatisticsError, UsageError
 from latentopt.files.outputs import clear_write_errors
 from latentopt.inverting.batch import Batch
-from latentopt.inverting.events import Event, Finished, Noted, Progressed
-from latentopt.inverting.items import Item, Unread, in_batches, read
+from latentopt.inverting.events import Event, Finished, Progressed
+from latentopt.inverting.items import Item, Unread, in_batches
 from latentopt.inverting.keeping import Keeping
 from latentopt.inverting.memory import fit_memory
 from latentopt.inverting.outcome import Change, Circumstances, Figures, outcome
+from latentopt.inverting.resuming import RESUME_FOLDER, interrupted_batches, remove_saved, resume_path, set_aside
 from latentopt.inverting.saved_state import DamagedState
 from latentopt.protocols import Generator, Operator
 from latentopt.recipe.files import recipe_paths
@@ -31,16 +30,6 @@ from latentopt.statistics.sigma import Sigma
 from latentopt.statistics.streams import image_seed
 from latentopt.types import GeneratorInputs
 from latentopt.watching.interruption import Interrupted, StopNow, holding, never, released
-
-RESUME_FOLDER = ".resume"
-
-
-def set_aside(path: Path, error: DamagedState) -> Noted:
-    """Rename a damaged saved batch, so that it is not tried again, and say so."""
-    aside = path.with_suffix(".damaged")
-    with clear_write_errors(aside):
-        path.replace(aside)
-    return Noted(f"{error}: set aside as {aside.name}, its images begin anew")
 
 
 @dataclass(frozen=True)
@@ -112,7 +101,7 @@ class Inverter:
         self, left: dict[str, Item | Unread], size: int, interrupted: Interrupted, place: str
     ) -> Iterator[Event]:
         folder = None if self.out is None else self.out / RESUME_FOLDER / place
-        for path, items in self._interrupted_batches(left, folder):
+        for path, items in interrupted_batches(left, folder, self.keeping):
             if isinstance(items, DamagedState):
                 yield set_aside(path, items)
                 continue
@@ -166,36 +155,6 @@ class Inverter:
                 raise UsageError(f"{error}; tune the results of one recipe at a time") from error
         return batch
 
-    def _interrupted_batches(
-        self, left: Mapping[str, Item | Unread], folder: Path | None
-    ) -> Iterator[tuple[Path, list[Item] | DamagedState]]:
-        """The batches saved in `folder` whose images are all named now, or what is wrong with one; stale and finished
-        ones are removed, others kept.
-        """
-        if folder is None:
-            return
-        for path in sorted(folder.glob("*.safetensors")):
-            try:
-                names = Batch.read_keys(path)
-                if not all(name in left for name in names):
-                    continue
-                items = [read(left[name]) for name in names]
-            except DamagedState as error:
-                yield path, error
-                continue
-            except (CheckpointError, ImageError):
-                path.unlink(missing_ok=True)
-                continue
-            finished = all(self.keeping.is_done(item) for item in items)
-            if self._resume_path(folder, items) == path and not finished:
-                yield path, items
-            else:
-                path.unlink(missing_ok=True)
-
-    def _resume_path(self, folder: Path, items: Sequence[Item]) -> Path:
-        digest = hashlib.sha256("".join(f"{item.name}{self.run_key(item)}" for item in items).encode()).hexdigest()
-        return folder / f"{digest[:16]}.safetensors"
-
     def _tensors(self, items: Sequence[Item]) -> tuple[Tensor, Tensor | None]:
         device = self.generator.device
         target = torch.stack([item.target.image for item in items]).to(device)
@@ -218,7 +177,7 @@ class Inverter:
         folder: Path | None,
         resumed: bool = False,
     ) -> Iterator[Event]:
-        path = None if folder is None else self._resume_path(folder, items)
+        path = None if folder is None else resume_path(folder, items, self.keeping)
         try:
             with holding(interrupted):
                 yield from self._steps(batch, path, interrupted)
@@ -232,11 +191,7 @@ class Inverter:
                 self._save(batch, path)
             raise
         if path is not None:
-            path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # not there, or another batch still has its state in it
-                path.parent.rmdir()
-                if path.parent.name != RESUME_FOLDER:
-                    path.parent.parent.rmdir()
+            remove_saved(path)
 
     def _steps(self, batch: Batch, path: Path | None, interrupted: Interrupted) -> Iterator[Event]:
         """The steps of all stages; the state is saved at `path` every so often."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any, TypedDict
 
 import torch
@@ -58,16 +55,6 @@ def parse_meta(text: str) -> Meta:
     if not images or lengths != {images}:
         raise ValueError(f"it is of {images} images, with {sorted(lengths)} entries for them")
     return meta
-
-
-def checksum(tensors: Mapping[str, Tensor], text: str) -> str:
-    """Of the numbers and the text of a saved batch: a disk that has lost some bits must not go on with others."""
-    found = zlib.crc32(text.encode())
-    for name in sorted(tensors):
-        values = tensors[name].detach().cpu().contiguous()
-        found = zlib.crc32(f"{name}{tuple(values.shape)}{values.dtype}".encode(), found)
-        found = zlib.crc32(values.reshape(-1).view(torch.uint8).numpy().data, found)
-    return f"{found:08x}"
 
 
 def parse_history(data: Tensor, images: int) -> list[list[dict[str, Any]]]:
@@ -189,39 +176,3 @@ def _shapes(memory: Memory, optimizer: Optimizer) -> dict[tuple[str, str], tuple
         return x[:, :0].shape if key in optimizer.grows and x.ndim > 1 else x.shape
 
     return {(name, key): (shape(key, x), x.dtype) for name, table in memory.items() for key, x in table.items()}
-
-
-def inputs_table(inputs: GeneratorInputs) -> dict:
-    """The fields of inputs by name."""
-    return {f.name: getattr(inputs, f.name) for f in fields(inputs)}
-
-
-def inputs_of(tree: dict) -> GeneratorInputs:
-    """Inputs from nested dicts of tensors; a state of an earlier release may hold `features` (see GeneratorInputs)."""
-    flat: dict[str, Tensor] = {}
-    for name, value in tree.items():
-        flat |= {f"{name}/{key}": x for key, x in value.items()} if isinstance(value, dict) else {name: value}
-    return GeneratorInputs.from_tensors(flat)
-
-
-def flatten(prefix: str, value: object) -> dict[str, Tensor]:
-    """Nested dicts of tensors as one flat dict; names are joined by `|`, anything that is no tensor is left out."""
-    if isinstance(value, Tensor):
-        return {prefix: value}
-    if not isinstance(value, dict):
-        return {}
-    return {k: v for key, part in value.items() for k, v in flatten(f"{prefix}|{key}", part).items()}
-
-
-def unflatten(prefix: str, tensors: dict[str, Tensor], device: torch.device) -> dict:
-    """The nested dicts that `flatten` made flat."""
-    tree: dict = {}
-    for name, tensor in tensors.items():
-        first, *path = name.split("|")
-        if first == prefix:
-            node = tree
-            for key in path[:-1]:
-                node = node.setdefault(key, {})
-            # a copy, since tensors of a mapped file are not aligned, and matrix products then round differently
-            node[path[-1]] = tensor.to(device, copy=True)
-    return tree

@@ -24,7 +24,8 @@ from latentopt.inverting.names import Picture, free_names
 from latentopt.pictures.decoding import Picture as DecodedPicture
 from latentopt.pictures.images import DELTA_FILE, TargetImage, read_image, read_png
 from latentopt.protocols import Generator
-from latentopt.recipe.recipe import Recipe, recipe_names
+from latentopt.recipe.named_recipes import recipe_names
+from latentopt.recipe.recipe import Recipe
 from latentopt.recipe.stage import PREVIOUS, Stage
 from latentopt.results.earlier import EarlierResult
 from latentopt.results.inversion import Inversion

@@ -9,13 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from latentopt.devices import Profile
-from latentopt.encoders import KINDS
 from latentopt.encoders.changes import MeanChange
-from latentopt.encoders.inference import Encoding
 from latentopt.errors import UsageError
 from latentopt.faces.aligner import NONE, Aligner
 from latentopt.files.shards import Shard
 from latentopt.inverting.encoding import BatchEncoder, StepMeans
+from latentopt.inverting.encoding_recipe import encoding_of, encoding_recipe
 from latentopt.inverting.engine import Engine, with_engine
 from latentopt.inverting.events import Event, Finished
 from latentopt.inverting.following import OnEvent, follow
@@ -34,12 +33,9 @@ from latentopt.inverting.tuning import (
 from latentopt.pictures.images import Alpha, Fit
 from latentopt.protocols import Generator
 from latentopt.recipe.recipe import Recipe
-from latentopt.registry import INITIALIZERS
 from latentopt.results.earlier import EarlierResult, find_results
 from latentopt.results.inversion import Inversion
 from latentopt.watching.interruption import Interrupted, never
-
-NEEDS = {"share": "mix", "bootstrap_network": "bootstrap"}  # options of an encoder's start
 
 EXACT = {"exact": True}  # part of the key: results of batches are not those of single images
 
@@ -238,39 +234,6 @@ def encode(
     return follow(call, items, folder, overwrite, follow_history, interrupted, keep, after=write, planned=planned)
 
 
-def encoding_recipe(
-    encoder: str | Path,
-    terms: Sequence[Mapping[str, object]] | None,
-    start: Mapping[str, Any],
-    settings: Sequence[str] = (),
-    refine: object = None,
-) -> Recipe:
-    """What `encode` does, as a recipe of no steps. settings: entries of it, as `Recipe.override` takes them; refine: a
-    refiner, as `Recipe.refined` takes it.
-
-    Raises UsageError for options that do not go together, and for a start that is no encoder.
-    """
-    for option, needs in NEEDS.items():
-        if start.get(option) is not None and start.get(needs) is None:
-            raise UsageError(f"--{option.replace('_', '-')} needs --{needs}: without it, it has no effect")
-    source = {"kind": encoder} if encoder in KINDS else {"path": str(encoder)}
-    init = {"name": "encoder", **source, **{key: value for key, value in start.items() if value is not None}}
-    changes: dict[tuple[str | int, ...], object] = {("stages", 0, "init"): init}
-    if terms is not None:
-        changes["stages", 0, "terms"] = list(terms)
-    recipe = Recipe.load("encode").override(settings, changes)
-    first, *rest = recipe.stages
-    if first.steps or first.init["name"] != "encoder" or any(stage.refine is None for stage in rest):
-        raise UsageError("encode optimises nothing and starts from an encoder; latentopt invert does the rest")
-    return recipe if refine is None else recipe.refined(refine)
-
-
 def aligner_of(align: str | Aligner) -> Aligner:
     """What was named, or is one already. Raises UsageError for another word."""
     return align if isinstance(align, Aligner) else Aligner(align)
-
-
-def encoding_of(recipe: Recipe, generator: Generator) -> Encoding:
-    """The encoders that a recipe starts with."""
-    init = {key: value for key, value in recipe.stages[0].init.items() if key != "name"}
-    return INITIALIZERS.create("encoder", generator, **init).encoding

@@ -6,7 +6,6 @@ No torch here: a recipe that cannot work is refused in a fraction of a second.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,13 +15,15 @@ from typing import Any
 from latentopt.errors import UntrustedFileError, UsageError
 from latentopt.files.addresses import address_of
 from latentopt.files.kinds import check_file, kind_of, refusal
-from latentopt.files.resources import resource_folder
 from latentopt.files.schema import read_text
 from latentopt.files.text import as_unicode
 from latentopt.files.toml import TOML_LIMIT, parse_toml
 from latentopt.recipe.entries import checked_operators
+from latentopt.recipe.named_recipes import recipe_file
+from latentopt.recipe.settings import assign
+from latentopt.recipe.settings import read_value as read_value
 from latentopt.recipe.stage import PREVIOUS, Reading, Stage, check_keys, checked_stage
-from latentopt.registry import PARAMETERIZATIONS, TERMS, Registry
+from latentopt.registry import PARAMETERIZATIONS, TERMS
 
 Key = tuple[str | int, ...]
 ABSENT = (("operator", None), ("refine", None))  # entries that recipes of earlier releases did not have
@@ -43,7 +44,7 @@ class Recipe:
         """A recipe by its name (`ii2s`) or the path of a TOML file. Raises UsageError."""
         path = Path(name)
         if path.suffix != ".toml" and not address_of(name):
-            path = _recipe_file(name)
+            path = recipe_file(name)
         if (kind := kind_of(check_file(path, WANTED, UsageError))).name != "text":
             raise UsageError(refusal(path, WANTED, kind))
         try:
@@ -92,12 +93,12 @@ class Recipe:
         """
         table = self.table()
         for key, value in (values or {}).items():
-            _assign(table, key, value)
+            assign(table, key, value)
         for setting in settings:
             path, separator, text = setting.partition("=")
             if not separator:
                 raise UsageError(f"--set {setting}: write it as stages.0.lr=0.02")
-            _assign(table, path.strip().split("."), read_value(text.strip()))
+            assign(table, path.strip().split("."), read_value(text.strip()))
         return Recipe.from_table(table, self.name)
 
     def changed(self, values: Mapping[Key, object]) -> Recipe:
@@ -238,63 +239,6 @@ class Recipe:
             for stage in self.table()["stages"]
         ]
         return hashlib.sha256(json.dumps(stages, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def recipe_names() -> list[str]:
-    """The recipes that are shipped, and those of other packages."""
-    return sorted(_recipes())
-
-
-def _recipes() -> Registry:
-    """The recipes by name. Ours are files of the folder `recipes`; another package's is `package:name`."""
-    return Registry("recipe", {path.stem: str(path) for path in resource_folder("recipes").glob("*.toml")})
-
-
-def _recipe_file(name: str) -> Path:
-    recipes = _recipes()
-    target = recipes.target(name)
-    return Path(target) if name in recipes.own else _file_of(target)
-
-
-def _file_of(value: str) -> Path:
-    """`package:name` -> the file `name.toml` in the package's folder, which is not imported."""
-    package, _, stem = value.partition(":")
-    spec = importlib.util.find_spec(package)
-    folders = (spec.submodule_search_locations if spec else None) or []
-    found = next((path for folder in folders if (path := Path(folder) / f"{stem}.toml").is_file()), None)
-    if found is None:
-        raise UsageError(f"the recipe {value} is not there; is the package that brings it installed whole?")
-    return found
-
-
-def read_value(text: str) -> object:
-    """The value that a TOML text means, or the text where it is none."""
-    try:
-        return parse_toml(f"value = {text}")["value"]
-    except ValueError:
-        return text
-
-
-def _assign(table: Any, key: Sequence[str | int], value: object) -> None:
-    """Put `value` at a place; a number, as text too, counts the entries of a list."""
-    *parents, last = key
-    try:
-        for part in parents:
-            table = table[_entry(table, part)]
-        table[_entry(table, last)] = value
-    except (KeyError, IndexError, TypeError, ValueError):
-        place = ".".join(map(str, key))
-        raise UsageError(f"--set {place}: the recipe has no such entry") from None
-
-
-def _entry(table: Any, part: str | int) -> str | int:
-    """The key of a table, or the number of an entry that a list has. Raises IndexError, TypeError or ValueError."""
-    if not isinstance(table, list):
-        return str(part)
-    number = int(part)
-    if not 0 <= number < len(table):
-        raise IndexError(number)
-    return number
 
 
 def _toml(value: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from latentopt.errors import LatentoptError
 from latentopt.files.plan import FILE, FOLDER
 from latentopt.inverting.events import Advanced, Event, Failed, FinishedElsewhere, Noted
-from latentopt.inverting.inverter import RESUME_FOLDER
+from latentopt.inverting.resuming import RESUME_FOLDER
 from latentopt.scale.job import Answer, Job
 from latentopt.scale.ledger import Entry, digest
 from latentopt.watching.interruption import Interrupted, holding

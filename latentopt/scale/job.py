@@ -21,8 +21,9 @@ from latentopt.files.resources import PACKAGE
 from latentopt.inverting.encoding import BatchEncoder
 from latentopt.inverting.engine import Work
 from latentopt.inverting.events import Failed, Finished, Noted
-from latentopt.inverting.inverter import RESUME_FOLDER, Inverter
+from latentopt.inverting.inverter import Inverter
 from latentopt.inverting.items import Item, Unread
+from latentopt.inverting.resuming import RESUME_FOLDER
 from latentopt.scale.ledger import Claim, Entry, Ledger, digest
 from latentopt.scale.shelves import FolderShelf, FsspecShelf, Shelf
 from latentopt.watching.interruption import Interrupted

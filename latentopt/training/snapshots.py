@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentopt.checkpoints.pickle_limits import printable
 from latentopt.checkpoints.restricted_pickle import check_file_size
-from latentopt.checkpoints.restricted_unpickler import printable
 from latentopt.checkpoints.torch_zip import TorchZip
 from latentopt.errors import CheckpointError, UntrustedFileError
 from latentopt.files.schema import parse_json
