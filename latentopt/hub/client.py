@@ -68,7 +68,7 @@ def _refused(address: HubAddress, error: Exception) -> HubError:
     """For an answer of the Hub that is an error: by its status."""
     status = getattr(getattr(error, "response", None), "status_code", 0)
     if status in (401, 403):
-        return HubError(f"{address}: the Hub does not let you do that ({status}); {LOG_IN}, with a token that may write")
+        return HubError(f"{address}: the Hub forbids that ({status}); {LOG_IN}, with a token that may write")
     if status >= 500 or status == 429:
         return Unreachable(f"{address}: the Hub cannot answer now ({status}); try again later")
     return HubError(f"{address}: the Hub answered {_first_line(error)}")
