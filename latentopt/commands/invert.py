@@ -20,7 +20,8 @@ from latentopt.files.shards import shard_folder
 from latentopt.files.text import one_line
 from latentopt.recipe.entries import terms_of
 from latentopt.recipe.placement import with_placement
-from latentopt.recipe.recipe import Key, Recipe, read_value
+from latentopt.recipe.recipe import Key, Recipe
+from latentopt.recipe.settings import read_value
 from latentopt.recipe.spaces import space_recipe, with_space
 from latentopt.registry import REFINERS
 from latentopt.watching.phases import tell

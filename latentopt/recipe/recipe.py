@@ -20,8 +20,7 @@ from latentopt.files.text import as_unicode
 from latentopt.files.toml import TOML_LIMIT, parse_toml
 from latentopt.recipe.entries import checked_operators
 from latentopt.recipe.named_recipes import recipe_file
-from latentopt.recipe.settings import assign
-from latentopt.recipe.settings import read_value as read_value
+from latentopt.recipe.settings import assign, read_value
 from latentopt.recipe.stage import PREVIOUS, Reading, Stage, check_keys, checked_stage
 from latentopt.registry import PARAMETERIZATIONS, TERMS
 
