@@ -16,7 +16,7 @@ from latentopt.errors import LatentoptError, UsageError
 from latentopt.files.toml import parse_toml
 from latentopt.loop.building import build_problem
 from latentopt.loop.loop import MAX_RETRIES, State, Step, minimise
-from latentopt.loop.measuring import measure
+from latentopt.loop.measuring import _laid_out, measure
 from latentopt.loop.problem import Objective, Problem
 from latentopt.protocols import Parameterization, Term
 from latentopt.recipe.recipe import Recipe
@@ -744,3 +744,12 @@ def test_moves_are_written_with_the_recipe(generator, targets):
     recipe = Recipe.from_table({"stages": [settings | {"terms": terms}]})
     assert [term["moves"] for term in recipe.stages[0].terms] == [["w+"], ["noise"]]
     assert Recipe.from_table(parse_toml(recipe.dump())) == recipe
+
+
+def test_gradients_lie_in_memory_as_their_variables_do():
+    """An optimiser that works in one kernel goes through both as they lie there."""
+    v, gradient = torch.zeros(4, 3).mT, torch.randn(3, 4)
+    laid = _laid_out(gradient, v)
+    assert laid.stride() == v.stride() != gradient.stride()
+    assert torch.equal(laid, gradient)
+    assert _laid_out(laid, v) is laid

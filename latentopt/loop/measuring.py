@@ -73,7 +73,8 @@ def _measure_chunks(problem: Problem, state: State) -> Found:
                 )
             for name, gradient in _gradients(pieces, variables):
                 if whole:
-                    gradients[name] = gradients[name] + gradient if name in gradients else gradient.contiguous()
+                    so_far = gradients[name] + gradient if name in gradients else gradient
+                    gradients[name] = _laid_out(so_far, variables[name])
                 else:
                     gradients[name][at[name]] += gradient
         losses.append(loss.detach())
@@ -81,6 +82,11 @@ def _measure_chunks(problem: Problem, state: State) -> Found:
         changes.append(changed)
     untouched = {name: torch.zeros_like(v) for name, v in state.variables.items() if name not in gradients}
     return torch.cat(losses), _joined(parts), gradients | untouched, _joined(changes)
+
+
+def _laid_out(gradient: Tensor, v: Tensor) -> Tensor:
+    """The gradient with the strides of its variable: optimisers in one kernel go through both as they lie in memory."""
+    return gradient if gradient.stride() == v.stride() else torch.empty_like(v).copy_(gradient)
 
 
 def _joined(chunks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
