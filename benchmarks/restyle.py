@@ -92,7 +92,7 @@ def expectations(found: dict[str, Found], trained: int) -> str:
         worse = "re-fed" in name
         held = (values[trained] > values[1]) == worse
         text = f"{name} gets {'worse' if worse else 'better'} with the steps: l2 "
-        text += ", ".join(f"{values[step]:.4g} after {step}" for step in (1, trained, TABLE_STEPS, STEPS))
+        text += ", ".join(f"{values[step]:.4g} after {step}" for step in sorted({1, trained, TABLE_STEPS, STEPS}))
         lines.append(f"- {'held' if held else 'NOT held'}: {text}")
     return "\n".join(lines)
 
