@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from latentopt.files.lazy import lazily
 
 if TYPE_CHECKING:
-    from latentopt.api import tune as tune
     from latentopt.checkpoints.delta import Delta as Delta
     from latentopt.checkpoints.networks import load_discriminator as load_discriminator
     from latentopt.checkpoints.networks import load_generator as load_generator
     from latentopt.checkpoints.networks import save_generator as save_generator
     from latentopt.dragging.drag import drag as drag
+    from latentopt.evaluation.tuning import tune as tune
     from latentopt.inverting.work import encode as encode
     from latentopt.inverting.work import invert as invert
     from latentopt.pictures.images import read_image as read_image
@@ -30,7 +30,7 @@ EXPORTS = {
     "load_discriminator": "latentopt.checkpoints.networks",
     "save_generator": "latentopt.checkpoints.networks",
     "invert": "latentopt.inverting.work",
-    "tune": "latentopt.api",
+    "tune": "latentopt.evaluation.tuning",
     "encode": "latentopt.inverting.work",
     "drag": "latentopt.dragging.drag",
     "restore": "latentopt.restoring.work",

@@ -1,12 +1,11 @@
 """Everything that a command can do, as functions. A command parses its options, calls some of these, and prints.
 
-Names are imported when they are first used. `tune` alone is defined here, since it joins two rooms.
+Names are imported when they are first used, by the table; the imports are for type checkers.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from latentopt.files.lazy import lazily
 
@@ -72,6 +71,7 @@ if TYPE_CHECKING:
     from latentopt.evaluation.methods import load_recipes as load_recipes
     from latentopt.evaluation.runs import load_run as load_run
     from latentopt.evaluation.subject import Amounts as Amounts
+    from latentopt.evaluation.tuning import tune as tune
     from latentopt.faces.aligner import Aligner as Aligner
     from latentopt.faces.aligning import align as align
     from latentopt.faces.alignment import Alignment as Alignment
@@ -84,10 +84,8 @@ if TYPE_CHECKING:
     from latentopt.geometry.moves import PictureMove as PictureMove
     from latentopt.geometry.moves import check_takes_transform as check_takes_transform
     from latentopt.inverting.encoding_recipe import encoding_recipe as encoding_recipe
-    from latentopt.inverting.following import OnEvent
     from latentopt.inverting.measured import ensure_metrics as ensure_metrics
     from latentopt.inverting.tuning import tuning_recipe as tuning_recipe
-    from latentopt.inverting.work import Results
     from latentopt.inverting.work import encode as encode
     from latentopt.inverting.work import invert as invert
     from latentopt.judge.protocol import load_attribute_judge as load_attribute_judge
@@ -97,7 +95,6 @@ if TYPE_CHECKING:
     from latentopt.preflight.picture_check import PictureCheck as PictureCheck
     from latentopt.preflight.preflight import Preflight as Preflight
     from latentopt.preflight.preflight import find_preflight as find_preflight
-    from latentopt.protocols import Generator
     from latentopt.recipe.named_recipes import recipe_names as recipe_names
     from latentopt.recipe.placement import with_placement as with_placement
     from latentopt.recipe.recipe import Recipe as Recipe
@@ -211,6 +208,7 @@ EXPORTS = {
     "load_recipes": "latentopt.evaluation.methods",
     "load_run": "latentopt.evaluation.runs",
     "Amounts": "latentopt.evaluation.subject",
+    "tune": "latentopt.evaluation.tuning",
     "Aligner": "latentopt.faces.aligner",
     "align": "latentopt.faces.aligning",
     "Alignment": "latentopt.faces.alignment",
@@ -285,35 +283,5 @@ EXPORTS = {
     "train_perceptual": "latentopt.training.train_networks",
     "GeneratorInputs": "latentopt.types",
 }
-__all__ = [*EXPORTS, "tune"]
+__all__ = list(EXPORTS)
 __getattr__ = lazily(__name__, globals(), EXPORTS)
-
-
-def tune(
-    generator: Generator,
-    results: Results,
-    method: str | Path | Recipe = "wrangan",
-    *,
-    corruption: int | None = None,
-    on_event: OnEvent | None = None,
-    **options: Any,
-) -> list[Inversion]:
-    """Change the generator's weights so that it draws inverted images better: see `latentopt.inverting.work.tune`.
-
-    corruption: how many pictures are drawn to measure what tuning did to the rest of the generator, 0 for none; by
-    default as many as cost a few per cent of the tuning (`latentopt.evaluation.corruption.fitting_pictures`).
-    """
-    from latentopt.evaluation.corruption import change_by, fitting_pictures
-    from latentopt.inverting.events import Measured
-    from latentopt.inverting.work import tune as tune_results
-    from latentopt.recipe.recipe import Recipe
-
-    def measured(pictures: int) -> None:
-        if on_event is not None:
-            on_event(Measured(pictures))
-
-    watched = {} if options.get("engine") else {"on_progress": measured}
-
-    recipe = method if isinstance(method, Recipe) else Recipe.load(str(method))
-    n = fitting_pictures(recipe) if corruption is None else corruption
-    return tune_results(generator, results, recipe, change=change_by(n, **watched), on_event=on_event, **options)

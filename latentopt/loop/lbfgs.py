@@ -55,6 +55,7 @@ class LBFGS(Optimizer):
         self.history, self.c1, self.tries = history, c1, tries
         self.rounding = ROUNDING if generator.precision.itemsize < 4 else 0.0
 
+    @np.errstate(all="ignore")  # as torch: what is not finite is told by the comparisons
     def step(
         self,
         variables: Variables,
