@@ -43,6 +43,16 @@ def _there(name: str, there: bool, reason: str) -> torch.device:
     return torch.device(name)
 
 
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16; without them it is imitated, more slowly than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return True
+    known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # from some torch on
+    return any(there for name, there in known.items() if name.endswith("bf16"))
+
+
 def free_memory(device: torch.device) -> float | None:
     """Bytes that may still be taken on the device, by a container's limit too; None where the system does not say."""
     if device.type == "cuda":

@@ -68,7 +68,7 @@ GENERATOR_RATE = 0.2  # in those of the discriminator: it begins where it is goo
     "--fitted", default=Regression.fitted, show_default=True, help="Samples that the mapping is fitted after."
 )
 @click.option("--known", is_flag=True, help="The start comes from an earlier warm start.")
-@click.option("--precision", default="bfloat16", show_default=True)
+@click.option("--precision", default="auto", show_default=True)
 @click.option("--compile", "compiled", is_flag=True, help="Compile the synthesis.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, mps.")
 @click.option("--seed", default=0, show_default=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,11 @@ def _together(*options: Decorator) -> Decorator:
     return decorate
 
 
+def _precision(known: Sequence[str]) -> Decorator:
+    said = "Of the training's arithmetic; auto, the default: what the device is quick in."
+    return click.option("--precision", type=click.Choice(known), help=said)
+
+
 cache_option = click.option(
     "--cache",
     default="train/data",
@@ -47,7 +52,7 @@ adversarial_options = _together(
     click.option("--noise-from", type=int, help="Images after which noise inputs join."),
     click.option("--noise-strength", type=float, help="Least strength of the noise inputs."),
     click.option("--discriminator-first", type=int, help="Images that the discriminator learns from alone at first."),
-    click.option("--precision", type=click.Choice(PRECISIONS), help="Of the training's arithmetic."),
+    _precision(PRECISIONS),
     shared.seed(default=None, show_default="0"),
     click.option("--minutes", type=float, help="Stop after this long; the same command goes on."),
 )
@@ -84,7 +89,7 @@ likeness_options = _together(
     ),
 )
 pace_options = _together(
-    click.option("--precision", type=click.Choice(["bfloat16", "float32"]), help="Of the training's arithmetic."),
+    _precision(("auto", "bfloat16", "float32")),
     shared.seed(default=None, show_default="0"),
     click.option("--minutes", type=float, help="Stop after this long; the same command goes on."),
 )

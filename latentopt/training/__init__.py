@@ -1,6 +1,6 @@
 """Training of generators, encoders and the networks of the portraits domain: one loop, a trainer for each."""
 
-PRECISIONS = ("bfloat16", "float16", "float32")
+PRECISIONS = ("auto", "bfloat16", "float16", "float32")
 LOSSES = ("logistic", "relativistic")  # of the discriminator of images
 GENERATOR_FAMILIES = ("stylegan2", "stylegan3-t", "stylegan3-r")
 FEATURES = ("none", "perceptual", "random", "both")  # what a second discriminator sees

@@ -19,6 +19,7 @@ from latentopt.perceptual.network import PerceptualNet, stage_distance
 from latentopt.statistics.streams import step_stream
 from latentopt.training.degradations import degrade
 from latentopt.training.loop import Trainer
+from latentopt.training.precision import autocast, precision_of
 from latentopt.training.streams import ArrayStream
 
 BINARY = tuple(attribute.name for attribute in ATTRIBUTES if attribute.kind == "binary")
@@ -50,7 +51,7 @@ class AttributeTraining:
     identity_weight: float = 0.0
     partners: int = 16
     temperature: float = 0.1
-    precision: str = "bfloat16"
+    precision: str = "auto"
     seed: int = 0
 
 
@@ -109,7 +110,7 @@ class AttributeTrainer(Trainer[AttributeStep]):
             attributes = torch.cat([attributes, seen_otherwise])
         rng = step_stream(s.seed, self.step)
         images, strengths = degrade(images.to(self.device), rng, s.degraded)
-        with torch.autocast(self.device.type, getattr(torch, s.precision), enabled=s.precision != "float32"):
+        with autocast(self.device, precision_of(s.precision, self.device)):
             raw, embedding = self.net(images.contiguous(memory_format=torch.channels_last))
         loss = attribute_loss(self.net, raw.float(), attributes.to(self.device), strengths)
         if not pairs:

@@ -28,6 +28,7 @@ from latentopt.training.latent_discriminator import CodePool, LatentDiscriminato
 from latentopt.training.loop import Trainer, average_
 from latentopt.training.losses import discriminator_loss, generator_loss
 from latentopt.training.parallel import Processes
+from latentopt.training.precision import autocast, precision_of
 from latentopt.training.starts import begin_with
 from latentopt.training.streams import ImageStream, step_seed
 from latentopt.types import GeneratorInputs
@@ -72,7 +73,7 @@ class EncoderTrainer(Trainer[EncoderRecord]):
         self.settings, self.config, self.generator, self.stream = settings, config, generator, stream
         self.processes, self.device, self.described = processes or Processes(), generator.device, described or {}
         settings.check(generator, self.processes.count)
-        self.precision = getattr(torch, settings.precision)
+        self.precision = precision_of(settings.precision, self.device)
         self.synthesis = copy.deepcopy(generator).set_precision(self.precision).set_memory_format(torch.channels_last)
         self.distortion = Distortion(generator, settings.perceptual_net, similarity=similarity)
         torch.manual_seed(settings.seed)
@@ -199,8 +200,7 @@ class EncoderTrainer(Trainer[EncoderRecord]):
         return resized(in_colour(image), self.config.image_size)
 
     def _autocast(self, wanted: bool = True) -> torch.autocast:
-        enabled = wanted and self.precision != torch.float32
-        return torch.autocast(self.device.type, self.precision if enabled else torch.bfloat16, enabled=enabled)
+        return autocast(self.device, self.precision, wanted)
 
     def _anneal(self) -> None:
         for group in self.optimizer.param_groups:

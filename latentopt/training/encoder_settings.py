@@ -49,7 +49,7 @@ class EncoderTraining:
     ema: float = 0.999
     perceptual_net: str = "auto"
     similarity_net: str = "perceptual"
-    precision: str = "bfloat16"
+    precision: str = "auto"
     seed: int = 0
 
     def stage(self, step: int, num_ws: int) -> int | None:

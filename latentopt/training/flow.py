@@ -24,6 +24,7 @@ from latentopt.protocols import Generator
 from latentopt.refiners.teachers import WarpFlowConfig, WarpFlowNet
 from latentopt.refiners.warping import resized_flow, warp
 from latentopt.training.loop import Trainer, average_
+from latentopt.training.precision import autocast, precision_of
 from latentopt.training.streams import ImageStream, step_seed
 from latentopt.types import GeneratorInputs
 
@@ -42,7 +43,7 @@ class FlowTraining:
     size: int = 64
     ema: float = 0.999
     colour: float = 0.25
-    precision: str = "bfloat16"
+    precision: str = "auto"
     seed: int = 0
 
     def rate(self, step: int) -> float:
@@ -80,8 +81,8 @@ class FlowTrainer(Trainer[FlowRecord]):
             raise UsageError(f"{generator.name}: takes labels; flow networks are trained for generators without")
         self.settings, self.generator, self.stream = settings, generator, stream
         self.portraits, self.described, self.device = portraits, described or {}, generator.device
-        self.low = settings.precision != "float32"
-        self.synthesis = copy.deepcopy(generator).set_precision(getattr(torch, settings.precision))
+        self.precision = precision_of(settings.precision, self.device)
+        self.synthesis = copy.deepcopy(generator).set_precision(self.precision)
         torch.manual_seed(settings.seed)
         self.net = WarpFlowNet(WarpFlowConfig(size=settings.size)).to(self.device).train()
         self.ema = copy.deepcopy(self.net).requires_grad_(False).eval()
@@ -102,7 +103,7 @@ class FlowTrainer(Trainer[FlowRecord]):
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate(self.step)
         pairs = self.pairs(self.step)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low):
+        with autocast(self.device, self.precision):
             found = self.net(pairs.before, pairs.after)
         size = (found.shape[2], found.shape[3])
         known = torch.nn.functional.interpolate(pairs.known, size=size, mode="area")

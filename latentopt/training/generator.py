@@ -36,6 +36,7 @@ from latentopt.training.losses import (
     r1_penalty,
 )
 from latentopt.training.mixing import first_styles
+from latentopt.training.precision import precision_of
 from latentopt.training.projected import ProjectedDiscriminator
 from latentopt.training.randomized import RandomizedWeights, last_convolutions
 from latentopt.training.streams import ImageStream, step_seed
@@ -54,7 +55,7 @@ class GeneratorTrainer(Trainer[TrainingStep]):
     """
 
     settings: GeneratorTraining
-    free = frozenset({"images"})
+    free = frozenset({"images", "precision"})
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class GeneratorTrainer(Trainer[TrainingStep]):
         follow_magnitudes(self.generator, s.batch)
         self.sigma = RandomizedWeights(self.generator, names, s.sigma_init, s.keep_level)
         self.sigma_ema = copy.deepcopy(self.sigma).requires_grad_(False)
-        precision = getattr(torch, s.precision)
+        precision = precision_of(s.precision, self.device)
         if precision != torch.float32:
             self.generator.set_precision(precision)
             self.discriminator.low_precision = precision

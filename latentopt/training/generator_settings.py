@@ -49,7 +49,7 @@ class GeneratorTraining:
     ema_images: float = 5_000
     ema_rampup: float = 0.05
     w_avg_beta: float = 0.998
-    precision: str = "bfloat16"
+    precision: str = "auto"
     seed: int = 0
     randomized: int = 0
     sigma_init: float = 1.0

@@ -46,7 +46,7 @@ class Trainer(ABC, Generic[Record]):
     settings: Any
     device: torch.device
     step: int = 0
-    free: ClassVar[frozenset[str]] = frozenset()
+    free: ClassVar[frozenset[str]] = frozenset({"precision"})
 
     @property
     @abstractmethod

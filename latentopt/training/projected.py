@@ -17,6 +17,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from latentopt.generators.discriminator import minibatch_std
 from latentopt.perceptual.network import PerceptualNet, PerceptualNetConfig, load_perceptual_net
+from latentopt.training.precision import autocast
 
 WIDTH, FINEST = 64, 1024  # channels of the mixed features: min(FINEST / side, WIDTH)
 HEAD_WIDTH, GROUP, SPREADS = 64, 8, 8
@@ -126,7 +127,7 @@ class ProjectedDiscriminator(nn.Module):
         return [x for mixture in self.frozen for x in mixture(image)]
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        with torch.autocast(features[0].device.type, self.precision, enabled=self.precision != torch.float32):
+        with autocast(features[0].device, self.precision):
             return self.heads(features)
 
 

@@ -27,6 +27,7 @@ from latentopt.training.encoder_losses import Distortion, FeatureNet
 from latentopt.training.loop import Trainer, average_
 from latentopt.training.losses import discriminator_loss, generator_loss, r1_penalty
 from latentopt.training.parallel import Processes
+from latentopt.training.precision import autocast, precision_of
 from latentopt.training.refiner_settings import RefinerTraining
 from latentopt.training.starts import begin_with
 from latentopt.training.streams import ImageStream, step_seed
@@ -63,7 +64,7 @@ class RefinerTrainer(Trainer[RefinerRecord]):
         self.processes, self.device, self.described = processes or Processes(), generator.device, described or {}
         settings.check(generator, self.processes.count)
         encoder.check_fits(generator)
-        self.precision = getattr(torch, settings.precision)
+        self.precision = precision_of(settings.precision, self.device)
         self.synthesis = copy.deepcopy(generator).set_precision(self.precision).set_memory_format(torch.channels_last)
         self.distortion = Distortion(generator, settings.perceptual_net, similarity=similarity)
         torch.manual_seed(settings.seed)
@@ -241,8 +242,7 @@ class RefinerTrainer(Trainer[RefinerRecord]):
         return loss.detach()
 
     def _autocast(self) -> torch.autocast:
-        enabled = self.precision != torch.float32
-        return torch.autocast(self.device.type, self.precision if enabled else torch.bfloat16, enabled=enabled)
+        return autocast(self.device, self.precision)
 
 
 def take_first_stages(net: RefinerNet, encoder: Encoder) -> None:

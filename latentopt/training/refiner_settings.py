@@ -46,7 +46,7 @@ class RefinerTraining:
     ema: float = 0.999
     perceptual_net: str = "auto"
     similarity_net: str = "perceptual"
-    precision: str = "bfloat16"
+    precision: str = "auto"
     seed: int = 0
 
     def rate(self, step: int) -> float:

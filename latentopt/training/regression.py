@@ -27,6 +27,7 @@ from latentopt.training.loop import Trainer, average_
 from latentopt.training.mapping_fit import fit_mapping, known_w, random_w, read_w
 from latentopt.training.mixing import first_styles
 from latentopt.training.portrait_latents import portrait_latents
+from latentopt.training.precision import precision_of
 from latentopt.training.streams import LabelledStream, step_seed
 from latentopt.types import GeneratorInputs
 
@@ -58,7 +59,7 @@ class Regression:
     latents_seed: int = 0
     ema_images: float = 5_000
     ema_rampup: float = 0.2
-    precision: str = "bfloat16"
+    precision: str = "auto"
     seed: int = 0
 
 
@@ -85,7 +86,7 @@ class RegressionTrainer(Trainer[RegressionStep]):
     """
 
     settings: Regression
-    free = frozenset({"images"})
+    free = frozenset({"images", "precision"})
     parts = ("generator", "ema", "optimizer")
 
     def __init__(
@@ -94,7 +95,7 @@ class RegressionTrainer(Trainer[RegressionStep]):
         self.settings, self.stream = settings, stream
         self.device, self.base = generator.device, generator.fingerprint
         self.latents = portrait_latents(generator, settings.latents_seed)
-        self.precision = getattr(torch, settings.precision)
+        self.precision = precision_of(settings.precision, self.device)
         self.generator: TrainedGenerator = (
             generator.config.build()
         )  # copy.deepcopy would keep the fingerprint, computed once

@@ -16,11 +16,11 @@ from latentopt.files.storage import load_metadata
 from latentopt.generators.discriminator import Discriminator
 from latentopt.generators.stylegan2 import StyleGAN2
 from latentopt.generators.stylegan3 import StyleGAN3
-from latentopt.training import DRAWN, PRECISIONS
+from latentopt.training import DRAWN
 from latentopt.training.building import TrainedGenerator
 from latentopt.training.generator_settings import GeneratorTraining
 
-INHERITED = ("batch", "lr", "r1_gamma", "r1_interval", "path_weight", "path_interval", "mixing", "precision")
+INHERITED = ("batch", "lr", "r1_gamma", "r1_interval", "path_weight", "path_interval", "mixing")
 
 
 def begin_with(trained: nn.Module, networks: Iterable[nn.Module], name: str) -> None:
@@ -96,8 +96,6 @@ def inherited(generator: TrainedGenerator) -> dict[str, Any]:
     settings, defaults = generator.card.get("settings"), asdict(GeneratorTraining())
     known = settings if isinstance(settings, dict) else {}
     found = {key: known[key] for key in INHERITED if isinstance(known.get(key), type(defaults[key]))}
-    if found.get("precision") not in PRECISIONS:
-        found.pop("precision", None)
     if isinstance(generator, StyleGAN2) and any(
         layer.noise_strength.abs().max() > 0 for layer in generator.synthesis.layers.values()
     ):
