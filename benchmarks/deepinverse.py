@@ -67,7 +67,14 @@ def physics_of(name: str, shape: tuple[int, int, int], device: torch.device) -> 
     return physics.CompressedSensing(m=shape[0] * shape[1] * shape[2] // 32, img_size=shape, rng=rng, **noise)
 
 
-def work(bench: Bench, name: str, recipe: Recipe, progress: Progress) -> dict[str, dict[str, list[float]]]:
+def passes_of(recipe: Recipe, solutions: int) -> int:
+    """Of the generator, for one image."""
+    return solutions * sum(stage.steps + 1 for stage in recipe.stages)
+
+
+def work(
+    bench: Bench, name: str, recipe: Recipe, solutions: int, progress: Progress
+) -> dict[str, dict[str, list[float]]]:
     """Figures [N] of both methods."""
     from deepinv.models import CSGMGenerator
 
@@ -77,9 +84,8 @@ def work(bench: Bench, name: str, recipe: Recipe, progress: Progress) -> dict[st
     physics = physics_of(name, (generator.img_channels, *generator.resolution), generator.device)
     torch.manual_seed(0)  # the noise on the measurements, and where the package's descents start
     measured = [physics(truth[None]) for truth in truths]
-    passes = sum(stage.steps + 1 for stage in recipe.stages)
-    theirs = CSGMGenerator(Backbone(generator), inf_max_iter=passes, inf_tol=0.0).eval()
-    ours = StyleGANReconstructor(generator, recipe)
+    theirs = CSGMGenerator(Backbone(generator), inf_max_iter=passes_of(recipe, solutions), inf_tol=0.0).eval()
+    ours = StyleGANReconstructor(generator, recipe, solutions=solutions)
     found: dict[str, list[Tensor]] = {"StyleGANReconstructor": [], "CSGMGenerator": []}
     for y in measured:
         found["CSGMGenerator"].append(theirs(y, physics).detach())
@@ -111,12 +117,15 @@ def better(found: dict[str, dict[str, list[float]]], measure: str) -> float:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--network", default="portraits", show_default=True, help="A bundled generator or a file.")
 @click.option("--n", default=32, show_default=True, type=click.IntRange(min=1), help="Portraits.")
-@click.option("--recipe", default="robust", show_default=True)
+@click.option("--recipe", default="pnorm-map", show_default=True)
+@click.option("--solutions", default=2, show_default=True, type=click.IntRange(min=1), help="Starts of ours.")
 @click.option("--steps", type=click.IntRange(min=1), help="Of every stage, instead of the recipe's own.")
 @click.option("--batch", default=16, show_default=True, type=click.IntRange(min=1))
 @click.option("--device", default="auto", show_default=True)
 @click.option("--out", default="benchmarks/results", show_default=True, type=click.Path(path_type=Path))
-def main(network: str, n: int, recipe: str, steps: int | None, batch: int, device: str, out: Path) -> None:
+def main(
+    network: str, n: int, recipe: str, solutions: int, steps: int | None, batch: int, device: str, out: Path
+) -> None:
     """Compare the adapter with the package's own reconstructor at equal generator passes."""
     try:
         import deepinv
@@ -126,10 +135,10 @@ def main(network: str, n: int, recipe: str, steps: int | None, batch: int, devic
     bench, chosen, results = Bench(network, n, batch, device), Recipe.load(recipe).in_every_stage(steps=steps), {}
     with Progress(2 * n * len(PHYSICS), "restoring", unit="image") as progress:
         for name in PHYSICS:
-            key = json.dumps([name, chosen.digest, n, batch, deepinv.__version__, *map(str, bench.context)])
+            key = json.dumps([name, chosen.digest, solutions, n, batch, deepinv.__version__, *map(str, bench.context)])
             path = CACHE / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.json"
             if not path.is_file():
-                write_text(path, json.dumps(work(bench, name, chosen, progress)))
+                write_text(path, json.dumps(work(bench, name, chosen, solutions, progress)))
             results[name] = json.loads(path.read_text())
     means = [
         [name, method, *(torch.tensor(values[key]).mean().item() for key in MEASURES)]
@@ -141,8 +150,8 @@ def main(network: str, n: int, recipe: str, steps: int | None, batch: int, devic
     claim = f"{'held' if held else 'NOT held'}: nearer to the truth on at least {100 * WANTED:.0f} % of images"
     text = f"{markdown_table(['physics', 'method', *MEASURES], means)}\n\nImages on which the adapter is better:\n\n"
     text += f"{markdown_table(['physics', *MEASURES], shares)}\n\nExpected:\n\n- {claim} (perceptual, each physics)"
-    passes = sum(stage.steps + 1 for stage in chosen.stages)
-    facts = provenance(bench.generator.device, 0, recipe=recipe, passes=passes, deepinv=deepinv.__version__, n=n)
+    counted = {"recipe": recipe, "solutions": solutions, "passes": passes_of(chosen, solutions)}
+    facts = provenance(bench.generator.device, 0, **counted, deepinv=deepinv.__version__, n=n)
     write_report(out / "deepinverse.md", "The adapter for DeepInverse", text, MEANING, facts)
     click.echo(f"{text}\nwritten to {out}")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from latentopt.checkpoints.networks import load_generator
 from latentopt.checkpoints.stylegan3 import weights_of_state
 from latentopt.checkpoints.weights import build
 from latentopt.generators.stylegan3 import StyleGAN3
@@ -14,6 +15,17 @@ from latentopt.generators.stylegan3_config import StyleGAN3Config
 
 REFERENCE = Path(__file__).parent.parent / "tests" / "reference" / "stylegan3_nvidia"
 NAMES = {"T": "t32", "R": "r32"}
+CONTRAST = 0.25  # of the random nets' own: their pictures exceed [-1,1]
+PORTRAITS = "portraits"  # the T net that `stylegan3_train.py` trains
+
+
+def small_net(kind: str) -> StyleGAN3:
+    """At 32 pixels: T or R of random weights, or the one that draws portraits."""
+    if kind == PORTRAITS:
+        return load_generator(Path(__file__).parent / "nets" / "portraits-t32.safetensors")
+    generator = reference_net(kind)
+    generator.synthesis.output_scale *= CONTRAST
+    return generator
 
 
 def reference_net(kind: str) -> StyleGAN3:

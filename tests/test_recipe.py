@@ -272,6 +272,7 @@ READ = {  # the kinds of files that each shipped recipe looks for
     "ii2s": {"p-norm"},
     "ii2s-pnorm": {"p-norm"},
     "lowrank": set(),
+    "pnorm-map": {"p-norm"},
     "pti": set(),
     "pulse": {"p-norm"},
     "robust": set(),

@@ -87,7 +87,7 @@ def test_measurements_are_approached(kind, operator):
         assert figures["true_mse"] == pytest.approx(mse, rel=0.1, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["robust", "brgm", "ilo", "bdinvert", "pulse"])
+@pytest.mark.parametrize("name", ["robust", "brgm", "ilo", "bdinvert", "pulse", "pnorm-map"])
 def test_every_recipe_of_the_literature_restores(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("latentopt.statistics.pnorm_measure.SAMPLES", 500)

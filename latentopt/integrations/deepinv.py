@@ -15,6 +15,7 @@ from latentopt.errors import LatentoptError, UsageError
 from latentopt.protocols import Generator
 from latentopt.recipe.recipe import Recipe
 from latentopt.restoring.measuring import is_picture
+from latentopt.restoring.restoration import Restoration
 from latentopt.restoring.work import restore
 
 try:
@@ -27,13 +28,22 @@ class StyleGANReconstructor(Reconstructor):
     """`reconstructor(y, physics)` -> the picture [B,C,H,W] in [0,1] that `generator` draws and whose measurement by
     `physics` is nearest to y, as `recipe` looks for it (`latentopt.restore`).
 
-    Measurements that are no pictures are compared by numbers: the recipe's terms are then replaced by `l2`. Raises
-    UsageError for measurements of another shape than those that `physics` makes, complex ones, and several at once.
+    `solutions` are looked for from as many starts, and the one that is nearest to the measurement is kept: a descent
+    from one start may end in another face. Measurements that are no pictures are compared by numbers: the recipe's
+    terms are then replaced by `l2`. Raises UsageError for measurements of another shape than those that `physics`
+    makes, complex ones, and several at once.
     """
 
-    def __init__(self, generator: Generator, recipe: str | Path | Recipe = "robust", *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        recipe: str | Path | Recipe = "pnorm-map",
+        *,
+        solutions: int = 2,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
-        self.generator, self.seed = generator, seed
+        self.generator, self.solutions, self.seed = generator, solutions, seed
         self.recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(str(recipe))
 
     def forward(self, y: Tensor, physics: Any, **options: object) -> Tensor:
@@ -46,5 +56,12 @@ class StyleGANReconstructor(Reconstructor):
         plain = [{"name": "l2", "weight": 1.0}]
         recipe = self.recipe if is_picture(y.shape[1:]) else self.recipe.in_every_stage(terms=plain)
         with torch.enable_grad():
-            found = restore(self.generator, y * 2 - 1, measure, recipe, seed=self.seed)
-        return torch.stack([(one.image + 1) / 2 for one in found]).to(y)
+            found = restore(self.generator, y * 2 - 1, measure, recipe, solutions=self.solutions, seed=self.seed)
+        with torch.no_grad():
+            return torch.cat([_nearest(one, physics, part) for one, part in zip(found, y.split(1), strict=True)])
+
+
+def _nearest(found: Restoration, physics: Any, y: Tensor) -> Tensor:
+    """Of an image's solutions the one whose measurement is nearest to y [1,...], as [1,C,H,W] in [0,1]."""
+    images = [(solution.image[None].to(y) + 1) / 2 for solution in found.solutions]
+    return min(images, key=lambda image: float((physics.A(image) - y).square().mean()))
