@@ -98,6 +98,28 @@ def test_pictures_depend_on_no_companions_and_gradients_are_made_where_none_are_
     torch.testing.assert_close(reconstructor(y[:1], physics), both[:1], rtol=1e-3, atol=1e-3)
 
 
+def test_of_several_solutions_the_nearest_is_kept(adapter, generator, truth):
+    physics = PHYSICS["compressed"]
+    y = physics(truth)
+    off = [
+        (physics.A(adapter.StyleGANReconstructor(generator, quick(3), solutions=n)(y, physics)) - y)
+        .square()
+        .mean(dim=1)
+        for n in (1, 6)
+    ]
+    assert (off[1] <= off[0]).all()
+    assert (off[1] < off[0]).any(), "further starts find another picture"
+
+
+def test_the_default_recipe(adapter, generator, truth, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("latentopt.statistics.pnorm_measure.SAMPLES", 500)
+    made = adapter.StyleGANReconstructor(generator)
+    assert (made.recipe.name, made.solutions) == ("pnorm-map", 2)
+    made.recipe = made.recipe.in_every_stage(steps=10)
+    check_nearer(made, generator, PHYSICS["compressed"], truth)
+
+
 @pytest.mark.parametrize(
     ("y", "words"),
     [
