@@ -164,6 +164,7 @@ MAY_IMPORT = {  # from the bottom to the top: a room may import rooms that stand
     "report": {"files", "protocols", "recipe", "pictures", "judge", "results", "inverting", "editing", "evaluation"},
     "training": {
         "errors",
+        "devices",
         "files",
         "types",
         "protocols",

@@ -333,13 +333,13 @@ def snapshot(folder: str) -> dict:
 
 
 def test_from_a_folder_stopped_and_gone_on_with(train):
-    """Data, batch, rate and precision are the start's; what comes of it is found as this generator's sigma."""
+    """Data, batch and rate are the start's, precision is not; what comes of it is found as this generator's sigma."""
     code, err = train("--start", "first", "--outdir", "whole", "--sigma-init", "0.5")
     assert code == 0, err
     assert {path.name for path in Path("whole").iterdir()} == MADE
     assert snapshot("whole")["step"] == 4
     used = json.loads(snapshot("whole")["settings"])
-    expected = {"batch": 8, "lr": 2e-3, "precision": "float32", "seed": 0, "randomized": 4, "sigma_init": 0.5}
+    expected = {"batch": 8, "lr": 2e-3, "precision": "auto", "seed": 0, "randomized": 4, "sigma_init": 0.5}
     assert expected.items() <= used.items()
     assert train("--start", "first", "--sigma-init", "0.5", "--minutes", "0")[0] == 0
     assert snapshot("out")["step"] == 1
