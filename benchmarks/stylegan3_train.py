@@ -5,7 +5,8 @@
 
 Nets of random weights draw textures, which have no place of their own. This one draws a portrait at 32 pixels, upright
 and in the middle, by regression on the portraits of its latents (`latentopt.training.regression`), the warm start of a
-GAN's training. It is not trained as a GAN: its portraits are blurred. One core learns 10 to 15 pictures a second.
+GAN's training. It is not trained as a GAN: its portraits are blurred. One core learns 10 to 15 pictures a second. The
+net in `nets` was trained with these settings in two runs, of about 10,000 pictures and 3,200 more with another seed.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def test_measurements_are_approached(kind, operator):
 
 
 @pytest.mark.parametrize("name", ["robust", "brgm", "ilo", "bdinvert", "pulse", "pnorm-map"])
-def test_every_recipe_of_the_literature_restores(name, tmp_path, monkeypatch):
+def test_every_recipe_that_is_made_for_it_restores(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("latentopt.statistics.pnorm_measure.SAMPLES", 500)
     generator = make_tiny_generator()

@@ -43,7 +43,7 @@ def load_network(
 
     generator = load_generator(network, device=choose_device(device))
     if dtype == "bfloat16" and not computes_in_bfloat16(generator.device):
-        click.echo("this processor has no instructions for bfloat16: --dtype float32 is faster here", err=True)
+        click.echo("this device has no instructions for bfloat16: --dtype float32 is faster here", err=True)
     for note in generator.notes:
         click.echo(escape_controls(f"{network}: {note}"), err=True)
     if dtype != "float32":
