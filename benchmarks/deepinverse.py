@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from latentopt.commands.progress import Progress
 from latentopt.files.storage import write_text
 from latentopt.generators.stylegan2 import StyleGAN2
+from latentopt.initializers.lmmse import SAMPLES, STRENGTHS
 from latentopt.perceptual.features import PerceptualFeatures
 from latentopt.recipe.recipe import Recipe
 from latentopt.results.distortion import metrics
@@ -68,8 +69,10 @@ def physics_of(name: str, shape: tuple[int, int, int], device: torch.device) -> 
 
 
 def passes_of(recipe: Recipe, solutions: int) -> int:
-    """Of the generator, for one image."""
-    return solutions * sum(stage.steps + 1 for stage in recipe.stages)
+    """Of the generator, for one image alone. The samples of its start count, though a batch draws them once."""
+    init = recipe.stages[0].init
+    drawn = init.get("n", SAMPLES) + len(STRENGTHS) if init["name"] == "lmmse" else 0
+    return drawn + solutions * sum(stage.steps + 1 for stage in recipe.stages)
 
 
 def work(
@@ -118,7 +121,7 @@ def better(found: dict[str, dict[str, list[float]]], measure: str) -> float:
 @click.option("--network", default="portraits", show_default=True, help="A bundled generator or a file.")
 @click.option("--n", default=32, show_default=True, type=click.IntRange(min=1), help="Portraits.")
 @click.option("--recipe", default="pnorm-map", show_default=True)
-@click.option("--solutions", default=2, show_default=True, type=click.IntRange(min=1), help="Starts of ours.")
+@click.option("--solutions", default=1, show_default=True, type=click.IntRange(min=1), help="Starts of ours.")
 @click.option("--steps", type=click.IntRange(min=1), help="Of every stage, instead of the recipe's own.")
 @click.option("--batch", default=16, show_default=True, type=click.IntRange(min=1))
 @click.option("--device", default="auto", show_default=True)

@@ -9,7 +9,7 @@ were stopped. What is not the same:
 
 - Every method of Tables 1 to 4 gets the same number of steps at the rate of its shipped recipe. Tables 5 to 7 have
   `--ablation-steps` at `--ablation-lr`, where the paper has 1200 at 0.01 on 10 images.
-- Project-n and the L2 weights are carried over to the generator's layers as in regularisers.py.
+- Project-n and the L2 weights are carried over to the generator's layers (framework_paper.py).
 - VGG is the loss network's distance (LPIPS form), LPIPS the judge's, FID the Frechet distance of the judge's features.
 - The pose is the judge's yaw, edited by the bundled direction; its range is the reading at +2 less that at -2
   deviations. Gender is glasses, the judge's binary attribute: the share of images that change class at one deviation.
@@ -24,9 +24,8 @@ from pathlib import Path
 
 import click
 import torch
-from framework_paper import I2S, INTERPOLATION, OURS, POSE, PULSE, S2E, SAME_RUN, SG2, STYLE_MIX, TABLES, Table
+from framework_paper import I2S, INTERPOLATION, OURS, POSE, PULSE, S2E, SAME_RUN, SG2, STYLE_MIX, TABLES, Table, space
 from inversions import Bench
-from regularisers import space
 from scipy.stats import spearmanr
 from tables import cell, markdown_table, provenance, write_report
 from torch.nn.functional import normalize

@@ -1,9 +1,16 @@
-"""The figures of the P-norm paper's tables (Zhu et al. 2020), and which of ours stand for them."""
+"""The figures of the P-norm paper's tables (Zhu et al. 2020), and which of ours stand for them.
+
+What cannot be the same: the paper's generator has L = 18 layers of C = 512. Project-n bounds the norm of one coordinate
+over the layers: n is scaled by sqrt(L/18). The L2 weight multiplies a sum over L x C: it is scaled by 18*512 / (L*C).
+Clip-n needs nothing.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+PAPER_LAYERS, PAPER_W_DIM = 18, 512
 Figures = dict[str, tuple[float | None, ...]]
 
 
@@ -98,3 +105,16 @@ TABLES = (
     ),
 )
 SAME_RUN = {"W+": "none", "W+ Clip": "Clip-2"}  # rows of two tables that are one run
+
+
+def space(name: str, layers: int, w_dim: int) -> dict[str, object]:
+    """The `optimize` entry of a row of the tables, its number carried over to L = layers, C = w_dim."""
+    if name.startswith("P-norm+"):
+        return {"name": "p-norm+", **({"clip": 2.0} if name.endswith("Clip") else {})}
+    kind, _, number = name.partition("-")
+    options = {
+        "Clip": lambda n: {"clip": n},
+        "Project": lambda n: {"project": n * math.sqrt(layers / PAPER_LAYERS)},
+        "L2": lambda n: {"l2": n * PAPER_LAYERS * PAPER_W_DIM / (layers * w_dim)},
+    }
+    return {"name": "w+", **(options[kind](float(number)) if kind in options else {})}

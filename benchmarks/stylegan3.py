@@ -38,6 +38,7 @@ CLOSE = (0.5, 0.01)  # degrees, widths
 PARTS = ("placement", "equivariance", "speed", "report")
 RESULTS = Path(__file__).parent / "results"
 WORK = Path("work/benchmarks/stylegan3")
+GROUP = 8  # samples that are inverted together from the mean of w
 KNOWN = 0.1  # of the radius of the cloud of w: how far the code is off, where it is known
 STEPS = {"T": 150, "R": 60, PORTRAITS: 150}  # of the stage of w, where the code is known; the recipe's own elsewhere
 RUNS, RUN = 2, 20  # of the search where the code is known, and their steps
@@ -55,69 +56,87 @@ ARMS = {  # name: (start of the code, whether the sample is moved, whether place
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="Parts to do; all by default.")
 @click.option("--count", default=100, show_default=True, help="Samples of each net, code known.")
 @click.option("--from-mean", default=4, show_default=True, help="Samples of each net, from the mean of w.")
+@click.option("--arms", default=";".join(ARMS), show_default=True, help="Of the placement, joined by semicolons.")
 @click.option("--minutes", default=25.0, show_default=True, help="Of CPU; no sample is begun after so long.")
 @click.option("--nets", default=f"T,R,{PORTRAITS}", show_default=True, help="Of the placement, joined by commas.")
 @click.option("--size", default=256, show_default=True, help="Official size that the speed is measured at; 0: none.")
 @click.option("--channel-base", default=32768, show_default=True, help="Its channel base.")
 def main(
-    only: tuple[str, ...], count: int, from_mean: int, minutes: float, nets: str, size: int, channel_base: int
+    only: tuple[str, ...],
+    count: int,
+    from_mean: int,
+    arms: str,
+    minutes: float,
+    nets: str,
+    size: int,
+    channel_base: int,
 ) -> None:
     torch.set_num_threads(1)
     wanted = only or PARTS
     if "placement" in wanted:
-        place_all(count, from_mean, minutes, nets.split(","))
+        place_all(count, from_mean, minutes, nets.split(","), arms.split(";"))
     for part, tell in (("equivariance", equivariance), ("speed", lambda: speed(size, channel_base))):
         if part in wanted:
             write_text(WORK / f"{part}.md", tell())
     report({"placement", "report"} & set(wanted) != set())
 
 
-def place_all(count: int, from_mean: int, minutes: float, kinds: Sequence[str]) -> None:
+def place_all(count: int, from_mean: int, minutes: float, kinds: Sequence[str], arms: Sequence[str]) -> None:
     until, nets = time.process_time() + 60 * minutes, {kind: small_net(kind) for kind in kinds}
-    for i in range(max(count, from_mean)):
+    for first in range(0, max(count, from_mean), GROUP):
         for kind, generator in nets.items():
-            for arm, (start, _, _) in ARMS.items():
-                path = WORK / f"{kind}-{i:03d}-{arm.replace(', ', '-').replace(' ', '-')}.json"
-                if i >= (count if start == "known" else from_mean) or path.exists():
-                    continue
-                if time.process_time() > until:
-                    return
-                figures = placed(generator, i, *ARMS[arm], STEPS[kind]) | {"net": kind, "sample": i, "arm": arm}
-                write_text(path, json.dumps(figures))
-                click.echo(json.dumps(figures))
+            for arm in arms:
+                start, is_moved, with_placement = ARMS[arm]
+                last = min(first + GROUP, count if start == "known" else from_mean)
+                paths = {
+                    i: WORK / f"{kind}-{i:03d}-{arm.replace(', ', '-').replace(' ', '-')}.json"
+                    for i in range(first, last)
+                }
+                missing = [i for i, path in paths.items() if not path.exists()]
+                for samples in [[i] for i in missing] if start == "known" else [missing] * bool(missing):
+                    if time.process_time() > until:
+                        return
+                    found = placed(generator, samples, start, is_moved, with_placement, STEPS[kind])
+                    for i, figures in zip(samples, found, strict=True):
+                        figures |= {"net": kind, "sample": i, "arm": arm}
+                        write_text(paths[i], json.dumps(figures))
+                        click.echo(json.dumps(figures))
 
 
-def placed(
-    generator: StyleGAN3,
-    sample: int,
-    start: str,
-    is_moved: bool,
-    with_placement: bool,
-    steps: int,
-) -> dict[str, Any]:
-    """One sample inverted by the recipe sg3: how far off the placement is, and the loss that it ends with."""
-    rng = torch.Generator().manual_seed(1000 + sample)
+def sample(generator: StyleGAN3, number: int, is_moved: bool) -> tuple[GeneratorInputs, GeneratorInputs]:
+    """A sample at its place, and its code as it is where it is known, KNOWN of the radius of the cloud of w off."""
+    rng = torch.Generator().manual_seed(1000 + number)
     w = generator.mapping(torch.randn(1, generator.z_dim, generator=rng))
     angle = (torch.rand(1, generator=rng) * 2 - 1) * math.radians(ANGLE)
     shift = (torch.rand(1, 2, generator=rng) * 2 - 1) * SHIFT
     move = move_matrix(angle, shift) if is_moved else torch.eye(3)[None]
     off = torch.randn(w.shape, generator=rng)
     known = w + KNOWN * w_std(generator) * off / off.norm()
+    return GeneratorInputs(generator.broadcast(w), transform=move), GeneratorInputs(generator.broadcast(known))
+
+
+def placed(
+    generator: StyleGAN3, samples: Sequence[int], start: str, is_moved: bool, with_placement: bool, steps: int
+) -> list[dict[str, Any]]:
+    """Samples inverted by the recipe sg3: how far off each placement is, and the loss that it ends with. Where the code
+    is known it is one sample.
+    """
+    true, known = (GeneratorInputs.cat(x) for x in zip(*(sample(generator, i, is_moved) for i in samples), strict=True))
     with torch.no_grad():
-        target = generator.synthesis(GeneratorInputs(generator.broadcast(w), transform=move)).clamp(-1, 1)
+        targets = generator.synthesis(true).clamp(-1, 1)
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "code.safetensors"
-        GeneratorInputs(generator.broadcast(known)).save(path, {"fingerprint": generator.fingerprint})
+        known.index([0]).save(path, {"fingerprint": generator.fingerprint})
         recipe = recipe_of(start, str(path), with_placement, steps)
-        found = invert(generator, target, recipe, seed=sample, names=["sample"])[0]
-    angle_off, shift_off = apart(generator, GeneratorInputs(generator.broadcast(w), transform=move), found.inputs)
-    return {
-        "angle": angle_off,
-        "shift": shift_off,
-        "loss": min(entry["best"] for entry in found.history),
-        "seconds": time.process_time() - started,
-    }
+        found = invert(generator, targets, recipe, seed=samples[0], names=[f"sample {i}" for i in samples])
+    seconds = (time.process_time() - started) / len(samples)
+    off = [apart(generator, true.index([i]), inversion.inputs) for i, inversion in enumerate(found)]
+    losses = [min(entry["best"] for entry in inversion.history) for inversion in found]
+    return [
+        {"angle": angle, "shift": shift, "loss": loss, "seconds": seconds}
+        for (angle, shift), loss in zip(off, losses, strict=True)
+    ]
 
 
 def recipe_of(start: str, path: str, with_placement: bool, steps: int) -> Recipe:

@@ -14,6 +14,7 @@ from latentopt.checkpoints import trained_files
 from latentopt.encoders import KINDS
 from latentopt.encoders.files import save_encoder
 from latentopt.errors import CheckpointError, UntrustedFileError, UsageError
+from latentopt.initializers.lmmse import STRENGTHS, predictions
 from latentopt.initializers.simple import sample_w
 from latentopt.registry import FILES, INITIALIZERS
 from latentopt.statistics.linear_prior import PooledFeatures
@@ -133,7 +134,7 @@ def test_the_best_of_many_is_the_nearest(tiny_generator):
         torch.testing.assert_close(ws[:, 0], w[[7, 2]])
 
 
-@pytest.mark.parametrize("name", ["sample", "best-of"])
+@pytest.mark.parametrize("name", ["sample", "best-of", "lmmse"])
 def test_conditional_generators_take_a_label(name, target):
     generator = make_tiny_generator(c_dim=3)
     options = {"n": 6} if "n" in INITIALIZERS.options(name) else {}
@@ -142,7 +143,7 @@ def test_conditional_generators_take_a_label(name, target):
 
 
 @pytest.mark.parametrize("label", [-1, 3])
-@pytest.mark.parametrize("name", ["sample", "best-of"])
+@pytest.mark.parametrize("name", ["sample", "best-of", "lmmse"])
 def test_labels_that_the_generator_has_not(name, label, target):
     with pytest.raises(UsageError, match=f"label must be from 0 to 2, not {label}"):
         start(name, make_tiny_generator(c_dim=3), target, label=label)
@@ -226,3 +227,37 @@ def test_files_that_do_not_fit(name, folder, tiny_generator, target):
     with pytest.raises(kind, match=words) as caught:
         start("file", tiny_generator, target, path=name)
     assert name in str(caught.value)
+
+
+# Linear estimates ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [5, 60], ids=["few values", "more values than samples"])
+def test_ridge_regression_by_its_kernel_is_that_of_the_textbook(columns):
+    rng = torch.Generator().manual_seed(2)
+    x, y, wanted = (torch.randn(n, k, generator=rng).double() for n, k in ((30, columns), (30, 4), (3, columns)))
+    centred = x - x.mean(dim=0)
+    gram, largest = centred.T @ centred, torch.linalg.matrix_norm(centred, 2) ** 2
+    found = predictions(x, y, wanted)
+    for strength, row in zip(STRENGTHS.double(), found, strict=True):
+        weights = torch.linalg.solve(gram + strength * largest * torch.eye(columns), centred.T @ (y - y.mean(dim=0)))
+        torch.testing.assert_close(row, y.mean(dim=0) + (wanted - x.mean(dim=0)) @ weights)
+
+
+def test_the_linear_estimate_is_nearer_than_the_best_of_as_many(tiny_generator, target):
+    """In w, whose truth is known here."""
+    w = sample_w(tiny_generator, 77, 3)
+    off = {name: (start(name, tiny_generator, target, n=200).ws[:, 0] - w).norm() for name in ("lmmse", "best-of")}
+    assert off["lmmse"] < 0.5 * off["best-of"]
+
+
+def test_a_linear_estimate_knows_no_companions(tiny_generator, target):
+    together = start("lmmse", tiny_generator, target, n=20).ws
+    alone = start("lmmse", tiny_generator, target[1:2], (9,), n=20).ws
+    torch.testing.assert_close(alone, together[1:2], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("option", "value"), [("n", 1), ("size", 0), ("batch", -1)])
+def test_linear_estimates_of_too_little(option, value, tiny_generator):
+    with pytest.raises(UsageError, match=f"lmmse: {option} must be at least ., not {value}"):
+        INITIALIZERS.create("lmmse", tiny_generator, **{option: value})

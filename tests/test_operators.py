@@ -352,3 +352,24 @@ def test_the_best_sample_is_that_with_the_nearest_measurement(generator, targets
             seen = torch.cat([one(x[None]) for x in generator.synthesis(GeneratorInputs(generator.broadcast(w)))])
             nearest = (seen - measured[row]).square().flatten(1).mean(dim=1).argmin()
             assert torch.equal(found[row, 0], w[nearest])
+
+
+@pytest.mark.parametrize("entry", ["down:2", "mask", "gray,crop:16", "down:2,blur:0.5", "rows:0.5"])
+def test_a_linear_estimate_of_a_measurement_is_nearer_to_it_than_the_mean(entry, generator):
+    """Each picture is measured by its own mask. The estimate of one alone is that beside companions."""
+    w = sample_w(generator, 5, 3)
+    images = generator.synthesis(GeneratorInputs(generator.broadcast(w)))
+    mask = torch.ones(3, 1, 32, 32)
+    mask[0, :, :16], mask[1, :, 16:] = 0, 0
+    operator = build_operator(generator, tables(entry), mask if entry == "mask" else None)
+    measured = operator(images)
+    start = INITIALIZERS.create("lmmse", generator, n=60, batch=25)
+    found = start.of_measurement(measured, operator, images, (0, 1, 2))
+    off = [
+        (operator(generator.synthesis(inputs)) - measured).square().flatten(1).mean(dim=1)
+        for inputs in (found, GeneratorInputs(generator.broadcast(generator.w_avg.expand(3, -1))))
+    ]
+    assert (off[0] < 0.5 * off[1]).all()
+    row = torch.tensor([1])
+    alone = start.of_measurement(measured[1:2], operator.index(row), images[1:2], (8,))
+    torch.testing.assert_close(alone.ws, found.ws[1:2], rtol=1e-3, atol=1e-3)

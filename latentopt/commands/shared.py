@@ -68,7 +68,7 @@ init = _option(
     "--init",
     type=UserPath(within=":"),
     metavar="START",
-    help="Start of the inversion: mean, p-mean, linear, sample, best-of, file:PATH, e4e (psp, ...), encoder:PATH.",
+    help="Where it starts: mean, p-mean, linear, lmmse, sample, best-of, file:PATH, e4e (psp, ...), encoder:PATH.",
 )
 encoder = _option(
     "--encoder",

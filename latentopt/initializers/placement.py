@@ -29,6 +29,7 @@ class PlacementStart(Initializer):
     angle, shift    how far is looked: degrees to either side, widths in every direction
     angles, shifts  how many places are drawn and compared with the picture, over each range
     runs, steps     of the best, how many are optimised, and how long; rate: of angle (radians) and shift (widths)
+    halvings        how often the nearer half of the runs goes on for as many steps again (sequential halving)
     code            whether latents move too: one change of all rows
     size            pixels at which is compared
     landmarks       points of the picture [[x, y], ...] (fractions of its width, from the top left), which then are
@@ -56,6 +57,7 @@ class PlacementStart(Initializer):
         shifts: int = 5,
         runs: int = 4,
         steps: int = 30,
+        halvings: int = 0,
         rate: float = 0.03,
         code: bool = True,
         size: int = 64,
@@ -68,11 +70,19 @@ class PlacementStart(Initializer):
         for name, value in counts.items():
             if value < 1:
                 raise UsageError(f"placement: {name} must be at least 1, not {value}")
-        for name, number in {"steps": steps, "rate": rate, "angle": angle, "shift": shift}.items():
+        for name, number in {
+            "steps": steps,
+            "halvings": halvings,
+            "rate": rate,
+            "angle": angle,
+            "shift": shift,
+        }.items():
             if not 0 <= number < math.inf:
                 raise UsageError(f"placement: {name} must be at least 0, not {number}")
-        self.generator, self.runs, self.steps, self.rate, self.code = generator, runs, steps, rate, code
-        self.size, self.batch, self.unit = size, batch, w_std(generator) / math.sqrt(generator.w_dim)
+        self.generator, self.rate, self.code = generator, rate, code
+        self.rounds = [max(1, runs >> k) for k in range(halvings + 1)]  # runs that are left in each
+        self.steps, self.size, self.batch = steps, size, batch
+        self.unit = w_std(generator) / math.sqrt(generator.w_dim)
         self.start: Initializer = Mean(generator) if path is None else File(generator, path=path)
         self.grid = _grid(math.radians(angle), shift, angles, shifts).to(generator.device)  # [P,3]
         self.given = None if landmarks is None and places is None else _of_landmarks(landmarks, places)
@@ -81,7 +91,7 @@ class PlacementStart(Initializer):
         inputs = self.start(target, seeds)
         if self.given is not None:
             return inputs.replace(transform=self.given.to(target).expand(len(target), 3, 3))
-        work = len(target) * self.runs * (self.steps + 1) + len(self.grid)
+        work = len(target) * sum(self.rounds) * (self.steps + 1) + len(self.grid)
         with phase("looking for the placement", work, "pictures") as advance:
             bank = self._bank(inputs.index([0]), advance)
             found = [self._best(image[None], inputs.index([i]), bank, advance) for i, image in enumerate(target)]
@@ -106,22 +116,29 @@ class PlacementStart(Initializer):
         """The best of some short runs from the places that look most like the picture [1,3,H,W], whatever its light."""
         target = self._small(image)
         likeness = torch.cosine_similarity(_centred(bank), _centred(target), dim=1)  # [P]
-        moves = self.grid[likeness.topk(min(self.runs, len(bank))).indices]
-        parts = moves.split(drawn_at_once(self.generator, self.runs))
-        found = [self._run(target, _moved(inputs, part), part, advance) for part in parts]
-        distances, ends = torch.cat([run[0] for run in found]), GeneratorInputs.cat([run[1] for run in found])
-        return ends.index([int(distances.argmin())])
+        move = self.grid[likeness.topk(min(self.rounds[0], len(bank))).indices]  # [R,3]
+        code = inputs.ws.new_zeros(len(move), 1, inputs.ws.shape[2])
+        for runs in self.rounds:
+            parts = torch.arange(len(move), device=move.device).split(drawn_at_once(self.generator, runs))
+            ends = [self._run(target, inputs, move[rows], code[rows], advance) for rows in parts]
+            distance, move, code = (torch.cat(of_parts) for of_parts in zip(*ends, strict=True))
+            nearest = distance.argsort()[: max(1, len(move) // 2)]
+            move, code = move[nearest], code[nearest]
+        return self._at(inputs.index([0]), move[:1], code[:1])
 
     def _run(
-        self, target: Tensor, inputs: GeneratorInputs, moves: Tensor, advance: Advance
-    ) -> tuple[Tensor, GeneratorInputs]:
-        """The nearest that descents from `moves` [R,3] come to the target, and its distances [R]; each by itself."""
-        move, code = moves.clone(), inputs.ws.new_zeros(len(moves), 1, inputs.ws.shape[2])
-        free = [{"params": [move.requires_grad_()], "lr": self.rate}]
+        self, target: Tensor, inputs: GeneratorInputs, move: Tensor, code: Tensor, advance: Advance
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The distances [R] of the nearest that descents from moves [R,3] and codes [R,1,C] come to the target, and
+        these: each by itself.
+        """
+        move, code = move.clone().requires_grad_(), code.clone().requires_grad_(self.code)
+        free = [{"params": [move], "lr": self.rate}]
         if self.code:
-            free.append({"params": [code.requires_grad_()], "lr": self.rate * CODE_RATE})
+            free.append({"params": [code], "lr": self.rate * CODE_RATE})
         optimizer = torch.optim.Adam(free, betas=BETAS)
-        best = torch.full((len(moves),), math.inf, device=target.device)
+        inputs = inputs.index([0] * len(move))
+        best = torch.full((len(move),), math.inf, device=target.device)
         kept = [move.detach().clone(), code.detach().clone()]
         for step in range(self.steps + 1):
             with torch.set_grad_enabled(step < self.steps):
@@ -134,8 +151,8 @@ class PlacementStart(Initializer):
                 optimizer.zero_grad()
                 distance.sum().backward()
                 optimizer.step()
-            advance(len(moves))
-        return best, self._at(inputs, *kept)
+            advance(len(move))
+        return best, *kept
 
     def _at(self, inputs: GeneratorInputs, move: Tensor, code: Tensor) -> GeneratorInputs:
         return inputs.replace(ws=inputs.ws + self.unit * code, transform=move_matrix(move[:, 0], move[:, 1:]))

@@ -28,8 +28,8 @@ class StyleGANReconstructor(Reconstructor):
     """`reconstructor(y, physics)` -> the picture [B,C,H,W] in [0,1] that `generator` draws and whose measurement by
     `physics` is nearest to y, as `recipe` looks for it (`latentopt.restore`).
 
-    `solutions` are looked for from as many starts, and the one that is nearest to the measurement is kept: a descent
-    from one start may end in another face. Measurements that are no pictures are compared by numbers: the recipe's
+    Of several `solutions`, looked for from as many starts, the one that is nearest to the measurement is kept.
+    Measurements that are no pictures are compared by numbers: the recipe's
     terms are then replaced by `l2`. Raises UsageError for measurements of another shape than those that `physics`
     makes, complex ones, and several at once.
     """
@@ -39,7 +39,7 @@ class StyleGANReconstructor(Reconstructor):
         generator: Generator,
         recipe: str | Path | Recipe = "pnorm-map",
         *,
-        solutions: int = 2,
+        solutions: int = 1,
         seed: int = 0,
     ) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import is_
 
 import torch
 from torch import Tensor
@@ -57,7 +58,8 @@ class Chain(Operator):
         return self.operators[-1].counted(measured)
 
     def index(self, rows: Tensor) -> Operator:
-        return Chain([operator.index(rows) for operator in self.operators])
+        picked = [operator.index(rows) for operator in self.operators]
+        return self if all(map(is_, picked, self.operators)) else Chain(picked)
 
 
 def joined(operators: Sequence[Operator]) -> Operator | None:

@@ -60,6 +60,7 @@ INITIALIZERS = Registry(
         "p-mean": "latentopt.initializers.simple:PMean",
         "sample": "latentopt.initializers.simple:Sample",
         "best-of": "latentopt.initializers.simple:BestOf",
+        "lmmse": "latentopt.initializers.lmmse:LMMSE",
         "file": "latentopt.initializers.simple:File",
         "linear": "latentopt.initializers.linear:Linear",
         "placement": "latentopt.initializers.placement:PlacementStart",
