@@ -7,8 +7,9 @@
 No network was trained on these portraits. Four tasks at five levels each and three compositions; every method gets the
 same measurements. Distances to the true portrait are by the bundled perceptual network (`perceptual`), by pixels
 (`psnr`) and by the judge, which no method sees (`identity`); those of the measurements by pixels (`measured`).
-Groups of `--batch` portraits by one method on one task are kept in `work/benchmarks/restore`, so that a run with more
-portraits goes on from one with fewer. Writes `restore.md` and `restore.png` into the folder of the results.
+The figures of every group of `--batch` portraits by one method on one task are a line of `restore-runs.jsonl`, in the
+folder of the results: a run with more portraits goes on from one with fewer, on another machine too. The pictures of
+`restore.png` are of the first group, and kept in `work/benchmarks/restore`. Writes `restore.md` and `restore.png`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from latentopt.pictures.images import save_png
 from latentopt.recipe.recipe import Recipe
 from latentopt.results.distortion import metrics
 
-METHODS = {"robust": "robust", "brgm": "brgm", "ilo": "ilo", "pulse": "pulse", "w+": "i2s"}
+METHODS = {"robust": "robust", "pnorm-map": "pnorm-map", "brgm": "brgm", "ilo": "ilo", "pulse": "pulse", "w+": "i2s"}
 MASKS = Path("work/benchmarks/masks")
 TASKS = {
     "upsampling": [f"down:{k}" for k in (2, 4, 8, 16, 32)],
@@ -50,6 +51,9 @@ CACHE = Path("work/benchmarks/restore")
 LEVEL_SHOWN = "3"
 
 
+Values = dict[str, list[float]]
+
+
 @dataclass(frozen=True)
 class Row:
     """One method on one task."""
@@ -59,13 +63,29 @@ class Row:
     method: str
     recipe: Recipe
 
-    def path(self, bench: Bench, group: range) -> Path:
-        """Where the results on that group of portraits are kept."""
+    def key(self, bench: Bench, group: range) -> str:
+        """Of the results on that group of portraits: all that decides them."""
         parts = [self.recipe.measuring(self.operator).digest, group.start, group.stop, *map(str, bench.context)]
-        return CACHE / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]}.safetensors"
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 
-    def is_done(self, bench: Bench) -> bool:
-        return all(self.path(bench, group).is_file() for group in bench.groups)
+
+@dataclass
+class Runs:
+    """The figures that are there, by the key of the row and the group: {measure: [N]}."""
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        lines = self.path.read_text().splitlines() if self.path.is_file() else []
+        self.values: dict[str, Values] = {run["key"]: run["values"] for run in map(json.loads, lines)}
+
+    def add(self, key: str, row: Row, group: range, values: Values) -> None:
+        rounded = {name: [float(f"{value:.5g}") for value in column] for name, column in values.items()}
+        run = {"key": key, "task": row.task, "method": row.method, "portraits": [group.start, group.stop]}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps(run | {"values": rounded}) + "\n")
+        self.values[key] = rounded
 
 
 def make_masks(size: tuple[int, int]) -> None:
@@ -92,8 +112,8 @@ def tasks(levels: int) -> dict[str, str]:
     return single | {op.replace(f"{MASKS}/", ""): op for op in COMPOSED}
 
 
-def work(bench: Bench, row: Row, group: range) -> None:
-    """A method on a group of portraits for one operator: figures [N], and the first portrait's pictures."""
+def work(bench: Bench, row: Row, group: range) -> Values:
+    """A method on a group of portraits for one operator: figures [N]. The first portrait's pictures are kept."""
     truths = bench.targets[group.start : group.stop]
     names = [f"{i:04d}" for i in group]
     began = time.perf_counter()
@@ -103,55 +123,68 @@ def work(bench: Bench, row: Row, group: range) -> None:
     with torch.no_grad():
         perceptual = PerceptualFeatures(bench.generator, "bundled").distance(images, truths)
         embedded = [bench.judge.embed(x) for x in (images.clamp(-1, 1), truths)]
-    values = {
+    if group.start == 0:
+        pictures = {"truth": truths[0].cpu(), "measurement": found[0].measured, "image": images[0].cpu()}
+        save_tensors(CACHE / f"{row.key(bench, group)}.safetensors", pictures)
+    return {
         "perceptual": perceptual.tolist(),
         "psnr": metrics(images, truths)["psnr"].tolist(),
         "identity": cosine_similarity(*embedded).tolist(),
         "measured": [one.solutions[0].manifest["metrics"]["psnr"] for one in found],
         "seconds": [seconds] * len(found),
     }
-    pictures = {"truth": truths[0].cpu(), "measurement": found[0].measured, "image": images[0].cpu()}
-    save_tensors(row.path(bench, group), pictures, {"record": json.dumps(values)})
 
 
-def read(bench: Bench, row: Row) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """The means of a row that was worked on, and its first portrait's pictures."""
-    kept = [load_tensors(row.path(bench, group)) for group in bench.groups]
-    records = [json.loads(metadata["record"]) for _, metadata in kept]
-    means = {key: torch.tensor([v for record in records for v in record[key]]).mean().item() for key in MEASURES}
-    return means, kept[0][0]
+def means(bench: Bench, row: Row, runs: Runs, groups: list[range]) -> dict[str, float]:
+    """Of each measure over the portraits of those groups."""
+    kept = [runs.values[row.key(bench, group)] for group in groups]
+    return {name: torch.tensor([v for values in kept for v in values[name]]).mean().item() for name in MEASURES}
 
 
-def report(bench: Bench, rows: list[Row], out: Path, steps: int | None) -> str:
-    """The tables of the rows that are there; pictures of the tasks at their middle level."""
-    done = [row for row in rows if row.is_done(bench)]
-    found = {(row.task, row.method): read(bench, row) for row in done}
+def pictures_of(bench: Bench, row: Row) -> dict[str, Tensor]:
+    """The first portrait's; none where they were made on another machine."""
+    path = CACHE / f"{row.key(bench, bench.groups[0])}.safetensors"
+    return load_tensors(path)[0] if path.is_file() else {}
+
+
+def report(bench: Bench, rows: list[Row], runs: Runs, out: Path, steps: int | None) -> str:
+    """The tables of the portraits on which every row is there, or else of the rows that have the first group; pictures
+    of the tasks at their middle level.
+    """
+    whole = [g for g in bench.groups if all(row.key(bench, g) in runs.values for row in rows)] or bench.groups[:1]
+    done = [row for row in rows if all(row.key(bench, group) in runs.values for group in whole)]
+    found = {(row.task, row.method): means(bench, row, runs, whole) for row in done}
     text = markdown_table(
-        ["task", "method", *MEASURES], [[*key, *(means[m] for m in MEASURES)] for key, (means, _) in found.items()]
+        ["task", "method", *MEASURES], [[*key, *(figures[m] for m in MEASURES)] for key, figures in found.items()]
     )
     ranked = "By the perceptual distance to the truth, of the tasks that all methods have done:\n\n" + ranking(
         rows, found
     )
     facts = provenance(
         bench.generator.device,
-        f"portraits TEST_SEEDS[:{bench.n}]",
+        f"portraits TEST_SEEDS, {', '.join(f'{g.start} to {g.stop - 1}' for g in whole)}",
+        portraits=sum(map(len, whole)),
         network=f"{bench.generator.name} ({bench.generator.fingerprint})",
         steps=steps or "the recipes'",
         batch=bench.batch,
         dtype=bench.dtype,
     )
     write_report(out / "restore.md", "Restoration of fresh portraits", text, ranked, MEANING, facts)
-    draw(found, list(dict.fromkeys(row.method for row in rows)), out / "restore.png")
+    draw(
+        {(row.task, row.method): pictures_of(bench, row) for row in done},
+        list(dict.fromkeys(row.method for row in rows)),
+        out / "restore.png",
+    )
     return f"{text}\n\n{ranked}\nwritten to {out}; {len(done)} of {len(rows)} rows"
 
 
-def ranking(rows: list[Row], found: dict[tuple[str, str], tuple[dict[str, float], dict[str, Tensor]]]) -> str:
+def ranking(rows: list[Row], found: dict[tuple[str, str], dict[str, float]]) -> str:
     """How often each method is best, and best or second: of the tasks by themselves, and of the compositions."""
     methods = list(dict.fromkeys(row.method for row in rows))
     places: dict[tuple[str, bool], list[int]] = defaultdict(list)
     for task in dict.fromkeys(row.task for row in rows):
         if all((task, method) in found for method in methods):
-            scores = {method: found[task, method][0]["perceptual"] for method in methods}
+            scores = {method: found[task, method]["perceptual"] for method in methods}
             for method, score in scores.items():
                 places[method, task in COMPOSED or ".png" in task].append(sum(s < score for s in scores.values()))
     lines = []
@@ -164,13 +197,11 @@ def ranking(rows: list[Row], found: dict[tuple[str, str], tuple[dict[str, float]
     return "\n".join(lines)
 
 
-def draw(
-    found: dict[tuple[str, str], tuple[dict[str, float], dict[str, Tensor]]], methods: list[str], path: Path
-) -> None:
+def draw(found: dict[tuple[str, str], dict[str, Tensor]], methods: list[str], path: Path) -> None:
     """The first portrait: its measurement and what each method makes of it, a task a line."""
     lines = {}
     for task in dict.fromkeys(task for task, _ in found):
-        pictures = {method: found[task, method][1] for method in methods if (task, method) in found}
+        pictures = {method: found[task, method] for method in methods if found.get((task, method))}
         if len(pictures) == len(methods) and (task.endswith(LEVEL_SHOWN) or ":" in task):
             first = pictures[methods[0]]
             size = first["truth"].shape[-2:]
@@ -187,7 +218,7 @@ def draw(
 @click.option("--levels", default=5, show_default=True, type=click.IntRange(1, 5), help="Levels of each task.")
 @click.option("--methods", default=",".join(METHODS), show_default=True)
 @click.option("--rows", "at_most", type=click.IntRange(min=0), help="Work on that many groups more, and report.")
-@click.option("--batch", default=16, show_default=True, type=click.IntRange(min=1))
+@click.option("--batch", default=8, show_default=True, type=click.IntRange(min=1))
 @click.option("--device", default="auto", show_default=True)
 @click.option("--dtype", default="bfloat16", show_default=True, type=click.Choice(["float32", "bfloat16"]))
 @click.option("--out", default="benchmarks/results", show_default=True, type=click.Path(path_type=Path))
@@ -209,12 +240,13 @@ def main(
     recipes = {name: sized(Recipe.load(METHODS[name]), steps, batch) for name in methods.split(",")}
     rows = [Row(task, op, name, recipe) for task, op in tasks(levels).items() for name, recipe in recipes.items()]
     jobs = [(row, group) for group in bench.groups for row in rows]
-    left = [(row, group) for row, group in jobs if not row.path(bench, group).is_file()][:at_most]
+    runs = Runs(out / "restore-runs.jsonl")
+    left = [(row, group) for row, group in jobs if row.key(bench, group) not in runs.values][:at_most]
     with Progress(len(left), "restoring", unit="group") as progress:
         for row, group in left:
-            work(bench, row, group)
+            runs.add(row.key(bench, group), row, group, work(bench, row, group))
             progress.advance(1, task=row.task, method=row.method)
-    click.echo(report(bench, rows, out, steps))
+    click.echo(report(bench, rows, runs, out, steps))
 
 
 MEANING = (

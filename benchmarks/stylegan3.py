@@ -42,13 +42,14 @@ GROUP = 8  # samples that are inverted together from the mean of w
 KNOWN = 0.1  # of the radius of the cloud of w: how far the code is off, where it is known
 STEPS = {"T": 150, "R": 60, PORTRAITS: 150}  # of the stage of w, where the code is known; the recipe's own elsewhere
 RUNS, RUN = 2, 20  # of the search where the code is known, and their steps
-ARMS = {  # name: (start of the code, whether the sample is moved, whether placement is optimised)
+ARMS = {  # name: (what is known of the code or place, whether the sample is moved, whether placement is optimised)
     "moved": ("known", True, True),
     "not moved": ("known", False, True),
     "moved, without placement": ("known", True, False),
     "moved, from the mean of w": ("mean", True, True),
     "not moved, from the mean of w": ("mean", False, True),
     "moved, from the mean of w, without placement": ("mean", True, False),
+    "moved, from the mean of w at the true place": ("place", True, False),
 }
 
 
@@ -93,7 +94,7 @@ def place_all(count: int, from_mean: int, minutes: float, kinds: Sequence[str], 
                     for i in range(first, last)
                 }
                 missing = [i for i, path in paths.items() if not path.exists()]
-                for samples in [[i] for i in missing] if start == "known" else [missing] * bool(missing):
+                for samples in [missing] * bool(missing) if start == "mean" else [[i] for i in missing]:
                     if time.process_time() > until:
                         return
                     found = placed(generator, samples, start, is_moved, with_placement, STEPS[kind])
@@ -104,7 +105,7 @@ def place_all(count: int, from_mean: int, minutes: float, kinds: Sequence[str], 
 
 
 def sample(generator: StyleGAN3, number: int, is_moved: bool) -> tuple[GeneratorInputs, GeneratorInputs]:
-    """A sample at its place, and its code as it is where it is known, KNOWN of the radius of the cloud of w off."""
+    """A sample at its place, and its code as it is where it is known: KNOWN of the radius of the cloud of w off."""
     rng = torch.Generator().manual_seed(1000 + number)
     w = generator.mapping(torch.randn(1, generator.z_dim, generator=rng))
     angle = (torch.rand(1, generator=rng) * 2 - 1) * math.radians(ANGLE)
@@ -118,8 +119,8 @@ def sample(generator: StyleGAN3, number: int, is_moved: bool) -> tuple[Generator
 def placed(
     generator: StyleGAN3, samples: Sequence[int], start: str, is_moved: bool, with_placement: bool, steps: int
 ) -> list[dict[str, Any]]:
-    """Samples inverted by the recipe sg3: how far off each placement is, and the loss that it ends with. Where the code
-    is known it is one sample.
+    """Samples inverted by the recipe sg3: how far off placement and code are, and the loss that it ends with. Where
+    something is known it is one sample.
     """
     true, known = (GeneratorInputs.cat(x) for x in zip(*(sample(generator, i, is_moved) for i in samples), strict=True))
     with torch.no_grad():
@@ -127,15 +128,19 @@ def placed(
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "code.safetensors"
-        known.index([0]).save(path, {"fingerprint": generator.fingerprint})
+        at_place = GeneratorInputs(generator.broadcast(generator.w_avg[None]), transform=true.index([0]).transform)
+        begun = at_place if start == "place" else known.index([0])
+        begun.save(path, {"fingerprint": generator.fingerprint})
         recipe = recipe_of(start, str(path), with_placement, steps)
         found = invert(generator, targets, recipe, seed=samples[0], names=[f"sample {i}" for i in samples])
     seconds = (time.process_time() - started) / len(samples)
     off = [apart(generator, true.index([i]), inversion.inputs) for i, inversion in enumerate(found)]
     losses = [min(entry["best"] for entry in inversion.history) for inversion in found]
+    codes = torch.cat([inversion.inputs.ws.mean(dim=1) for inversion in found]) - true.ws.mean(dim=1)  # [N,C]
+    radii = (codes.norm(dim=1) / w_std(generator)).tolist()
     return [
-        {"angle": angle, "shift": shift, "loss": loss, "seconds": seconds}
-        for (angle, shift), loss in zip(off, losses, strict=True)
+        {"angle": angle, "shift": shift, "loss": loss, "code": radius, "seconds": seconds}
+        for (angle, shift), loss, radius in zip(off, losses, radii, strict=True)
     ]
 
 
@@ -155,7 +160,7 @@ def recipe_of(start: str, path: str, with_placement: bool, steps: int) -> Recipe
             "steps": RUN,
         }
     if not with_placement:
-        changes["stages", 0, "init"] = {"name": "file", "path": path} if start == "known" else "mean"
+        changes["stages", 0, "init"] = "mean" if start == "mean" else {"name": "file", "path": path}
         changes |= {("stages", i, "optimize"): [space] for i, space in enumerate(("w", "w+"))}
     return recipe.changed(changes)
 
@@ -200,11 +205,11 @@ def placement_table(runs: list[Mapping[str, Any]], kind: str) -> str:
         if not those:
             continue
         close = [run["angle"] <= CLOSE[0] and run["shift"] <= CLOSE[1] for run in those]
-        columns = [[run[name] for run in those] for name in ("angle", "shift", "loss", "seconds")]
+        columns = [[run[name] for run in those] for name in ("angle", "shift", "code", "loss", "seconds")]
         figures = [quantiles(values, 3) for values in columns]
         rows.append([arm, len(those), f"{100 * sum(close) / len(those):.0f} %", *figures, ratio(runs, kind, arm)])
     columns = ["arm", "samples", f"within {CLOSE[0]:g} degrees and {100 * CLOSE[1]:g} %", "degrees off"]
-    columns += ["widths off", "final loss", "CPU s", "loss to that of the same samples not moved"]
+    columns += ["widths off", "radii of w off", "final loss", "CPU s", "loss to that of the same samples not moved"]
     return f"{about(kind)}\n\n{markdown_table(columns, rows)}"
 
 
@@ -216,11 +221,12 @@ widths{contrast} and compared by l2 alone. Where the start is the mean of w, the
 arms the code is known to {KNOWN:g} of the radius of the cloud of w, as an encoder might know it, and the recipe is
 cut to its search for the placement ({RUNS} runs of {RUN} steps), then {STEPS[kind]} steps of angle, shift
 and w. Angle and shift are measured between the planes of features that are drawn, since row 0 of ws turns and shifts it
-too."""
+too; radii of w are those of its cloud."""
     if kind == PORTRAITS:
         return text
-    return f"""{text} From the mean of w a net of random weights fits the picture closely (40 to 48 dB) at another place
-with another code: what it draws is a texture, which has no place of its own."""
+    return f"""{text} From the mean of w a net of random weights fits the picture closely at another place with another
+code: what it draws is a texture, which has no place of its own. The last arm says that this is not for want of the
+placement: there it is given and held, and the descent ends with another code all the same."""
 
 
 def ratio(runs: list[Mapping[str, Any]], kind: str, arm: str) -> str:

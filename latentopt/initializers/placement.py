@@ -152,7 +152,7 @@ class PlacementStart(Initializer):
                 distance.sum().backward()
                 optimizer.step()
             advance(len(move))
-        return best, *kept
+        return best, kept[0], kept[1]
 
     def _at(self, inputs: GeneratorInputs, move: Tensor, code: Tensor) -> GeneratorInputs:
         return inputs.replace(ws=inputs.ws + self.unit * code, transform=move_matrix(move[:, 0], move[:, 1:]))
