@@ -14,7 +14,7 @@ from latentopt.checkpoints import trained_files
 from latentopt.encoders import KINDS
 from latentopt.encoders.files import save_encoder
 from latentopt.errors import CheckpointError, UntrustedFileError, UsageError
-from latentopt.initializers.lmmse import STRENGTHS, predictions
+from latentopt.initializers.lmmse import MOST, STRENGTHS, predictions, sketch
 from latentopt.initializers.simple import sample_w
 from latentopt.registry import FILES, INITIALIZERS
 from latentopt.statistics.linear_prior import PooledFeatures
@@ -249,6 +249,15 @@ def test_the_linear_estimate_is_nearer_than_the_best_of_as_many(tiny_generator, 
     w = sample_w(tiny_generator, 77, 3)
     off = {name: (start(name, tiny_generator, target, n=200).ws[:, 0] - w).norm() for name in ("lmmse", "best-of")}
     assert off["lmmse"] < 0.5 * off["best-of"]
+
+
+def test_large_measurements_are_sketched():
+    rng = torch.Generator().manual_seed(1)
+    few, many = (torch.randn(4, m, generator=rng) for m in (MOST, 20 * MOST))
+    assert sketch(few) is few
+    found = sketch(many)
+    assert found.shape == (4, MOST)
+    torch.testing.assert_close(found @ found.T / many.shape[1], torch.eye(4), atol=0.05, rtol=0.05)
 
 
 def test_a_linear_estimate_knows_no_companions(tiny_generator, target):

@@ -16,6 +16,7 @@ from latentopt.watching.phases import phase
 
 SAMPLES = 512
 SAMPLES_SEED = 0  # every picture is compared with the same samples, so that its start depends on nothing else
+MOST = 1 << 14  # numbers of a measurement that are compared; larger ones are sketched
 STRENGTHS = 10.0 ** -torch.arange(0, 6.5, 0.5)  # of the regression, in squares of the largest singular value
 
 Seen = Callable[[Tensor], Tensor]
@@ -56,8 +57,8 @@ class LMMSE(Initializer):
         return seen
 
     def _values(self, measured: Tensor) -> Tensor:
-        """What is compared of measurements [B,...], as [B,M]: pictures shrunk."""
-        return (shrink(measured, self.size) if measured.ndim == 4 else measured).flatten(1).float()
+        """What is compared of measurements [B,...], as [B,M]: pictures shrunk, others sketched where they are large."""
+        return sketch((shrink(measured, self.size) if measured.ndim == 4 else measured).flatten(1).float())
 
     @torch.no_grad()
     def _start(self, wanted: Tensor, seen: Sequence[Seen]) -> GeneratorInputs:
@@ -84,6 +85,18 @@ class LMMSE(Initializer):
                 values.append(look(drawn))
             advance(len(part))
         return [torch.cat(values) for values in found]
+
+
+def sketch(x: Tensor) -> Tensor:
+    """Rows [n,M] as [n,MOST] with nearly the same inner products, where M is larger: every number is added to a random
+    one of them with a random sign (Charikar, Chen and Farach-Colton 2002, count sketch).
+    """
+    if x.shape[1] <= MOST:
+        return x
+    rng = torch.Generator().manual_seed(SAMPLES_SEED)
+    places = torch.randint(MOST, (x.shape[1],), generator=rng).to(x.device)
+    signs = (torch.randint(2, (x.shape[1],), generator=rng) * 2 - 1).to(x)
+    return x.new_zeros(len(x), MOST).index_add_(1, places, x * signs)
 
 
 def predictions(x: Tensor, y: Tensor, wanted: Tensor) -> Tensor:
