@@ -145,8 +145,8 @@ def placed(
 
 
 def recipe_of(start: str, path: str, with_placement: bool, steps: int) -> Recipe:
-    """The recipe sg3 by l2 alone (random nets have no domain), from the mean of w; a code that is known is the start,
-    and then angle, shift and w move for so many steps.
+    """The recipe sg3 by l2 alone (random nets have no domain), from the mean of w; a code or place that is known is the
+    start. Where the code is, angle, shift and w then move for so many steps.
     """
     recipe = Recipe.load("sg3")
     changes: dict[tuple[str | int, ...], Any] = {("stages", i, "terms"): ["l2"] for i in (0, 1)}

@@ -186,6 +186,17 @@ def test_the_start_finds_the_place_of_known_latents(generator, tmp_path):
     assert torch.equal(found.ws, inputs.ws)
 
 
+def test_the_nearer_half_of_the_runs_goes_on(generator):
+    """Each round begins where the one before ended, so that more of them end nearer."""
+    target = generator.synthesis(PictureMove(20, (0.2, -0.15))(samples(generator, 1)))
+    off = []
+    for halvings in (0, 1, 2):
+        start = INITIALIZERS.create("placement", generator, angles=3, shifts=3, runs=6, steps=6, halvings=halvings)
+        off.append((generator.synthesis(start(target, [0])) - target).square().mean().item())
+    assert start.rounds == [6, 3, 1]
+    assert off[2] < off[1] < off[0]
+
+
 def test_landmarks_take_the_place_of_the_search(generator):
     places = [[0.35, 0.45], [0.65, 0.45], [0.5, 0.7]]
     move = PictureMove(15, (0.1, 0.05)).matrix[0]
@@ -202,6 +213,7 @@ def test_landmarks_take_the_place_of_the_search(generator):
         {"angles": 0},
         {"runs": 0},
         {"steps": -1},
+        {"halvings": -1},
         {"rate": math.inf},
         {"shift": -0.1},
         {"landmarks": [[0, 1], [1, 0]]},

@@ -29,9 +29,8 @@ class StyleGANReconstructor(Reconstructor):
     `physics` is nearest to y, as `recipe` looks for it (`latentopt.restore`).
 
     Of several `solutions`, looked for from as many starts, the one that is nearest to the measurement is kept.
-    Measurements that are no pictures are compared by numbers: the recipe's
-    terms are then replaced by `l2`. Raises UsageError for measurements of another shape than those that `physics`
-    makes, complex ones, and several at once.
+    Measurements that are no pictures are compared by numbers: the recipe's terms are then replaced by `l2`. Raises
+    UsageError for measurements of another shape than those that `physics` makes, complex ones, and several at once.
     """
 
     def __init__(
