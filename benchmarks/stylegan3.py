@@ -29,6 +29,7 @@ from latentopt.api import invert
 from latentopt.files.storage import write_text
 from latentopt.generators.stylegan3 import StyleGAN3
 from latentopt.geometry.moves import inverse_move, move_matrix, parts_of
+from latentopt.pictures.images import from_uint8, to_uint8
 from latentopt.recipe.recipe import Recipe
 from latentopt.statistics.sampling import w_std
 from latentopt.types import GeneratorInputs
@@ -57,6 +58,7 @@ ARMS = {  # name: (what is known of the code or place, whether the sample is mov
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="Parts to do; all by default.")
 @click.option("--count", default=100, show_default=True, help="Samples of each net, code known.")
 @click.option("--from-mean", default=4, show_default=True, help="Samples of each net, from the mean of w.")
+@click.option("--first", default=0, show_default=True, help="Number of the first sample.")
 @click.option("--arms", default=";".join(ARMS), show_default=True, help="Of the placement, joined by semicolons.")
 @click.option("--minutes", default=25.0, show_default=True, help="Of CPU; no sample is begun after so long.")
 @click.option("--nets", default=f"T,R,{PORTRAITS}", show_default=True, help="Of the placement, joined by commas.")
@@ -66,6 +68,7 @@ def main(
     only: tuple[str, ...],
     count: int,
     from_mean: int,
+    first: int,
     arms: str,
     minutes: float,
     nets: str,
@@ -75,20 +78,22 @@ def main(
     torch.set_num_threads(1)
     wanted = only or PARTS
     if "placement" in wanted:
-        place_all(count, from_mean, minutes, nets.split(","), arms.split(";"))
+        place_all(count, from_mean, first, minutes, nets.split(","), arms.split(";"))
     for part, tell in (("equivariance", equivariance), ("speed", lambda: speed(size, channel_base))):
         if part in wanted:
             write_text(WORK / f"{part}.md", tell())
     report({"placement", "report"} & set(wanted) != set())
 
 
-def place_all(count: int, from_mean: int, minutes: float, kinds: Sequence[str], arms: Sequence[str]) -> None:
+def place_all(
+    count: int, from_mean: int, begin: int, minutes: float, kinds: Sequence[str], arms: Sequence[str]
+) -> None:
     until, nets = time.process_time() + 60 * minutes, {kind: small_net(kind) for kind in kinds}
-    for first in range(0, max(count, from_mean), GROUP):
+    for first in range(begin, begin + max(count, from_mean), GROUP):
         for kind, generator in nets.items():
             for arm in arms:
                 start, is_moved, with_placement = ARMS[arm]
-                last = min(first + GROUP, count if start == "known" else from_mean)
+                last = min(first + GROUP, begin + (count if start == "known" else from_mean))
                 paths = {
                     i: WORK / f"{kind}-{i:03d}-{arm.replace(', ', '-').replace(' ', '-')}.json"
                     for i in range(first, last)
@@ -120,11 +125,13 @@ def placed(
     generator: StyleGAN3, samples: Sequence[int], start: str, is_moved: bool, with_placement: bool, steps: int
 ) -> list[dict[str, Any]]:
     """Samples inverted by the recipe sg3: how far off placement and code are, and the loss that it ends with. Where
-    something is known it is one sample.
+    something is known it is one sample, and not rounded to a saved picture's levels.
     """
     true, known = (GeneratorInputs.cat(x) for x in zip(*(sample(generator, i, is_moved) for i in samples), strict=True))
     with torch.no_grad():
         targets = generator.synthesis(true).clamp(-1, 1)
+    if start == "mean":
+        targets = from_uint8(to_uint8(targets))
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "code.safetensors"
@@ -149,7 +156,7 @@ def recipe_of(start: str, path: str, with_placement: bool, steps: int) -> Recipe
     start. Where the code is, angle, shift and w then move for so many steps.
     """
     recipe = Recipe.load("sg3")
-    changes: dict[tuple[str | int, ...], Any] = {("stages", i, "terms"): ["l2"] for i in (0, 1)}
+    changes: dict[tuple[str | int, ...], Any] = {("stages", i, "terms"): ["saturated-l2"] for i in (0, 1)}
     if start == "known":
         changes |= {("stages", 0, "steps"): steps, ("stages", 1, "steps"): 0}
         changes["stages", 0, "init"] = {
@@ -217,11 +224,11 @@ def about(kind: str) -> str:
     """How the runs with a net were made."""
     contrast = "" if kind == PORTRAITS else f", at {CONTRAST:g} of the net's contrast (its own exceeds [-1,1]),"
     text = f"""Medians and 95th percentiles. Samples of psi 1 are drawn at random within {ANGLE:g} degrees and {SHIFT:g}
-widths{contrast} and compared by l2 alone. Where the start is the mean of w, the whole recipe sg3 is run. In the other
-arms the code is known to {KNOWN:g} of the radius of the cloud of w, as an encoder might know it, and the recipe is
-cut to its search for the placement ({RUNS} runs of {RUN} steps), then {STEPS[kind]} steps of angle, shift
-and w. Angle and shift are measured between the planes of features that are drawn, since row 0 of ws turns and shifts it
-too; radii of w are those of its cloud."""
+widths{contrast} and compared by l2 alone. Where the start is the mean of w, they are pictures as they are saved, of 8
+bits a colour (5e-6 of l2), and the whole recipe sg3 is run. In the other arms the code is known to {KNOWN:g} of the
+radius of the cloud of w, as an encoder might know it, and the recipe is cut to its search for the placement ({RUNS}
+runs of {RUN} steps), then {STEPS[kind]} steps of angle, shift and w. Angle and shift are measured between the planes of
+features that are drawn, since row 0 of ws turns and shifts it too; radii of w are those of its cloud."""
     if kind == PORTRAITS:
         return text
     return f"""{text} From the mean of w a net of random weights fits the picture closely at another place with another

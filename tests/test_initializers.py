@@ -14,12 +14,13 @@ from latentopt.checkpoints import trained_files
 from latentopt.encoders import KINDS
 from latentopt.encoders.files import save_encoder
 from latentopt.errors import CheckpointError, UntrustedFileError, UsageError
-from latentopt.initializers.lmmse import MOST, STRENGTHS, predictions, sketch
+from latentopt.initializers.lmmse import MOST, STRENGTHS, sketch
 from latentopt.initializers.simple import sample_w
 from latentopt.registry import FILES, INITIALIZERS
 from latentopt.statistics.linear_prior import PooledFeatures
 from latentopt.statistics.linear_prior_fit import fit_prior
 from latentopt.statistics.pnorm_fit import fit_pnorm
+from latentopt.statistics.ridge import predictions
 from latentopt.types import GeneratorInputs
 
 CASES = [(name, options) for name in INITIALIZERS for options in INITIALIZERS.declared(name).examples]
@@ -238,7 +239,7 @@ def test_ridge_regression_by_its_kernel_is_that_of_the_textbook(columns):
     x, y, wanted = (torch.randn(n, k, generator=rng).double() for n, k in ((30, columns), (30, 4), (3, columns)))
     centred = x - x.mean(dim=0)
     gram, largest = centred.T @ centred, torch.linalg.matrix_norm(centred, 2) ** 2
-    found = predictions(x, y, wanted)
+    found = predictions(x, y, wanted, STRENGTHS)
     for strength, row in zip(STRENGTHS.double(), found, strict=True):
         weights = torch.linalg.solve(gram + strength * largest * torch.eye(columns), centred.T @ (y - y.mean(dim=0)))
         torch.testing.assert_close(row, y.mean(dim=0) + (wanted - x.mean(dim=0)) @ weights)

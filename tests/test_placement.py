@@ -20,7 +20,9 @@ from latentopt.geometry.moves import (
     move_matrix,
     moved_back,
     parts_of,
+    taken_from_inside,
 )
+from latentopt.initializers.places import grid_of_places, unexplained
 from latentopt.inverting.preparing import prepare
 from latentopt.loop.building import new_start
 from latentopt.recipe.named_recipes import recipe_names
@@ -66,6 +68,16 @@ def test_moving_back_is_resampling():
     back = moved_back(shifted, PictureMove(0, (0.25, 0.0)).matrix)
     torch.testing.assert_close(back[..., :6], image[..., :6])
     torch.testing.assert_close(moved_back(image.rot90(1, (2, 3)), PictureMove(90).matrix), image, atol=1e-5, rtol=0)
+
+
+def test_what_was_inside_before_a_move():
+    """Of a picture twice as wide as high: shifted to the right by a quarter of its width, its right quarter is gone."""
+    inside = taken_from_inside(PictureMove(0, (0.25, 0.0)).matrix, 4, 8)[0]
+    assert inside[:, :6].all()
+    assert not inside[:, 6:].any()
+    assert (
+        taken_from_inside(PictureMove(90).matrix, 4, 8)[0].any(dim=0).tolist() == [False] * 2 + [True] * 4 + [False] * 2
+    )
 
 
 @pytest.mark.parametrize("scaled", [False, True])
@@ -173,6 +185,35 @@ def test_the_fourier_input_is_tuned_only_where_it_is_named(generator):
 # Start -------------------------------------------------------------------------------------------------------------
 
 
+def smooth_pictures(count):
+    """[N,3,24,24], mixtures [N,4] of four smooth pictures, whose sides are unlike one another, about a fifth."""
+    rng = torch.Generator().manual_seed(6)
+    coarse = torch.randn(5, 3, 5, 5, generator=rng)
+    parts = torch.nn.functional.interpolate(coarse, 24, mode="bicubic", align_corners=True)
+    w = torch.randn(count, 4, generator=rng)
+    return torch.einsum("nk,kchw->nchw", w, parts[:4]) + 2 * parts[4], w
+
+
+def test_samples_explain_a_picture_where_it_lies():
+    """At the true place of 45, and nowhere else, the regression draws what is seen of it, and knows its w."""
+    samples_drawn, w = smooth_pictures(40)
+    grid = grid_of_places(0.4, 0.25, 5, 3)
+    assert grid.shape == (45, 3)
+    true = torch.tensor([10, 22, 44])
+    move = inverse_move(move_matrix(grid[true, 0], grid[true, 1:]))
+    errors, codes = unexplained(moved_back(samples_drawn[:3], move), grid, samples_drawn[3:], w[3:])
+    assert torch.equal(errors.argmin(dim=1), true)
+    assert (errors.topk(2, largest=False).values[:, 1] > 3 * errors.min(dim=1).values).all()
+    torch.testing.assert_close(codes[range(3), true], w[:3], atol=0.4, rtol=0)
+
+
+def test_a_place_from_which_hardly_anything_is_seen_explains_nothing():
+    samples_drawn, w = smooth_pictures(10)
+    grid = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.8, 0.0]])
+    errors, _ = unexplained(samples_drawn[:1], grid, samples_drawn[1:], w[1:])
+    assert errors.isfinite().tolist() == [[True, False]]
+
+
 def test_the_start_finds_the_place_of_known_latents(generator, tmp_path):
     inputs = samples(generator, 1)
     inputs.save(tmp_path / "code.safetensors", {"fingerprint": generator.fingerprint})
@@ -212,6 +253,7 @@ def test_landmarks_take_the_place_of_the_search(generator):
     [
         {"angles": 0},
         {"runs": 0},
+        {"samples": 1},
         {"steps": -1},
         {"halvings": -1},
         {"rate": math.inf},

@@ -144,6 +144,17 @@ def test_pixel_terms_are_means_over_the_mask(tiny_generator):
     assert TERMS.create("l2", tiny_generator, target)(nothing).tolist() == [0, 0]
 
 
+def test_what_is_cut_when_it_is_saved_costs_nothing(tiny_generator):
+    """Only beyond an end of the target's range, and only on its outer side; there is no gradient from there either."""
+    target = torch.tensor([[1.0, -1.0, 1.0, 0.5], [1.0, -1.0, 1.0, 0.5]]).reshape(2, 1, 2, 2)
+    image = torch.tensor([[1.5, -1.5, 0.5, 0.5], [0.5, -0.5, 0.5, 1.0]]).reshape(2, 1, 2, 2).requires_grad_()
+    distance = TERMS.create("saturated-l2", tiny_generator, target)(view(image, target))
+    assert distance.tolist() == pytest.approx([0.25 / 4, 0.25])
+    distance.sum().backward()
+    assert (image.grad[0] == 0).flatten().tolist() == [True, True, False, True]
+    assert TERMS.create("l2", tiny_generator, target)(view(image, target))[0] > distance[0]
+
+
 @pytest.mark.parametrize(("name", "expected"), [("l2", [4.0, (4 + 4) / 1.25]), ("l1", [2.0, (2 + 2) / 1.5])])
 def test_a_soft_mask_weighs_pixels(name, expected, tiny_generator):
     """Half a mask everywhere is no mask; a difference of 2 that counts whole and one of 4 that counts half."""

@@ -105,10 +105,20 @@ def fitted_move(points: Tensor, places: Tensor, scaled: bool) -> Tensor:
 
 def moved_back(image: Tensor, move: Tensor) -> Tensor:
     """The picture [B,C,H,W] before `move` [B,3,3], resampled; what comes in from outside repeats the border."""
-    height, width = image.shape[2:]
+    places = _sampled_places(move, list(image.shape))
+    return F.grid_sample(image, places.to(image), padding_mode="border", align_corners=False)
+
+
+def taken_from_inside(move: Tensor, height: int, width: int) -> Tensor:
+    """Which pixels of a picture that is moved back from `move` [B,3,3] lay inside it: truth values [B,H,W]."""
+    return (_sampled_places(move, [len(move), 1, height, width]).abs() <= 1).all(dim=3)
+
+
+def _sampled_places(move: Tensor, shape: list[int]) -> Tensor:
+    """Where the pixels of the picture of that shape lie after the move, [B,H,W,2] in halves of width and height."""
+    height, width = shape[2:]
     aspect = move.new_tensor([[1.0, height / width], [width / height, 1.0]])
     theta = move[:, :2].clone()
     theta[:, :, :2] *= aspect
     theta[:, :, 2] *= 2 * move.new_tensor([1.0, width / height])
-    grid = F.affine_grid(theta, list(image.shape), align_corners=False)
-    return F.grid_sample(image, grid.to(image), padding_mode="border", align_corners=False)
+    return F.affine_grid(theta, shape, align_corners=False)

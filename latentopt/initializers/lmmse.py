@@ -10,6 +10,7 @@ from torch import Tensor
 from latentopt.errors import UsageError
 from latentopt.pictures.resizing import shrink
 from latentopt.protocols import Generator, Initializer, Operator
+from latentopt.statistics.ridge import predictions
 from latentopt.statistics.sampling import drawn_at_once, sample_w
 from latentopt.types import GeneratorInputs
 from latentopt.watching.phases import phase
@@ -70,7 +71,7 @@ class LMMSE(Initializer):
             rows = [wanted] if len(seen) == 1 else wanted.split(1)
             found = []
             for x, row, look in zip(samples, rows, seen, strict=True):
-                tried = predictions(x, w, row)  # [S,B,C]
+                tried = predictions(x, w, row, STRENGTHS)  # [S,B,C]
                 near = self._drawn(tried.flatten(0, 1), [look], advance)[0].reshape(*tried.shape[:2], -1)
                 nearest = (near - row).square().mean(dim=2).argmin(dim=0)
                 found.append(tried[nearest, torch.arange(len(row))])
@@ -97,16 +98,3 @@ def sketch(x: Tensor) -> Tensor:
     places = torch.randint(MOST, (x.shape[1],), generator=rng).to(x.device)
     signs = (torch.randint(2, (x.shape[1],), generator=rng) * 2 - 1).to(x)
     return x.new_zeros(len(x), MOST).index_add_(1, places, x * signs)
-
-
-def predictions(x: Tensor, y: Tensor, wanted: Tensor) -> Tensor:
-    """What ridge regression of y [n,K] on x [n,M] predicts for `wanted` [B,M] at each of STRENGTHS, [S,B,K].
-
-    By the kernel x x^T, so that M may be large; its eigenvectors serve every strength. In float64.
-    """
-    x_mean, y_mean = x.double().mean(dim=0), y.double().mean(dim=0)
-    centred = x.double() - x_mean
-    s, q = torch.linalg.eigh(centred @ centred.T)  # [n], [n,n]
-    near, share = (wanted.double() - x_mean) @ centred.T @ q, q.T @ (y.double() - y_mean)  # [B,n], [n,K]
-    strengths = STRENGTHS.to(s) * s[-1].clamp_min(torch.finfo(s.dtype).tiny)
-    return torch.stack([y_mean + near / (s + strength) @ share for strength in strengths]).to(y)

@@ -11,23 +11,31 @@ from torch import Tensor
 
 from latentopt.errors import UsageError
 from latentopt.geometry.moves import check_takes_transform, fitted_move, move_matrix
+from latentopt.initializers.places import grid_of_places, unexplained, unlikeness_of_drawn
 from latentopt.initializers.simple import File, Mean
+from latentopt.pictures.images import difference_as_saved
 from latentopt.pictures.resizing import shrink
 from latentopt.protocols import Generator, Initializer
-from latentopt.statistics.sampling import drawn_at_once, w_std
+from latentopt.statistics.sampling import drawn_at_once, sample_w, w_std
 from latentopt.types import GeneratorInputs
 from latentopt.watching.phases import Advance, phase
 
 BETAS = (0.9, 0.99)
+SAMPLES_SEED = 0  # every picture is compared with the same, so that its start depends on nothing else
 CODE_RATE = 2.0  # of the code, in units of the variables of the move
 
 
 class PlacementStart(Initializer):
     """The placement that is the best of several short runs: angle and shift, with latents that fit better there.
 
+    The runs begin at places of a grid where samples of the generator explain best what is seen of the picture, once it
+    is moved back from there, with the w that they suggest; or, of latents that are known, where these are drawn most
+    alike.
+
     path            latents to start from, instead of the mean of w: a file, or a result's folder
+    samples, label  how many are drawn, and of which class, where no latents are given
     angle, shift    how far is looked: degrees to either side, widths in every direction
-    angles, shifts  how many places are drawn and compared with the picture, over each range
+    angles, shifts  how many places of the grid, over each range
     runs, steps     of the best, how many are optimised, and how long; rate: of angle (radians) and shift (widths)
     halvings        how often the nearer half of the runs goes on for as many steps again (sequential halving)
     code            whether latents move too: one change of all rows
@@ -51,6 +59,8 @@ class PlacementStart(Initializer):
         generator: Generator,
         *,
         path: str | None = None,
+        samples: int = 64,
+        label: int = 0,
         angle: float = 25.0,
         shift: float = 0.3,
         angles: int = 5,
@@ -66,10 +76,10 @@ class PlacementStart(Initializer):
         places: list[Any] | None = None,
     ) -> None:
         check_takes_transform(generator)
-        counts = {"angles": angles, "shifts": shifts, "runs": runs, "size": size, "batch": batch}
+        counts = {"angles": angles, "shifts": shifts, "runs": runs, "size": size, "batch": batch, "samples": samples}
         for name, value in counts.items():
-            if value < 1:
-                raise UsageError(f"placement: {name} must be at least 1, not {value}")
+            if value < (least := 2 if name == "samples" else 1):
+                raise UsageError(f"placement: {name} must be at least {least}, not {value}")
         for name, number in {
             "steps": steps,
             "halvings": halvings,
@@ -81,46 +91,72 @@ class PlacementStart(Initializer):
                 raise UsageError(f"placement: {name} must be at least 0, not {number}")
         self.generator, self.rate, self.code = generator, rate, code
         self.rounds = [max(1, runs >> k) for k in range(halvings + 1)]  # runs that are left in each
-        self.steps, self.size, self.batch = steps, size, batch
+        self.steps, self.size, self.batch, self.samples, self.label = steps, size, batch, samples, label
         self.unit = w_std(generator) / math.sqrt(generator.w_dim)
+        self.known = path is not None
         self.start: Initializer = Mean(generator) if path is None else File(generator, path=path)
-        self.grid = _grid(math.radians(angle), shift, angles, shifts).to(generator.device)  # [P,3]
+        self.grid = grid_of_places(math.radians(angle), shift, angles, shifts).to(generator.device)  # [P,3]
         self.given = None if landmarks is None and places is None else _of_landmarks(landmarks, places)
 
     def __call__(self, target: Tensor, seeds: Sequence[int]) -> GeneratorInputs:
         inputs = self.start(target, seeds)
         if self.given is not None:
             return inputs.replace(transform=self.given.to(target).expand(len(target), 3, 3))
-        work = len(target) * sum(self.rounds) * (self.steps + 1) + len(self.grid)
+        drawn = len(self.grid) if self.known else self.samples
+        work = len(target) * sum(self.rounds) * (self.steps + 1) + drawn
         with phase("looking for the placement", work, "pictures") as advance:
-            bank = self._bank(inputs.index([0]), advance)
-            found = [self._best(image[None], inputs.index([i]), bank, advance) for i, image in enumerate(target)]
+            places = self._where_drawn_alike if self.known else self._where_explained
+            begun = zip(*places(target, inputs, advance), strict=True)
+            found = [
+                self._best(target[[i]], inputs.index([i]), move, code, advance) for i, (move, code) in enumerate(begun)
+            ]
         return GeneratorInputs.cat(found)
 
     @torch.no_grad()
-    def _bank(self, inputs: GeneratorInputs, advance: Advance) -> Tensor:
-        """Every place of the grid as it is drawn, small, [P,3*h*w]: the latents are the same for all pictures."""
+    def _where_drawn_alike(self, target: Tensor, inputs: GeneratorInputs, advance: Advance) -> tuple[Tensor, Tensor]:
+        """Moves [B,R,3] at which known latents look most like the pictures, and no change of the code [B,R,1,C]."""
+        first = inputs.index([0])  # the latents are the same for all pictures
+        drawn = self._drawn([_moved(first, moves) for moves in self._parts(self.grid)], advance)
+        unlike = unlikeness_of_drawn(shrink(target, self.size), drawn)
+        move = self.grid[self._least(unlike)]
+        return move, move.new_zeros(*move.shape[:2], 1, inputs.ws.shape[2])
+
+    @torch.no_grad()
+    def _where_explained(self, target: Tensor, inputs: GeneratorInputs, advance: Advance) -> tuple[Tensor, Tensor]:
+        """Moves [B,R,3] at which samples explain the pictures best, and the change of code [B,R,1,C] they suggest."""
+        w = sample_w(self.generator, SAMPLES_SEED, self.samples, self.label)
+        drawn = self._drawn([GeneratorInputs(self.generator.broadcast(part)) for part in self._parts(w)], advance)
+        errors, codes = unexplained(shrink(target, self.size), self.grid, drawn, w)
+        places = self._least(errors)  # [B,R]
+        code = torch.stack([of_one[rows] for of_one, rows in zip(codes, places, strict=True)])  # [B,R,C]
+        change = (code - inputs.ws.mean(dim=1, keepdim=True)) / self.unit * self.code
+        return self.grid[places], change[:, :, None]
+
+    def _least(self, unlike: Tensor) -> Tensor:
+        """The places [B,R] of the first round, by [B,P]."""
+        return unlike.topk(min(self.rounds[0], len(self.grid)), largest=False).indices
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        return x.split(drawn_at_once(self.generator, self.batch))
+
+    def _drawn(self, parts: Sequence[GeneratorInputs], advance: Advance) -> Tensor:
+        """Their pictures, small, [N,3,h,w]."""
         drawn = []
-        for moves in self.grid.split(drawn_at_once(self.generator, self.batch)):
-            drawn.append(self._draw(_moved(inputs, moves)))
-            advance(len(moves))
+        for inputs in parts:
+            drawn.append(shrink(self._draw(inputs), self.size))
+            advance(len(inputs))
         return torch.cat(drawn)
 
     def _draw(self, inputs: GeneratorInputs) -> Tensor:
-        return self._small(self.generator.synthesis(inputs).float())
+        return self.generator.synthesis(inputs).float()
 
-    def _small(self, image: Tensor) -> Tensor:
-        return shrink(image, self.size).flatten(1)
-
-    def _best(self, image: Tensor, inputs: GeneratorInputs, bank: Tensor, advance: Advance) -> GeneratorInputs:
-        """The best of some short runs from the places that look most like the picture [1,3,H,W], whatever its light."""
-        target = self._small(image)
-        likeness = torch.cosine_similarity(_centred(bank), _centred(target), dim=1)  # [P]
-        move = self.grid[likeness.topk(min(self.rounds[0], len(bank))).indices]  # [R,3]
-        code = inputs.ws.new_zeros(len(move), 1, inputs.ws.shape[2])
+    def _best(
+        self, image: Tensor, inputs: GeneratorInputs, move: Tensor, code: Tensor, advance: Advance
+    ) -> GeneratorInputs:
+        """The nearest to the picture [1,3,H,W] of short runs from moves [R,3] and codes [R,1,C]."""
         for runs in self.rounds:
             parts = torch.arange(len(move), device=move.device).split(drawn_at_once(self.generator, runs))
-            ends = [self._run(target, inputs, move[rows], code[rows], advance) for rows in parts]
+            ends = [self._run(image, inputs, move[rows], code[rows], advance) for rows in parts]
             distance, move, code = (torch.cat(of_parts) for of_parts in zip(*ends, strict=True))
             nearest = distance.argsort()[: max(1, len(move) // 2)]
             move, code = move[nearest], code[nearest]
@@ -129,8 +165,8 @@ class PlacementStart(Initializer):
     def _run(
         self, target: Tensor, inputs: GeneratorInputs, move: Tensor, code: Tensor, advance: Advance
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The distances [R] of the nearest that descents from moves [R,3] and codes [R,1,C] come to the target, and
-        these: each by itself.
+        """The distances [R] of the nearest that descents from moves [R,3] and codes [R,1,C] come to the target
+        [1,3,H,W], and these: each by itself.
         """
         move, code = move.clone().requires_grad_(), code.clone().requires_grad_(self.code)
         free = [{"params": [move], "lr": self.rate}]
@@ -142,7 +178,8 @@ class PlacementStart(Initializer):
         kept = [move.detach().clone(), code.detach().clone()]
         for step in range(self.steps + 1):
             with torch.set_grad_enabled(step < self.steps):
-                distance = (self._draw(self._at(inputs, move, code)) - target).square().mean(dim=1)  # [R]
+                off = difference_as_saved(self._draw(self._at(inputs, move, code)), target)
+                distance = shrink(off, self.size).square().mean(dim=(1, 2, 3))  # [R]
             nearer = distance.detach() < best
             best = torch.where(nearer, distance.detach(), best)
             for old, new in zip(kept, (move, code), strict=True):
@@ -161,18 +198,6 @@ class PlacementStart(Initializer):
 def _moved(inputs: GeneratorInputs, moves: Tensor) -> GeneratorInputs:
     """One image's inputs at each of the moves [N,3]; a transform that they have is replaced."""
     return inputs.index([0] * len(moves)).replace(transform=move_matrix(moves[:, 0], moves[:, 1:]))
-
-
-def _grid(angle: float, shift: float, angles: int, shifts: int) -> Tensor:
-    """Angles and shifts over the ranges, evenly, [P,3]; one of a range is its middle."""
-    turns, ways = (
-        torch.linspace(-most, most, n) if n > 1 else torch.zeros(1) for most, n in ((angle, angles), (shift, shifts))
-    )
-    return torch.cartesian_prod(turns, ways, ways)
-
-
-def _centred(x: Tensor) -> Tensor:
-    return x - x.mean(dim=1, keepdim=True)
 
 
 def _of_landmarks(landmarks: list[Any] | None, places: list[Any] | None) -> Tensor:

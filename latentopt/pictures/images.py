@@ -113,6 +113,14 @@ def to_uint8(image: Tensor) -> np.ndarray:
     return levels.clamp(0, 255).to(torch.uint8).movedim(-3, -1).contiguous().numpy()
 
 
+def difference_as_saved(image: Tensor, target: Tensor) -> Tensor:
+    """image - target, of the same shape; 0 where the target is at an end of [-1,1] and the image lies beyond it, since
+    it is cut there when it is saved.
+    """
+    beyond = ((target >= 1) & (image > target)) | ((target <= -1) & (image < target))
+    return (image - target).masked_fill(beyond, 0)
+
+
 def to_pil(image: Tensor) -> Image.Image:
     """[C,H,W] in [-1,1] to a Pillow picture: grey, RGB or RGBA."""
     levels = to_uint8(image)

@@ -39,6 +39,7 @@ TERMS = Registry(
     {
         "l2": "latentopt.terms.pixel:L2",
         "l1": "latentopt.terms.pixel:L1",
+        "saturated-l2": "latentopt.terms.pixel:SaturatedL2",
         "perceptual": "latentopt.terms.perceptual:Perceptual",
         "pyramid": "latentopt.terms.pyramid:Pyramid",
         "p-norm": "latentopt.terms.priors:PNormPenalty",

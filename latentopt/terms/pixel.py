@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from latentopt.errors import UsageError
+from latentopt.pictures.images import difference_as_saved
 from latentopt.pictures.resizing import shrink
 from latentopt.protocols import Generator, Term
 from latentopt.types import View
@@ -30,7 +31,7 @@ class L2(Term):
         return self
 
     def __call__(self, view: View) -> Tensor:
-        difference = view.image - view.target
+        difference = self.difference(view.image, view.target)
         if self.size is not None and difference.ndim == 4:
             difference = shrink(difference, self.size)
         per_image = difference.abs().pow(self.power).mean(dim=tuple(range(1, difference.ndim)))
@@ -38,8 +39,22 @@ class L2(Term):
             return per_image
         return per_image / view.mask.pow(self.power).mean(dim=(1, 2, 3)).clamp_min(1e-6)
 
+    @staticmethod
+    def difference(image: Tensor, target: Tensor) -> Tensor:
+        return image - target
+
 
 class L1(L2):
     """Mean absolute difference, otherwise as `l2`."""
 
     power = 1
+
+
+class SaturatedL2(L2):
+    """As `l2`, but a colour of the target that is as bright or as dark as can be asks for no less than that: what is
+    drawn beyond costs nothing, since a picture is cut there when it is saved.
+    """
+
+    @staticmethod
+    def difference(image: Tensor, target: Tensor) -> Tensor:
+        return difference_as_saved(image, target)
