@@ -243,3 +243,11 @@ def test_the_row_of_an_image_is_made_once(generator, folder, monkeypatch):
         latentopt.invert(generator, "pictures", FEW, out="out", on_event=on_event)
     assert sorted(made) == ["failed_row", "row_of", "row_of", "row_of"]
     assert {row["name"]: row["status"] for row in seen} == {"a": "ok", "b": "ok", "deep/c": "ok", "z": "failed"}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_generator_of_16_bits_is_refused_and_told_how_it_draws_in_them(targets, dtype):
+    generator = make_tiny_generator(channels=(8, 6))
+    latentopt.invert(generator.set_precision(dtype), targets[:1], FEW)
+    with pytest.raises(UsageError, match=f"Load it in float32; generator.set_precision\\({dtype}\\)"):
+        latentopt.invert(generator.to(dtype), targets[:1], FEW)

@@ -80,10 +80,12 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; errors end in one line on stderr and the exit code of their kind."""
+    from latentopt.commands.allocation import keep_freed_memory
     from latentopt.commands.interrupting import stopped_by_terminate
     from latentopt.commands.progress import Terminal
     from latentopt.watching.phases import listening
 
+    keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a letter must not end the work
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

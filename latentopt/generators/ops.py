@@ -184,11 +184,11 @@ def _modulated_conv2d_an_image(
 ) -> Tensor:
     batch = x.shape[0]
     styles = styles[:, None] if styles.ndim == 2 else styles  # [B,1 or O,I]
-    weight = weight * styles[..., None, None]  # [B,O,I,k,k]
-    if demodulate:
-        weight = weight * (gain * (weight.square().sum(dim=(2, 3, 4), keepdim=True) + epsilon).rsqrt())
-    elif isinstance(gain, Tensor) or gain != 1:
-        weight = weight * gain
+    factors = styles * gain
+    if demodulate:  # the sum over k x k is of W alone, so that only one product has the size of all weights
+        energy = (styles.square() * weight.square().sum(dim=(-2, -1))).sum(dim=2, keepdim=True)  # [B,O,1]
+        factors = factors * (energy + epsilon).rsqrt()  # [B,O,I]
+    weight = weight * factors[..., None, None]  # [B,O,I,k,k]
     weight = weight.to(x.dtype)
     if x.device.type == "cpu" and not torch.compiler.is_compiling():
         # a group of 32 images takes up to 5 times as long in bfloat16, since oneDNN and autograd copy it to and fro

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from latentopt.errors import UsageError
 from latentopt.files.kinds import check_file
 from latentopt.inverting.measured import ensure_metrics
 from latentopt.inverting.tuning import sigma_layers
@@ -32,6 +33,7 @@ def prepare(recipe: Recipe, generator: Generator, given: Operator | None = None)
     Raises what would be raised in the midst of the work: UsageError for options that a plug-in refuses,
     MissingWeightsError and CheckpointError for networks and files, StatisticsError for what takes minutes to measure.
     """
+    check_latents(generator)
     recipe_files(recipe, generator)  # encoders
     if not generator.noise_shapes and any(stage.spaces("noise") for stage in recipe.stages):
         tell(f"{generator.name}: a {generator.family} generator has no noise maps: {recipe.name} goes on without them")
@@ -53,6 +55,15 @@ def prepare(recipe: Recipe, generator: Generator, given: Operator | None = None)
         _make_spaces(recipe, generator)
     for stage, objective in zip(recipe.stages, objectives, strict=True):
         check_distances(build_lens(generator, stage).lenses, objective)
+
+
+def check_latents(generator: Generator) -> None:
+    """Raise UsageError where w has 16 bits: steps of an optimiser are smaller than what these can tell apart."""
+    if (dtype := generator.w_avg.dtype).itemsize < 4:
+        raise UsageError(
+            f"{generator.name}: the whole generator is in {str(dtype).removeprefix('torch.')}, its w too, and steps in "
+            f"w are smaller than that can hold. Load it in float32; generator.set_precision({dtype}) then draws in it"
+        )
 
 
 def check_named(recipe: Recipe, generator: Generator) -> None:
