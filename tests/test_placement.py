@@ -29,6 +29,7 @@ from latentopt.recipe.named_recipes import recipe_names
 from latentopt.recipe.placement import with_placement
 from latentopt.recipe.recipe import Recipe
 from latentopt.registry import INITIALIZERS, PARAMETERIZATIONS
+from latentopt.statistics.sampling import sample_w
 from latentopt.types import GeneratorInputs
 from latentopt.watching.phases import listening
 
@@ -225,6 +226,60 @@ def test_the_start_finds_the_place_of_known_latents(generator, tmp_path):
     assert abs(math.degrees(angle.item()) - 20) < 2
     torch.testing.assert_close(shift, torch.tensor([[0.2, -0.15]]), atol=0.02, rtol=0)
     assert torch.equal(found.ws, inputs.ws)
+
+
+@pytest.mark.parametrize("code", [True, False])
+def test_the_start_begins_with_the_code_that_samples_suggest(code, generator):
+    """Without a step, a run ends where it begins: where samples explain the picture best, with the predicted w."""
+    target = generator.synthesis(PictureMove(-10, (0.1, 0.1))(samples(generator, 2)))
+    options = {"angles": 3, "shifts": 3, "runs": 1, "steps": 0, "samples": 20, "code": code}
+    found = INITIALIZERS.create("placement", generator, **options)(target, [0, 1])
+    w = sample_w(generator, 0, 20)
+    drawn = generator.synthesis(GeneratorInputs(generator.broadcast(w)))
+    grid = grid_of_places(math.radians(25), 0.3, 3, 3)
+    errors, codes = unexplained(target, grid, drawn, w)
+    best = errors.argmin(dim=1)
+    torch.testing.assert_close(found.transform, move_matrix(grid[best, 0], grid[best, 1:]))
+    expected = codes[range(2), best] if code else generator.w_avg.expand(2, -1)
+    torch.testing.assert_close(found.ws, generator.broadcast(expected), atol=1e-5, rtol=1e-4)
+
+
+def test_the_start_finds_a_sample_where_it_lies():
+    """Of a net whose samples are much alike, as those of trained ones are; the code is not known."""
+    generator = make_tiny_stylegan3(conv_kernel=1, radial_filters=True)
+    inputs = samples(generator, 2, psi=0.2)
+    target = generator.synthesis(PictureMove(20, (0.2, -0.15))(inputs))
+    options = {"angles": 5, "shifts": 5, "runs": 4, "steps": 30, "halvings": 1}
+    found = INITIALIZERS.create("placement", generator, **options)(target, [0, 1])
+    angle, shift, _ = parts_of(found.transform)
+    assert (angle.rad2deg() - 20).abs().max() < 4
+    torch.testing.assert_close(shift, torch.tensor([[0.2, -0.15]]).expand(2, 2), atol=0.03, rtol=0)
+
+
+def test_samples_are_of_the_class_that_is_asked_for():
+    generator = make_tiny_stylegan3(c_dim=3)
+    target = torch.zeros(1, 3, 16, 16)
+    options = {"angles": 1, "shifts": 1, "runs": 1, "steps": 0}
+    one, other = (INITIALIZERS.create("placement", generator, label=n, **options)(target, [0]) for n in (0, 2))
+    assert not torch.equal(one.ws, other.ws)
+    with pytest.raises(UsageError, match="label must be from 0 to 2, not 3"):
+        INITIALIZERS.create("placement", generator, label=3)
+
+
+def test_what_is_cut_does_not_lead_the_start_away(tmp_path):
+    """A picture of which a third is white or black is found exactly by its latents, which draw more than white."""
+    generator = make_tiny_stylegan3()
+    generator.synthesis.output_scale *= 12
+    inputs = samples(generator, 1)
+    inputs.save(tmp_path / "code.safetensors", {"fingerprint": generator.fingerprint})
+    target = generator.synthesis(PictureMove(20, (0.2, -0.15))(inputs)).clamp(-1, 1)
+    assert (target.abs() == 1).float().mean() > 0.3
+    path = str(tmp_path / "code.safetensors")
+    options = {"angles": 5, "shifts": 5, "runs": 6, "steps": 100, "code": False}
+    found = INITIALIZERS.create("placement", generator, path=path, **options)(target, [0])
+    angle, shift, _ = parts_of(found.transform)
+    assert abs(math.degrees(angle.item()) - 20) < 0.2
+    torch.testing.assert_close(shift, torch.tensor([[0.2, -0.15]]), atol=0.002, rtol=0)
 
 
 def test_the_nearer_half_of_the_runs_goes_on(generator):

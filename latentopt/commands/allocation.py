@@ -5,11 +5,14 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 
-SETTINGS = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3}  # variable: its number in glibc's mallopt
-LARGEST = (1 << 31) - 1
-LARGEST_MAPPED = 1 << 30  # bytes; larger blocks go back to the system at once
+MMAP, TRIM, TUNABLES = "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"
+M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
+KEPT_BLOCKS = (1 << 30, 1 << 25)  # bytes; glibc before 2.35 takes no more than the second
+NEVER = (1 << 31) - 1
+
+Setter = Callable[[int, int], int]
 
 
 def keep_freed_memory(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -19,10 +22,18 @@ def keep_freed_memory(environment: MutableMapping[str, str] = os.environ) -> Non
     It would ask for them again in the next step, and the system clears every page of them first: a sixth of the time
     of large batches, and more in containers where that is slow.
     """
-    if sys.platform != "linux" or any(name in environment for name in SETTINGS):
+    if sys.platform != "linux" or any(name in environment for name in (MMAP, TRIM, TUNABLES)):
         return
-    if not hasattr(libc := ctypes.CDLL(None), "gnu_get_libc_version"):  # another C library
-        return
-    for (name, number), most in zip(SETTINGS.items(), (LARGEST, LARGEST_MAPPED), strict=True):
-        if libc.mallopt(number, most):
-            environment[name] = str(most)
+    if hasattr(library := ctypes.CDLL(None), "gnu_get_libc_version"):
+        environment.update(_kept(library.mallopt))
+
+
+def _kept(mallopt: Setter) -> dict[str, str]:
+    """What was set, by the variables that set it. Either threshold ends glibc's own adjustment of both, so that none is
+    set where the first is refused.
+    """
+    for most in KEPT_BLOCKS:
+        if mallopt(M_MMAP_THRESHOLD, most):
+            mallopt(M_TRIM_THRESHOLD, NEVER)
+            return {MMAP: str(most), TRIM: str(NEVER)}
+    return {}

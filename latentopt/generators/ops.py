@@ -185,7 +185,7 @@ def _modulated_conv2d_an_image(
     batch = x.shape[0]
     styles = styles[:, None] if styles.ndim == 2 else styles  # [B,1 or O,I]
     factors = styles * gain
-    if demodulate:  # the sum over k x k is of W alone, so that only one product has the size of all weights
+    if demodulate:  # the sum over k x k is of W alone: a shared W needs nothing of the size [B,O,I,k,k] for it
         energy = (styles.square() * weight.square().sum(dim=(-2, -1))).sum(dim=2, keepdim=True)  # [B,O,1]
         factors = factors * (energy + epsilon).rsqrt()  # [B,O,I]
     weight = weight * factors[..., None, None]  # [B,O,I,k,k]

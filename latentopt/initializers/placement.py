@@ -16,7 +16,7 @@ from latentopt.initializers.simple import File, Mean
 from latentopt.pictures.images import difference_as_saved
 from latentopt.pictures.resizing import shrink
 from latentopt.protocols import Generator, Initializer
-from latentopt.statistics.sampling import drawn_at_once, sample_w, w_std
+from latentopt.statistics.sampling import drawn_at_once, one_hot, sample_w, w_std
 from latentopt.types import GeneratorInputs
 from latentopt.watching.phases import Advance, phase
 
@@ -92,7 +92,8 @@ class PlacementStart(Initializer):
         self.generator, self.rate, self.code = generator, rate, code
         self.rounds = [max(1, runs >> k) for k in range(halvings + 1)]  # runs that are left in each
         self.steps, self.size, self.batch, self.samples, self.label = steps, size, batch, samples, label
-        self.unit = w_std(generator) / math.sqrt(generator.w_dim)
+        self.unit = max(w_std(generator) / math.sqrt(generator.w_dim), torch.finfo(torch.float32).tiny)
+        one_hot(generator, label, 1)  # refuses a class that the generator does not have
         self.known = path is not None
         self.start: Initializer = Mean(generator) if path is None else File(generator, path=path)
         self.grid = grid_of_places(math.radians(angle), shift, angles, shifts).to(generator.device)  # [P,3]
@@ -102,8 +103,8 @@ class PlacementStart(Initializer):
         inputs = self.start(target, seeds)
         if self.given is not None:
             return inputs.replace(transform=self.given.to(target).expand(len(target), 3, 3))
-        drawn = len(self.grid) if self.known else self.samples
-        work = len(target) * sum(self.rounds) * (self.steps + 1) + drawn
+        looked = len(self.grid) + (0 if self.known else self.samples)
+        work = len(target) * sum(self.rounds) * (self.steps + 1) + looked
         with phase("looking for the placement", work, "pictures") as advance:
             places = self._where_drawn_alike if self.known else self._where_explained
             begun = zip(*places(target, inputs, advance), strict=True)
@@ -126,7 +127,7 @@ class PlacementStart(Initializer):
         """Moves [B,R,3] at which samples explain the pictures best, and the change of code [B,R,1,C] they suggest."""
         w = sample_w(self.generator, SAMPLES_SEED, self.samples, self.label)
         drawn = self._drawn([GeneratorInputs(self.generator.broadcast(part)) for part in self._parts(w)], advance)
-        errors, codes = unexplained(shrink(target, self.size), self.grid, drawn, w)
+        errors, codes = unexplained(shrink(target, self.size), self.grid, drawn, w, advance)
         places = self._least(errors)  # [B,R]
         code = torch.stack([of_one[rows] for of_one, rows in zip(codes, places, strict=True)])  # [B,R,C]
         change = (code - inputs.ws.mean(dim=1, keepdim=True)) / self.unit * self.code

@@ -114,10 +114,10 @@ def to_uint8(image: Tensor) -> np.ndarray:
 
 
 def difference_as_saved(image: Tensor, target: Tensor) -> Tensor:
-    """image - target, of the same shape; 0 where the target is at an end of [-1,1] and the image lies beyond it, since
-    it is cut there when it is saved.
+    """image - target, of the same shape; 0 where the target is 1 or -1 and the image lies beyond it, since it is cut
+    there when it is saved.
     """
-    beyond = ((target >= 1) & (image > target)) | ((target <= -1) & (image < target))
+    beyond = ((target == 1) & (image > 1)) | ((target == -1) & (image < -1))
     return (image - target).masked_fill(beyond, 0)
 
 
