@@ -30,9 +30,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
 
 
 def faults(kind: str) -> int:
-    bare = {
-        name: value for name, value in os.environ.items() if name not in (MMAP, TRIM)
-    }  # a test may have set them
+    bare = {name: value for name, value in os.environ.items() if name not in (MMAP, TRIM)}  # a test may have set them
     result = subprocess.run([sys.executable, "-c", FAULTS, kind], capture_output=True, text=True, check=True, env=bare)
     return int(result.stdout)
 
