@@ -228,7 +228,8 @@ widths{contrast} and compared by saturated-l2 alone. Where the start is the mean
 saved, of 8 bits a colour (5e-6 of l2), and the whole recipe sg3 is run. In the other arms the code is known to
 {KNOWN:g} of the radius of the cloud of w, as an encoder might know it, and the recipe is cut to a search for the
 placement (125 places, {RUNS} runs of {RUN} steps), then {STEPS[kind]} steps of angle, shift
-and w. Angle and shift are measured between the planes of features that are drawn, since row 0 of ws turns and shifts it too; radii of w are those of its cloud."""
+and w. Angle and shift are measured between the planes of features that are drawn, since
+row 0 of ws turns and shifts it too; radii of w are those of its cloud."""
     if kind == PORTRAITS:
         return text
     return f"""{text} From the mean of w a net of random weights fits the picture closely at another place with another
