@@ -11,7 +11,7 @@ from latentopt.errors import UsageError
 from latentopt.pictures.resizing import shrink
 from latentopt.protocols import Generator, Initializer, Operator
 from latentopt.statistics.ridge import predictions
-from latentopt.statistics.sampling import drawn_at_once, one_hot, sample_w
+from latentopt.statistics.sampling import check_label, drawn_at_once, sample_w
 from latentopt.types import GeneratorInputs
 from latentopt.watching.phases import phase
 
@@ -39,7 +39,7 @@ class LMMSE(Initializer):
         for name, value, least in (("n", n, 2), ("size", size, 1), ("batch", batch, 1)):
             if value < least:
                 raise UsageError(f"lmmse: {name} must be at least {least}, not {value}")
-        one_hot(generator, label, 1)  # refuses a class that the generator does not have
+        check_label(generator, label)
         self.generator, self.n, self.size, self.label, self.batch = generator, n, size, label, batch
 
     def __call__(self, target: Tensor, seeds: Sequence[int]) -> GeneratorInputs:

@@ -16,7 +16,7 @@ from latentopt.initializers.simple import File, Mean
 from latentopt.pictures.images import difference_as_saved
 from latentopt.pictures.resizing import shrink
 from latentopt.protocols import Generator, Initializer
-from latentopt.statistics.sampling import drawn_at_once, one_hot, sample_w, w_std
+from latentopt.statistics.sampling import check_label, drawn_at_once, sample_w, w_std
 from latentopt.types import GeneratorInputs
 from latentopt.watching.phases import Advance, phase
 
@@ -93,7 +93,7 @@ class PlacementStart(Initializer):
         self.rounds = [max(1, runs >> k) for k in range(halvings + 1)]  # runs that are left in each
         self.steps, self.size, self.batch, self.samples, self.label = steps, size, batch, samples, label
         self.unit = max(w_std(generator) / math.sqrt(generator.w_dim), torch.finfo(torch.float32).tiny)
-        one_hot(generator, label, 1)  # refuses a class that the generator does not have
+        check_label(generator, label)
         self.known = path is not None
         self.start: Initializer = Mean(generator) if path is None else File(generator, path=path)
         self.grid = grid_of_places(math.radians(angle), shift, angles, shifts).to(generator.device)  # [P,3]

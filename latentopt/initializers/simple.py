@@ -15,7 +15,7 @@ from latentopt.pictures.resizing import shrink
 from latentopt.protocols import Generator, Initializer, Operator
 from latentopt.statistics.at_hand import given_or_found
 from latentopt.statistics.pnorm import PNORM
-from latentopt.statistics.sampling import drawn_at_once, one_hot, sample_w
+from latentopt.statistics.sampling import check_label, drawn_at_once, sample_w
 from latentopt.types import GeneratorInputs
 from latentopt.watching.phases import phase
 
@@ -53,7 +53,7 @@ class Sample(Initializer):
     examples = ({}, {"psi": 0.5})
 
     def __init__(self, generator: Generator, *, label: int = 0, psi: float = 1.0) -> None:
-        one_hot(generator, label, 1)
+        check_label(generator, label)
         self.generator, self.label, self.psi = generator, label, psi
 
     def __call__(self, target: Tensor, seeds: Sequence[int]) -> GeneratorInputs:
@@ -73,7 +73,7 @@ class BestOf(Initializer):
         for name, value in (("n", n), ("size", size), ("batch", batch)):
             if value < 1:
                 raise UsageError(f"best-of: {name} must be at least 1, not {value}")
-        one_hot(generator, label, 1)  # refuses a class that the generator does not have
+        check_label(generator, label)
         self.generator, self.n, self.size, self.label, self.batch = generator, n, size, label, batch
 
     def __call__(self, target: Tensor, seeds: Sequence[int]) -> GeneratorInputs:

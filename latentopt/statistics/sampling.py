@@ -27,11 +27,16 @@ def sample_w(generator: Generator, seed: int | torch.Generator, n: int, label: i
 
 def one_hot(generator: Generator, label: int, n: int) -> Tensor | None:
     """`n` times one label [n,K] for a generator that takes labels, else None. Raises UsageError for another label."""
+    check_label(generator, label)
     if not generator.c_dim:
         return None
-    if not 0 <= label < generator.c_dim:
-        raise UsageError(f"label must be from 0 to {generator.c_dim - 1}, not {label}")
     return F.one_hot(torch.full((n,), label), generator.c_dim).float().to(generator.device)
+
+
+def check_label(generator: Generator, label: int) -> None:
+    """Raise UsageError for a class that a generator which takes labels does not have."""
+    if generator.c_dim and not 0 <= label < generator.c_dim:
+        raise UsageError(f"label must be from 0 to {generator.c_dim - 1}, not {label}")
 
 
 def drawn_at_once(generator: Generator, most: int) -> int:
