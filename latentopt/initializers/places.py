@@ -12,7 +12,7 @@ from latentopt.pictures.resizing import shrink
 from latentopt.statistics.ridge import predictions
 from latentopt.watching.phases import Advance
 
-RIDGE = torch.tensor([0.01])
+RIDGE = torch.tensor([0.01])  # of the square of the largest singular value of samples
 EXPLAINED_AT = 32  # pixels of height, at most
 LEAST_INSIDE = 0.25  # of the unmoved picture: what less is seen of is no evidence
 
