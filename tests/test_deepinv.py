@@ -77,6 +77,7 @@ def check_nearer(reconstructor, generator, physics, truth: Tensor) -> None:
     y = physics(truth)
     found = reconstructor(y, physics)
     assert found.shape == truth.shape
+    assert found.amin() >= 0 and found.amax() <= 1
     assert found.dtype == y.dtype
     mean = generator.synthesis(GeneratorInputs(generator.broadcast(generator.w_avg.expand(len(truth), -1))))
     before, after = ((physics.A(x) - y).square().mean() for x in ((mean + 1) / 2, found))
@@ -132,6 +133,15 @@ def test_the_default_recipe(adapter, generator, truth, tmp_path, monkeypatch):
 def test_measurements_that_cannot_be_meant(y, words, adapter, generator):
     with pytest.raises(UsageError, match=words):
         adapter.StyleGANReconstructor(generator, quick())(y, PHYSICS["down"])
+
+
+def test_physics_that_hold_something_of_every_image_are_refused(adapter, generator, truth):
+    each = torch.ones(2, 1, 16, 16)
+    each[0, :, 4:], each[1, :, :4] = 0, 0
+    masks = [Physics(lambda x, mask=mask: mask * x) for mask in (each, each[:1])]
+    with pytest.raises(UsageError, match=r"this Physics measures 2 images, .* call the reconstructor once an image"):
+        adapter.StyleGANReconstructor(generator, quick(1))(masks[0](truth), masks[0])
+    adapter.StyleGANReconstructor(generator, quick(1))(masks[1](truth[:1]), masks[1])
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch):

@@ -153,7 +153,7 @@ def test_blur_and_its_kernel_by_hand(generator):
     image = torch.zeros(1, 3, 32, 32)
     image[..., 16, 16] = 1
     seen = made("blur:kernel.npy", generator)(image)[0, 0, 15:18, 14:19]
-    torch.testing.assert_close(seen.flip(0, 1), torch.arange(15.0).reshape(3, 5) / 105)
+    torch.testing.assert_close(seen, torch.arange(15.0).reshape(3, 5) / 105)  # the kernel is the picture of a point
     gaussian = made("blur:1.5", generator)(image)[0, 0]
     assert gaussian.sum().item() == pytest.approx(1, abs=1e-5)
     assert gaussian[16, 17].item() / gaussian[16, 16].item() == pytest.approx(np.exp(-1 / 4.5), rel=1e-4)
@@ -260,6 +260,10 @@ def test_operators_as_people_write_them(text, parts):
         ("mask:nowhere.png", "nowhere.png"),
         ("mask:wide.png", "another aspect than images of 32x32"),
         ("mask:black.png", "black everywhere"),
+        ("mask:levels-0-and-1.png", "white counts, so multiply it"),
+        ("mask:levels.npy", r"values lie in \[0,1\]"),
+        ("mask:nan.npy", r"values lie in \[0,1\]"),
+        ("torch.fft:fft2", "complex64 numbers; wanted are real ones"),
         ("crop:33", "do not lie within a 32x32 image"),
         ("crop:8:top=30", "do not lie within a 32x32 image"),
         ("crop:0", "do not lie within"),
@@ -279,6 +283,9 @@ def test_operators_as_people_write_them(text, parts):
 def test_operators_that_cannot_be_meant_are_refused_in_words(text, words, generator):
     save_png("wide.png", torch.ones(3, 16, 48))
     save_png("black.png", -torch.ones(3, 32, 32))
+    save_png("levels-0-and-1.png", (torch.arange(32) > 9).float().expand(3, 32, 32) / 127.5 - 1)
+    np.save("levels.npy", np.full((32, 32), 255.0))
+    np.save("nan.npy", np.full((32, 32), np.nan))
     with pytest.raises(LatentoptError, match=words):
         made(text, generator)
 
@@ -329,6 +336,34 @@ def test_masks_of_the_images_are_an_operator(generator, targets):
         for _ in alone.steps():
             pass
         torch.testing.assert_close(alone.result.ws, results[0][1:2], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("entry", ["mask:soft.png", "mask:large.png", "mask", "down:2,mask"])
+def test_what_is_measured_through_a_soft_mask_is_not_masked_again(entry, generator, targets):
+    """As it is measured, it is what the true picture would make."""
+    soft = torch.linspace(-1, 1, 32).expand(3, 32, 32)
+    save_png("soft.png", soft)
+    save_png("large.png", (torch.arange(100) > 40).float().expand(3, 100, 100) * 2 - 1)  # its edge is between pixels
+    operator = build_operator(generator, tables(entry), (soft[None, :1].expand(3, 1, 32, 32) + 1) / 2)
+    torch.testing.assert_close(operator.counted(operator(targets)), operator(targets))
+    spoiled = torch.where(operator(torch.ones_like(targets)) == 0, 7.0, operator(targets))
+    torch.testing.assert_close(operator.counted(spoiled), operator(targets))
+
+
+@pytest.mark.parametrize(
+    ("entry", "size"), [("crop:8:12:4:20", (8, 12)), ("crop:8,down:2", (4, 4)), ("down:2", (16, 16))]
+)
+def test_parts_are_shown_where_they_are_in_the_image(entry, size, generator):
+    operator = made(entry, generator)
+    image = torch.linspace(-1, 1, 32).expand(1, 3, 32, 32)
+    measured = operator(image)
+    assert tuple(measured.shape[2:]) == size
+    shown = operator.shown(measured)
+    if "crop" not in entry:
+        assert shown is measured
+    else:
+        torch.testing.assert_close(operator(shown), measured, atol=0.05, rtol=0)
+        assert shown.shape == image.shape
 
 
 @pytest.mark.parametrize("optimizer", ["lbfgs"])

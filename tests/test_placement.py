@@ -10,10 +10,12 @@ from conftest import make_tiny_generator, make_tiny_stylegan3
 
 import latentopt
 from latentopt.checkpoints.saved_inputs import check_inputs
+from latentopt.editing.mixing import interpolate
 from latentopt.errors import CheckpointError, UsageError
 from latentopt.generators.tunable import choose_weights
 from latentopt.geometry.moves import (
     PictureMove,
+    between_moves,
     fitted_move,
     inverse_move,
     is_move,
@@ -160,6 +162,28 @@ def test_a_picture_moves_towards_its_place(generator):
         (generator.synthesis(lens.decode({"move": move}, inputs)) - target).square().mean().backward()
         optimizer.step()
     torch.testing.assert_close(move, torch.tensor([[math.radians(4), 0.02, 0.01]]), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize(("first", "second", "halfway"), [(89, -89, 0), (91, -91, 180), (10, 30, 20)])
+def test_between_two_moves_a_picture_turns_and_keeps_its_size(first, second, halfway):
+    ends = [
+        PictureMove(angle, (0.1, 0.2)).matrix @ torch.diag(torch.tensor([1.2, 0.8, 1.0])) for angle in (first, second)
+    ]
+    for t, expected in ((0.0, ends[0]), (1.0, ends[1])):
+        torch.testing.assert_close(between_moves(*ends, t), expected)
+    found = between_moves(*ends, 0.5)
+    torch.testing.assert_close(torch.linalg.det(found), torch.linalg.det(ends[0]))
+    torch.testing.assert_close(found[:, :2, 2], ends[0][:, :2, 2])
+    turned = math.degrees(parts_of(found)[0].item())
+    assert math.cos(math.radians(turned - halfway)) == pytest.approx(1, abs=1e-4)
+
+
+def test_pictures_between_a_picture_and_its_mirror_image_are_refused():
+    inputs = samples(make_tiny_stylegan3(), 1)
+    ends = [inputs.replace(transform=torch.diag(torch.tensor([x, 1.0, 1.0]))[None]) for x in (1.0, -1.0)]
+    with pytest.raises(UsageError, match="mirror image"):
+        interpolate(*ends, 0.5)
+    assert interpolate(ends[0], ends[0], 0.5).transform is not None
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,14 @@ from torch import Tensor
 
 import latentopt as package
 from latentopt.checkpoints.networks import save_generator
-from latentopt.errors import InversionFailed, UsageError
+from latentopt.errors import InversionFailed, MissingWeightsError, UsageError
+from latentopt.evaluation.framework import evaluate
+from latentopt.inverting.items import tensor_items
 from latentopt.operators.call import Function
 from latentopt.pictures.images import read_png, save_png
 from latentopt.recipe.recipe import Recipe
 from latentopt.restoring.measuring import Measuring, stand_in
+from latentopt.restoring.work import further_solutions
 from latentopt.types import GeneratorInputs
 
 OPERATORS = ["down:4", "gray,down:2", "jpeg:20", "noise:gaussian:20", "blur:1,noise:poisson:60", "crop:8", "rows:2"]
@@ -196,7 +199,11 @@ def test_several_solutions_start_apart(tmp_path):
         ({"mask": torch.zeros(1, 1, 16, 16)}, "zero everywhere"),
         ({"mask": torch.ones(1, 1, 16, 16), "images": "photos"}, "mask= goes with measurements given as a tensor"),
         ({"recipe": Recipe.load("dhr").override(["stages.0.init=mean"])}, "take another recipe for this operator"),
-        ({"solutions": 0}, "solutions must be at least 1"),
+        ({"images": torch.zeros(1, 3, 4, 4, dtype=torch.complex64)}, "not complex64 .*view_as_real"),
+        ({"images": torch.zeros(1, 3, 4, 4, dtype=torch.uint8)}, "real numbers in .* not uint8"),
+        ({"images": np.zeros((1, 3, 4, 4))}, "a tensor .* or paths of pictures, not ndarray"),
+        ({"solutions": 1.5}, "solutions is a whole number"),
+        ({"solutions": 0}, "solutions is a whole number, at least 1"),
         ({"recipe": recipe().override(["stages.0.init=previous"])}, "goes on from an earlier result"),
         ({"recipe": "nothing"}, "unknown recipe 'nothing'"),
     ],
@@ -205,6 +212,55 @@ def test_what_cannot_be_restored_is_refused_in_words(change, words):
     given = {"images": torch.zeros(1, 3, 4, 4), "operator": "down:4", "recipe": recipe()} | change
     with pytest.raises(UsageError, match=words):
         package.restore(generator_of("colour"), **given)
+
+
+def test_a_restoration_is_not_tuned_or_held_against_what_was_measured(tmp_path):
+    generator = generator_of("colour")
+    found = package.restore(generator, truths(generator), "blur:1", recipe(1), simulate=True, out=tmp_path)
+    solutions = [one.solutions[0] for one in found]
+    for refused in (
+        lambda: package.tune(generator, solutions, "pti"),
+        lambda: package.tune(generator, tmp_path, "pti"),
+        lambda: evaluate(solutions, generator, parts=["reconstruction"]),
+    ):
+        with pytest.raises(UsageError, match="0000: this was restored, and its true picture is not known"):
+            refused()
+
+
+def test_further_solutions_look_for_the_placement_by_other_samples():
+    generator = generator_of("StyleGAN3")
+    placing = Recipe.load("sg3").in_every_stage(steps=1)
+    placing = placing.changed({("stages", 0, "init"): placing.stages[0].init | {"samples": 4, "runs": 1, "steps": 1}})
+    items = tensor_items(truths(generator), ["a", "b"])
+    for found, groups in (
+        (placing, [["a-solution-2", "b-solution-2"], ["a-solution-3", "b-solution-3"]]),
+        (recipe(), None),
+    ):
+        further = further_solutions(found, items, 3)
+        assert [[item.name for item in group] for _, group in further] == (
+            groups or [["a-solution-2", "a-solution-3", "b-solution-2", "b-solution-3"]]
+        )
+        begun = [one.stages[0].init for one, _ in further]
+        assert [init["name"] for init in begun] == (["placement"] * 2 if groups else ["sample"])
+        assert not groups or len({init["seed"] for init in [placing.stages[0].init, *begun]}) == 3
+    assert not further_solutions(recipe(), items, 1)
+    several = package.restore(generator, truths(generator, 1), "down:2", placing, simulate=True, solutions=2)[0]
+    moves = [solution.inputs.transform for solution in several.solutions]
+    assert all(move is not None for move in moves)
+    assert several.spread.mean() > 0
+
+
+def test_true_pictures_are_compared_without_weights_as_far_as_it_goes(monkeypatch):
+    def missing(*_):
+        raise MissingWeightsError("not there", "vgg")
+
+    monkeypatch.setattr("latentopt.restoring.restoration.PerceptualFeatures", missing)
+    generator = generator_of("colour")
+    found = package.restore(generator, truths(generator), "blur:1", recipe(1), simulate=True)
+    for one in found:
+        figures = one.solutions[0].manifest["metrics"]
+        assert "true_psnr" in figures
+        assert "true_perceptual" not in figures
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -287,6 +343,55 @@ def test_holes_are_the_transparency(work, latentopt):
     code, _, err = latentopt("restore", "photos", "--operator", "mask:mask.png", "--simulate", *SHORT, "--outdir", "o")
     assert code == 0, err
     assert (read_png(work / "o" / "a" / "measurement.png")[:, 8:].abs() < 0.01).all()
+
+
+def test_what_is_half_transparent_keeps_its_colours(work, latentopt):
+    """As a measurement it is the operator's; as a good picture, what lies beneath its transparency is the truth."""
+    levels = np.random.default_rng(0).integers(0, 256, (16, 16, 4), dtype=np.uint8)
+    levels[..., 3] = 255
+    levels[:6, :, 3], levels[10:, :, 3] = 128, 0
+    (work / "holes").mkdir()
+    Image.fromarray(levels).save(work / "holes" / "a.png")
+    true = torch.from_numpy(levels[..., :3]).movedim(2, 0) / 127.5 - 1
+    seen = true * torch.from_numpy(levels[None, ..., 3]) / 255
+    for more in ([], ["--simulate"]):
+        code, _, err = latentopt("restore", "holes", "--operator", "mask", *SHORT, "--outdir", f"o{len(more)}", *more)
+        assert code == 0, err
+        measured = read_png(work / f"o{len(more)}" / "a" / "measurement.png")
+        torch.testing.assert_close(measured, seen, atol=0.01, rtol=0)
+    torch.testing.assert_close(read_png(work / "o1" / "a" / "truth.png"), true, atol=0.01, rtol=0)
+    assert "beneath the transparency" in str(
+        json.loads((work / "o1" / "a" / "run.json").read_text())["source"]["notes"]
+    )
+
+
+def test_pictures_of_a_few_pixels_are_measurements_and_kernels(work, latentopt):
+    (work / "tiny").mkdir()
+    save_png(work / "tiny" / "a.png", torch.rand(3, 2, 2) * 2 - 1)
+    assert latentopt("restore", "tiny", "--operator", "down:8", *SHORT)[0] == 0
+    save_png(work / "kernel.png", torch.ones(3, 1, 13))
+    assert (
+        latentopt("restore", "photos", "--operator", "blur:kernel.png", "--simulate", *SHORT, "--outdir", "o")[0] == 0
+    )
+
+
+def test_solutions_take_no_other_pictures_place(work, latentopt):
+    operator = ("--operator", "blur:1", "--simulate", *SHORT)
+    photo(work / "other" / "a-solution-2.png", 7)
+    assert latentopt("restore", "other", *operator)[0] == 0
+    root = work / "out" / "restored"
+    before = (root / "a-solution-2" / "run.json").read_bytes()
+    for _ in range(2):
+        code, _, err = latentopt("restore", "photos", *operator, "--solutions", "2")
+        assert code == 0, err
+        assert (root / "a-solution-2" / "run.json").read_bytes() == before
+        assert {path.name for path in root.iterdir() if path.is_dir() and path.name[0] in "ab"} == {
+            "a-solution-2",
+            *("a-2", "a-2-solution-2", "b", "b-solution-2"),
+        }
+    photo(work / "photos" / "b-solution-2.png", 8)
+    assert latentopt("restore", "photos", *operator, "--solutions", "2", "--outdir", "o")[0] == 0
+    assert (work / "o" / "b-2-solution-2").is_dir()
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,8 @@ from latentopt.commands.latent_options import (
     latent_options,
 )
 from latentopt.commands.paths import UserPath
-from latentopt.errors import UsageError
 from latentopt.files.text import escape_controls
-from latentopt.recipe.spaces import latent_spaces
+from latentopt.recipe.spaces import checked_latent_space
 from latentopt.registry import PARAMETERIZATIONS
 
 if TYPE_CHECKING:
@@ -62,8 +61,7 @@ def command(
     from latentopt.api import interpolate_latents, read_latent
     from latentopt.files.outputs import check_free, workplace
 
-    if space not in (known := latent_spaces()) and PARAMETERIZATIONS.resolve(space) not in known:
-        raise UsageError(f"--space {space}: not a latent space; known: {', '.join(known)}")
+    checked_latent_space(space)
     generator, sources, root = find_latents(
         runs, outdir, network, device, lambda root: check_free(to or root / "interpolated")
     )

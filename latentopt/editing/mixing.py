@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from latentopt.errors import UsageError
+from latentopt.geometry.moves import between_moves, is_move
 from latentopt.protocols import Generator, Parameterization
 from latentopt.results.redrawing import Redraw
 from latentopt.types import ADDS, GROUPS, REPLACES, GeneratorInputs, LayerTensors, place_of
@@ -106,7 +107,13 @@ def mix_drawn(coarse: Redraw, fine: Redraw, split: float | None, generator: Gene
 
 
 def _between_transforms(first: Tensor | None, second: Tensor | None, t: float) -> Tensor | None:
-    return None if first is None or second is None else torch.lerp(first, second.to(first), t)
+    if first is None or second is None:
+        return None
+    one, other = torch.broadcast_tensors(first, second.to(first))
+    between = between_moves(one, other, t)
+    if not is_move(between):
+        raise UsageError("between a picture and its mirror image lie pictures that are flattened to nothing")
+    return between
 
 
 def _bound(inputs: GeneratorInputs) -> tuple[set[str], set[str], bool]:

@@ -24,7 +24,7 @@ from latentopt.judge.protocol import AttributeJudge, check_judge, judge_name
 from latentopt.perceptual.vgg import VGGDistance
 from latentopt.protocols import Generator
 from latentopt.registry import nearest
-from latentopt.results.inversion import Inversion
+from latentopt.results.inversion import Inversion, check_picture_known
 from latentopt.results.manifest import versions
 from latentopt.statistics.at_hand import first_at_hand
 from latentopt.statistics.pnorm import PNORM, PNorm
@@ -114,7 +114,7 @@ def evaluate(
         on_progress: called with each part's name before it starts.
 
     Raises:
-        UsageError: no results, unknown parts or metrics, a judge that is none.
+        UsageError: no results, or restorations, unknown parts or metrics, a judge that is none.
         CheckpointError: results of another generator.
         MissingWeightsError: the weights of LPIPS cannot be had.
     """
@@ -157,6 +157,7 @@ def _check(results: Sequence[Inversion], generator: Generator, parts: Sequence[s
         raise UsageError(f"nothing to measure; name parts, of {', '.join(PARTS)}")
     for result in results:
         result.check_generator(generator)
+        check_picture_known(result.name, result.manifest)
 
 
 def picture_distances(metrics: Sequence[str], generator: Generator) -> dict[str, PictureDistance]:

@@ -62,6 +62,26 @@ def parts_of(move: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.atan2(s, c), move[:, :2, 2], torch.hypot(c, s).log()
 
 
+def between_moves(first: Tensor, second: Tensor, t: float) -> Tensor:
+    """From the move `first` [B,3,3] (t = 0) to `second` (t = 1): turned the shorter way, then stretched and shifted in
+    even steps. Halfway between two matrices, entry by entry, a picture may be flattened to nothing.
+
+    Source: Shoemake and Duff 1992, Matrix animation and polar decomposition; in the plane the nearest rotation is that
+    of `parts_of`.
+    """
+    angle, to = parts_of(first)[0], parts_of(second)[0]
+    stretch, wanted = (_turned(-a) @ m[:, :2, :2] for a, m in ((angle, first), (to, second)))  # [B,2,2]
+    way = torch.remainder(to - angle + math.pi, 2 * math.pi) - math.pi
+    between = torch.lerp(first, second, t)
+    between[:, :2, :2] = _turned(angle + t * way) @ torch.lerp(stretch, wanted, t)
+    return between
+
+
+def _turned(angle: Tensor) -> Tensor:
+    """[B,2,2]."""
+    return move_matrix(angle, angle.new_zeros(len(angle), 2))[:, :2, :2]
+
+
 def inverse_move(move: Tensor) -> Tensor:
     """The move that undoes it, [B,3,3]; its last row is taken to be (0, 0, 1)."""
     (a, b, x), (c, d, y) = ([move[:, i, j] for j in range(3)] for i in range(2))

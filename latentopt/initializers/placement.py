@@ -21,7 +21,6 @@ from latentopt.types import GeneratorInputs
 from latentopt.watching.phases import Advance, phase
 
 BETAS = (0.9, 0.99)
-SAMPLES_SEED = 0  # every picture is compared with the same, so that its start depends on nothing else
 CODE_RATE = 2.0  # of the code, in units of the variables of the move
 
 
@@ -33,7 +32,8 @@ class PlacementStart(Initializer):
     alike.
 
     path            latents to start from, instead of the mean of w: a file, or a result's folder
-    samples, label  how many are drawn, and of which class, where no latents are given
+    samples, label  how many are drawn, and of which class, where no latents are given; `seed`: of these, so that every
+                    picture is compared with the same, and its start depends on nothing else
     angle, shift    how far is looked: degrees to either side, widths in every direction
     angles, shifts  how many places of the grid, over each range
     runs, steps     of the best, how many are optimised, and how long; rate: of angle (radians) and shift (widths)
@@ -60,6 +60,7 @@ class PlacementStart(Initializer):
         *,
         path: str | None = None,
         samples: int = 64,
+        seed: int = 0,
         label: int = 0,
         angle: float = 25.0,
         shift: float = 0.3,
@@ -91,7 +92,8 @@ class PlacementStart(Initializer):
                 raise UsageError(f"placement: {name} must be at least 0, not {number}")
         self.generator, self.rate, self.code = generator, rate, code
         self.rounds = [max(1, runs >> k) for k in range(halvings + 1)]  # runs that are left in each
-        self.steps, self.size, self.batch, self.samples, self.label = steps, size, batch, samples, label
+        self.steps, self.size, self.batch = steps, size, batch
+        self.samples, self.seed, self.label = samples, seed, label
         self.unit = max(w_std(generator) / math.sqrt(generator.w_dim), torch.finfo(torch.float32).tiny)
         check_label(generator, label)
         self.known = path is not None
@@ -125,7 +127,7 @@ class PlacementStart(Initializer):
     @torch.no_grad()
     def _where_explained(self, target: Tensor, inputs: GeneratorInputs, advance: Advance) -> tuple[Tensor, Tensor]:
         """Moves [B,R,3] at which samples explain the pictures best, and the change of code [B,R,1,C] they suggest."""
-        w = sample_w(self.generator, SAMPLES_SEED, self.samples, self.label)
+        w = sample_w(self.generator, self.seed, self.samples, self.label)
         drawn = self._drawn([GeneratorInputs(self.generator.broadcast(part)) for part in self._parts(w)], advance)
         errors, codes = unexplained(shrink(target, self.size), self.grid, drawn, w, advance)
         places = self._least(errors)  # [B,R]

@@ -25,12 +25,13 @@ except ImportError as error:
 
 
 class StyleGANReconstructor(Reconstructor):
-    """`reconstructor(y, physics)` -> the picture [B,C,H,W] in [0,1] that `generator` draws and whose measurement by
+    """`reconstructor(y, physics)` -> the pictures [B,C,H,W] in [0,1] that `generator` draws and whose measurement by
     `physics` is nearest to y, as `recipe` looks for it (`latentopt.restore`).
 
     Of several `solutions`, looked for from as many starts, the one that is nearest to the measurement is kept.
     Measurements that are no pictures are compared by numbers: the recipe's terms are then replaced by `l2`. Raises
-    UsageError for measurements of another shape than those that `physics` makes, complex ones, and several at once.
+    UsageError for measurements of another shape than those that `physics` makes, complex ones, and several at once, and
+    for physics that holds something else for every image, such as a mask each: call it once an image.
     """
 
     def __init__(
@@ -52,6 +53,8 @@ class StyleGANReconstructor(Reconstructor):
         def measure(image: Tensor) -> Tensor:
             return physics.A((image + 1) / 2) * 2 - 1
 
+        measure.__qualname__ = type(physics).__name__
+        _check_physics(physics, self.generator)
         plain = [{"name": "l2", "weight": 1.0}]
         recipe = self.recipe if is_picture(y.shape[1:]) else self.recipe.in_every_stage(terms=plain)
         with torch.enable_grad():
@@ -60,7 +63,19 @@ class StyleGANReconstructor(Reconstructor):
             return torch.cat([_nearest(one, physics, part) for one, part in zip(found, y.split(1), strict=True)])
 
 
+@torch.no_grad()
+def _check_physics(physics: Any, generator: Generator) -> None:
+    """Raise UsageError for physics that does not measure one image by itself."""
+    shape = (1, generator.img_channels, *generator.resolution)
+    made = physics.A(torch.full(shape, 0.5, device=generator.device))
+    if isinstance(made, Tensor) and made.ndim and len(made) != 1:
+        raise UsageError(
+            f"this {type(physics).__name__} measures {len(made)} images, each in its own way (a mask each, perhaps): "
+            "call the reconstructor once an image, with the physics of that image"
+        )
+
+
 def _nearest(found: Restoration, physics: Any, y: Tensor) -> Tensor:
     """Of an image's solutions the one whose measurement is nearest to y [1,...], as [1,C,H,W] in [0,1]."""
-    images = [(solution.image[None].to(y) + 1) / 2 for solution in found.solutions]
+    images = [((solution.image[None].to(y) + 1) / 2).clamp(0, 1) for solution in found.solutions]
     return min(images, key=lambda image: float((physics.A(image) - y).square().mean()))

@@ -136,6 +136,7 @@ def items_of(
     """
     if names is not None:
         check_names(names)
+    check_kind(images)
     if isinstance(images, Tensor):
         expected = (generator.img_channels, *generator.resolution)
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
@@ -189,6 +190,21 @@ class PictureReader:
             place.source.path, self.resolution, fit=self.fit, alpha=self.alpha, channels=self.channels, cut=square
         )
         return target if where is None else replace(target, alignment=where.record)
+
+
+def check_kind(images: object) -> None:
+    """Raise UsageError for what is neither a tensor of real numbers nor paths of pictures."""
+    if isinstance(images, Tensor):
+        if not images.is_floating_point():
+            kind = str(images.dtype).removeprefix("torch.")
+            raise UsageError(
+                f"images are real numbers in [-1,1], not {kind} (levels in 0..255: x / 127.5 - 1; complex numbers: "
+                "torch.view_as_real)"
+            )
+        return
+    paths = [images] if isinstance(images, str | Path) else images
+    if not isinstance(paths, Sequence) or not all(isinstance(path, str | Path) for path in paths):
+        raise UsageError(f"images are a tensor [B,C,H,W] or paths of pictures, not {type(images).__name__}")
 
 
 def check_values(images: Tensor, mask: Tensor | None) -> None:

@@ -54,18 +54,37 @@ def file_hash(path: Path) -> str:
         return ""
 
 
-def free_names(pictures: Sequence[Picture], folders: Sequence[Path]) -> list[str]:
-    """A name for each: its own or, where a folder has another picture's result of that name, with -2, -3 ... added."""
+Beside = Callable[[str], Sequence[str]]
+"""The names of further results of a picture, by that of its first."""
+
+
+def none_beside(name: str) -> Sequence[str]:
+    return ()
+
+
+def free_names(pictures: Sequence[Picture], folders: Sequence[Path], beside: Beside = none_beside) -> list[str]:
+    """A name for each: its own or, where a folder has another picture's result of that name or of one `beside` it, with
+    -2, -3 ... added.
+    """
     taken = {picture.name for picture in pictures}
     names = []
     for picture in pictures:
         name, number = picture.name, 1
-        while not all(picture.is_of(folder / name) for folder in folders) or (number > 1 and name in taken):
+        while not _is_free(picture, name, number > 1, folders, beside(name), taken):
             number += 1
             name = f"{picture.name}-{number}"
-        taken.add(name)
+        taken |= {name, *beside(name)}
         names.append(name)
     return names
+
+
+def _is_free(
+    picture: Picture, name: str, new: bool, folders: Sequence[Path], further: Sequence[str], taken: set[str]
+) -> bool:
+    """Whether no other picture has the name, if it is a `new` one, or one of the further ones."""
+    if taken.intersection([name, *further] if new else further):
+        return False
+    return all(picture.is_of(folder / one) for folder in folders for one in (name, *further))
 
 
 def check_names(names: Sequence[str], taken: Sequence[str] = OWN_FILES) -> None:

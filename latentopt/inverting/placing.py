@@ -9,7 +9,7 @@ from pathlib import Path
 from latentopt.errors import UsageError
 from latentopt.faces.aligner import Aligner, Placed, placed
 from latentopt.files.shards import Shard, in_shard
-from latentopt.inverting.names import Picture, file_hash, free_names
+from latentopt.inverting.names import Beside, Picture, file_hash, free_names, none_beside
 from latentopt.pictures.finding import ImageSource, find_images
 from latentopt.protocols import Generator
 from latentopt.watching.phases import phase
@@ -18,14 +18,19 @@ Images = str | Path | Sequence[str | Path]
 
 
 def named_pictures(
-    images: Images, names: Sequence[str] | None, folders: Sequence[Path], shard: Shard | None = None
+    images: Images,
+    names: Sequence[str] | None,
+    folders: Sequence[Path],
+    shard: Shard | None = None,
+    beside: Beside = none_beside,
 ) -> list[tuple[ImageSource, str]]:
     """Pictures with the names of their results; names, folders and shard as for `latentopt.inverting.items.items_of`.
+    beside: the names of a picture's further results.
 
     Raises UsageError for another number of names.
     """
     places = [Placed(source, source.key) for source in _sources(images)]
-    return [(place.source, key) for place, key in _named(places, names, folders, shard)]
+    return [(place.source, key) for place, key in _named(places, names, folders, shard, beside)]
 
 
 def named_places(
@@ -61,7 +66,11 @@ def _places(sources: Sequence[ImageSource], generator: Generator, align: Aligner
 
 
 def _named(
-    places: Sequence[Placed], names: Sequence[str] | None, folders: Sequence[Path], shard: Shard | None
+    places: Sequence[Placed],
+    names: Sequence[str] | None,
+    folders: Sequence[Path],
+    shard: Shard | None,
+    beside: Beside = none_beside,
 ) -> list[tuple[Placed, str]]:
     """Those of the part, each with the name of its result. Raises UsageError for another number of names."""
     if names is not None:
@@ -70,4 +79,4 @@ def _named(
         return [(place, name) for place, name in zip(places, names, strict=True) if in_shard(name, shard)]
     own = [place for place in places if in_shard(place.key, shard)]
     pictures = [Picture(place.key, place.source.path, partial(file_hash, place.source.path)) for place in own]
-    return list(zip(own, free_names(pictures, folders), strict=True))
+    return list(zip(own, free_names(pictures, folders, beside), strict=True))

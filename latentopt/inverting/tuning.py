@@ -28,7 +28,7 @@ from latentopt.recipe.named_recipes import recipe_names
 from latentopt.recipe.recipe import Recipe
 from latentopt.recipe.stage import PREVIOUS, Stage
 from latentopt.results.earlier import EarlierResult
-from latentopt.results.inversion import Inversion
+from latentopt.results.inversion import Inversion, check_picture_known
 
 
 def tuning_recipe(method: Recipe, earlier: Recipe) -> Recipe:
@@ -49,8 +49,11 @@ def tuning_recipe(method: Recipe, earlier: Recipe) -> Recipe:
 
 
 def common_recipe(results: Sequence[EarlierResult]) -> Recipe:
-    """The recipe that all of them were made by. Raises UsageError where there are several."""
-    by_recipe = {result.record["recipe"]["digest"]: str(result.folder) for result in results}
+    """The recipe that all of them were made by. Raises UsageError where there are several, and for restorations."""
+    records = {str(result.folder): result.record for result in results}
+    for folder, record in records.items():
+        check_picture_known(folder, record)
+    by_recipe = {record["recipe"]["digest"]: folder for folder, record in records.items()}
     if len(by_recipe) > 1:
         folders = ", ".join(sorted(by_recipe.values()))
         raise UsageError(f"these results were made by different recipes ({folders}); tune those of one at a time")
@@ -58,7 +61,9 @@ def common_recipe(results: Sequence[EarlierResult]) -> Recipe:
 
 
 def recipe_of(inversions: Sequence[Inversion]) -> Recipe:
-    """The recipe that all of them were made by. Raises UsageError where there are none, or several recipes."""
+    """The recipe that all of them were made by. Raises UsageError for none, several recipes, and restorations."""
+    for inversion in inversions:
+        check_picture_known(inversion.name, inversion.manifest)
     tables = {inversion.manifest["recipe"]["digest"]: inversion.recipe_toml for inversion in inversions}
     if len(tables) != 1:
         raise UsageError(f"results of one recipe are tuned at a time; these are of {len(tables)}")

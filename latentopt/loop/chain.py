@@ -57,6 +57,11 @@ class Chain(Operator):
     def counted(self, measured: Tensor) -> Tensor:
         return self.operators[-1].counted(measured)
 
+    def shown(self, measured: Tensor) -> Tensor:
+        for operator in reversed(self.operators):
+            measured = operator.shown(measured)
+        return measured
+
     def index(self, rows: Tensor) -> Operator:
         picked = [operator.index(rows) for operator in self.operators]
         return self if all(map(is_, picked, self.operators)) else Chain(picked)

@@ -19,7 +19,7 @@ class Blur(Operator):
     """[B,C,H,W] -> the same size; beyond the edges the image goes on with the pixels there.
 
     sigma  of a Gaussian, in pixels (2 where no file is given), cut off at 3 sigma
-    file   a kernel instead: a picture's grey levels, or a .npy array [h,w]; odd sides, scaled to the sum 1
+    file   a kernel instead, the picture of a point: grey levels, or a .npy array [h,w]; odd sides, scaled to the sum 1
 
     Raises UsageError for values and kernels that cannot be meant.
     """
@@ -37,7 +37,7 @@ class Blur(Operator):
         channels = image.shape[1]
         for kernel in self.kernels:
             height, width = kernel.shape
-            weight = kernel.to(image).expand(channels, 1, height, width)
+            weight = kernel.flip(0, 1).to(image).expand(channels, 1, height, width)  # conv2d correlates
             image = pad(image, (width // 2, width // 2, height // 2, height // 2), mode="replicate")
             image = conv2d(image, weight, groups=channels)
         return image

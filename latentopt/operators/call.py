@@ -36,6 +36,11 @@ class Function(Operator):
             raise UsageError(
                 f"operator {self.name} makes {made} of {len(image)} images; wanted is a tensor with a row for each"
             )
+        if not measured.is_floating_point():
+            kind = str(measured.dtype).removeprefix("torch.")
+            raise UsageError(
+                f"operator {self.name} makes {kind} numbers; wanted are real ones (of complex ones, torch.view_as_real)"
+            )
         return measured
 
 

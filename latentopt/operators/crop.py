@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn.functional import interpolate, pad
 
 from latentopt.errors import UsageError
 from latentopt.protocols import Operator, Source
@@ -32,6 +33,16 @@ class Crop(Operator):
                 f"{'x'.join(map(str, sides))} image"
             )
         self.rows, self.columns = slice(top, top + height), slice(left, left + width)
+        self.around = (left, sides[1] - left - width, top, sides[0] - top - height)  # pixels, as `pad` takes them
 
     def __call__(self, image: Tensor) -> Tensor:
         return image[..., self.rows, self.columns]
+
+    def shown(self, measured: Tensor) -> Tensor:
+        """In its place; around it, the pixels at the window's edge go on."""
+        if measured.ndim != 4:
+            return measured
+        window = (self.rows.stop - self.rows.start, self.columns.stop - self.columns.start)
+        if tuple(measured.shape[2:]) != window:
+            measured = interpolate(measured, window, mode="bilinear", antialias=True)
+        return pad(measured, self.around, mode="replicate")

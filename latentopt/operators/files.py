@@ -19,7 +19,7 @@ def levels_of(path: Path) -> np.ndarray:
     """
     if path.suffix == ".npy":
         return _array(path)
-    picture = decode(path, None, MAX_PIXELS)
+    picture = decode(path, None, MAX_PIXELS, any_shape=True)
     if picture.alpha is not None:
         return np.asarray(picture.alpha, np.float32) / 255
     return to_grey(np.stack([np.asarray(channel, np.float32) for channel in picture.channels]))[0] / 255

@@ -13,6 +13,8 @@ from latentopt.errors import UsageError
 from latentopt.operators.files import levels_of
 from latentopt.protocols import Operator, Source
 
+LEAST_WHITE = 0.1  # of a mask's brightest place: of one drawn with levels 0 and 1 of 255, nothing would count
+
 
 class Mask(Operator):
     """What the mask m in [0,1] shows of the image x: m x, grey (0) where nothing is seen. [B,C,H,W] of the same size.
@@ -21,6 +23,7 @@ class Mask(Operator):
           to the image's size. Without it, every image has its own mask (its transparency); one that has none counts
           as a whole
 
+    A measurement is m x, too: of pictures that are given whole, as files, what m does not show is taken away first.
     `of` makes it that of certain images; where images of another size come, after an operator that shrinks them, the
     mask is shrunk as well. Raises UsageError for a mask of another aspect than the image, and for one
     that shows nothing.
@@ -53,7 +56,11 @@ class Mask(Operator):
         return mask * image if self.fill is None else self.fill + mask * (image - self.fill)
 
     def counted(self, measured: Tensor) -> Tensor:
-        return self(measured)
+        """What shows anything is taken as it is: it is m x already."""
+        if self.mask is None:
+            return measured
+        seen = resized_mask(self.mask.to(measured), (measured.shape[2], measured.shape[3])) > 0
+        return torch.where(seen, measured, torch.zeros_like(measured) if self.fill is None else self.fill)
 
     def index(self, rows: Tensor) -> Mask:
         if self.mask is None:
@@ -71,12 +78,18 @@ def resized_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _mask_of(path: Path, resolution: tuple[int, int]) -> Tensor:
     levels = levels_of(path)
+    if not np.isfinite(levels).all() or levels.min() < 0 or levels.max() > 1:
+        raise UsageError(f"{path}: a mask's values lie in [0,1], of which 1 counts and 0 does not")
+    if 0 < levels.max() < LEAST_WHITE:
+        raise UsageError(
+            f"{path}: this mask is black nearly everywhere (its brightest place has {255 * levels.max():.3g} of 255): "
+            "white counts, so multiply it"
+        )
     height, width = levels.shape
     if abs(height * resolution[1] - width * resolution[0]) > max(resolution):
         wanted = "x".join(map(str, resolution))
         raise UsageError(f"{path}: a mask of {height}x{width} pixels has another aspect than images of {wanted}")
-    mask = torch.from_numpy(np.clip(levels, 0, 1))[None, None]
-    mask = resized_mask(mask, resolution)
-    if not mask.isfinite().all() or not mask.any():
+    mask = resized_mask(torch.from_numpy(levels)[None, None], resolution)
+    if not mask.any():
         raise UsageError(f"{path}: this mask is black everywhere: nothing of the image would count (white counts)")
     return mask

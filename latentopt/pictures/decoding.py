@@ -34,17 +34,27 @@ class Picture:
     notes: list[str] = field(default_factory=list)
 
 
-def decode(path: Path, background: tuple[int, int, int] | None, max_pixels: int) -> Picture:
-    """Read `path`, composited on `background`, if one is given. Raises ImageError, naming it and the remedy."""
+def decode(
+    path: Path,
+    background: tuple[int, int, int] | None,
+    max_pixels: int,
+    *,
+    any_shape: bool = False,
+    only_hidden: bool = False,
+) -> Picture:
+    """Read `path`, composited on `background`, if one is given; with `only_hidden`, that is put only where nothing of
+    the picture is seen. any_shape: small and narrow ones are taken, too. Raises ImageError, naming `path` and the
+    remedy.
+    """
     data = _read_bytes(path)
     notes: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's size warning comes before our own, stricter check
         image = _open(path, data)
-        _check_size(path, image, max_pixels)
+        _check_size(path, image, max_pixels, any_shape)
         try:
             image = _upright_frame(image, notes)
-            channels, alpha = _channels(image, background, notes)
+            channels, alpha = _channels(image, background, only_hidden, notes)
         except ImageError as error:
             raise ImageError(f"{path}: {error}") from error
         except Exception as error:  # a decoder fed a hostile file may raise anything; one picture must not end a batch
@@ -79,10 +89,12 @@ def _open(path: Path, data: bytes) -> Image.Image:
         raise ImageError(f"{path}: damaged header ({error}); get the file again") from error
 
 
-def _check_size(path: Path, image: Image.Image, max_pixels: int) -> None:
+def _check_size(path: Path, image: Image.Image, max_pixels: int, any_shape: bool) -> None:
     w, h = image.size
     if w * h > max_pixels:
         raise ImageError(f"{path}: {w}x{h} pixels, over the limit of {max_pixels}; refused unread. Make it smaller")
+    if any_shape:
+        return
     if min(w, h) < MIN_SIDE:
         raise ImageError(f"{path}: {w}x{h} pixels; a target needs {MIN_SIDE} on each side. Use a larger picture")
     if max(w, h) > MAX_ASPECT * min(w, h):
@@ -117,7 +129,7 @@ Channels = tuple[Image.Image, Image.Image, Image.Image]
 
 
 def _channels(
-    image: Image.Image, background: tuple[int, int, int] | None, notes: list[str]
+    image: Image.Image, background: tuple[int, int, int] | None, only_hidden: bool, notes: list[str]
 ) -> tuple[Channels, Image.Image | None]:
     if image.mode.startswith("I") or image.mode == "F":
         grey = _grey_levels(image, notes)
@@ -130,15 +142,20 @@ def _channels(
             return _three(rgb), None
         if background is None:
             return _three(rgb), alpha
-        notes.append(f"transparency composited on {background}")
+        if not only_hidden:
+            notes.append(f"transparency composited on {background}")
         canvas = Image.new("RGB", rgb.size, background)
-        canvas.paste(rgb, mask=alpha)
+        canvas.paste(rgb, mask=alpha.point(_seen) if only_hidden else alpha)
         return _three(canvas), alpha
     profile = image.info.get("icc_profile")
     if image.mode == "CMYK":
         return _three(_cmyk_to_srgb(image, profile, notes)), None
     rgb = image.convert("RGB")
     return _three(_to_srgb(rgb, profile, notes) if image.mode in ("RGB", "P") else rgb), None
+
+
+def _seen(level: int) -> int:
+    return 255 if level else 0
 
 
 def _three(rgb: Image.Image) -> Channels:

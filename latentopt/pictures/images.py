@@ -63,18 +63,23 @@ def read_image(
     max_pixels: int = MAX_PIXELS,
     channels: int = 3,
     cut: Callable[[Picture], Picture] | None = None,
+    uncovered: bool = False,
+    any_shape: bool = False,
 ) -> TargetImage:
     """Read one picture and fit it to a generator of `resolution` (H,W), with an antialiasing (Lanczos) resize.
 
     fit: "crop" cuts the centre out in the generator's aspect (as NVIDIA's projector does for squares), "pad"
     letterboxes with `background`, "stretch" ignores the aspect. Transparency is composited on `background` (RGB,
-    0..255); with alpha="mask" it also becomes the mask, in which padding counts as transparent. channels: of the
-    generator's images; 1 turns colours to grey, 4 keeps the transparency as the last channel, without a background.
-    cut: takes a part of the picture before it is made to fit.
+    0..255); with alpha="mask" it becomes the mask, in which padding counts as transparent, and the background is only
+    seen where nothing else is. channels: of the generator's images; 1 turns colours to grey, 4 keeps the transparency
+    as the last channel, without a background. cut: takes a part of the picture before it is made to fit. uncovered: the
+    colours that the file has beneath its transparency are taken instead of any background. any_shape: pictures of a few
+    pixels and very narrow ones are taken.
     Raises ImageError, naming the file and the remedy, for whatever cannot be read or is no usable target.
     """
     path = Path(path)
-    whole = decode(path, None if channels == 4 else background, max_pixels)
+    canvas = None if channels == 4 or uncovered else background
+    whole = decode(path, canvas, max_pixels, any_shape=any_shape, only_hidden=alpha == "mask")
     picture = whole if cut is None else cut(whole)
     notes = list(picture.notes)
     pixels = fitted_pixels(picture, resolution, fit, background)  # [3,H,W]

@@ -132,6 +132,10 @@ class Operator(Plugin, ABC):
         """A measurement [B,...] without the parts of it that say nothing of the image."""
         return measured
 
+    def shown(self, measured: Tensor) -> Tensor:
+        """A measurement [B,...] as starts that look at pictures see it: its parts where they are in the image."""
+        return measured
+
     def index(self, rows: Tensor) -> Operator:
         """The same operator for the images in `rows`, where it holds something of each."""
         return self

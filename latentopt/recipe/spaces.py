@@ -35,16 +35,25 @@ def space_recipe(space: str, held: bool) -> str:
     return "ii2s" if held and bounded_if_asked else declared.recipe or "i2s"
 
 
+def checked_latent_space(space: str) -> str:
+    """Its name. Raises UsageError for a space of something else than latents."""
+    space = PARAMETERIZATIONS.resolve(space)
+    if not is_latent(space):
+        raise UsageError(
+            f"--space {space}: not a latent space; known: {', '.join(latent_spaces())}. What else a recipe moves, its "
+            "stages say (optimize; f is in recipe bdinvert)"
+        )
+    return space
+
+
 def with_space(recipe: Recipe, space: str, options: Mapping[str, Any]) -> Recipe:
     """The same recipe with its latent space replaced in every stage that has one.
 
     What the recipe asks of its own space (its clip, its learning rate) goes along where the new space knows it too;
     a default of the old space does not. `options` that are not None come on top. Raises UsageError.
     """
-    space = PARAMETERIZATIONS.resolve(space)
+    space = checked_latent_space(space)
     owns = PARAMETERIZATIONS.declared(space).owns
-    if not is_latent(space):
-        raise UsageError(f"--space {space}: not a latent space; known: {', '.join(latent_spaces())}")
     given = {key: value for key, value in options.items() if value is not None}
     PARAMETERIZATIONS.check(space, given, "--space")
     known = {"lr", *PARAMETERIZATIONS.options(space)}

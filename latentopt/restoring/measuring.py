@@ -15,13 +15,13 @@ from torch.nn.functional import interpolate
 
 from latentopt.errors import ImageError, UsageError
 from latentopt.files.shards import Shard, in_shard
-from latentopt.inverting.items import Item, Unread, check_mask, tensor_items
-from latentopt.inverting.names import check_names
+from latentopt.inverting.items import Item, Unread, check_kind, check_mask, tensor_items
+from latentopt.inverting.names import Beside, check_names, none_beside
 from latentopt.inverting.placing import named_pictures
 from latentopt.loop.building import build_operator, masked, wants_masks
 from latentopt.loop.chain import Chain, blank
 from latentopt.operators.call import Function
-from latentopt.operators.mask import resized_mask
+from latentopt.operators.mask import Mask, resized_mask
 from latentopt.pictures.channels import LUMA, in_colour
 from latentopt.pictures.images import Fit, TargetImage, read_image
 from latentopt.protocols import Generator, Operator
@@ -66,6 +66,10 @@ class Measuring:
         measured = self.operator()(probe.to(self.generator.device)).float().cpu().round(decimals=3)
         return hashlib.sha256(measured.contiguous().numpy().tobytes()).hexdigest()[:16]
 
+    def stand_in(self, measured: Tensor) -> Tensor:
+        """A measurement [...] shown as a picture of the generator's size, [C,H,W], its parts in their places."""
+        return stand_in(self.operator().shown(measured[None])[0], self.generator)
+
     @property
     def name(self) -> str:
         """In words, as on the command line."""
@@ -107,14 +111,17 @@ def items_of(
     folder: Path | None,
     mask: Tensor | None = None,
     shard: Shard | None = None,
+    beside: Beside = none_beside,
 ) -> list[Item | Unread]:
     """The measurements to work on; `images` are these or, to `simulate`, the pictures that they are made of. mask
-    [B or 1,1,H,W]: what was seen of the pictures (tensors only); shard: only those of a part.
+    [B or 1,1,H,W]: what was seen of the pictures (tensors only); shard: only those of a part; beside: the names of a
+    picture's further results.
 
     Raises UsageError for what cannot be meant.
     """
     if names is not None:
         check_names(names)
+    check_kind(images)
     if isinstance(images, Tensor):
         found = _tensor_items(measuring, images, names, seed, simulate, mask)
         return [item for item in found if in_shard(item.name, shard)]
@@ -128,7 +135,7 @@ def items_of(
             f"operator {measuring.name}: its measurements {list(measuring.shape())} are no pictures; give them to "
             "latentopt.restore in Python as a tensor, or --simulate them of good pictures"
         )
-    sources = named_pictures(images, names, [] if folder is None else [folder], shard)
+    sources = named_pictures(images, names, [] if folder is None else [folder], shard, beside)
     read = _reader(measuring, seed, simulate, fit)
     return [Unread(key, str(s.path), partial(read, s.path, key)) for s, key in sources]
 
@@ -163,7 +170,7 @@ def _tensor_items(
         own = None if mask is None else mask[i].detach().float().cpu()
         digest = hashlib.sha256(measured.contiguous().numpy().tobytes())
         digest.update(b"" if own is None else own.contiguous().numpy().tobytes())
-        shown = stand_in(measured, generator)
+        shown = measuring.stand_in(measured)
         target = TargetImage(shown, own, (), digest.hexdigest(), generator.resolution, measured)
         found.append(Item(name, name, target))
     return found
@@ -171,17 +178,21 @@ def _tensor_items(
 
 def _reader(measuring: Measuring, seed: int, simulate: bool, fit: Fit | Exact) -> Callable[[Path, str], TargetImage]:
     generator = measuring.generator
-    ends_with_mask = wants_masks(measuring.parts[-1])
+    last = measuring.parts[-1]
     alpha: Literal["mask", "composite"] = "mask" if any(map(wants_masks, measuring.parts)) else "composite"
     cut: Fit = "crop" if fit == "exact" else fit
 
     def read_truth(path: Path, key: str) -> TargetImage:
-        target = read_image(path, generator.resolution, fit=cut, alpha=alpha, channels=generator.img_channels)
+        channels = generator.img_channels
+        masks = alpha == "mask"
+        target = read_image(path, generator.resolution, fit=cut, alpha=alpha, channels=channels, uncovered=masks)
+        if target.mask is not None:
+            target = replace(target, notes=(*target.notes, "the truth is what its file has beneath the transparency"))
         return _simulated(measuring, target, image_seed(seed, key))
 
     def read_measurement(path: Path, key: str) -> TargetImage:
         channels, *size = measuring.shape()
-        target = read_image(path, (size[0], size[1]), fit=cut, alpha=alpha, channels=channels)
+        target = read_image(path, (size[0], size[1]), fit=cut, alpha=alpha, channels=channels, any_shape=True)
         if fit == "exact" and list(target.original_size) != size:
             is_so, wanted = ("x".join(map(str, sides)) for sides in (target.original_size, size))
             raise ImageError(
@@ -192,8 +203,10 @@ def _reader(measuring: Measuring, seed: int, simulate: bool, fit: Fit | Exact) -
         measured, mask = target.image, None
         if target.mask is not None:
             mask = resized_mask(target.mask[None], generator.resolution)[0]
-            measured = measured if ends_with_mask else measured * target.mask  # grey, as what was hidden first
-        return replace(target, image=stand_in(measured, generator), mask=mask, measured=measured)
+            measured = measured * target.mask  # grey, as what is hidden of the drawn picture
+        elif isinstance(last, Mask):
+            measured = last(measured[None].to(generator.device))[0].cpu()
+        return replace(target, image=measuring.stand_in(measured), mask=mask, measured=measured)
 
     return read_truth if simulate else read_measurement
 
@@ -204,4 +217,4 @@ def _simulated(measuring: Measuring, target: TargetImage, seed: int) -> TargetIm
     mask = None if target.mask is None else target.mask[None].to(measuring.generator.device)
     truth = target.image[None].to(measuring.generator.device)
     measured = measuring.operator(mask).simulate(truth, (seed,))[0].float().cpu()
-    return replace(target, image=stand_in(measured, measuring.generator), measured=measured, truth=target.image)
+    return replace(target, image=measuring.stand_in(measured), measured=measured, truth=target.image)

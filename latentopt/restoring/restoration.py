@@ -6,12 +6,14 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from latentopt.errors import MissingWeightsError
 from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import write_text
 from latentopt.files.text import as_unicode, cell
@@ -49,6 +51,11 @@ def solution_name(name: str, number: int) -> str:
     return name if number == 1 else f"{name}-solution-{number}"
 
 
+def further_names(name: str, solutions: int) -> list[str]:
+    """Of the solutions after the first."""
+    return [solution_name(name, k) for k in range(2, solutions + 1)]
+
+
 class Restorations:
     """What becomes of the images: figures, pictures in the folder, and the spread of an image's solutions."""
 
@@ -57,7 +64,6 @@ class Restorations:
     ) -> None:
         self.measuring, self.folder, self.solutions, self.keep = measuring, folder, solutions, keep
         self.items = {item.name: item for item in items}  # of the first solutions
-        self.features: PerceptualFeatures | None = None
         self.seen: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}  # measured, remeasured, truth
         self.found: dict[str, Inversion] = {}
         self.pictures: dict[str, Tensor] = {}
@@ -78,10 +84,18 @@ class Restorations:
         else:
             values = {"mse": (again - measured).square().mean().item() / 4}
         if truth is not None:
-            self.features = self.features or PerceptualFeatures(self.measuring.generator)
             values |= {f"true_{name}": value.item() for name, value in metrics(image[None], truth).items()}
-            values["true_perceptual"] = self.features.distance(image[None], truth).item()
+            if self.features is not None:
+                values["true_perceptual"] = self.features.distance(image[None], truth).item()
         return values
+
+    @cached_property
+    def features(self) -> PerceptualFeatures | None:
+        """By which pictures are compared with true ones; None where their weights cannot be had."""
+        try:
+            return PerceptualFeatures(self.measuring.generator)
+        except MissingWeightsError:
+            return None
 
     def add(self, event: Finished) -> None:
         """Take note of a result, and write its pictures beside it."""

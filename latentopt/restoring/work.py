@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -23,10 +24,11 @@ from latentopt.operators.call import Function
 from latentopt.operators.mask import Mask
 from latentopt.pictures.images import Fit
 from latentopt.protocols import Generator, Operator
+from latentopt.recipe.placement import START as PLACEMENT
 from latentopt.recipe.recipe import Recipe
 from latentopt.registry import TERMS
 from latentopt.restoring.measuring import Exact, Measuring, is_picture, items_of
-from latentopt.restoring.restoration import Restoration, Restorations, solution_name
+from latentopt.restoring.restoration import Restoration, Restorations, further_names, solution_name
 from latentopt.watching.interruption import Interrupted, never
 
 TITLE = "latentopt restorations"
@@ -76,26 +78,29 @@ def restore(
         recipe, given = _behind_masks(generator, recipe, given)
     if recipe.needs_start:
         raise UsageError(f"recipe {recipe.name!r} goes on from an earlier result; a restoration begins with none")
-    if solutions < 1:
-        raise UsageError(f"solutions must be at least 1, not {solutions}")
+    if not isinstance(solutions, int) or solutions < 1:
+        raise UsageError(f"solutions is a whole number, at least 1, not {solutions}")
     measuring = Measuring(generator, recipe.stages[0].operators, given)
     check_terms(recipe, measuring)
     folder = None if out is None else Path(out)
-    items = items_of(measuring, images, names, seed, simulate, fit, folder, mask, shard)
+    items = items_of(
+        measuring, images, names, seed, simulate, fit, folder, mask, shard, partial(further_names, solutions=solutions)
+    )
     decides = dict(options or {}) | {"simulate": simulate}
     decides |= {} if given is None else {"operator": [measuring.name, measuring.digest()]}
     recipe, decides = (recipe.alone(), decides | EXACT) if exact else (recipe, decides)
     prepare(recipe, generator, given)
     results = Restorations(measuring, folder, items, solutions, keep)
-    further = replace(recipe, stages=(replace(recipe.stages[0], init=START), *recipe.stages[1:]))
-    inverters = [
-        Inverter(generator, r, seed, folder, tuple(decides.items()), operator=given, figures=results.figures)
-        for r in ([recipe] if solutions == 1 else [recipe, further])
-    ]
-    groups = [items, [_renamed(item, k) for item in items for k in range(2, solutions + 1)]]
+    groups = [(recipe, items), *further_solutions(recipe, items, solutions)]
+
+    def inverted(recipe: Recipe, group: Sequence[Item | Unread], interrupted: Interrupted) -> Iterable[Event]:
+        settings = (seed, folder, tuple(decides.items()))
+        return Inverter(generator, recipe, *settings, operator=given, figures=results.figures).invert(
+            group, interrupted
+        )
 
     def events(_: Sequence[Item | Unread], interrupted: Interrupted) -> Iterable[Event]:
-        return chain(*(inverter.invert(group, interrupted) for inverter, group in zip(inverters, groups, strict=False)))
+        return chain.from_iterable(inverted(*group, interrupted) for group in groups)
 
     def tell(event: Event) -> None:
         if isinstance(event, Finished):
@@ -104,7 +109,8 @@ def restore(
             on_event(event)
 
     try:
-        waiting, planned, after = [*items, *groups[1]], shard is not None, results.write_spread
+        waiting = [item for _, group in groups for item in group]
+        planned, after = shard is not None, results.write_spread
         follow(events, waiting, folder, overwrite, tell, interrupted, False, TITLE, after, planned=planned)
     except InversionFailed as error:
         found = {name: results.made(name) for name in results.found if name in results.items}
@@ -147,5 +153,19 @@ def check_terms(recipe: Recipe, measuring: Measuring) -> None:
         )
 
 
-def _renamed(item: Item | Unread, number: int) -> Item | Unread:
-    return replace(item, name=solution_name(item.name, number))
+def further_solutions(
+    recipe: Recipe, items: Sequence[Item | Unread], solutions: int
+) -> list[tuple[Recipe, list[Item | Unread]]]:
+    """Which recipe finds the solutions after the first: from samples of the generator. One that begins by looking for
+    where the picture lies looks again, by other samples.
+    """
+    first = recipe.stages[0]
+    named = [[replace(i, name=solution_name(i.name, k)) for i in items] for k in range(2, solutions + 1)]
+    if first.init["name"] != PLACEMENT:
+        together = [item for of_one in zip(*named, strict=True) for item in of_one]
+        return [(_beginning(recipe, START), together)] if named else []
+    return [(_beginning(recipe, first.init | {"seed": k}), group) for k, group in enumerate(named, start=1)]
+
+
+def _beginning(recipe: Recipe, init: dict) -> Recipe:
+    return replace(recipe, stages=(replace(recipe.stages[0], init=init), *recipe.stages[1:]))

@@ -13,7 +13,7 @@ from torch import Tensor
 from latentopt.checkpoints.delta import Delta
 from latentopt.checkpoints.latent_files import check_made_with
 from latentopt.checkpoints.saved_inputs import check_inputs
-from latentopt.errors import CheckpointError, ImageError
+from latentopt.errors import CheckpointError, ImageError, UsageError
 from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import to_json, write_atomically, write_text
 from latentopt.pictures.images import DELTA_FILE, read_png, save_png
@@ -134,6 +134,15 @@ def check_generator(where: str, record: Mapping[str, Any], generator: Generator)
     """Raise CheckpointError, naming `where`, unless the result of this run.json was made with `generator`."""
     made_with = {"fingerprint": "unknown", "name": "unknown", **record.get("generator", {})}
     check_made_with(where, made_with, generator, ", or invert it again")
+
+
+def check_picture_known(where: str, record: Mapping[str, Any]) -> None:
+    """Raise UsageError, naming `where`, for a restoration: only what was measured of its picture is known."""
+    if "simulate" in record.get("options", {}):  # which `latentopt.restore` always says
+        raise UsageError(
+            f"{where}: this was restored, and its true picture is not known: what was measured of it is no picture to "
+            "tune a generator to, or to compare results with. Take the results of latentopt invert"
+        )
 
 
 def _write(path: Path, text: str) -> None:
