@@ -418,6 +418,8 @@ def test_20_a_folder_of_the_command_line_with_html_in_its_name(tab, studio):
     tab.page.wait_for_selector("#results >> text=<img src=x onerror=alert(1)>")
     tab.drawn(lambda: tab.page.click("#results >> text=<img src=x onerror=alert(1)>"))
     assert tab.page.locator("img[src='x']").count() == 0
+    tab.until("[...document.images].every((image) => image.complete)")  # of the folder that goes now
+    tab.opened()
     shutil.rmtree(named)
 
 
