@@ -2,11 +2,12 @@
 
     python benchmarks/spaces.py
     python benchmarks/spaces.py --network my.safetensors --n 4 --steps 30
-    python benchmarks/spaces.py --price 16      # also what it costs: answers to edits and LEC, of 16 portraits
+    python benchmarks/spaces.py --price 16        # also what it costs: answers to edits and LEC, of 16 portraits
+    python benchmarks/spaces.py --n 0 --price 16  # that alone
 
 No network was trained on these portraits. All methods get the same number of steps and the same targets; distances are
 measured by the network that the methods optimise through (`perceptual`) and by the judge, which none of them sees.
-Writes `spaces.md`, `spaces.png` (pictures) and `spaces-curves.png` into the folder of the results.
+Writes `spaces.md`, `spaces.png` (pictures) and `spaces-curves.png` into the folder of the results, and `spaces-price.md`.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def draw_curves(results: dict[str, Result], steps: int, path: Path) -> None:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--network", default="portraits", show_default=True, help="A bundled generator or a file.")
-@click.option("--n", default=32, show_default=True, type=click.IntRange(min=1), help="Portraits.")
+@click.option("--n", default=32, show_default=True, type=click.IntRange(min=0), help="Portraits; 0: the price alone.")
 @click.option("--steps", default=500, show_default=True, type=click.IntRange(min=1))
 @click.option("--batch", default=8, show_default=True, type=click.IntRange(min=1))
 @click.option("--device", default="auto", show_default=True)
@@ -103,24 +104,34 @@ def main(
     network: str, n: int, steps: int, batch: int, device: str, priced: int, lec: int, only: str | None, out: Path
 ) -> None:
     """Compare the latent spaces and the shipped recipes on fresh portraits."""
-    bench, chosen = Bench(network, n, batch, device), methods(steps)
-    if only:
-        chosen = [method for method in chosen if method.name in only.split(",")]
+    if n:
+        compare(Bench(network, n, batch, device), steps, only, out)
+    if priced and not only:
+        bench = Bench(network, priced, batch, device)
+        facts = provenance(
+            bench.generator.device,
+            f"image seeds from 0; portraits TEST_SEEDS[:{priced}], for lec the first {lec}",
+            network=f"{bench.generator.name} ({bench.generator.fingerprint})",
+            batch=batch,
+        )
+        write_report(out / "spaces-price.md", "What richer spaces cost", price_tables(bench, lec), facts)
+
+
+def compare(bench: Bench, steps: int, only: str | None, out: Path) -> None:
+    """All spaces after equal steps: spaces.md and its pictures."""
+    chosen = [method for method in methods(steps) if not only or method.name in only.split(",")]
     results = bench.run(chosen)
     if only:
         return
     text, held = table(results, steps), expectations(results)
-    price = f"## The price\n\n{price_tables(Bench(network, priced, batch, device), lec)}" if priced else ""
     facts = provenance(
         bench.generator.device,
-        f"image seeds from 0; portraits TEST_SEEDS[:{n}]",
+        f"image seeds from 0; portraits TEST_SEEDS[:{bench.n}]",
         network=f"{bench.generator.name} ({bench.generator.fingerprint})",
         steps=steps,
-        batch=batch,
+        batch=bench.batch,
     )
-    write_report(
-        out / "spaces.md", "Latent spaces on fresh portraits", text, f"Expected:\n\n{held}", MEANING, price, facts
-    )
+    write_report(out / "spaces.md", "Latent spaces on fresh portraits", text, f"Expected:\n\n{held}", MEANING, facts)
     rows = [[image.cpu(), *(result.images[i] for result in results.values())] for i, image in enumerate(bench.targets)]
     contact_sheet(rows[:PICTURES], out / "spaces.png", columns=["target", *results])
     draw_curves(results, steps, out / "spaces-curves.png")
