@@ -7,7 +7,7 @@
 
 No network was trained on these portraits. All methods get the same number of steps and the same targets; distances are
 measured by the network that the methods optimise through (`perceptual`) and by the judge, which none of them sees.
-Writes `spaces.md`, `spaces.png` (pictures) and `spaces-curves.png` into the folder of the results, and `spaces-price.md`.
+Writes `spaces.md`, `spaces.png` (pictures), `spaces-curves.png` and `spaces-price.md` into the folder of the results.
 """
 
 from __future__ import annotations
