@@ -343,6 +343,10 @@ def test_what_is_measured_through_a_soft_mask_is_not_masked_again(entry, generat
     """As it is measured, it is what the true picture would make."""
     soft = torch.linspace(-1, 1, 32).expand(3, 32, 32)
     save_png("soft.png", soft)
+    coloured = torch.ones(3, 32, 32)
+    coloured[0, 0, 0] = 0
+    save_png("coloured.png", coloured)  # its white need not come to exactly 1
+    made("mask:coloured.png", generator)
     save_png("large.png", (torch.arange(100) > 40).float().expand(3, 100, 100) * 2 - 1)  # its edge is between pixels
     operator = build_operator(generator, tables(entry), (soft[None, :1].expand(3, 1, 32, 32) + 1) / 2)
     torch.testing.assert_close(operator.counted(operator(targets)), operator(targets))

@@ -32,8 +32,8 @@ class PlacementStart(Initializer):
     alike.
 
     path            latents to start from, instead of the mean of w: a file, or a result's folder
-    samples, label  how many are drawn, and of which class, where no latents are given; `seed`: of these, so that every
-                    picture is compared with the same, and its start depends on nothing else
+    samples, label  how many are drawn, and of which class, where no latents are given
+    seed            of these samples: every picture is compared with the same, so that its start depends on nothing else
     angle, shift    how far is looked: degrees to either side, widths in every direction
     angles, shifts  how many places of the grid, over each range
     runs, steps     of the best, how many are optimised, and how long; rate: of angle (radians) and shift (widths)

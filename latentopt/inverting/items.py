@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from os import PathLike
 from pathlib import Path
 
 from torch import Tensor
@@ -202,8 +203,8 @@ def check_kind(images: object) -> None:
                 "torch.view_as_real)"
             )
         return
-    paths = [images] if isinstance(images, str | Path) else images
-    if not isinstance(paths, Sequence) or not all(isinstance(path, str | Path) for path in paths):
+    paths = [images] if isinstance(images, str | PathLike) else images
+    if not isinstance(paths, Sequence) or not all(isinstance(path, str | PathLike) for path in paths):
         raise UsageError(f"images are a tensor [B,C,H,W] or paths of pictures, not {type(images).__name__}")
 
 

@@ -13,6 +13,7 @@ from latentopt.errors import UsageError
 from latentopt.operators.files import levels_of
 from latentopt.protocols import Operator, Source
 
+ROUNDING = 1e-4  # white of a coloured picture is a sum of three shares
 LEAST_WHITE = 0.1  # of a mask's brightest place: of one drawn with levels 0 and 1 of 255, nothing would count
 
 
@@ -78,7 +79,7 @@ def resized_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _mask_of(path: Path, resolution: tuple[int, int]) -> Tensor:
     levels = levels_of(path)
-    if not np.isfinite(levels).all() or levels.min() < 0 or levels.max() > 1:
+    if not np.isfinite(levels).all() or levels.min() < -ROUNDING or levels.max() > 1 + ROUNDING:
         raise UsageError(f"{path}: a mask's values lie in [0,1], of which 1 counts and 0 does not")
     if 0 < levels.max() < LEAST_WHITE:
         raise UsageError(
@@ -89,7 +90,7 @@ def _mask_of(path: Path, resolution: tuple[int, int]) -> Tensor:
     if abs(height * resolution[1] - width * resolution[0]) > max(resolution):
         wanted = "x".join(map(str, resolution))
         raise UsageError(f"{path}: a mask of {height}x{width} pixels has another aspect than images of {wanted}")
-    mask = resized_mask(torch.from_numpy(levels)[None, None], resolution)
+    mask = resized_mask(torch.from_numpy(levels.clip(0, 1))[None, None], resolution)
     if not mask.any():
         raise UsageError(f"{path}: this mask is black everywhere: nothing of the image would count (white counts)")
     return mask

@@ -164,7 +164,8 @@ def further_solutions(
     if first.init["name"] != PLACEMENT:
         together = [item for of_one in zip(*named, strict=True) for item in of_one]
         return [(_beginning(recipe, START), together)] if named else []
-    return [(_beginning(recipe, first.init | {"seed": k}), group) for k, group in enumerate(named, start=1)]
+    seed = first.init.get("seed", 0)
+    return [(_beginning(recipe, first.init | {"seed": seed + k}), group) for k, group in enumerate(named, start=1)]
 
 
 def _beginning(recipe: Recipe, init: dict) -> Recipe:
