@@ -14,6 +14,7 @@ from torch.nn.functional import avg_pool2d
 
 from latentopt.errors import LatentoptError, UsageError
 from latentopt.recipe.recipe import Recipe
+from latentopt.restoring.work import restore
 from latentopt.types import GeneratorInputs
 
 ADAPTER = "latentopt.integrations.deepinv"
@@ -110,6 +111,21 @@ def test_of_several_solutions_the_nearest_is_kept(adapter, generator, truth):
     ]
     assert (off[1] <= off[0]).all()
     assert (off[1] < off[0]).any(), "further starts find another picture"
+
+
+def test_priors_hold_where_numbers_are_compared(adapter, generator, truth, monkeypatch):
+    """As of the recipe, for what is a picture and what is none."""
+    seen = []
+
+    def restoring(*arguments, **options):
+        seen.append([term["name"] for term in arguments[3].stages[0].terms])
+        return restore(*arguments, **options)
+
+    monkeypatch.setattr(adapter, "restore", restoring)
+    recipe = quick(2).in_every_stage(terms=[{"name": "perceptual", "net": "bundled"}, {"name": "w-prior"}])
+    for name in ("down", "compressed"):
+        adapter.StyleGANReconstructor(generator, recipe)(PHYSICS[name](truth), PHYSICS[name])
+    assert seen == [["perceptual", "w-prior"], ["l2", "w-prior"]]
 
 
 def test_the_default_recipe(adapter, generator, truth, tmp_path, monkeypatch):

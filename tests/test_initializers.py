@@ -252,6 +252,15 @@ def test_the_linear_estimate_is_nearer_than_the_best_of_as_many(tiny_generator, 
     assert off["lmmse"] < 0.5 * off["best-of"]
 
 
+@pytest.mark.parametrize("n", [5, 40])
+def test_a_linear_estimate_is_as_likely_as_a_sample(n, tiny_generator, statistics, target):
+    """In P-norm coordinates, also along those in which samples hardly differ."""
+    basis = statistics.basis()
+    v = basis.whiten(start("lmmse", tiny_generator, target, n=n).ws[:, 0])
+    most = basis.whiten(sample_w(tiny_generator, 4, 500)).square().mean(dim=1).max()
+    assert v.square().mean(dim=1).max() < most
+
+
 def test_large_measurements_are_sketched():
     rng = torch.Generator().manual_seed(1)
     few, many = (torch.randn(4, m, generator=rng) for m in (MOST, 20 * MOST))

@@ -286,6 +286,29 @@ READ = {  # the kinds of files that each shipped recipe looks for
 }
 
 
+@pytest.mark.parametrize(
+    ("terms", "left"),
+    [
+        (["pyramid", "l2", "rows-spread"], ["l2", "rows-spread"]),
+        (["saturated-l2", "p-norm"], ["l2", "p-norm"]),
+        (["perceptual", "l1", "w-prior", "rows-cosine", "noise"], ["l1", "w-prior", "rows-cosine", "noise"]),
+        (["perceptual"], ["l2"]),
+    ],
+    ids=str,
+)
+def test_recipes_for_what_is_no_picture(terms, left):
+    """With the weights that they had; a stop by a term that is gone is gone too."""
+    tables = [{"name": name, "weight": 3.0} for name in terms]
+    recipe = Recipe.load("i2s").in_every_stage(terms=tables)
+    for name in (terms[0], left[0]):
+        stop = {"term": name, "below": 0.1, "patience": None}
+        if name in terms:
+            made = recipe.changed({("stages", 0, "stop"): stop}).comparing_numbers().stages[0]
+            assert [term["name"] for term in made.terms] == left
+            assert {term["weight"] for term in made.terms if term["name"] in terms} <= {3.0}
+            assert (made.stop is None) == (name not in left)
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_what_shipped_recipes_read(name):
     """None names a file; weights of a perceptual network (`file`) are read only where they are named."""

@@ -369,6 +369,19 @@ def test_p_norm_is_about_1_for_the_generators_own_codes(tiny_generator, statisti
     assert value.mean().item() == pytest.approx(1.0, abs=0.1)
 
 
+def test_the_spread_of_the_rows(tiny_generator, statistics):
+    """None for one code in every row; for two halves a distance of 2 apart, 1 at every component."""
+    images = torch.zeros(3, 3, 1, 1)
+    term = TERMS.create("rows-spread", tiny_generator, images)
+    w = tiny_generator.mapping(torch.randn(3, 16, generator=torch.Generator().manual_seed(3)))
+    assert term(view(images, images, GeneratorInputs(tiny_generator.broadcast(w)))).abs().max() < 1e-4
+    rows = torch.arange(tiny_generator.num_ws)[:, None] % 2 * 2.0
+    v = term.basis.whiten(w)[:, None] + rows
+    expected = rows.var(correction=0) * v.shape[2]
+    value = term(view(images, images, GeneratorInputs(term.basis.unwhiten(v))))
+    torch.testing.assert_close(value, expected.expand(3), rtol=1e-3, atol=0)
+
+
 def test_p_norm_equals_an_existing_implementation(tmp_path):
     """Barbershop's loss, 0.001 times ours, and its gradient, on real codes."""
     data = load_file(REFERENCE / "pspace" / "pspace.safetensors")

@@ -10,6 +10,7 @@ from torch import Tensor
 from latentopt.errors import UsageError
 from latentopt.pictures.resizing import shrink
 from latentopt.protocols import Generator, Initializer, Operator
+from latentopt.statistics.pnorm import p_to_w, w_to_p
 from latentopt.statistics.ridge import predictions
 from latentopt.statistics.sampling import check_label, drawn_at_once, sample_w
 from latentopt.types import GeneratorInputs
@@ -27,8 +28,10 @@ class LMMSE(Initializer):
     """The w that is expected, linearly, of what was measured: the linear minimum mean square error estimate.
 
     `n` samples are drawn and measured as the picture was (pictures are compared at `size` pixels), and ridge regression
-    of their w on their measurements predicts its w. How strong the ridge must be depends on the noise, which is not
-    known: several are tried, and the w is taken whose own measurement, once it is drawn, is nearest.
+    of their w, its last leaky ReLU undone, on their measurements predicts its w. (Of w itself it would predict values
+    beyond the bend that no sample has: in P-norm coordinates some are thousands of deviations off.) How strong the
+    ridge must be depends on the noise, which is not known: several are tried, and the w is taken whose own measurement,
+    once it is drawn, is nearest.
     """
 
     examples = ({"n": 12, "batch": 5}, {"n": 10, "size": 8})
@@ -72,7 +75,7 @@ class LMMSE(Initializer):
             rows = [wanted] if len(seen) == 1 else wanted.split(1)
             found = []
             for x, row, look in zip(samples, rows, seen, strict=True):
-                tried = predictions(x, w, row, STRENGTHS)  # [S,B,C]
+                tried = p_to_w(predictions(x, w_to_p(w), row, STRENGTHS))  # [S,B,C]
                 near = self._drawn(tried.flatten(0, 1), [look], advance)[0].reshape(*tried.shape[:2], -1)
                 nearest = (near - row).square().mean(dim=2).argmin(dim=0)
                 found.append(tried[nearest, torch.arange(len(row))])

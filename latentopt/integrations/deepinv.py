@@ -29,7 +29,7 @@ class StyleGANReconstructor(Reconstructor):
     `physics` is nearest to y, as `recipe` looks for it (`latentopt.restore`).
 
     Of several `solutions`, looked for from as many starts, the one that is nearest to the measurement is kept.
-    Measurements that are no pictures are compared by numbers: the recipe's terms are then replaced by `l2`. Raises
+    Measurements that are no pictures are compared by numbers: `l2` replaces the terms that compare pictures. Raises
     UsageError for measurements of another shape than those that `physics` makes, complex ones, and several at once, and
     for physics that holds something else for every image, such as a mask each: call it once an image.
     """
@@ -55,8 +55,7 @@ class StyleGANReconstructor(Reconstructor):
 
         measure.__qualname__ = type(physics).__name__
         _check_physics(physics, self.generator)
-        plain = [{"name": "l2", "weight": 1.0}]
-        recipe = self.recipe if is_picture(y.shape[1:]) else self.recipe.in_every_stage(terms=plain)
+        recipe = self.recipe if is_picture(y.shape[1:]) else self.recipe.comparing_numbers()
         with torch.enable_grad():
             found = restore(self.generator, y * 2 - 1, measure, recipe, solutions=self.solutions, seed=self.seed)
         with torch.no_grad():

@@ -26,6 +26,7 @@ from latentopt.registry import PARAMETERIZATIONS, TERMS
 
 Key = tuple[str | int, ...]
 ABSENT = (("operator", None), ("refine", None))  # entries that recipes of earlier releases did not have
+COMPARE_NUMBERS = ("l2", "l1")  # terms that compare whatever was measured
 WANTED = "a recipe (a TOML file, or the name of a shipped one)"
 
 
@@ -116,10 +117,19 @@ class Recipe:
             if steps is not None and stage["refine"] is None:
                 stage["steps"] = steps
             if terms is not None:
-                stage["terms"] = list(terms)
-                names = {"loss", *(TERMS.resolve(str(term["name"])) for term in terms)}
-                if stage["stop"] is not None and stage["stop"]["term"] not in names:
-                    stage["stop"] = None
+                _set_terms(stage, terms)
+        return Recipe.from_table(table, self.name)
+
+    def comparing_numbers(self) -> Recipe:
+        """The recipe for measurements that are no pictures: without the terms that compare pictures.
+
+        `l2` compares in their place where no l2 or l1 is left; terms that do not look at the image stay.
+        """
+        table = self.table()
+        for stage in table["stages"]:
+            compare = [term for term in stage["terms"] if term["name"] in COMPARE_NUMBERS]
+            priors = [term for term in stage["terms"] if not TERMS.load(term["name"]).sees_image]
+            _set_terms(stage, [*(compare or [{"name": COMPARE_NUMBERS[0]}]), *priors])
         return Recipe.from_table(table, self.name)
 
     def measuring(self, operator: object) -> Recipe:
@@ -238,6 +248,14 @@ class Recipe:
             for stage in self.table()["stages"]
         ]
         return hashlib.sha256(json.dumps(stages, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _set_terms(stage: dict[str, Any], terms: Sequence[Mapping[str, object]]) -> None:
+    """Give a stage's table other terms. One that stops by a term that it no longer has stops by nothing."""
+    stage["terms"] = list(terms)
+    names = {"loss", *(TERMS.resolve(str(term["name"])) for term in terms)}
+    if stage["stop"] is not None and stage["stop"]["term"] not in names:
+        stage["stop"] = None
 
 
 def _toml(value: Any) -> str:

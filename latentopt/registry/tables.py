@@ -45,6 +45,7 @@ TERMS = Registry(
         "p-norm": "latentopt.terms.priors:PNormPenalty",
         "w-prior": "latentopt.terms.priors:WPrior",
         "rows-cosine": "latentopt.terms.priors:RowsCosine",
+        "rows-spread": "latentopt.terms.priors:RowsSpread",
         "noise": "latentopt.terms.priors:NoiseAutocorrelation",
         "locality": "latentopt.terms.locality:Locality",
         "inside": "latentopt.terms.domain:Inside",

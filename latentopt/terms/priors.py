@@ -1,4 +1,4 @@
-"""Terms that ask nothing of the image: the P-norm penalty, the noise regulariser, and the priors of BRGM."""
+"""Terms that ask nothing of the image: penalties in P-norm, the noise regulariser, and the priors of BRGM."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class PNormPenalty(Term):
 
     reads = {"stats": "p-norm"}
     examples = ({}, {"std_floor": 0.1})
+    sees_image = False
 
     def __init__(
         self, generator: Generator, target: Tensor, *, std_floor: float = 0.0, stats: str | None = None
@@ -35,12 +36,28 @@ class PNormPenalty(Term):
         return self.basis.whiten(view.inputs.ws).square().mean(dim=(1, 2))
 
 
+class RowsSpread(PNormPenalty):
+    """Variance over the rows of the P-norm+ code, summed over its components: 0 for a code of W, [B].
+
+    It measures the rows' distance from their mean in the unit of the l2 of `p-norm+`, so that both together are the
+    negative logarithm of a Gaussian density, with a spread of its own for what is common to the rows. Source: ours.
+    """
+
+    def index(self, rows: Tensor) -> RowsSpread:
+        return self
+
+    def __call__(self, view: View) -> Tensor:
+        return self.basis.whiten(view.inputs.ws).var(dim=1, correction=0).sum(dim=1)
+
+
 class NoiseAutocorrelation(Term):
     """Squared autocorrelation of each noise map at a shift of one pixel, over a pyramid of 2x2 means down to 8x8.
 
     Source: Karras et al. 2020, appendix D, with the plain means that NVIDIA's projector takes between the levels; the
     weight is 1e5.
     """
+
+    sees_image = False
 
     def __init__(self, generator: Generator, target: Tensor) -> None:
         pass
@@ -66,6 +83,8 @@ class WPrior(Term):
     It is about 1 for the generator's own samples. Source: BRGM (Marinescu et al. 2020), the prior of w.
     """
 
+    sees_image = False
+
     def __init__(self, generator: Generator, target: Tensor) -> None:
         self.mean, self.radius = generator.w_avg, w_std(generator)
 
@@ -81,6 +100,8 @@ class RowsCosine(Term):
 
     Source: BRGM (Marinescu et al. 2020), the prior that holds rows together.
     """
+
+    sees_image = False
 
     def __init__(self, generator: Generator, target: Tensor) -> None:
         pass
