@@ -58,8 +58,8 @@ if TYPE_CHECKING:
     from latentopt.editing.sequence import choose as choose
     from latentopt.editing.sequence import parse_edit as parse_edit
     from latentopt.editing.sequence import parse_sweep as parse_sweep
+    from latentopt.editing.sequences import Sequences as Sequences
     from latentopt.editing.spaces import EditingSpace as EditingSpace
-    from latentopt.editing.work import Sequences as Sequences
     from latentopt.editing.work import edit_latents as edit_latents
     from latentopt.editing.work import interpolate_latents as interpolate_latents
     from latentopt.editing.work import mix_latents as mix_latents
@@ -195,11 +195,11 @@ EXPORTS = {
     "choose": "latentopt.editing.sequence",
     "parse_edit": "latentopt.editing.sequence",
     "parse_sweep": "latentopt.editing.sequence",
+    "Sequences": "latentopt.editing.sequences",
     "EditingSpace": "latentopt.editing.spaces",
     "edit_latents": "latentopt.editing.work",
     "interpolate_latents": "latentopt.editing.work",
     "mix_latents": "latentopt.editing.work",
-    "Sequences": "latentopt.editing.work",
     "load_encoder": "latentopt.encoders.files",
     "Callbacks": "latentopt.evaluation.comparison",
     "load_evaluation": "latentopt.evaluation.evaluation_files",

@@ -132,7 +132,7 @@ class GeneratorInputs:
 
     @staticmethod
     def load(path: Path) -> GeneratorInputs:
-        """Read what `save` wrote, now or in an earlier release.
+        """Read what `save` wrote, now or in an earlier release, as float32.
 
         Raises CheckpointError for a file of another kind, and for values that cannot be inputs of any generator.
         """
@@ -141,12 +141,8 @@ class GeneratorInputs:
         tensors, _ = load_tensors(path)
         if "ws" not in tensors or tensors["ws"].ndim != 3 or not len(tensors["ws"]):
             raise CheckpointError(f"{path}: not saved generator inputs: no tensor 'ws' of shape [B,L,C]")
-        for name, x in tensors.items():
-            if not x.is_floating_point() or not x.isfinite().all():
-                raise CheckpointError(f"{path}: {name} holds values that are not finite numbers; the file is damaged")
-            if x.ndim < 2 or len(x) not in (1, len(tensors["ws"])):
-                raise CheckpointError(f"{path}: {name} is {list(x.shape)}, not one for each image or for all")
-        return GeneratorInputs.from_tensors(tensors)
+        check_tensors(tensors, len(tensors["ws"]), str(path))
+        return GeneratorInputs.from_tensors(tensors).to(torch.float32)
 
     @staticmethod
     def from_tensors(tensors: Mapping[str, Tensor]) -> GeneratorInputs:
@@ -199,6 +195,15 @@ FIELDS = tuple(each.name for each in fields(GeneratorInputs))
 def place_of(name: str) -> str:
     """The layer or activation that an entry of `styles` or `residuals` is for."""
     return name.removeprefix(REPLACES).removeprefix(ADDS)
+
+
+def check_tensors(tensors: Mapping[str, Any], images: int, where: str) -> None:
+    """Raise CheckpointError, naming `where`, for what cannot be the saved inputs of so many images of any generator."""
+    for name, x in tensors.items():
+        if not isinstance(x, Tensor) or not x.is_floating_point() or not x.float().isfinite().all():
+            raise CheckpointError(f"{where}: {name} holds values that are not finite numbers; the file is damaged")
+        if x.ndim < 2 or len(x) not in (1, images):
+            raise CheckpointError(f"{where}: {name} is {list(x.shape)}, not one for each image or for all")
 
 
 def _rows(x: Tensor, batch: int) -> Tensor:

@@ -93,6 +93,39 @@ def test_sweeps_and_films(inverted, latentopt):
     assert (inverted / "strip" / "smile+1_yaw-sweep.png").is_file()
 
 
+def test_nothing_that_is_announced_is_overwritten(inverted, latentopt):
+    """Films of other rows, long sequences, and strengths that differ in their seventh digit."""
+    rows = ("--sweep", "smile=-1..1:2@0-1", "--sweep", "smile=-1..1:2@4-5", "--animate")
+    steps = [word for i in range(13) for word in ("--do", f"hair_length={1 + i / 1000}@0-1")]
+    digits = ("--sweep", "s:b8.conv1:3=1000000..1000004:5")
+    for arguments, pictures, films in ((rows, 4, 2), (steps, 13, 0), (digits, 5, 0)):
+        code, out, err = latentopt("edit", "out/a", *arguments, "--to", f"to{pictures}")
+        assert code == 0, err
+        written = list((inverted / f"to{pictures}" / "a").iterdir())
+        assert f"{pictures} pictures" in out
+        for suffix, count in ((".png", pictures), (".safetensors", pictures), (".webp", films)):
+            assert sum(path.suffix == suffix for path in written) == count
+    assert {path.name for path in (inverted / "to4" / "a").glob("*.webp")} == {"smile@0-1.webp", "smile@4-5.webp"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--do", "smile=1", "--do", "s:b8.conv1:3=3@2"),
+        ("--do", "smile=1", "--sweep", "s:b8.conv1:3=-1..1@2"),
+        ("--do", "smile=1@0", "--do", "s:b8.conv1:3=3", "--layers", "2"),
+        ("--do", "smile=1", "--do", "yaw=1@6"),
+        ("--do", "smile=1", "--do", "yaw=1e300"),
+    ],
+    ids=" ".join,
+)
+def test_edits_that_cannot_be_are_refused_before_any_work(inverted, latentopt, arguments):
+    code, _, err = latentopt("edit", "out", *arguments, "--to", "late")
+    last = err.strip().splitlines()[-1].removeprefix("latentopt: ")
+    assert code == 2 and last.startswith(("s:b8.conv1:3: a channel belongs", "yaw: layers [6]", "yaw+1e+300: too")), err
+    assert not list((inverted / "late").rglob("*.png"))
+
+
 def test_edits_go_on_from_edited_latents(inverted, latentopt):
     assert latentopt("edit", "out/a", "--do", "yaw=2")[0] == 0
     code, _, err = latentopt("edit", "out/a/edits/a/yaw+2.safetensors", "--do", "yaw=-2", "--to", "again", *NETWORK)

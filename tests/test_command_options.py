@@ -48,7 +48,7 @@ OTHERS = {  # flags that mean something else in some commands, where no other wo
     "--name": ("directions find", "drag"),
     "--do": ("compare",),
     "--animate": ("edit",),
-    "--class": ("directions find",),
+    "--class": ("directions channels", "directions find"),
     "--trunc": ("directions find", "drag"),
     "--corruption": ("tune",),
     "--samples": ("evaluate", "directions channels", "directions find", "fit-pnorm"),

@@ -11,16 +11,17 @@ from latentopt.editing.direction import Direction
 from latentopt.editing.ganspace import find_ganspace
 from latentopt.editing.interfacegan import find_interfacegan, fit_hyperplane, independent_of
 from latentopt.editing.labels import Labelled, folder_labels, read_labels, seed_codes, table_labels
-from latentopt.editing.latents import Latent
+from latentopt.editing.latents import LONGEST_NAME, Latent, file_name
 from latentopt.editing.layers import layers_text, parse_layers
 from latentopt.editing.mixing import interpolate, mix, split_row
 from latentopt.editing.pictures import save_samples, there_and_back
 from latentopt.editing.scaling import sample_codes
 from latentopt.editing.sefa import factorize, find_sefa, style_weights
 from latentopt.editing.sequence import Edit, apply_edits, choose, parse_edit, parse_sweep
+from latentopt.editing.sequences import Sequences
 from latentopt.editing.spaces import EditingSpace
-from latentopt.editing.work import Sequences, edit_latents
-from latentopt.errors import CheckpointError, UsageError
+from latentopt.editing.work import edit_latents
+from latentopt.errors import CheckpointError, ImageError, UsageError
 from latentopt.parameterizations.constraint import PNormConstraint
 from latentopt.parameterizations.pnorm import Whitened
 from latentopt.pictures.images import read_png, save_png
@@ -419,6 +420,55 @@ def test_a_sequence_of_edits(tiny_generator, tiny_inputs):
     assert choose("hair-length", directions) is one
     with pytest.raises(UsageError, match="did you mean 'yaw'"):
         choose("yaws", directions)
+    with pytest.raises(UsageError, match=r"with_channels\(directions, \['s:b8.conv1:3'\], generator\)"):
+        apply_edits(tiny_inputs, [parse_edit("s:b8.conv1:3=2")], directions)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("smile+2_yaw-1@0-3", "smile+2_yaw-1@0-3"),
+        ("s:b8.conv1:3+2", "s-b8.conv1-3+2"),
+        ("a" * LONGEST_NAME, "a" * LONGEST_NAME),
+        ("../..", "-.."),
+        ("...", "edit"),
+    ],
+)
+def test_names_of_files(text, name):
+    assert file_name(text) == name
+
+
+def test_names_that_are_cut_stay_apart():
+    texts = ["a" * 200 + end for end in ("x", "y", "/", "-", "\udc80")]
+    names = [file_name(text) for text in texts]
+    assert len(set(names)) == len(texts)
+    assert all(len(name) == LONGEST_NAME and name.startswith("a" * 100) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("do", "sweeps", "labels", "films"),
+    [
+        (["smile=1"], ["yaw=-1..1:4"],
+         ["smile+1", "smile+1_yaw-1", "smile+1_yaw-0.333333", "smile+1_yaw+0.333333", "smile+1_yaw+1"],
+         ["smile+1_yaw"]),
+        ([], ["yaw=1000000..1000002:3"], ["yaw+1000000", "yaw+1000001", "yaw+1000002"], ["yaw"]),
+        ([], ["yaw=1e6..1000002:2", "yaw=1000001..1000003:2"],
+         ["yaw+1000000", "yaw+1000002", "yaw+1000001", "yaw+1000003"],
+         ["yaw+1000000..+1000002", "yaw+1000001..+1000003"]),
+        ([], ["yaw=0.123456781..0.123456783:2"], ["yaw+0.123456781", "yaw+0.123456783"], ["yaw"]),
+        ([], ["yaw=-1..1:2@0-1", "yaw=-1..1:2@4-7"], ["yaw-1@0-1", "yaw+1@0-1", "yaw-1@4-7", "yaw+1@4-7"],
+         ["yaw@0-1", "yaw@4-7"]),
+        ([], ["yaw=-1..1:2@3", "yaw=-2..2:2@3"], ["yaw-1@3", "yaw+1@3", "yaw-2@3", "yaw+2@3"],
+         ["yaw-1..+1@3", "yaw-2..+2@3"]),
+        ([], ["yaw=-1..1:2", "yaw=-1..1:2"], ["yaw-1", "yaw+1"] * 2, ["yaw", "yaw"]),
+        (["yaw=1000001"], [], ["yaw+1e+06"], []),
+    ],
+)  # fmt: skip
+def test_pictures_and_films_have_names_of_their_own(do, sweeps, labels, films):
+    asked = Sequences([parse_edit(text) for text in do], [parse_sweep(text) for text in sweeps], {})
+    assert [asked.label(edits) for edits in asked.steps] == labels
+    assert [asked.film_label(sweep) for sweep in asked.sweeps] == films
+    assert [heading.removeprefix("then ") for heading in asked.headings] == [name.split("_")[-1] for name in labels]
 
 
 # ---- mixing and interpolation
@@ -431,7 +481,7 @@ def test_split(num_ws, split, row):
     assert split_row(num_ws, split) == row
 
 
-@pytest.mark.parametrize("split", [0, -1, 8, 2.5, 0.99])
+@pytest.mark.parametrize("split", [0, -1, 8, 2.5, 0.99, float("nan"), float("inf")])
 def test_no_split(split):
     with pytest.raises(UsageError, match="split"):
         split_row(8, split)
@@ -544,3 +594,25 @@ def test_what_there_is_to_say_of_an_image_is_said_before_the_work_on_it(tmp_path
     written, sheet = edit_latents(tiny_generator, latents, asked, tmp_path, on_note=tell)
     assert (written, sheet.name) == (2, "smile+1.png")
     assert told == [("fixed: its file replaces a layer's output; edits of rows 0 to 2 hardly show", ["plain"])]
+
+
+def test_edits_are_refused_before_any_work(tmp_path, tiny_generator, tiny_inputs):
+    directions = {"smile": Direction("smile", "w", torch.ones(16), tiny_generator.fingerprint)}
+    for done, layers, words in (
+        (["smile=1", "smile=1@9"], None, "rows 0 to 7"),
+        (["smile=1", "yaw=1"], None, "no direction 'yaw'"),
+        (["smile=1"], (8,), "rows 0 to 7"),
+        (["smile=1", "smile=1e300"], None, r"smile\+1e\+300: too strong"),
+    ):
+        asked = Sequences([parse_edit(text) for text in done], [], directions, layers)
+        with pytest.raises(UsageError, match=words):
+            edit_latents(tiny_generator, [Latent("a", tiny_inputs.index([0]))], asked, tmp_path)
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_of_no_numbers_is_named_and_not_written(tmp_path, tiny_generator, tiny_inputs):
+    directions = {"smile": Direction("smile", "w", torch.ones(16), tiny_generator.fingerprint)}
+    asked = Sequences([parse_edit("smile=1"), parse_edit("smile=1e38")], [], directions)
+    with pytest.raises(ImageError, match=r"a/smile\+1_smile\+1e\+38\.png: holds values that are not numbers.*smaller"):
+        edit_latents(tiny_generator, [Latent("a", tiny_inputs.index([0]))], asked, tmp_path)
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"smile+1.png", "smile+1.safetensors"}

@@ -14,7 +14,7 @@ from latentopt.checkpoints.networks import load_generator
 from latentopt.editing.direction import Direction
 from latentopt.editing.files import save_directions
 from latentopt.editing.latents import find_sources, open_sources, read_latent
-from latentopt.editing.mixing import interpolate_drawn, mix_drawn
+from latentopt.editing.mixing import DrawnWay, mix_drawn
 from latentopt.encoders.files import save_encoder
 from latentopt.errors import CheckpointError, MissingWeightsError, UsageError
 from latentopt.evaluation.framework import evaluate
@@ -439,9 +439,9 @@ def test_interpolation_fades_from_one_refiner_to_the_other(generator, results):
     found, _ = results
     a, b = (redraw_of(result, generator) for result in found)
     for t, end in ((0.0, found[0]), (1.0, found[1])):
-        at = interpolate_drawn(a, b, t)
+        at = DrawnWay(a, b)(t)
         assert torch.allclose(generator.synthesis(at), generator.synthesis(end.inputs), atol=1e-2)
-    half = interpolate_drawn(a, b, 0.5)
+    half = DrawnWay(a, b)(0.5)
     bare = half.without_residual("b16.conv0")
     expected = (a(bare).residuals["b16.conv0"] + b(bare).residuals["b16.conv0"]) / 2
     assert close(half.residuals["b16.conv0"], expected, 1e-5)

@@ -461,7 +461,7 @@ def test_z_is_found_in_float64_on_the_cpu(dtype, c_dim, monkeypatch):
     """Some devices have no float64, so nothing may be made float64 before it was brought to the CPU."""
     generator = make_tiny_generator(3, c_dim=c_dim, channels=(6, 4), z_dim=8)
     lens, ws = lens_of("z", {}, generator), generator.broadcast(generator.w_avg[None]).to(dtype)
-    cpu, double, solve, brought, solved = Tensor.cpu, Tensor.double, torch.linalg.pinv, [], []
+    cpu, double, solve, brought, solved = Tensor.cpu, Tensor.double, torch.linalg.svd, [], []
 
     def to_cpu(self):
         brought.append(cpu(self))
@@ -471,16 +471,17 @@ def test_z_is_found_in_float64_on_the_cpu(dtype, c_dim, monkeypatch):
         assert any(self is x for x in brought)
         return double(self)
 
-    def pinv(matrix):
+    def svd(matrix, **options):
         solved.append((matrix.dtype, matrix.device.type))
-        return solve(matrix)
+        return solve(matrix, **options)
 
     monkeypatch.setattr(Tensor, "cpu", to_cpu)
     monkeypatch.setattr(Tensor, "double", to_double)
-    monkeypatch.setattr(torch.linalg, "pinv", pinv)
+    monkeypatch.setattr(torch.linalg, "svd", svd)
     z = lens.encode(GeneratorInputs(ws))["z"]
     assert (z.shape, z.dtype, z.device) == ((1, 8), dtype, ws.device)
-    assert solved == [(torch.float64, "cpu")] * 3
+    assert len(solved) >= 3
+    assert set(solved) == {(torch.float64, "cpu")}
 
 
 @pytest.mark.parametrize("options", [{"rank": 0}, {"rank": 17}, {"std_floor": 2.0}], ids=str)

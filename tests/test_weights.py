@@ -12,7 +12,9 @@ from torch import Tensor
 from latentopt.errors import StatisticsError, UsageError
 from latentopt.generators.tunable import choose_weights
 from latentopt.inverting.batch import Batch
+from latentopt.inverting.tuning import tuning_recipe
 from latentopt.recipe.recipe import Recipe
+from latentopt.recipe.spaces import with_space
 from latentopt.registry import PARAMETERIZATIONS
 from latentopt.statistics.sigma import Sigma
 from latentopt.statistics.streams import image_seed
@@ -280,6 +282,16 @@ def test_tuning_recipes_run_and_improve_on_their_pivot(name, tiny_generator):
     assert run.status == ["done", "done"]
     assert run.inputs.deltas
     assert all(after < before for before, after in zip(first[len(first) - 1], last, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("space", "goes_on"), [("w", "w"), ("w+", "w+"), ("p-norm", "p-norm"), ("s", "w+"), ("w++", "w+")]
+)
+def test_latents_move_on_where_they_were_found(space, goes_on):
+    """In W+ where the result's space moved no ws: they are as they were given, by an encoder perhaps."""
+    earlier = with_space(Recipe.load("i2s"), space, {})
+    last = tuning_recipe(Recipe.load("wrangan"), earlier).stages[-1]
+    assert [part["name"] for part in last.optimize if part["name"] != "epsilon"] == [goes_on]
 
 
 def test_the_pivot_stays_where_only_weights_are_tuned():

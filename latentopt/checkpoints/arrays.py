@@ -25,6 +25,7 @@ from latentopt.errors import CheckpointError, UntrustedFileError
 from latentopt.files.kinds import Kind, check_file, kind_of, refusal
 from latentopt.files.storage import load_tensors
 from latentopt.files.text import one_line
+from latentopt.types import GROUPS
 
 ARRAY_LIMIT = 1 << 30  # bytes; 27,000 latents of a 1024x1024 generator
 PICTURE_REMEDY = "run latentopt invert first, and give its result"
@@ -83,6 +84,8 @@ def model_words(arrays: Arrays) -> str | None:
     inner = [key for key, value in contents.items() if isinstance(value, dict) and _has_weights(value)]
     if inner:
         return f"a model (it has weights under {one_line(str(inner[0]))!r})"
+    if "ws" in contents:  # saved inputs of ours, whose `deltas/` are called after weights
+        contents = {key: x for key, x in contents.items() if str(key).partition("/")[0] not in GROUPS}
     return looks_like([str(key) for key in contents]) if _has_weights(contents) else None
 
 

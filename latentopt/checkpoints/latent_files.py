@@ -20,11 +20,11 @@ import numpy as np
 from torch import Tensor
 
 from latentopt.checkpoints.arrays import DEEPEST, PICTURE_REMEDY, read_arrays, summary
-from latentopt.checkpoints.saved_inputs import check_transform
+from latentopt.checkpoints.saved_inputs import check_inputs
 from latentopt.errors import CheckpointError
 from latentopt.files.text import one_line
 from latentopt.protocols import Generator
-from latentopt.types import EARLIER, GROUPS, GeneratorInputs
+from latentopt.types import EARLIER, GROUPS, GeneratorInputs, check_tensors
 
 LATENT_KEYS = (
     "w", "ws", "wp", "w+", "w_plus", "wplus", "latent", "latents", "dlatent", "dlatents", "latent_in", "latent_code",
@@ -44,6 +44,7 @@ OURS = {  # what files of ours are that hold no latents
     "latentopt-refiner-1": "a refiner (--refine)",
     "latentopt-flow-1": "a flow network",
 }
+FIELDS_OF_OURS = (*(f"{group}/" for group in GROUPS), EARLIER)  # how the names of tensors beside `ws` begin
 PICTURE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp", "gif")
 PICTURE_SIDE = 32  # pixels at least, of what may be a picture
 
@@ -98,14 +99,16 @@ def read_latents(
 
 def _is_ours(tensors: Mapping[Any, Any], metadata: Mapping[str, str]) -> bool:
     """Whether these are saved `GeneratorInputs`."""
-    fields = any(str(key).startswith((*(f"{group}/" for group in GROUPS), EARLIER)) for key in tensors)
-    return "ws" in tensors and ("fingerprint" in metadata or "transform" in tensors or fields)
+    fields = any(str(key).startswith(FIELDS_OF_OURS) for key in tensors)
+    return isinstance(tensors.get("ws"), Tensor) and ("fingerprint" in metadata or "transform" in tensors or fields)
 
 
-def _saved_inputs(path: Path, tensors: Mapping[str, Tensor], reader: _Reader) -> list[tuple[str, GeneratorInputs]]:
+def _saved_inputs(path: Path, tensors: Mapping[Any, Any], reader: _Reader) -> list[tuple[str, GeneratorInputs]]:
     ws = reader.ws(tensors["ws"], "'ws'")
-    inputs = GeneratorInputs.from_tensors({**tensors, "ws": ws})
-    check_transform(inputs, reader.generator, str(path))
+    others = {str(k): x for k, x in tensors.items() if str(k) == "transform" or str(k).startswith(FIELDS_OF_OURS)}
+    check_tensors(others, len(ws), str(path))
+    inputs = GeneratorInputs.from_tensors({**{name: x.detach().float() for name, x in others.items()}, "ws": ws})
+    check_inputs(inputs, reader.generator, str(path))
     return [("", inputs.index([i])) for i in range(len(ws))]
 
 

@@ -143,22 +143,40 @@ def _check(method: str, options: dict[str, Any]) -> None:
 @shared.judge(default="portraits", show_default=True)
 @click.option("--attribute", required=True, help="What the channels are to move, as the judge names it.")
 @click.option("--samples", type=Count(), default="2000", show_default=True, help="Samples to draw.")
+@click.option(
+    "--candidates", type=Count(), default="1500", show_default=True, help="Channels to move, best scores first."
+)
 @click.option("--top", type=Count(), default="10", show_default=True, help="Channels to print.")
+@click.option("--class", "label", type=int, default=0, help="Class label, for generators that take labels.")
 @shared.seed()
 @shared.device()
-def channels(network: str, judge: str, attribute: str, samples: int, top: int, seed: int, device: str) -> None:
-    """Look for channels of the style space that go with one attribute, best first, with their scores.
+@shared.quiet()
+def channels(network: str, judge: str, attribute: str, device: str, quiet: bool, **options: Any) -> None:
+    """Look for channels of the style space that move one attribute, best first.
+
+    score: how far samples with most and with least of it differ in the channel, in deviations; what is only found
+    with the attribute scores as well. So the channels are moved, one at a time, by 3 of their deviations.
+    response: what that does to the attribute, in its deviations over the samples (binary ones: of their log-odds).
+    drift: the same of the other attribute that moves most, and its name.
+
+    A judge package.module:function is imported and run: name your own code only.
 
     \b
     Example:
       latentopt directions channels --attribute smile
       latentopt edit --do s:b32.conv1:45=+5
     """
-    from latentopt.api import find_channels, load_attribute_judge
+    from latentopt.api import find_channels
 
     generator = load_network(network, device, "float32", False)
-    for found in find_channels(generator, load_attribute_judge(judge, generator.device), attribute, samples, top, seed):
-        click.echo(f"{found.name:<24}{found.score:+.2f}")
+    found = find_channels(generator, judge, attribute, watch=partial(_watch, quiet), **options)
+    click.echo(f"{'channel':<24}{'score':>8}{'response':>10}{'drift':>8}")
+    for one in found:
+        text = f"{one.name:<24}{one.score:>+8.2f}{one.response:>+10.2f}{one.drift:>8.2f}  {one.drifting}"
+        click.echo(escape_controls(text.rstrip()))
+    if not any(one.noticeable for one in found):
+        text = f"no single channel moves {attribute} noticeably; a direction may: latentopt directions find"
+        click.echo(escape_controls(text), err=True)
 
 
 @command.command("list")

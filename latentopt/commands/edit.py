@@ -80,7 +80,6 @@ def command(
     from latentopt.api import (
         Sequences,
         check_films,
-        choose,
         edit_latents,
         given_or_found_directions,
         parse_edit,
@@ -106,8 +105,7 @@ def command(
         known = ", ".join(asked.directions) or "none at hand (latentopt directions find)"
         text = f"no edit named: drawing the latents as they are. --do NAME=STRENGTH edits; names: {known}"
         click.echo(escape_controls(text), err=True)
-    for name in names:
-        choose(name, asked.directions)
+    asked.check(generator)
     with workplace(to or root / "edits") as folder:
         written, sheet = edit_latents(
             generator,

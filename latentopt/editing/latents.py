@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,9 @@ from typing import Any
 from torch import Tensor
 
 from latentopt.checkpoints.delta import Delta
+from latentopt.checkpoints.delta_files import check_fit
 from latentopt.checkpoints.latent_files import check_made_with, read_latents
+from latentopt.checkpoints.saved_inputs import check_inputs
 from latentopt.errors import CheckpointError, LatentoptError, UntrustedFileError, UsageError
 from latentopt.files.kinds import check_file, kind_of
 from latentopt.files.outputs import clear_write_errors
@@ -26,6 +29,7 @@ from latentopt.results.redrawing import Redraw, redraw_of
 from latentopt.types import GeneratorInputs
 
 LONGEST_NAME = 120  # characters
+TELLING = 8  # of them, where a longer name is cut
 SUFFIXES = (".safetensors", ".npz", ".npy", ".pt", ".pth")  # looked for in a folder without results
 
 
@@ -56,8 +60,9 @@ class Latent:
 class Source:
     """Where latents lie: a result's folder, or a file; `generator` is what is on record of the one they are for.
 
-    A file may hold several images. `open_sources` makes one source of each, with its `inputs`. `among`: the file was
-    not named, but lies in a folder that was.
+    A file may hold several images. `open_sources` makes one source of each, with its `inputs`; `delta` is the file
+    beside it that their tuned weights are from, where it has none itself. `among`: the file was not named, but lies in
+    a folder that was.
     """
 
     path: Path
@@ -65,6 +70,7 @@ class Source:
     generator: Mapping[str, Any] = field(default_factory=dict)
     inputs: GeneratorInputs | None = None
     among: bool = False
+    delta: Path | None = None
 
 
 def result_sources(results: Sequence[EarlierResult]) -> list[Source]:
@@ -117,12 +123,13 @@ def open_sources(
             continue
         for note in held.notes:
             on_note(note)
-        delta = source.path.with_name(DELTA_FILE)
+        beside = source.path.with_name(DELTA_FILE)
         for i, (name, inputs) in enumerate(held.images):
-            if inputs.deltas is None and delta.is_file():
+            delta = beside if inputs.deltas is None and beside.is_file() else None
+            if delta is not None:
                 inputs = inputs.replace(deltas=Delta.load(delta, generator).deltas())
             own = file_name(name) if name else source.name if len(held.images) == 1 else f"{source.name}-{i}"
-            found.append(Source(source.path, own, source.generator, inputs))
+            found.append(Source(source.path, own, source.generator, inputs, delta=delta))
     return distinct(found)
 
 
@@ -138,21 +145,30 @@ def read_latent(source: Source, generator: Generator) -> Latent:
     check_source(source, generator)
     if source.path.is_dir():
         inversion = Inversion.load(source.path)
+        delta = source.path / DELTA_FILE if inversion.manifest.get("tuned") else None
+        _check_result(inversion, delta, generator, source.path / "inputs.safetensors")
         mode = inversion.manifest.get("noise_mode", "const")
-        delta = source.path / DELTA_FILE if inversion.inputs.deltas is not None else None
         latent = Latent(source.name, inversion.base, inversion.target, "none" if mode == "none" else "const", delta)
         if "refiner" not in inversion.manifest:
             return latent
         return replace(latent, refined=redraw_of(inversion, generator), result=source.path)
-    inputs = source.inputs
-    if inputs is None:
+    if source.inputs is None:
         images = open_sources([source], generator)
         if len(images) != 1 or images[0].inputs is None:
             raise CheckpointError(f"{source.path}: holds {len(images)} latents; open them as several (open_sources)")
-        inputs = images[0].inputs
-    delta = source.path.with_name(DELTA_FILE)
-    latent = Latent(source.name, inputs, delta=delta if delta.is_file() else None)
+        source = replace(source, inputs=images[0].inputs, delta=images[0].delta)
+    assert source.inputs is not None
+    latent = Latent(source.name, source.inputs, delta=source.delta)
     return _refined(latent, source, generator) if REFINED in source.generator else latent
+
+
+def _check_result(inversion: Inversion, delta: Path | None, generator: Generator, file: Path) -> None:
+    """Raise CheckpointError, naming the `file` of inputs or that of tuned weights, for what does not fit."""
+    held = inversion.inputs
+    if delta is not None:
+        check_fit({name: tuple(x.shape[1:]) for name, x in (held.deltas or {}).items()}, generator, str(delta))
+        held = held.replace(deltas=None)
+    check_inputs(held, generator, str(file))
 
 
 def _refined(latent: Latent, source: Source, generator: Generator) -> Latent:
@@ -188,8 +204,14 @@ def save_latent(
 
 
 def file_name(text: str) -> str:
-    """`text` as the name of a file: letters, digits and a few signs, of bounded length."""
-    return re.sub(r"[^\w.+@,=-]", "-", text)[:LONGEST_NAME].lstrip(".") or "edit"
+    """`text` as the name of a file: letters, digits and a few signs, of bounded length. What is cut off is told by a
+    hash, so that names which differ only there stay apart.
+    """
+    name = re.sub(r"[^\w.+@,=-]", "-", text)
+    if len(name) > LONGEST_NAME:
+        told = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:TELLING]
+        name = f"{name[: LONGEST_NAME - TELLING - 1]}-{told}"
+    return name.lstrip(".") or "edit"
 
 
 def distinct(sources: Sequence[Source]) -> list[Source]:

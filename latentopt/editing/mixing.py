@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,7 @@ from latentopt.protocols import Generator, Parameterization
 from latentopt.results.redrawing import Redraw
 from latentopt.types import ADDS, GROUPS, REPLACES, GeneratorInputs, LayerTensors, place_of
 
+HELD = ("styles", "residuals")  # the groups that spaces hold
 PAPER_SPLIT = 7 / 18  # Zhu et al. 2020, section 4.4.5: 7 layers of the one image, 11 of the other
 
 
@@ -21,6 +24,8 @@ def split_row(num_ws: int, split: float | None = None) -> int:
     one of the images would get no row.
     """
     split = PAPER_SPLIT if split is None else split
+    if not math.isfinite(split):
+        raise UsageError(f"a split is a row, or a share of the rows below 1, not {split}")
     if split >= 1 and split != int(split):
         raise UsageError(f"a split is a row, or a share of the rows below 1, not {split}")
     row = round(split * num_ws) if 0 < split < 1 else int(split)
@@ -57,43 +62,92 @@ def _row(generator: Generator, name: str) -> int:
     return generator.row_of(place_of(name)) or 0
 
 
-def interpolate(
-    first: GeneratorInputs, second: GeneratorInputs, t: float, lens: Parameterization | None = None
-) -> GeneratorInputs:
+class Way:
     """From `first` (t = 0) to `second` (t = 1), straight in the variables of `lens`, any space of latents; None is W+.
 
     Fields that the lens does not write change linearly: weight deltas, residuals and styles that are added (where only
     one image has one, from or to nothing), noise maps and whole styles that both have too; maps that one alone has
-    stay. Raises UsageError for latents of other shapes, and for whole styles, whole outputs or a transform that only
-    one of the images has.
+    stay. What `lens` cannot hold of an image (rows of ws in W, a w that the mapping network does not make in Z+) fades
+    linearly too, so that the ends are the images themselves. Raises UsageError for latents of other shapes, and for
+    whole styles, whole outputs or a transform that only one of the images has.
     """
-    check_shapes(first, second)
-    second = second.replace(ws=second.ws.to(first.ws))
-    for name, one, other in zip(("styles", "layer outputs", "a transform"), _bound(first), _bound(second), strict=True):
-        if one != other:
-            raise UsageError(f"{name} cannot be interpolated to an image that has none")
-    between = GeneratorInputs(
-        torch.lerp(first.ws, second.ws, t),
-        noise=_between(first.noise, second.noise, t, fill=False),
-        deltas=_between(first.deltas, second.deltas, t, fill=True),
-        styles=_between(first.styles, second.styles, t, fill=True),
-        residuals=_between(first.residuals, second.residuals, t, fill=True),
-        transform=_between_transforms(first.transform, second.transform, t),
-    )
-    if lens is None:
-        return between
-    ends, to = lens.encode(first), lens.encode(second)
-    return lens.decode({name: torch.lerp(v, to[name], t) for name, v in ends.items()}, between)
+
+    def __init__(self, first: GeneratorInputs, second: GeneratorInputs, lens: Parameterization | None = None) -> None:
+        check_shapes(first, second)
+        self.first, self.second, self.lens = first, second.replace(ws=second.ws.to(first.ws)), lens
+        for name, one, other in zip(
+            ("styles", "layer outputs", "a transform"), _bound(first), _bound(second), strict=True
+        ):
+            if one != other:
+                raise UsageError(f"{name} cannot be interpolated to an image that has none")
+        if lens is not None:
+            self.ends = [lens.encode(inputs) for inputs in (self.first, self.second)]
+            self.lost = [
+                _lost(inputs, lens.decode(v, inputs)) for inputs, v in zip(self.images, self.ends, strict=True)
+            ]
+
+    @property
+    def images(self) -> tuple[GeneratorInputs, GeneratorInputs]:
+        return self.first, self.second
+
+    def __call__(self, t: float) -> GeneratorInputs:
+        between = self._straight(t)
+        if self.lens is None:
+            return between
+        first, second = self.ends
+        found = self.lens.decode({name: torch.lerp(v, second[name], t) for name, v in first.items()}, between)
+        ws = found.ws + torch.lerp(self.lost[0].ws, self.lost[1].ws, t)
+        fading = {name: _between(*(getattr(lost, name) for lost in self.lost), t, fill=True) for name in HELD}
+        return found.replace(ws=ws, **{name: _sum(getattr(found, name), more) for name, more in fading.items()})
+
+    def _straight(self, t: float) -> GeneratorInputs:
+        first, second = self.images
+        return GeneratorInputs(
+            torch.lerp(first.ws, second.ws, t),
+            noise=_between(first.noise, second.noise, t, fill=False),
+            deltas=_between(first.deltas, second.deltas, t, fill=True),
+            styles=_between(first.styles, second.styles, t, fill=True),
+            residuals=_between(first.residuals, second.residuals, t, fill=True),
+            transform=_between_transforms(first.transform, second.transform, t),
+        )
 
 
-def interpolate_drawn(first: Redraw, second: Redraw, t: float, lens: Parameterization | None = None) -> GeneratorInputs:
+def interpolate(
+    first: GeneratorInputs, second: GeneratorInputs, t: float, lens: Parameterization | None = None
+) -> GeneratorInputs:
+    """The latents at the share t of the `Way` from `first` to `second`. Raises UsageError."""
+    return Way(first, second, lens)(t)
+
+
+def _lost(inputs: GeneratorInputs, held: GeneratorInputs) -> GeneratorInputs:
+    """What a space did not hold of `inputs`."""
+    groups = {name: _sum(getattr(inputs, name), _between(None, getattr(held, name), -1, fill=True)) for name in HELD}
+    return GeneratorInputs(inputs.ws - held.ws, **groups)
+
+
+def _sum(first: LayerTensors | None, second: LayerTensors | None) -> dict[str, Tensor] | None:
+    """Entry by entry; one that only one of them has counts as it is."""
+    one, other = dict(first or {}), dict(second or {})
+    for key in one.keys() & other.keys():
+        a, b = torch.broadcast_tensors(*_alike(one[key], other[key].to(one[key])))
+        one[key] = a + b
+    return other | one or None
+
+
+class DrawnWay:
     """What is drawn on the way between two results: what either's refiner makes of the latents there, one fading into
     the other.
     """
-    between = interpolate(first.base, second.base, t, lens)
-    if first.refiner is None and second.refiner is None:
-        return between
-    return between.replace(residuals=_between(first(between).residuals, second(between).residuals, t, fill=True))
+
+    def __init__(self, first: Redraw, second: Redraw, lens: Parameterization | None = None) -> None:
+        self.first, self.second, self.way = first, second, Way(first.base, second.base, lens)
+
+    def __call__(self, t: float) -> GeneratorInputs:
+        between = self.way(t)
+        if self.first.refiner is None and self.second.refiner is None:
+            return between
+        drawn = self.first(between).residuals, self.second(between).residuals
+        return between.replace(residuals=_between(*drawn, t, fill=True))
 
 
 def mix_drawn(coarse: Redraw, fine: Redraw, split: float | None, generator: Generator) -> GeneratorInputs:

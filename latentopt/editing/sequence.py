@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from latentopt.editing.channels import Channel
+from latentopt.editing.channels import PREFIX, Channel
 from latentopt.editing.direction import Direction
 from latentopt.editing.layers import layers_text, parse_layers
 from latentopt.errors import UsageError
@@ -22,6 +22,7 @@ SWEEP = re.compile(
     rf"(?P<name>[^=]+)=(?P<first>{NUMBER})\.\.(?P<last>{NUMBER})(?::(?P<count>\d+))?(?:@(?P<layers>.+))?", re.IGNORECASE
 )
 SWEPT = 5  # pictures of a sweep
+DIGITS = 6  # of a strength, in names
 MOST_SWEPT = 1000
 
 
@@ -35,8 +36,11 @@ class Edit:
 
     @property
     def label(self) -> str:
-        rows = "" if self.layers is None else f"@{layers_text(self.layers)}"
-        return f"{self.name}{self.strength:+g}{rows}"
+        return self.written()
+
+    def written(self, digits: int = DIGITS) -> str:
+        """As in names of files, the strength with so many digits at most."""
+        return f"{self.name}{self.strength:+.{digits}g}{rows_text(self.layers)}"
 
 
 def parse_edit(text: str) -> Edit:
@@ -61,6 +65,11 @@ def parse_sweep(text: str) -> list[Edit]:
     return [Edit(match["name"].strip(), round(strength, 9), _rows(match["layers"])) for strength in strengths]
 
 
+def rows_text(layers: Sequence[int] | None) -> str:
+    """`@0-3`; nothing for a direction's own rows."""
+    return "" if layers is None else f"@{layers_text(layers)}"
+
+
 def _finite(number: str, text: str) -> float:
     if not math.isfinite(float(number)):
         raise UsageError(f"{text!r}: a strength is a finite number")
@@ -73,10 +82,15 @@ def _rows(text: str | None) -> tuple[int, ...] | None:
 
 def choose(name: str, directions: Mapping[str, Direction | Channel]) -> Direction | Channel:
     """The direction of that name, or the channel (see `latentopt.editing.channels.with_channels`); `hair-length` and
-    `hair_length` are one. Raises UsageError with the nearest name.
+    `hair_length` are one. Raises UsageError with the nearest name, or how a channel is had.
     """
     plain = {key.replace("-", "_"): key for key in directions}
     if name not in directions and name.replace("-", "_") not in plain:
+        if name.startswith(PREFIX):
+            raise UsageError(
+                f"no direction {name!r}: a channel of the style space is added to the directions by "
+                f"with_channels(directions, [{name!r}], generator)"
+            )
         raise UsageError(f"no direction {name!r}{nearest(name, list(directions))}")
     return directions[name if name in directions else plain[name.replace("-", "_")]]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -12,16 +12,15 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from latentopt.editing.channels import Channel
-from latentopt.editing.direction import Direction
 from latentopt.editing.films import Film, between, frames_of
 from latentopt.editing.latents import Latent, file_name, save_latent
-from latentopt.editing.mixing import interpolate_drawn, mix_drawn
+from latentopt.editing.mixing import DrawnWay, mix_drawn
 from latentopt.editing.pictures import draw, film_frame, there_and_back
-from latentopt.editing.sequence import Edit, apply_edits
+from latentopt.editing.sequence import Edit
+from latentopt.editing.sequences import Sequences, holds_numbers
+from latentopt.errors import ImageError
 from latentopt.files.outputs import clear_write_errors
 from latentopt.files.storage import write_atomically
-from latentopt.geometry.moves import PictureMove
 from latentopt.pictures.contact_sheet import contact_sheet
 from latentopt.pictures.images import DELTA_FILE, save_png
 from latentopt.pictures.video import save_video
@@ -29,56 +28,9 @@ from latentopt.protocols import Generator, Parameterization
 from latentopt.types import REPLACES, GeneratorInputs
 from latentopt.watching.phases import counted
 
-UNEDITED = "unedited"  # the name of pictures that are drawn as they are
 ON_SHEET = 16  # images
 FRAMES = 48  # of a film, one way
 FPS = 24
-
-
-@dataclass(frozen=True)
-class Sequences:
-    """What is done to every image: the edits `done` one after the other, then each sweep's pictures after all of them.
-
-    directions: by name; layers: rows of ws to move instead of the edits' and directions' own; move: of every picture
-    that is drawn after edits (or without any), by the network.
-    """
-
-    done: Sequence[Edit]
-    sweeps: Sequence[Sequence[Edit]]
-    directions: Mapping[str, Direction | Channel]
-    layers: tuple[int, ...] | None = None
-    move: PictureMove | None = None
-
-    def label(self, edits: Sequence[Edit]) -> str:
-        """The name of the picture that these edits end with."""
-        words = [edit.label for edit in edits] + ([] if self.move is None else [self.move.label])
-        return file_name("_".join(words) or UNEDITED)
-
-    def edited(self, inputs: GeneratorInputs, edits: Sequence[Edit]) -> GeneratorInputs:
-        """One image's inputs after the edits, and after the move."""
-        edited = apply_edits(inputs, edits, self.directions, self.layers)
-        return edited if self.move is None else self.move(edited)
-
-    @property
-    def steps(self) -> list[list[Edit]]:
-        """The edits behind each picture of an image; where nothing is to be done, it is drawn as it is."""
-        after = [[*self.done, edit] for sweep in self.sweeps for edit in sweep]
-        return [list(self.done[: i + 1]) for i in range(len(self.done))] + after or [[]]
-
-    @property
-    def title(self) -> str:
-        """A name for the sheet."""
-        words = [*(e.label for e in self.done), *(s[0].name + "-sweep" for s in self.sweeps)]
-        words += [] if self.move is None else [self.move.label]
-        return file_name("_".join(words or [UNEDITED]))
-
-    @property
-    def headings(self) -> list[str]:
-        """Over the columns of the sheet, one for each of `steps`."""
-        steps = [edits for edits in self.steps if edits]
-        return [("then " if 0 < i < len(self.done) else "") + e[-1].label for i, e in enumerate(steps)] or [
-            UNEDITED if self.move is None else self.move.label
-        ]
 
 
 def edit_latents(
@@ -96,8 +48,9 @@ def edit_latents(
     edits `done` one after the other as a film.
 
     on_note: called with what has to be said of an image, before the work on it. Returns the number of pictures and the
-    sheet.
+    sheet. Raises UsageError before any work as `Sequences.check`, ImageError for a picture that holds no numbers.
     """
+    asked.check(generator)
     sheet: list[list[Tensor]] = []
     names: list[str] = []
     written = 0
@@ -142,6 +95,9 @@ def _edit(latent: Latent, asked: Sequences, generator: Generator, folder: Path, 
         drawn = latent.redraw(edited)
         pictures.append(draw(generator, drawn, latent.noise_mode))
         label = asked.label(edits)
+        if not holds_numbers(edited) or not pictures[-1].isfinite().all():
+            remedy = "; take smaller strengths" if edits else ""
+            raise ImageError(f"{own / label}.png: holds values that are not numbers, and is not written{remedy}")
         save_edited(own / label, pictures[-1], drawn, latent, generator)
         if explain:
             for name, picture in latent.redraw.pictures(edited).items():
@@ -172,8 +128,7 @@ def _film(latent: Latent, asked: Sequences, sweep: Sequence[Edit], generator: Ge
     strengths = [first + (last - first) * i / (FRAMES - 1) for i in range(FRAMES)]
     sequences = [[*asked.done, replace(sweep[0], strength=strength)] for strength in strengths]
     frames = list(_frames(latent, asked, sequences, generator))
-    name = file_name("_".join([*(edit.label for edit in asked.done), sweep[0].name]))
-    save_video(there_and_back(frames), folder / latent.name / f"{name}.webp", fps=FPS)
+    save_video(there_and_back(frames), folder / latent.name / f"{asked.film_label(sweep)}.webp", fps=FPS)
 
 
 def _film_of_edits(latent: Latent, asked: Sequences, film: Film, generator: Generator, folder: Path) -> None:
@@ -219,16 +174,15 @@ def interpolate_latents(
     rows, labels, frames = [], [], []
     for first, second in pairwise(latents):
         name = f"{first.name} to {second.name}"
-        pictures = []
+        pictures, way = [], DrawnWay(first.redraw, second.redraw, lens)
         for i in counted(range(steps), name, "pictures"):
-            between = interpolate_drawn(first.redraw, second.redraw, i / (steps - 1), lens)
+            between = way(i / (steps - 1))
             pictures.append(draw(generator, between, first.noise_mode))
             if 0 < i < steps - 1:
                 path = folder / file_name(f"{name}, {space}") / f"{i:03d}"
                 save_latent(path, pictures[-1], between, generator)
         for i in counted(range(FRAMES if animate else 0), f"film: {name}", "pictures"):
-            between = interpolate_drawn(first.redraw, second.redraw, i / (FRAMES - 1), lens)
-            frames.append(film_frame(draw(generator, between, first.noise_mode)))
+            frames.append(film_frame(draw(generator, way(i / (FRAMES - 1)), first.noise_mode)))
         rows.append(pictures)
         labels.append(name)
     columns = [f"{i / (steps - 1):.2g}" for i in range(steps)]

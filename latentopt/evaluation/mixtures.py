@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from latentopt.editing.mixing import interpolate_drawn, mix_drawn
+from latentopt.editing.mixing import DrawnWay, mix_drawn
 from latentopt.errors import UsageError
 from latentopt.evaluation.measure import Measure
 from latentopt.evaluation.rendering import draw_each
@@ -41,7 +41,7 @@ def interpolation(subject: Subject) -> Found:
     for space, lens in lenses.items():
         try:
             images = [
-                [interpolate_drawn(one, to, t, lens) for to in _ends(subject, i) for t in shares]
+                [way(t) for to in _ends(subject, i) for way in [DrawnWay(one, to, lens)] for t in shares]
                 for i, one in enumerate(subject.redraws)
             ]
         except UsageError as error:

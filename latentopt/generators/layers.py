@@ -210,32 +210,3 @@ class MappingNetwork(nn.Module):
         for layer in self.layers:
             x = layer(x)
         return x
-
-    def inverse(self, w: Tensor, c: Tensor | None = None) -> Tensor:
-        """The z [B,Z], up to its length, that the network maps to w [B,C]: layer by layer backwards, by least squares.
-
-        Exact for a w that it made, as far as that one's own rounding in float32 allows; the nearest by least squares
-        otherwise. c [1 or B,K]: labels of a conditional generator. In float64 on the CPU; Apple's GPUs have none.
-        """
-        x = _exact(w)  # [B,C]
-        first, *others = self.layers
-        for layer in reversed(others):
-            x = _before_activation(layer, x) @ torch.linalg.pinv(_scaled(layer)).T
-        label = x.new_zeros(1, 0) if c is None else _exact(normalize_second_moment(self.embed(c)))  # [1 or B,E]
-        weight, of_label = _scaled(first).split((self.z_dim, label.shape[1]), dim=1)
-        x = _before_activation(first, x) - label @ of_label.T
-        return (x @ torch.linalg.pinv(weight).T).to(w)
-
-
-def _scaled(layer: FullyConnected) -> Tensor:
-    return _exact(layer.weight) * layer.weight_gain
-
-
-def _before_activation(layer: FullyConnected, x: Tensor) -> Tensor:
-    """`x W^T` of the layer that made x."""
-    x = x / SQRT2
-    return torch.where(x < 0, x / LRELU_SLOPE, x) - _exact(layer.bias) * layer.lr_multiplier
-
-
-def _exact(x: Tensor) -> Tensor:
-    return x.detach().cpu().double()

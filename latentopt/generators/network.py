@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from latentopt.generators.config import NetworkConfig
 from latentopt.generators.layers import MappingNetwork
+from latentopt.generators.mapping_inverse import inverse
 from latentopt.types import Beginning, GeneratorInputs
 
 
@@ -154,7 +155,7 @@ class GeneratorNetwork(nn.Module):
         return self.get_parameter(name)
 
     def inverse_mapping(self, w: Tensor, c: Tensor | None = None) -> Tensor:
-        return self.mapping.inverse(w, c)
+        return inverse(self.mapping, w, c)
 
     def broadcast(self, w: Tensor) -> Tensor:
         """One w for every layer: [B,C] -> [B,L,C]."""

@@ -24,25 +24,30 @@ from latentopt.inverting.names import Picture, free_names
 from latentopt.pictures.decoding import Picture as DecodedPicture
 from latentopt.pictures.images import DELTA_FILE, TargetImage, read_image, read_png
 from latentopt.protocols import Generator
+from latentopt.recipe.entries import checked_plugin
 from latentopt.recipe.named_recipes import recipe_names
 from latentopt.recipe.recipe import Recipe
 from latentopt.recipe.stage import PREVIOUS, Stage
+from latentopt.registry import PARAMETERIZATIONS
 from latentopt.results.earlier import EarlierResult
 from latentopt.results.inversion import Inversion, check_picture_known
+
+ANY_WS = checked_plugin("w+", PARAMETERIZATIONS, "optimize")  # a space that holds every ws
 
 
 def tuning_recipe(method: Recipe, earlier: Recipe) -> Recipe:
     """The stages of `method` that tune weights, starting from a result of `earlier`.
 
     Where they move the latents too, they do so in the space that the result was found in (its bounds included), at the
-    method's own learning rate: the result's latents need not be of the space that the method was made for. Raises
-    UsageError for a method that tunes nothing.
+    method's own learning rate: the result's latents need not be of the space that the method was made for. Where none
+    of its spaces moved ws, what it started with may have been any ws: they move in W+. Raises UsageError for a method
+    that tunes nothing.
     """
     _, tuning = method.split()
     if tuning is None:
         known = [name for name in recipe_names() if Recipe.load(name).split()[1] is not None]
         raise UsageError(f"recipe {method.name!r} tunes no weights; those that do: {', '.join(known)}")
-    space = next((part for stage in reversed(earlier.stages) for part in stage.spaces("ws")), None)
+    space = next((part for stage in reversed(earlier.stages) for part in stage.spaces("ws")), ANY_WS)
     stages = [replace(stage, optimize=tuple(_in_space(stage, space))) for stage in tuning.stages]
     stages[0] = replace(stages[0], init={"name": PREVIOUS})
     return replace(tuning, stages=tuple(stages))
@@ -70,10 +75,10 @@ def recipe_of(inversions: Sequence[Inversion]) -> Recipe:
     return Recipe.parse(next(iter(tables.values())), runs=True)  # of which the spaces are read
 
 
-def _in_space(stage: Stage, space: dict | None) -> Iterator[dict]:
+def _in_space(stage: Stage, space: Mapping[str, Any]) -> Iterator[dict]:
     latent = stage.spaces("ws")
     for part in stage.optimize:
-        if space is None or part not in latent:
+        if part not in latent:
             yield part
         else:
             rate = {"lr": part["lr"]} if "lr" in part else {}

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from latentopt.errors import UsageError
+from latentopt.errors import LatentoptError, UsageError
 from latentopt.judge.network import load_judge
 from latentopt.perceptual.network import weights_hash
 from latentopt.pictures.channels import in_colour
 
 TOLERANCE = 1e-3  # of probabilities, for rounding
+UNTOUCHED = (LatentoptError, MemoryError, torch.OutOfMemoryError)  # errors that are not the fault of a user's code
 
 
 @runtime_checkable
@@ -63,7 +64,9 @@ def _call(name: str) -> Any:
     sys.path.insert(0, here)
     try:
         return getattr(importlib.import_module(module), function)()
-    except (ImportError, AttributeError, TypeError, ValueError, SyntaxError, OSError, RuntimeError) as error:
+    except UNTOUCHED:
+        raise
+    except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise UsageError(f"judge {name!r}: cannot be had ({reason}); name package.module:function") from error
     finally:
@@ -121,7 +124,7 @@ def _rows(judge: AttributeJudge, method: str, images: Tensor, batch: int) -> Ten
     """What a method of the judge answers to all pictures, [B,D], a batch at a time; NaN where there is no number."""
     parts = []
     for part in images.split(batch):
-        answer = getattr(judge, method)(in_colour(part))
+        answer = _asked(judge, method, in_colour(part))
         try:
             found = torch.as_tensor(answer).detach().cpu().double()
         except (TypeError, ValueError, RuntimeError) as error:
@@ -132,12 +135,29 @@ def _rows(judge: AttributeJudge, method: str, images: Tensor, batch: int) -> Ten
     return torch.cat(parts)
 
 
+def _asked(judge: AttributeJudge, method: str, images: Tensor) -> Any:
+    """What a method of the judge answers. Raises UsageError, naming the judge, where their code fails."""
+    try:
+        return getattr(judge, method)(images)
+    except UNTOUCHED:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        where = f"judge {given_name(judge)!r}: {method}()"
+        raise UsageError(f"{where} failed for pictures {list(images.shape)} ({reason})") from error
+
+
+def given_name(judge: AttributeJudge) -> str:
+    """What a judge is called in messages: its own name, else its type's."""
+    return str(getattr(judge, "name", type(judge).__name__))
+
+
 def judge_name(judge: AttributeJudge) -> str:
     """What goes on record: kind and weights' hash; of what is no network its name, and the hashes of those it holds."""
     if isinstance(judge, nn.Module):
         return f"{type(judge).__name__.lower()} {weights_hash(judge)}"
     held = [weights_hash(value) for value in getattr(judge, "__dict__", {}).values() if isinstance(value, nn.Module)]
-    return " ".join([str(getattr(judge, "name", type(judge).__name__)), *held])
+    return " ".join([given_name(judge), *held])
 
 
 def plain(name: str) -> str:

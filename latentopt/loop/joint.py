@@ -12,10 +12,14 @@ from latentopt.types import GeneratorInputs, Variables
 
 
 class Joint(Parameterization):
-    """Lenses by name; the variables of `w+` are named `w+/w`. They must own different fields of the inputs."""
+    """Lenses by name; the variables of `w+` are named `w+/w`. They must own different fields of the inputs.
+
+    Those that write ws write last, whatever the order: spaces of styles write differences to what the ws before makes,
+    so that a move of ws comes on top of theirs.
+    """
 
     def __init__(self, lenses: Mapping[str, Parameterization]) -> None:
-        self.lenses = dict(lenses)
+        self.lenses = dict(sorted(lenses.items(), key=lambda lens: "ws" in lens[1].owns))
         owned = [field for lens in self.lenses.values() for field in lens.owns]
         if len(set(owned)) != len(owned):
             raise UsageError(f"spaces that write the same inputs cannot be joined: {', '.join(self.lenses)}")

@@ -46,6 +46,8 @@ class F(Parameterization):
             check_weight("ball", ball)
         if layer is not None and size is not None:
             raise UsageError("f: either a layer or a size, not both")
+        if size is not None and size < 1:
+            raise UsageError(f"f: size must be at least 1 pixel, not {size}")
         if layer is not None and layer not in generator.activations:
             raise UsageError(f"f: no activation {layer!r}{nearest(layer, list(generator.activations))}")
         shapes = shapes_of(generator, [layer] if layer is not None else featured(generator))

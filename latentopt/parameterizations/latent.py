@@ -110,8 +110,8 @@ class W(WPlus):
 class ZPlus(Parameterization):
     """Z+: one input of the mapping network for every layer, `z` [B,L,Z], each on the sphere of radius sqrt(Z).
 
-    Encoding runs the mapping network backwards (`Generator.inverse_mapping`): exact for w that it made. Conditional
-    generators use the label `label` (one-hot).
+    Encoding runs the mapping network backwards (`Generator.inverse_mapping`): nearly exact for w that it made, and the
+    nearest for others. Conditional generators use the label `label` (one-hot).
     """
 
     owns = {"ws"}

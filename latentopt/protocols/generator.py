@@ -107,7 +107,11 @@ class Generator(Protocol):
         """z [B,Z], labels c [B,K] -> w [B,C]."""
 
     def inverse_mapping(self, w: Tensor, c: Tensor | None = None) -> Tensor:
-        """w [B,C] -> the z [B,Z], up to its length, that is mapped to it: exact for a w that `mapping` made."""
+        """w [B,C] -> the z [B,Z], up to its length, that is mapped nearest to it.
+
+        For a w that `mapping` made, z is nearly always mapped to w again within a few hundredths of the cloud's
+        radius; it may be another z than the one that w was made of, where the network flattens what told them apart.
+        """
 
     def broadcast(self, w: Tensor) -> Tensor:
         """One w for every layer: [B,C] -> ws [B,L,C]."""
