@@ -17,6 +17,7 @@ from typing import Any
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, RejectConnection, Request, TextMessage
 from wsproto.frame_protocol import CloseReason
+from wsproto.utilities import LocalProtocolError
 
 from latentopt.studio.audience import DRAWING
 from latentopt.studio.serving import Address, listen, server
@@ -120,7 +121,11 @@ class Socket:
 
     def send(self, message: dict | str) -> None:
         text = message if isinstance(message, str) else json.dumps(message)
-        self.sock.sendall(self.connection.send(TextMessage(text)))
+        try:
+            sent = self.connection.send(TextMessage(text))
+        except LocalProtocolError as error:  # the other side is closing
+            raise Refused(str(error)) from error
+        self.sock.sendall(sent)
 
     def receive(self) -> dict | tuple[int, int, bytes]:
         """The next message: JSON, or (kind, number, picture) of a frame."""
