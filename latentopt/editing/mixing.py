@@ -13,7 +13,6 @@ from latentopt.protocols import Generator, Parameterization
 from latentopt.results.redrawing import Redraw
 from latentopt.types import ADDS, GROUPS, REPLACES, GeneratorInputs, LayerTensors, place_of
 
-HELD = ("styles", "residuals")  # the groups that spaces hold
 PAPER_SPLIT = 7 / 18  # Zhu et al. 2020, section 4.4.5: 7 layers of the one image, 11 of the other
 
 
@@ -96,9 +95,12 @@ class Way:
             return between
         first, second = self.ends
         found = self.lens.decode({name: torch.lerp(v, second[name], t) for name, v in first.items()}, between)
-        ws = found.ws + torch.lerp(self.lost[0].ws, self.lost[1].ws, t)
-        fading = {name: _between(*(getattr(lost, name) for lost in self.lost), t, fill=True) for name in HELD}
-        return found.replace(ws=ws, **{name: _sum(getattr(found, name), more) for name, more in fading.items()})
+        lost, more = self.lost
+        return found.replace(
+            ws=found.ws + torch.lerp(lost.ws, more.ws, t),
+            styles=_sum(found.styles, _between(lost.styles, more.styles, t, fill=True)),
+            residuals=_sum(found.residuals, _between(lost.residuals, more.residuals, t, fill=True)),
+        )
 
     def _straight(self, t: float) -> GeneratorInputs:
         first, second = self.images
@@ -121,8 +123,15 @@ def interpolate(
 
 def _lost(inputs: GeneratorInputs, held: GeneratorInputs) -> GeneratorInputs:
     """What a space did not hold of `inputs`."""
-    groups = {name: _sum(getattr(inputs, name), _between(None, getattr(held, name), -1, fill=True)) for name in HELD}
-    return GeneratorInputs(inputs.ws - held.ws, **groups)
+    return GeneratorInputs(
+        inputs.ws - held.ws,
+        styles=_sum(inputs.styles, _negative(held.styles)),
+        residuals=_sum(inputs.residuals, _negative(held.residuals)),
+    )
+
+
+def _negative(tensors: LayerTensors | None) -> dict[str, Tensor]:
+    return {key: -x for key, x in (tensors or {}).items()}
 
 
 def _sum(first: LayerTensors | None, second: LayerTensors | None) -> dict[str, Tensor] | None:

@@ -56,9 +56,9 @@ class _Rows:
         far = (self.distance(z) > LAYERWISE**2 * squared).nonzero()[:, 0]
         if len(far):
             rows = self.index(far)
-            found = [rows.approached(_normal(start)) for start in (rows.undone(RIDGE), _drawn(z[far]))]
-            off = [rows.distance(one) for one in found]
-            z = z.index_copy(0, far, torch.where((off[0] <= off[1])[:, None], *found))
+            one, other = (rows.approached(_normal(start)) for start in (rows.undone(RIDGE), _drawn(z[far])))
+            nearer = (rows.distance(one) <= rows.distance(other))[:, None]
+            z = z.index_copy(0, far, torch.where(nearer, one, other))
         return self.descend(z, EXACT**2 * squared)
 
     def index(self, rows: Tensor) -> _Rows:
