@@ -239,13 +239,17 @@ def report(results: dict[str, Compared]) -> str:
         for method, values in (("StyleGANReconstructor", found.ours), ("CSGMGenerator", found.theirs))
     ]
     shares = {name: [found.shares(key) for key in MEASURES] for name, found in results.items()}
+    each = list(shares.values())
     shares["all"] = [tuple(map(fmean, zip(*column, strict=True))) for column in zip(*shares.values(), strict=True)]
     percent = [[[name, *(f"{100 * pair[i]:.0f} %" for pair in row)] for name, row in shares.items()] for i in range(2)]
     tables = [markdown_table(["physics", *MEASURES], rows) for rows in percent]
     claims = [
-        f"- {'held' if row[MEASURES.index('perceptual')][i] >= WANTED else 'NOT held'}: {name}, {what}"
-        for i, what in enumerate(("one run of theirs", "the mean of their runs"))
-        for name, row in shares.items()
+        f"- {'held' if min(row[column][i] for row in each) >= WANTED else 'NOT held'}: {what}, beside {other}"
+        for column, what in (
+            (MEASURES.index("perceptual"), "to the truth"),
+            (MEASURES.index("measured"), "to the measurement"),
+        )
+        for i, other in enumerate(("one run of theirs", "the mean of their runs"))
     ]
     return "\n\n".join(
         [
@@ -254,7 +258,7 @@ def report(results: dict[str, Compared]) -> str:
             tables[0],
             "Images on which the adapter is better than the package's descent is on average over its starts:",
             tables[1],
-            f"Expected: nearer to the truth (perceptual) on at least {100 * WANTED:.0f} %",
+            f"Expected: nearer on at least {100 * WANTED:.0f} %, in each physics",
             "\n".join(claims),
         ]
     )
