@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from latentopt.editing.scaling import ROUNDING
-from latentopt.judge.protocol import AttributeJudge, read
+from latentopt.editing.scaling import in_deviations
+from latentopt.judge.protocol import AttributeJudge, log_odds, read
 from latentopt.protocols import Generator
 from latentopt.statistics.sampling import drawn_at_once
 from latentopt.types import ADDS, GeneratorInputs
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 BATCH = 16
 REACH = 3.0  # standard deviations by which a channel is moved, either way
-RAREST = 1e-4  # of probabilities, whose log-odds have no bound, as in an evaluation
 
 Watch = Callable[[int, str, str], AbstractContextManager[Callable[[int], object]]]
 """(total, label, unit) -> a context whose value is called with how many more are done: a progress bar, for one."""
@@ -39,9 +38,7 @@ def unwatched(total: int, label: str, unit: str) -> AbstractContextManager[Calla
 @torch.no_grad()
 def read_drawn(generator: Generator, judge: AttributeJudge, inputs: GeneratorInputs) -> Tensor:
     """[B,A] on the CPU in float64, binary attributes as log-odds, NaN for what was not found. Raises UsageError."""
-    readings = read(judge, generator.synthesis(inputs).float().clamp(-1, 1))
-    binary = torch.tensor([name in judge.binary_attributes for name in judge.attributes])
-    return torch.where(binary, readings.logit(eps=RAREST), readings)
+    return log_odds(judge, read(judge, generator.synthesis(inputs).float().clamp(-1, 1)))
 
 
 def read_samples(generator: Generator, judge: AttributeJudge, codes: Tensor, watch: Watch = unwatched) -> Tensor:
@@ -52,15 +49,6 @@ def read_samples(generator: Generator, judge: AttributeJudge, codes: Tensor, wat
             found.append(read_drawn(generator, judge, GeneratorInputs(generator.broadcast(w.to(generator.device)))))
             advance(len(w))
     return torch.cat(found)
-
-
-def scales_of(readings: Tensor) -> Tensor:
-    """The deviation [A] of readings [n,A] that are there; 0 for an attribute that does not vary, or has no readings."""
-    columns = [column[column.isfinite()] for column in readings.T]
-    found = [column.std() if len(column) > 1 else column.new_zeros(()) for column in columns]
-    means = [column.mean() if len(column) else column.new_zeros(()) for column in columns]
-    scales = torch.stack(found)
-    return torch.where(scales > ROUNDING * torch.stack(means).abs(), scales, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,5 +91,4 @@ class Trials:
             added = styles.setdefault(ADDS + channel.layer, ws.new_zeros(len(jobs), channel.width))
             added[row, channel.channel] = sign * REACH * channel.std
         change = read_drawn(self.generator, self.judge, GeneratorInputs(ws, styles=styles)) - self.readings[rows]
-        moving = self.scales > 0
-        return torch.where(moving, change / torch.where(moving, self.scales, 1.0), 0.0) * signs[:, None]
+        return in_deviations(change, self.scales) * signs[:, None]

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentopt.editing.channel_trials import Trials, Watch, read_samples, scales_of, unwatched
+from latentopt.editing.channel_trials import Trials, Watch, read_samples, unwatched
 from latentopt.editing.direction import Direction
-from latentopt.editing.scaling import ROUNDING, sample_codes
+from latentopt.editing.scaling import ROUNDING, reading_scales, sample_codes
 from latentopt.errors import UsageError
 from latentopt.judge.protocol import AttributeJudge, check_judge, given_name, load_attribute_judge, plain
 from latentopt.protocols import Generator
@@ -167,7 +167,7 @@ def find_channels(
     codes = sample_codes(generator, seed, samples + 2 * HELD, label=label)  # more to try on than are needed: some may
     readings = read_samples(generator, judge, codes, watch)  # have no reading
     known = readings[:, column].isfinite()
-    scales = scales_of(readings)
+    scales = reading_scales(readings)
     weak, strong = _extremes(readings[:samples, column], attribute, varies=bool(scales[column] > 0))
     held = samples + known[samples:].nonzero().flatten()[:HELD]
     if len(held) < HELD:

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from latentopt.editing.direction import Direction
+from latentopt.editing.scaling import in_deviations, reading_scales
 from latentopt.editing.spaces import EditingSpace
 from latentopt.errors import UsageError
-from latentopt.judge.protocol import AttributeJudge, judge_name
+from latentopt.judge.protocol import AttributeJudge, judge_name, log_odds
 from latentopt.registry import nearest
 from latentopt.statistics.sampling import sample_w, w_std
 from latentopt.types import GeneratorInputs
@@ -46,8 +47,8 @@ class Pool:
 
     def in_deviations(self, change: Tensor) -> Tensor:
         """[B,A]; 0 for what is not known."""
-        moving = self.scales > 0
-        return torch.where(change.isfinite() & moving, change / torch.where(moving, self.scales, 1.0), 0.0)
+        found = in_deviations(change, self.scales)
+        return torch.where(found.isfinite(), found, 0.0)
 
 
 def find_ganalyze(
@@ -98,16 +99,7 @@ def _pool(space: EditingSpace, judge: AttributeJudge, seed: int, label: int) -> 
     ws = space.generator.broadcast(sample_w(space.generator, seed, POOL + HELD, label))
     with torch.no_grad():
         readings = torch.cat([_readings(space, judge, part) for part in ws.split(BATCH)])
-    return Pool(ws, readings, torch.nan_to_num(_spread(readings)))
-
-
-def _spread(readings: Tensor) -> Tensor:
-    """Standard deviation [A] of readings [n,A], those not known left out."""
-    known = readings.isfinite()
-    count = known.sum(dim=0)
-    values = torch.where(known, readings, 0.0)
-    mean = values.sum(dim=0) / count
-    return (torch.where(known, values - mean, 0.0).square().sum(dim=0) / (count - 1)).sqrt()
+    return Pool(ws, readings, reading_scales(readings))
 
 
 def _readings(space: EditingSpace, judge: AttributeJudge, ws: Tensor) -> Tensor:
@@ -118,8 +110,7 @@ def _readings(space: EditingSpace, judge: AttributeJudge, ws: Tensor) -> Tensor:
         raise UsageError(
             "the judge's read() has no gradient, which ganalyze needs; --method interfacegan asks for its labels alone"
         )
-    binary = torch.tensor([name in judge.binary_attributes for name in judge.attributes], device=found.device)
-    return torch.where(binary, found.logit(eps=RAREST), found)
+    return log_odds(judge, found, RAREST)
 
 
 def _learned(

@@ -38,3 +38,18 @@ def scaled(vector: Tensor, codes: Tensor) -> Tensor:
     if not (std > ROUNDING * along.abs().mean() and unit.isfinite().all()):
         raise UsageError("a direction along which the samples do not vary has no strength; it was not found")
     return (unit * std).reshape(vector.shape).float()
+
+
+def reading_scales(readings: Tensor) -> Tensor:
+    """The deviation [A] of readings [n,A] that are known; 0 for an attribute that does not vary, or of which too few
+    are.
+    """
+    columns = [column[column.isfinite()] for column in readings.T]
+    known = [len(column) > 1 and bool(column.std() > ROUNDING * column.mean().abs()) for column in columns]
+    return torch.stack([c.std() if varies else c.new_zeros(()) for c, varies in zip(columns, known, strict=True)])
+
+
+def in_deviations(change: Tensor, scales: Tensor) -> Tensor:
+    """Changes of readings [...,A] in their scales [A]; 0 for one that has no scale. What is not known stays so."""
+    moving = scales > 0
+    return torch.where(moving, change / torch.where(moving, scales, 1.0), 0.0)

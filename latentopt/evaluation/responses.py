@@ -16,7 +16,7 @@ from latentopt.evaluation.rendering import draw_samples
 from latentopt.evaluation.set_metrics import set_measures, too_few
 from latentopt.evaluation.subject import Found, LatentEdit, Subject
 from latentopt.files.text import to_run
-from latentopt.judge.protocol import judge_name, plain
+from latentopt.judge.protocol import judge_name, log_odds, plain
 from latentopt.types import GeneratorInputs
 
 POSES = (-2, -1, 0, 1, 2)  # standard deviations
@@ -98,7 +98,7 @@ def attributes(subject: Subject) -> Found:
 
 def _movements(found: Found, subject: Subject, name: str, column: int, read: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of one direction, read [N,4,A]: response, drift and the attribute's own movement of each image [N]."""
-    before, after = subject.unbounded(subject.readings), subject.unbounded(read)
+    before, after = log_odds(subject.reader, subject.readings), log_odds(subject.reader, read)
     change = (after - before[:, None]) / subject.scales  # [N,4,A]
     own = change[..., column]  # [N,4]
     others = [k for k in range(change.shape[2]) if k != column]

@@ -15,7 +15,7 @@ from latentopt.evaluation.image_metrics import on_levels
 from latentopt.evaluation.measure import Measure
 from latentopt.evaluation.rendering import draw, draw_samples
 from latentopt.evaluation.sliced_wasserstein import picture_swd
-from latentopt.judge.protocol import AttributeJudge, features, judge_name, plain, read
+from latentopt.judge.protocol import AttributeJudge, features, judge_name, log_odds, plain, read
 from latentopt.protocols import Generator
 from latentopt.results.inversion import Inversion
 from latentopt.results.redrawing import Redraw, redraws
@@ -25,7 +25,6 @@ from latentopt.types import GeneratorInputs
 
 Partners = Literal["samples", "embeddings"]
 
-RAREST = 1e-4
 SAMPLES_SEED = 77  # of the generator's own pictures, apart from the seeds of users
 
 
@@ -136,13 +135,8 @@ class Subject:
     @cached_property
     def scales(self) -> Tensor:
         """Standard deviation [A] of each attribute over the generator's own pictures: what a change of 1 means."""
-        columns = self.unbounded(self.sample_readings).T
+        columns = log_odds(self.reader, self.sample_readings).T
         return torch.stack([column[column.isfinite()].std() for column in columns]).clamp(min=1e-6)
-
-    def unbounded(self, readings: Tensor) -> Tensor:
-        """Readings [...,A] with log-odds (of 1e-4 at least) for probabilities, which hardly move near 0 and 1."""
-        binary = torch.tensor([name in self.reader.binary_attributes for name in self.reader.attributes])
-        return torch.where(binary, readings.clamp(RAREST, 1 - RAREST).logit(), readings)
 
     @cached_property
     def readings(self) -> Tensor:

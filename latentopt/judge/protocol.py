@@ -17,6 +17,7 @@ from latentopt.perceptual.network import weights_hash
 from latentopt.pictures.channels import in_colour
 
 TOLERANCE = 1e-3  # of probabilities, for rounding
+RAREST = 1e-4  # of probabilities, whose log-odds have no bound
 UNTOUCHED = (LatentoptError, MemoryError, torch.OutOfMemoryError)  # errors that are not the fault of a user's code
 
 
@@ -106,6 +107,12 @@ def read(judge: AttributeJudge, images: Tensor, batch: int = 64) -> Tensor:
                 "binary attributes are probabilities in [0,1]: give its sigmoid, or leave it out of binary_attributes"
             )
     return found
+
+
+def log_odds(judge: AttributeJudge, readings: Tensor, rarest: float = RAREST) -> Tensor:
+    """Readings [...,A] with the log-odds of probabilities (of `rarest` at least), which hardly move near 0 and 1."""
+    binary = torch.tensor([name in judge.binary_attributes for name in judge.attributes], device=readings.device)
+    return torch.where(binary, readings.logit(eps=rarest), readings)
 
 
 @torch.no_grad()
